@@ -1,0 +1,28 @@
+# Rooms are targets; cmake/layers.txt says which room may use which.
+set(LMQ_LAYERS ${CMAKE_SOURCE_DIR}/cmake/layers.txt)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${LMQ_LAYERS})
+file(STRINGS ${LMQ_LAYERS} layer_lines REGEX "^[a-z]")
+foreach(line IN LISTS layer_lines)
+  string(REGEX MATCH "^([a-z0-9_]+):(.*)$" matched "${line}")
+  separate_arguments(below UNIX_COMMAND "${CMAKE_MATCH_2}")
+  set(LMQ_BELOW_${CMAKE_MATCH_1} ${below})
+endforeach()
+
+add_library(lmq_options INTERFACE)
+target_include_directories(lmq_options INTERFACE ${CMAKE_SOURCE_DIR}/include)
+# Same bits everywhere: no fused multiply-add unless the source says so.
+target_compile_options(lmq_options INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow $<$<BOOL:${LMQ_WERROR}>:-Werror>)
+if(LMQ_SANITIZE)
+  target_compile_options(lmq_options INTERFACE -fsanitize=${LMQ_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(lmq_options INTERFACE -fsanitize=${LMQ_SANITIZE})
+endif()
+
+# lmq_add_room(NAME SOURCES a.cpp ... [LINKS other targets ...])
+function(lmq_add_room room)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINKS" ${ARGN})
+  add_library(lmq_${room} STATIC ${ARG_SOURCES})
+  target_link_libraries(lmq_${room} PUBLIC lmq_options PRIVATE ${ARG_LINKS})
+  foreach(below IN LISTS LMQ_BELOW_${room})
+    target_link_libraries(lmq_${room} PUBLIC lmq_${below})
+  endforeach()
+endfunction()

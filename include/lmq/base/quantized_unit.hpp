@@ -1,0 +1,48 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lmq/base/dtype.hpp"
+
+namespace lmq {
+
+using Code = std::uint8_t;
+
+enum class CodebookKind : std::uint8_t {
+  table = 0,  ///< `levels` levels, ascending
+  grid = 1,   ///< low and step: level k = low + float(k) * step, each operation rounded to float
+};
+/// How a codebook's numbers are stored.
+enum class LevelType : std::uint8_t {
+  f32 = 0,
+  f16 = 1,    ///< IEEE half times one power of two for the whole record (so that range never limits precision)
+};
+/// Which coder the recipe allows; the cheaper by real price is taken where it allows more than one.
+enum class CoderChoice : std::uint8_t { cheapest = 0, fixed = 1, rans = 2 };
+
+/// One unit of a quantized tensor, before coding and after decoding: codebooks and codes.
+/// Weights lie row-major; a codebook serves `group` consecutive inputs of a row (the last group of a row may be
+/// shorter), or the whole record when group == 0.
+struct QuantizedUnit {
+  std::uint16_t method = 0;           ///< registry id, for people; decoding does not look at it
+  DType source = DType::f32;          ///< type of the tensor it was made from
+  std::uint64_t count = 0;            ///< weights in the unit
+  std::uint64_t cols = 0;             ///< row length; only used when group > 0, and count is then a multiple of it
+  std::uint64_t group = 0;            ///< weights per codebook inside a row, 0: one codebook for the record
+  CodebookKind kind = CodebookKind::table;
+  LevelType level_type = LevelType::f32;
+  std::uint32_t levels = 0;           ///< levels per codebook, 1..256; short codebooks repeat their last level
+  std::vector<float> book;            ///< [codebooks][levels] for a table, [codebooks][2] (low, step) for a grid;
+                                      ///< every number is exactly representable in level_type (see round_levels)
+  std::vector<Code> codes;            ///< [count], each < levels
+
+  /// Number of codebooks: 1, or rows * ceil(cols / group).
+  [[nodiscard]] std::uint64_t codebooks() const noexcept;
+};
+
+/// Rounds a record's codebook numbers in place to what `type` can store. The power of two of LevelType::f16 follows from
+/// the largest magnitude in `book`. Order is kept (ascending stays ascending, equal numbers may appear). Idempotent.
+void round_levels(std::span<float> book, LevelType type);
+
+}  // namespace lmq

@@ -1,0 +1,17 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace lmq {
+
+/// "4G", "512M", "1.5GiB", "4096" as bytes (powers of 1024). Errc::usage names `what` when it is no size.
+[[nodiscard]] std::uint64_t parse_size(std::string_view text, std::string_view what);
+/// 1536 -> "1.5 KiB".
+[[nodiscard]] std::string format_bytes(std::uint64_t bytes);
+/// Seconds as "3.2 s", "4 min 10 s", "2 h 05 min".
+[[nodiscard]] std::string format_duration(double seconds);
+/// True for well-formed UTF-8 without NUL.
+[[nodiscard]] bool is_clean_utf8(std::string_view text) noexcept;
+
+}  // namespace lmq

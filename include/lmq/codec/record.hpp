@@ -1,0 +1,52 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lmq/base/dtype.hpp"
+#include "lmq/base/quantized_unit.hpp"
+
+namespace lmq {
+
+/// Bytes of a record by purpose; they sum to the record's size.
+struct RecordLedger {
+  std::uint64_t header = 0;     ///< magic, geometry, checksum
+  std::uint64_t codebooks = 0;
+  std::uint64_t tables = 0;     ///< coder tables, block sizes and coder states
+  std::uint64_t codes = 0;      ///< the coded symbols themselves
+  [[nodiscard]] std::uint64_t total() const noexcept { return header + codebooks + tables + codes; }
+};
+
+struct EncodedRecord {
+  std::vector<std::byte> bytes;
+  RecordLedger ledger;
+  double entropy_bits = 0;      ///< order-0 entropy of the codes, bits in all: the bound for what was stored
+};
+
+/// Codes the unit into one self-contained record (docs/format.md). Integer arithmetic in the payload: the bytes are a
+/// function of the unit and the choice alone. Blocks of the record are coded in parallel.
+/// Errors: Errc::internal when the unit contradicts itself. Cost: about 1 ns per weight on one core.
+[[nodiscard]] EncodedRecord encode_record(const QuantizedUnit& unit, CoderChoice choice);
+
+/// What a record's header says, checked against the record's size; enough to allocate.
+struct RecordHeader {
+  std::uint16_t method = 0;
+  DType source = DType::f32;
+  std::uint64_t count = 0;
+  std::uint64_t cols = 0;
+  std::uint64_t group = 0;
+  CodebookKind kind = CodebookKind::table;
+  LevelType level_type = LevelType::f32;
+  std::uint32_t levels = 0;
+  CoderChoice coder = CoderChoice::fixed;   ///< fixed or rans
+};
+/// `source` names file and tensor in errors (Errc::malformed). Records are hostile: any byte string is handled.
+[[nodiscard]] RecordHeader read_record_header(std::span<const std::byte> record, const std::string& source);
+/// Codebooks and codes of a record; checks checksum, tables, final coder states and code ranges.
+[[nodiscard]] QuantizedUnit decode_record(std::span<const std::byte> record, const std::string& source);
+/// The dequantized weights, [count] floats, without materialising all codes; the same checks.
+void decode_record_values(std::span<const std::byte> record, std::span<float> values, const std::string& source);
+
+}  // namespace lmq

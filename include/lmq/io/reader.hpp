@@ -1,0 +1,58 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lmq/base/tensor.hpp"
+
+namespace lmq {
+
+struct ShardInfo {
+  std::string name;             ///< plain file name, relative to Catalogue::folder
+  std::uint64_t bytes = 0;      ///< size of the file
+  std::int64_t modified_ns = 0; ///< modification time, to notice a change before the commit; not part of any digest
+  std::string header_digest;    ///< digest128_hex of the header (length field and JSON)
+};
+
+/// What a checkpoint holds, from its headers alone.
+struct Catalogue {
+  std::string format;                            ///< "safetensors"
+  std::filesystem::path folder;                  ///< where the shards are
+  std::vector<ShardInfo> shards;
+  std::vector<TensorInfo> tensors;               ///< ascending by name (bytes)
+  std::map<std::string, std::string> metadata;   ///< "__metadata__" of the first shard
+  std::vector<std::string> warnings;             ///< one line each: total_size wrong, unmapped tensors, ...
+
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static Catalogue from_bytes(std::span<const std::byte> bytes);
+};
+
+/// Range reads of a checkpoint's tensors. Thread-safe.
+class Reader {
+ public:
+  virtual ~Reader() = default;
+  [[nodiscard]] virtual const Catalogue& catalogue() const noexcept = 0;
+  /// Elements [begin, begin + count) of a tensor as tensor.value_type(): the bytes as they lie in the file, or floats
+  /// with the block scales applied. Only these bytes (and their scales) are read, with positioned reads, into `scratch`,
+  /// which keeps its capacity from call to call. Errc::io names file, tensor and byte.
+  /// For sub-byte types begin and count must address whole bytes.
+  [[nodiscard]] virtual TensorView view(const TensorInfo& tensor, std::uint64_t begin, std::uint64_t count,
+                                        std::vector<std::byte>& scratch) const = 0;
+  /// Tells the system that this range will be wanted soon. Never fails.
+  virtual void prefetch(const TensorInfo& tensor, std::uint64_t begin, std::uint64_t count) const noexcept = 0;
+  /// Errc::io when a shard's size or modification time is no longer that of the catalogue.
+  virtual void check_unchanged() const = 0;
+};
+
+/// Opens a .safetensors file, a folder of shards or an index.json, told apart by content.
+/// Errc::missing, Errc::malformed, Errc::unsupported as the case may be.
+[[nodiscard]] std::unique_ptr<Reader> open_reader(const std::filesystem::path& input);
+/// The same checkpoint on another rank: shards are opened when first touched.
+[[nodiscard]] std::unique_ptr<Reader> open_reader(Catalogue catalogue);
+
+}  // namespace lmq

@@ -1,0 +1,34 @@
+#pragma once
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "lmq/base/quantized_unit.hpp"
+
+namespace lmq {
+
+/// Levels of one group, finite and strictly ascending; 1..256 of them.
+class Codebook {
+ public:
+  Codebook() = default;
+  /// Sorts, maps -0 to +0 and removes equal levels. Errc::internal when empty, not finite or more than 256.
+  [[nodiscard]] static Codebook table(std::vector<float> levels);
+  /// level k = low + float(k) * step, k < count; step > 0, or count == 1. Falls back to a table where rounding made
+  /// neighbours equal.
+  [[nodiscard]] static Codebook grid(float low, float step, std::size_t count);
+
+  [[nodiscard]] CodebookKind kind() const noexcept { return kind_; }
+  [[nodiscard]] std::span<const float> levels() const noexcept { return levels_; }
+  [[nodiscard]] float low() const noexcept { return levels_.empty() ? 0.0f : levels_.front(); }
+  [[nodiscard]] float step() const noexcept { return step_; }
+  /// The codebook as it will be read back when its numbers are stored as `type` (a table for LevelType::f16 tables may
+  /// lose levels that rounding made equal).
+  [[nodiscard]] Codebook stored_as(LevelType type) const;
+
+ private:
+  std::vector<float> levels_;
+  float step_ = 0;
+  CodebookKind kind_ = CodebookKind::table;
+};
+
+}  // namespace lmq

@@ -1,0 +1,33 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace lmq {
+
+/// Floats in ascending order as unsigned integers: key(-0) == key(+0), key(a) < key(b) iff a < b. Finite values only.
+[[nodiscard]] std::uint32_t ordered_key(float value) noexcept;
+[[nodiscard]] float from_ordered_key(std::uint32_t key) noexcept;
+
+/// A range of keys in which a solver wants to look closer: bins of 2^span_bits keys from `begin` to `end` inclusive.
+struct KeyRange {
+  std::uint32_t begin = 0;
+  std::uint32_t end = 0;
+  std::uint32_t span_bits = 0;
+};
+
+/// Weights that share a codebook, reduced to ascending disjoint bins (the sufficient statistic of every method that
+/// depends on values only; reference: sorted distinct values). A bin with low == high is one distinct value, exactly.
+struct Group {
+  std::vector<float> low, high;        ///< [bins] first and last value that may lie in the bin (low <= high)
+  std::vector<double> count;           ///< [bins] n_j: weights in the bin, > 0
+  std::vector<double> mass;            ///< [bins] a_j: sum of importance (== count when unweighted), > 0
+  std::vector<double> mean;            ///< [bins] importance-weighted mean of the bin's values
+  std::vector<double> scatter;         ///< [bins] importance-weighted sum of (value - mean)^2 in the bin; 0 for one value
+  float minimum = 0, maximum = 0;      ///< exact extremes of all values (0 when empty)
+  [[nodiscard]] std::size_t size() const noexcept { return low.size(); }
+  /// True when every bin is one value: then a fit is exact and final.
+  [[nodiscard]] bool resolved() const noexcept;
+};
+
+}  // namespace lmq

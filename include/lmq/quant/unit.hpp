@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "lmq/base/quantized_unit.hpp"
+#include "lmq/base/tensor.hpp"
+#include "lmq/quant/importance.hpp"
+#include "lmq/quant/quantizer.hpp"
+
+namespace lmq {
+
+enum class Granularity : std::uint8_t { model = 0, tensor = 1, row = 2, group = 3 };
+
+/// How one tensor is to be quantized.
+struct QuantSpec {
+  std::uint16_t method = 0;              ///< registry id
+  QuantizerOptions options;
+  Granularity granularity = Granularity::tensor;
+  std::uint64_t group = 0;               ///< weights per codebook for Granularity::group (a row's last group may be shorter)
+  LevelType level_type = LevelType::f32;
+  CoderChoice coder = CoderChoice::cheapest;
+};
+
+/// Errors of one unit against its source; deterministic (16 lanes of doubles per fixed block, blocks in order).
+struct UnitStats {
+  double squared_error = 0;      ///< sum (w - q)^2
+  double weighted_error = 0;     ///< sum importance * (w - q)^2; equals squared_error without importance
+  double energy = 0;             ///< sum w^2
+  double largest_error = 0;      ///< max |w - q|
+};
+
+struct UnitOutcome {
+  QuantizedUnit unit;
+  UnitStats stats;
+};
+
+/// Quantizes one window of a tensor: fits codebooks per row or group, or takes `shared` (granularity model and tensor),
+/// assigns, measures. cols: row length of the tensor (row and group windows are whole rows). The view holds finite values
+/// (see first_nonfinite). Parallel inside over fixed blocks; same bits for any thread count and instruction set.
+/// `recycle` gives back the buffers of an earlier outcome (fresh pages are the dearest bytes).
+[[nodiscard]] UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
+                                        const Importance& importance, const Codebook* shared, QuantizedUnit&& recycle = {});
+
+/// Errors of decoded values against a window of the source: exactly what quantize_unit recorded for the same values.
+[[nodiscard]] UnitStats measure_error(const TensorView& view, std::span<const float> decoded, const Importance& importance);
+
+/// Index in the window of the first NaN or infinity of a float type, or nothing.
+[[nodiscard]] std::optional<std::uint64_t> first_nonfinite(const TensorView& view);
+
+/// Bytes of scratch quantize_unit holds beside view and outcome, for a window of `count` weights and `threads` threads.
+[[nodiscard]] std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count,
+                                                   std::uint64_t cols, std::size_t threads) noexcept;
+
+}  // namespace lmq
