@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -20,12 +21,35 @@ struct Fit {
   std::vector<KeyRange> look_closer;   ///< empty: the codebook is final
 };
 
+class PartitionSolver;
+
+/// Buffers one thread keeps between fits, so that rows and small groups allocate nothing. Never shared between threads;
+/// results do not depend on what it was used for before.
+class FitScratch {
+ public:
+  FitScratch();
+  FitScratch(FitScratch&&) noexcept;
+  FitScratch& operator=(FitScratch&&) noexcept;
+  ~FitScratch();
+  [[nodiscard]] PartitionSolver& partition() noexcept { return *partition_; }
+
+ private:
+  std::unique_ptr<PartitionSolver> partition_;   // never null, except in a moved-from object
+};
+
 /// Which levels? Methods answer for a group; which level for each weight is nearest level unless a method says otherwise.
 class Quantizer {
  public:
   virtual ~Quantizer() = default;
   /// group: not empty. The result does not depend on threads or instruction set.
   [[nodiscard]] virtual Fit fit(const Group& group) const = 0;
+  /// The same for values in hand (a row, a group of g): at once, and final.
+  /// values      [n] finite, any order, n >= 1
+  /// importance  [n] finite, >= 0, or empty: all ones. All zero counts as all ones; weights below 2^-30 of the largest
+  ///             count as that (so every value is near a level).
+  /// Unless overridden: builds the resolved Group of the values and calls fit.
+  [[nodiscard]] virtual Codebook fit_values(std::span<const float> values, std::span<const float> importance,
+                                            FitScratch& scratch) const;
 };
 
 struct QuantizerEntry {
