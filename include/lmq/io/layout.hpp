@@ -9,53 +9,71 @@
 
 namespace lmq {
 
+/// Most bytes one attribute's value may have; longer texts and lists are datasets.
+inline constexpr std::size_t kMaxAttributeBytes = 60'000;
+
 /// A named value on a group or dataset. Texts are stored with fixed length, so nothing lies in a shared heap.
+/// Names and texts are UTF-8 without NUL. Names that begin with "lmq_stored_" are the body's own and refused.
 struct Attribute {
   std::string name;
   std::variant<std::string, std::int64_t, std::uint64_t, double, std::vector<std::uint64_t>, std::vector<double>> value;
+  friend bool operator==(const Attribute&, const Attribute&) = default;
 };
 
 /// One dataset of the output: described here, filled later by whoever has its bytes.
+/// A path is absolute, its components separated by single slashes; none of them is "." (HDF5 has no such names).
 struct DatasetLayout {
   std::string path;                        ///< "/model.layers.0.weight", "/lmq/units/bytes"
   DType dtype = DType::f32;                ///< element type as a reader sees it
   std::vector<std::uint64_t> shape;        ///< empty: a scalar
-  std::vector<std::uint64_t> chunk;        ///< empty: contiguous; else chunk dimensions (<= shape in each place)
-  bool encoded = false;                    ///< chunks are records behind the lmq filter
-  std::vector<std::uint64_t> piece_bytes;  ///< stored size of each chunk in row-major chunk order; contiguous: one entry
+  std::vector<std::uint64_t> chunk;        ///< empty: contiguous; else chunk dimensions (1 <= chunk <= shape in each place)
+  bool encoded = false;                    ///< chunks are records behind the lmq filter (then `chunk` is not empty)
+  std::vector<std::uint64_t> piece_bytes;  ///< stored size of each chunk in row-major chunk order, 1 .. 2^32 - 1 (unless
+                                           ///< encoded: that of a whole chunk, at the edge too); contiguous: one entry
   std::vector<Attribute> attributes;
+  friend bool operator==(const DatasetLayout&, const DatasetLayout&) = default;
 };
 
 struct GroupLayout {
   std::string path;
   std::vector<Attribute> attributes;
+  friend bool operator==(const GroupLayout&, const GroupLayout&) = default;
 };
 
 /// The whole file without its payload.
 struct FileLayout {
   std::vector<Attribute> root;
   std::vector<GroupLayout> groups;         ///< explicit groups; those that dataset paths imply are made as needed
-  std::vector<DatasetLayout> datasets;     ///< ascending by path
+  std::vector<DatasetLayout> datasets;     ///< ascending by path (bytes), each path once
+  friend bool operator==(const FileLayout&, const FileLayout&) = default;
 };
 
 /// Where the payload goes: absolute offsets in the file. A dataset without bytes (a dimension of 0) has piece 0 at 0.
 struct FilePlaces {
   std::vector<std::vector<std::uint64_t>> offsets;   ///< [dataset][piece]
-  std::uint64_t file_bytes = 0;
+  std::uint64_t file_bytes = 0;                      ///< the whole file, metadata and payload
+  friend bool operator==(const FilePlaces&, const FilePlaces&) = default;
 };
 
 /// Makes files of a layout and reads layouts back; lmq_io_hdf5 is the body. One thread at a time.
 class LayoutFormat {
  public:
   virtual ~LayoutFormat() = default;
-  /// Creates `path` with all metadata and room for every piece; no payload byte is written. Cost: milliseconds per
-  /// thousand pieces. The bytes are a function of the layout alone. Errc::cannot_create, Errc::io.
+  /// Creates `path` with all metadata and room for every piece; no payload byte is written (they read as zeros). The file
+  /// has its full length, and its space is reserved where the file system can. The bytes are a function of the layout
+  /// alone. On failure nothing stays at `path`, except that a refused layout leaves alone what was there before.
+  /// Cost: 70 us a dataset with a dozen attributes, 1 us a chunk; about 1 KB of memory and of file a dataset.
+  /// Errc::cannot_create; Errc::io (also: out of space); Errc::unsupported (a name or shape the format cannot hold, two
+  /// names that exclude each other, a chunk of 4 GiB or more); Errc::internal (a layout that contradicts itself).
   [[nodiscard]] virtual FilePlaces create(const std::filesystem::path& path, const FileLayout& layout) = 0;
   struct Existing {
     FileLayout layout;
     FilePlaces places;
   };
-  /// Layout and places of an existing file. Errc::missing, Errc::malformed, Errc::unsupported.
+  /// Layout and places of an existing file: what `create` was given (groups: those with attributes or without members,
+  /// ascending). Every piece lies inside the file. Attributes of other kinds than ours are passed over; other objects,
+  /// types, filters and links are refused by name. Only metadata is read; nothing is locked or written.
+  /// Errc::missing, Errc::malformed, Errc::unsupported, Errc::io.
   [[nodiscard]] virtual Existing open(const std::filesystem::path& path) = 0;
 };
 

@@ -1,0 +1,48 @@
+#include "lmq/io_hdf5/hdf5_format.hpp"
+
+#include <fmt/format.h>
+#include <hdf5.h>
+
+#include <array>
+#include <fstream>
+
+#include "format.hpp"
+
+#if !H5_VERSION_GE(1, 10, 5)
+#error "HDF5 1.10.5 or newer is needed (H5Dget_chunk_info_by_coord)"
+#endif
+
+namespace lmq {
+namespace {
+
+class Hdf5Format final : public LayoutFormat {
+ public:
+  FilePlaces create(const std::filesystem::path& path, const FileLayout& layout) override {
+    return h5::create_file(path, layout);
+  }
+  Existing open(const std::filesystem::path& path) override { return h5::open_file(path); }
+};
+
+}  // namespace
+
+std::unique_ptr<LayoutFormat> make_hdf5_format() { return std::make_unique<Hdf5Format>(); }
+
+std::string hdf5_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+#ifdef H5_HAVE_PARALLEL
+  constexpr std::string_view kBuild = "parallel";
+#else
+  constexpr std::string_view kBuild = "serial";
+#endif
+  return fmt::format("{}.{}.{} ({})", major, minor, release, kBuild);
+}
+
+bool is_hdf5(const std::filesystem::path& path) {
+  constexpr std::array<char, 8> kSignature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
+  std::array<char, 8> begin{};
+  std::ifstream file(path, std::ios::binary);
+  return file.read(begin.data(), begin.size()) && begin == kSignature;
+}
+
+}  // namespace lmq

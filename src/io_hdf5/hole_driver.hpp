@@ -1,0 +1,65 @@
+#pragma once
+#include <exception>
+#include <memory>
+#include <optional>
+
+#include "handle.hpp"
+#include "lmq/io/file.hpp"
+
+namespace lmq::h5 {
+
+/// A file as HDF5 sees it through our driver: metadata passes, raw data does not. A raw access is noted and dropped -
+/// its buffer is never touched - which is how the place of a chunk is learnt in constant time (HDF5 1.10's own inquiry
+/// walks over all chunks before it, quadratic for a whole dataset).
+struct HoleFile {
+  struct Raw {
+    std::uint64_t address = 0;
+    std::uint64_t bytes = 0;
+  };
+  enum class Mode { create, read };
+
+  HoleFile(File f, Mode m) : file(std::move(f)), mode(m), end(m == Mode::read ? file.size() : 0) {}
+  /// Throws what the driver met; HDF5 itself is told of no failed write, so that it can always clean up after itself.
+  void rethrow() const {
+    if (error) std::rethrow_exception(error);
+  }
+
+  File file;
+  Mode mode;
+  std::uint64_t end;            ///< bytes of the file that exist
+  std::uint64_t allocated = 0;  ///< bytes that HDF5 has given away ("end of allocation")
+  std::optional<Raw> raw;       ///< the last raw access
+  std::exception_ptr error;     ///< the first failure of the file itself
+};
+
+/// The registered driver. Ordinary bytes come out of it: any other driver opens the file.
+class HoleDriver {
+ public:
+  explicit HoleDriver(const Calls& calls);
+  ~HoleDriver() { H5FDunregister(id_); }
+  HoleDriver(const HoleDriver&) = delete;
+  HoleDriver& operator=(const HoleDriver&) = delete;
+  /// File access properties that lead to `file`; it must outlive H5Fcreate or H5Fopen, not the file opened by them.
+  [[nodiscard]] Plist access(const Calls& calls, const std::shared_ptr<HoleFile>& file) const;
+
+ private:
+  hid_t id_;
+};
+
+/// Address space that nobody may touch, to hand to HDF5 in place of raw data.
+class Untouchable {
+ public:
+  Untouchable() noexcept = default;
+  ~Untouchable() { release(); }
+  Untouchable(const Untouchable&) = delete;
+  Untouchable& operator=(const Untouchable&) = delete;
+  /// At least `bytes` of it. Errc::internal when there is no address space left.
+  [[nodiscard]] void* cover(std::size_t bytes);
+
+ private:
+  void release() noexcept;
+  void* start_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace lmq::h5
