@@ -120,22 +120,44 @@ std::string format_duration(double seconds) {
   return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
 }
 
+namespace {
+/// Bytes of the well-formed UTF-8 character (not NUL) at the front of a non-empty text, 0 when there is none.
+std::size_t character_bytes(std::string_view text) noexcept {
+  const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+  const unsigned char lead = byte(0);
+  const std::size_t extra = lead < 0x80 ? 0 : lead < 0xC2 ? 9 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : 9;
+  if (lead == 0 || extra == 9 || extra >= text.size()) return 0;
+  std::uint32_t point = extra == 0 ? lead : lead & (0x3Fu >> extra);
+  for (std::size_t k = 1; k <= extra; ++k) {
+    if ((byte(k) & 0xC0) != 0x80) return 0;
+    point = point << 6 | (byte(k) & 0x3Fu);
+  }
+  const bool overlong = (extra == 2 && point < 0x800) || (extra == 3 && point < 0x10000);
+  return overlong || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000) ? 0 : extra + 1;
+}
+}  // namespace
+
 bool is_clean_utf8(std::string_view text) noexcept {
-  for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
-    const unsigned char lead = byte(i);
-    const std::size_t extra = lead < 0x80 ? 0 : lead < 0xC2 ? 9 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : 9;
-    if (lead == 0 || extra == 9 || i + extra >= text.size()) return false;
-    std::uint32_t point = extra == 0 ? lead : lead & (0x3Fu >> extra);
-    for (std::size_t k = 1; k <= extra; ++k) {
-      if ((byte(i + k) & 0xC0) != 0x80) return false;
-      point = point << 6 | (byte(i + k) & 0x3Fu);
-    }
-    const bool overlong = (extra == 2 && point < 0x800) || (extra == 3 && point < 0x10000);
-    if (overlong || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000)) return false;
-    i += extra + 1;
+  while (!text.empty()) {
+    const std::size_t bytes = character_bytes(text);
+    if (bytes == 0) return false;
+    text.remove_prefix(bytes);
   }
   return true;
+}
+
+std::string printable(std::string_view text, std::size_t limit) {
+  std::string shown;
+  while (!text.empty()) {
+    const std::size_t bytes = character_bytes(text);
+    const auto lead = static_cast<unsigned char>(text[0]);
+    const bool plain = bytes > 0 && lead >= 0x20 && lead != 0x7F && !(lead == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
+    const std::string piece = plain ? std::string(text.substr(0, bytes)) : fmt::format("\\x{:02x}", lead);
+    if (shown.size() + piece.size() > limit) return shown + "...";
+    shown += piece;
+    text.remove_prefix(plain ? bytes : 1);
+  }
+  return shown;
 }
 
 }  // namespace lmq

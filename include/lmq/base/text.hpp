@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -13,5 +14,8 @@ namespace lmq {
 [[nodiscard]] std::string format_duration(double seconds);
 /// True for well-formed UTF-8 without NUL.
 [[nodiscard]] bool is_clean_utf8(std::string_view text) noexcept;
+/// A text from outside as it may stand in a one-line message: control characters and bytes that are no UTF-8 become
+/// \xNN, and what is longer than `limit` bytes is cut and ends in "...".
+[[nodiscard]] std::string printable(std::string_view text, std::size_t limit = 300);
 
 }  // namespace lmq
