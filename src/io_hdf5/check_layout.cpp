@@ -143,7 +143,7 @@ class Checker {
     }
   }
 
-  static constexpr std::size_t kMaxName = 4000;  // well below a header message's 64 KiB
+  static constexpr std::size_t kMaxName = 1000;  // of a part, in bytes
   const std::string& file_;
   const FileLayout& layout_;
   GroupTable groups_;

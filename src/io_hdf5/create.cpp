@@ -176,8 +176,9 @@ class Creator {
     offsets.reserve(dataset.piece_bytes.size());
     ChunkWalk walk(dataset.shape, dataset.chunk);
     for (const std::uint64_t bytes : dataset.piece_bytes) {
-      hole_->raw.reset();
-      calls_(H5Dwrite_chunk(made, H5P_DEFAULT, 0, walk.at(), bytes, payload_.cover(bytes)), "H5Dwrite_chunk");
+      void* const buffer = payload_.cover(bytes);
+      calls_(hole_->drop_raw([&] { return H5Dwrite_chunk(made, H5P_DEFAULT, 0, walk.at(), bytes, buffer); }),
+             "H5Dwrite_chunk");
       if (!hole_->raw || hole_->raw->bytes != bytes)
         calls_.fail(Errc::internal, fmt::format("H5Dwrite_chunk: no write of {} bytes for {}", bytes, walk.text()));
       offsets.push_back(hole_->raw->address);
@@ -235,7 +236,7 @@ FilePlaces create_file(const std::filesystem::path& path, const FileLayout& layo
     return Creator(hole, layout, groups).run();
   } catch (...) {
     std::error_code ignored;
-    std::filesystem::remove(path, ignored);
+    if (std::filesystem::is_regular_file(path, ignored)) std::filesystem::remove(path, ignored);
     hole->rethrow();  // what the file said comes before what HDF5 made of it
     throw;
   }

@@ -8,9 +8,10 @@
 
 namespace lmq::h5 {
 
-/// A file as HDF5 sees it through our driver: metadata passes, raw data does not. A raw access is noted and dropped -
-/// its buffer is never touched - which is how the place of a chunk is learnt in constant time (HDF5 1.10's own inquiry
-/// walks over all chunks before it, quadratic for a whole dataset).
+/// A file as HDF5 sees it through our driver: everything passes, but inside `drop_raw` a raw access is
+/// noted and dropped - its buffer is never touched. That is how payload stays out of HDF5, and how the place of a chunk
+/// is learnt in constant time (HDF5 1.10's own inquiry walks over all chunks before it, quadratic for a whole dataset).
+/// Outside it HDF5 may have raw data of its own: large attributes of objects with many of them.
 struct HoleFile {
   struct Raw {
     std::uint64_t address = 0;
@@ -19,6 +20,15 @@ struct HoleFile {
   enum class Mode { create, read };
 
   HoleFile(File f, Mode m) : file(std::move(f)), mode(m), end(m == Mode::read ? file.size() : 0) {}
+  /// Runs one HDF5 call that moves one chunk, without moving it; then `raw` says from or to where.
+  template <class Call>
+  auto drop_raw(Call call) {
+    raw.reset();
+    dropping = true;
+    const auto result = call();
+    dropping = false;
+    return result;
+  }
   /// Throws what the driver met; HDF5 itself is told of no failed write, so that it can always clean up after itself.
   void rethrow() const {
     if (error) std::rethrow_exception(error);
@@ -28,8 +38,9 @@ struct HoleFile {
   Mode mode;
   std::uint64_t end;            ///< bytes of the file that exist
   std::uint64_t allocated = 0;  ///< bytes that HDF5 has given away ("end of allocation")
-  std::optional<Raw> raw;       ///< the last raw access
-  std::exception_ptr error;     ///< the first failure of the file itself
+  bool dropping = false;
+  std::optional<Raw> raw;    ///< the last access that was dropped
+  std::exception_ptr error;  ///< the first failure of the file itself
 };
 
 /// The registered driver. Ordinary bytes come out of it: any other driver opens the file.

@@ -253,9 +253,9 @@ class Opener {
     hsize_t bytes = 0;
     if (H5Dget_chunk_storage_size(id, walk.at(), &bytes) < 0 || bytes == 0)
       calls_.fail(Errc::malformed, walk.text() + " is missing");
-    hole_->raw.reset();
     std::uint32_t mask = 0;
-    calls_(H5Dread_chunk(id, H5P_DEFAULT, walk.at(), &mask, payload_.cover(bytes)), "H5Dread_chunk");
+    void* const buffer = payload_.cover(bytes);
+    calls_(hole_->drop_raw([&] { return H5Dread_chunk(id, H5P_DEFAULT, walk.at(), &mask, buffer); }), "H5Dread_chunk");
     if (!hole_->raw || hole_->raw->bytes != bytes || mask != 0)
       calls_.fail(Errc::malformed, walk.text() + " has no plain place in the file");
     inside(hole_->raw->address, bytes, walk.text());
