@@ -116,6 +116,38 @@ FileLayout small() {
   return layout;
 }
 
+std::string damaged(std::string bytes, int seed) {
+  std::mt19937_64 random(static_cast<std::uint64_t>(seed));
+  for (std::uint64_t left = 1 + random() % 3; left > 0; --left) {
+    const std::size_t at = random() % bytes.size();
+    if (random() % 2 == 0)
+      bytes[at] = static_cast<char>(bytes[at] ^ (1 << random() % 8));
+    else
+      bytes[at] = static_cast<char>(random());
+  }
+  return bytes;
+}
+
+/// A file in the format of HDF5 1.6, which has no checksums to stop damage: groups with local heaps, B-trees of chunks.
+void old_format(hid_t file) {
+  const hid_t group = H5Gcreate2(file, "group", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  const auto put = [&](hid_t at, bool chunked) {
+    const std::vector<float> values(64, 1.5f);
+    const hsize_t dims[] = {8, 8}, chunk[] = {3, 8};
+    const hid_t space = H5Screate_simple(2, dims, nullptr), creation = H5Pcreate(H5P_DATASET_CREATE);
+    if (chunked) H5Pset_chunk(creation, 2, chunk);
+    const hid_t id =
+        H5Dcreate2(at, chunked ? "chunked" : "whole", H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+    H5Dwrite(id, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    const hid_t attribute = H5Acreate2(id, "list", H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t scalar = H5Screate(H5S_SCALAR),
+                number = H5Acreate2(id, "x", H5T_STD_U64LE, scalar, H5P_DEFAULT, H5P_DEFAULT);
+    H5Aclose(number), H5Sclose(scalar), H5Aclose(attribute), H5Dclose(id), H5Sclose(space), H5Pclose(creation);
+  };
+  put(file, false), put(file, true), put(group, false), put(group, true);
+  H5Gclose(group);
+}
+
 }  // namespace
 
 TEST_CASE("what is no HDF5 file is malformed", "[io_hdf5]") {
@@ -284,19 +316,14 @@ TEST_CASE("a cut or damaged file is refused, or read as something consistent", "
                                [&](int i) { return good.substr(0, good.size() - 1 - static_cast<std::size_t>(i)); });
   CHECK(extra[wrong] == 0);
   CHECK(extra[opened] == 0);
-  const auto flipped = judge_all(folder / "flip.h5", 3000, [&](int i) {
-    std::mt19937_64 random(static_cast<std::uint64_t>(i));
-    std::string bytes = good;
-    for (std::uint64_t left = 1 + random() % 3; left > 0; --left) {
-      const std::size_t at = random() % bytes.size();
-      if (random() % 2 == 0)
-        bytes[at] = static_cast<char>(bytes[at] ^ (1 << random() % 8));
-      else
-        bytes[at] = static_cast<char>(random());
-    }
-    return bytes;
-  });
+  const auto flipped = judge_all(folder / "flip.h5", 2000, [&](int i) { return damaged(good, i); });
   CHECK(flipped[wrong] == 0);
-  WARN("cut: " << cut[refused] << " refused, " << cut[died] << " ended inside HDF5; flipped: " << flipped[refused]
-               << " refused, " << flipped[opened] << " opened, " << flipped[died] << " ended inside HDF5");
+  const std::string old = bytes_of(foreign(folder / "old.h5", old_format));
+  REQUIRE(judge(folder / "old.h5") == opened);
+  const auto unchecked = judge_all(folder / "flip.h5", 2000, [&](int i) { return damaged(old, i); });
+  CHECK(unchecked[wrong] == 0);
+  for (const auto& [what, count] :
+       {std::pair("cut", cut), std::pair("flipped", flipped), std::pair("flipped, old format", unchecked)})
+    WARN(what << ": " << count[refused] << " refused, " << count[opened] << " opened, " << count[died]
+              << " ended inside HDF5");
 }
