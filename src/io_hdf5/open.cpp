@@ -42,7 +42,9 @@ struct Link {
   bool hard;
 };
 
-herr_t note_link(hid_t, const char* name, const H5L_info_t* info, void* out) {
+/// For H5Literate; what it tells of a link has another type from 1.12 on.
+template <class Info>
+herr_t note_link(hid_t, const char* name, const Info* info, void* out) {
   auto& links = *static_cast<std::vector<Link>*>(out);
   if (links.size() >= kMaxObjects) return -1;
   try {

@@ -75,7 +75,11 @@ void look_at_filter(hid_t id, const DatasetLayout& dataset) {
 }
 
 void look_at_times(hid_t id, const std::string& path) {
+#if H5_VERSION_GE(1, 12, 0)
+  H5O_info1_t info;
+#else
   H5O_info_t info;
+#endif
   require(H5Oget_info2(id, &info, H5O_INFO_TIME) >= 0 && info.atime == 0 && info.mtime == 0 && info.ctime == 0 &&
               info.btime == 0,
           path, "has a time");
