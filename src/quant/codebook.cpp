@@ -47,7 +47,8 @@ Codebook Codebook::stored_as(LevelType type) const {
   if (kind_ == CodebookKind::grid) {
     std::array numbers{low(), step_};
     round_levels(numbers, type);
-    return levels_.size() == 1 || !(numbers[1] > 0) ? grid(numbers[0], 0, 1) : grid(numbers[0], numbers[1], levels_.size());
+    return levels_.size() == 1 || !(numbers[1] > 0) ? grid(numbers[0], 0, 1)
+                                                    : grid(numbers[0], numbers[1], levels_.size());
   }
   std::vector<float> levels = levels_;
   round_levels(levels, type);

@@ -5,8 +5,8 @@
 namespace lmq {
 
 /// Finite floats in ascending order as unsigned integers: key(-0) == key(+0), key(a) < key(b) iff a < b.
-/// Non-negative values are 0x80000000 + pattern; negative ones the complement of their pattern, so that the upper 16 bits
-/// of a key are a function of the upper 16 bits of the pattern. Key 0x7FFFFFFF (that of -0) is never given.
+/// Non-negative values are 0x80000000 + pattern; negative ones the complement of their pattern, so that the upper 16
+/// bits of a key are a function of the upper 16 bits of the pattern. Key 0x7FFFFFFF (that of -0) is never given.
 [[nodiscard]] constexpr std::uint32_t float_key(float value) noexcept {
   const auto pattern = std::bit_cast<std::uint32_t>(value);
   if (pattern == 0x80000000u) return 0x80000000u;
@@ -19,12 +19,14 @@ namespace lmq {
   return std::bit_cast<float>(key >> 31 ? key & 0x7FFFFFFFu : ~key);
 }
 
-/// The same for 16-bit patterns of a sign and magnitude type, as signed numbers: ascending with the value, -0 just below +0.
+/// The same for 16-bit patterns of a sign and magnitude type, as signed numbers: ascending with the value, -0 just
+/// below +0.
 [[nodiscard]] constexpr std::int16_t signed_key16(std::uint16_t pattern) noexcept {
   return static_cast<std::int16_t>(pattern >> 15 ? pattern ^ 0x7FFFu : pattern);
 }
 [[nodiscard]] constexpr std::uint16_t pattern_of_key16(std::int16_t key) noexcept {
-  return static_cast<std::uint16_t>(key < 0 ? static_cast<std::uint16_t>(key) ^ 0x7FFFu : static_cast<std::uint16_t>(key));
+  return static_cast<std::uint16_t>(key < 0 ? static_cast<std::uint16_t>(key) ^ 0x7FFFu
+                                            : static_cast<std::uint16_t>(key));
 }
 
 /// True for a finite float pattern.
