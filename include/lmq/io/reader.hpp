@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lmq/base/tensor.hpp"
@@ -22,14 +23,18 @@ struct ShardInfo {
 /// What a checkpoint holds, from its headers alone.
 struct Catalogue {
   std::string format;                            ///< "safetensors"
-  std::filesystem::path folder;                  ///< where the shards are
+  std::filesystem::path folder;                  ///< where the shards are (absolute)
   std::vector<ShardInfo> shards;
   std::vector<TensorInfo> tensors;               ///< ascending by name (bytes)
   std::map<std::string, std::string> metadata;   ///< "__metadata__" of the first shard
   std::vector<std::string> warnings;             ///< one line each: total_size wrong, unmapped tensors, ...
 
+  /// For another rank. The bytes are a function of the catalogue, and from_bytes gives an equal one.
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  /// Every rule that the reader relies on is checked again. Errc::malformed.
   [[nodiscard]] static Catalogue from_bytes(std::span<const std::byte> bytes);
+  /// Index of the tensor of that name, or -1. Cost: O(log(tensors)).
+  [[nodiscard]] std::int64_t find(std::string_view name) const noexcept;
 };
 
 /// Range reads of a checkpoint's tensors. Thread-safe.
@@ -38,8 +43,9 @@ class Reader {
   virtual ~Reader() = default;
   [[nodiscard]] virtual const Catalogue& catalogue() const noexcept = 0;
   /// Elements [begin, begin + count) of a tensor as tensor.value_type(): the bytes as they lie in the file, or floats
-  /// with the block scales applied. Only these bytes (and their scales) are read, with positioned reads, into `scratch`,
-  /// which keeps its capacity from call to call. Errc::io names file, tensor and byte.
+  /// with the block scales applied (each value * scale, rounded to float). Only these bytes (and their scales) are read,
+  /// with positioned reads, into `scratch`, which never shrinks and may be longer than the view. Errc::io names file,
+  /// tensor and byte; Errc::malformed names the scale that is not finite and positive.
   /// For sub-byte types begin and count must address whole bytes.
   [[nodiscard]] virtual TensorView view(const TensorInfo& tensor, std::uint64_t begin, std::uint64_t count,
                                         std::vector<std::byte>& scratch) const = 0;
@@ -49,8 +55,9 @@ class Reader {
   virtual void check_unchanged() const = 0;
 };
 
-/// Opens a .safetensors file, a folder of shards or an index.json, told apart by content.
-/// Errc::missing, Errc::malformed, Errc::unsupported as the case may be.
+/// Opens a .safetensors file, a folder of shards or an index.json, told apart by content. Only headers are read, and
+/// config.json where 8-bit floats need it. Errc::missing, Errc::malformed, Errc::unsupported as the case may be;
+/// Errc::usage when a folder holds several checkpoints.
 [[nodiscard]] std::unique_ptr<Reader> open_reader(const std::filesystem::path& input);
 /// The same checkpoint on another rank: shards are opened when first touched.
 [[nodiscard]] std::unique_ptr<Reader> open_reader(Catalogue catalogue);

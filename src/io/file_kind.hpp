@@ -1,0 +1,17 @@
+#pragma once
+#include <string_view>
+
+#include "lmq/io/file.hpp"
+
+namespace lmq {
+
+enum class FileKind { safetensors, json, other, unknown };
+
+/// What a file is, by its first bytes (names lie). `words` describes FileKind::other for people: "an HDF5 file".
+struct FileNature {
+  FileKind kind = FileKind::unknown;
+  std::string_view words;
+};
+[[nodiscard]] FileNature recognize(const File& file);
+
+}  // namespace lmq

@@ -1,0 +1,110 @@
+#include "open_checkpoint.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "block_scales.hpp"
+#include "checkpoint_files.hpp"
+#include "file_kind.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/math.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/io/file.hpp"
+#include "safetensors_header.hpp"
+
+namespace lmq {
+namespace {
+
+struct Shard {
+  ShardInfo info;
+  SafetensorsHeader header;
+};
+
+Shard read_shard(const std::filesystem::path& folder, const std::string& name) {
+  const File file(folder / name, File::Mode::read);
+  const FileNature nature = recognize(file);
+  if (nature.kind == FileKind::other)
+    fail(Errc::unsupported,
+         fmt::format("{}: found {}, expected safetensors", printable(file.path().native()), nature.words));
+  const File::Stamp stamp = file.stamp();
+  Shard shard{.info = {.name = name, .bytes = stamp.bytes, .modified_ns = stamp.modified_ns, .header_digest = {}},
+              .header = read_safetensors_header(file, stamp.bytes)};
+  shard.info.header_digest = shard.header.digest;
+  return shard;
+}
+
+/// All tensors by name. A name in two shards is refused.
+void merge(Catalogue& catalogue, std::vector<Shard>& shards) {
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    for (TensorInfo& tensor : shards[i].header.tensors) {
+      tensor.shard = narrow<std::uint32_t>(i, "number of shards");
+      catalogue.tensors.push_back(std::move(tensor));
+    }
+    shards[i].header.tensors = {};
+    catalogue.shards.push_back(std::move(shards[i].info));
+  }
+  std::ranges::sort(catalogue.tensors, [](const TensorInfo& a, const TensorInfo& b) {
+    return std::tie(a.name, a.shard) < std::tie(b.name, b.shard);
+  });
+  const auto twice = std::ranges::adjacent_find(catalogue.tensors, {}, &TensorInfo::name);
+  if (twice != catalogue.tensors.end())
+    fail(Errc::malformed,
+         fmt::format("{}: tensor '{}': found in two shards, {} and {}", printable(catalogue.folder.native()),
+                     printable(twice->name), printable(catalogue.shards[twice->shard].name),
+                     printable(catalogue.shards[std::next(twice)->shard].name)));
+  (void)narrow<std::uint32_t>(catalogue.tensors.size(), "number of tensors");
+}
+
+/// Every mapped tensor is in its shard; what is not mapped, and a wrong total_size, get a warning.
+void check_against_index(Catalogue& catalogue, const CheckpointFiles& files) {
+  const std::string source = printable((files.folder / files.index_name).native());
+  for (const auto& [tensor, shard] : files.index->shard_of) {
+    const std::int64_t at = catalogue.find(tensor);
+    if (at < 0)
+      fail(Errc::malformed, fmt::format("{}: weight_map: tensor '{}' is not in its shard {}", source, printable(tensor),
+                                        printable(shard)));
+    const std::string& found = catalogue.shards[catalogue.tensors[static_cast<std::size_t>(at)].shard].name;
+    if (found != shard)
+      fail(Errc::malformed, fmt::format("{}: weight_map: tensor '{}' is in shard {}, expected {}", source,
+                                        printable(tensor), printable(found), printable(shard)));
+  }
+  std::vector<std::string> extras;
+  double bytes = 0;
+  for (const TensorInfo& tensor : catalogue.tensors) {
+    bytes += static_cast<double>(tensor.bytes);
+    if (!files.index->shard_of.contains(tensor.name)) extras.push_back(printable(tensor.name));
+  }
+  if (!extras.empty()) {
+    const std::size_t named = std::min<std::size_t>(extras.size(), 3);
+    catalogue.warnings.push_back(
+        fmt::format("{}: {} tensors of the shards are not in the weight_map and are taken all the same: {}{}", source,
+                    extras.size(), fmt::join(extras.begin(), extras.begin() + static_cast<std::ptrdiff_t>(named), ", "),
+                    extras.size() > named ? ", ..." : ""));
+  }
+  if (files.index->total_size && *files.index->total_size != bytes)
+    catalogue.warnings.push_back(fmt::format("{}: metadata: total_size is {:.0f}, the tensors have {:.0f} bytes",
+                                             source, *files.index->total_size, bytes));
+}
+
+}  // namespace
+
+Catalogue read_catalogue(const std::filesystem::path& input) {
+  const CheckpointFiles files = find_checkpoint_files(input);
+  std::vector<Shard> shards(files.shards.size());
+  parallel_for(shards.size(), [&](std::size_t i) { shards[i] = read_shard(files.folder, files.shards[i]); });
+  Catalogue catalogue;
+  catalogue.format = "safetensors";
+  catalogue.folder = files.folder;
+  catalogue.metadata = std::move(shards.front().header.metadata);
+  merge(catalogue, shards);
+  if (files.index) check_against_index(catalogue, files);
+  pair_block_scales(catalogue);
+  return catalogue;
+}
+
+}  // namespace lmq

@@ -1,0 +1,166 @@
+#include "shard_index.hpp"
+
+#include <fmt/format.h>
+
+#include "json_events.hpp"
+#include "lmq/base/text.hpp"
+#include "safetensors_header.hpp"
+
+namespace lmq {
+namespace {
+
+class IndexEvents final : public JsonEvents {
+ public:
+  IndexEvents(ShardIndex& index, const std::string& source) : JsonEvents(source, 0), index_(index) {}
+
+  bool start_object(std::size_t) override {
+    if (skipped_depth_ > 0 || at_ == At::ignored) return enter_ignored();
+    switch (at_) {
+      case At::begin:
+        at_ = At::root;
+        return true;
+      case At::map_value:
+        at_ = At::map;
+        return true;
+      case At::metadata_value:
+        at_ = At::metadata;
+        return true;
+      default:
+        return unexpected("an object");
+    }
+  }
+  bool end_object() override {
+    if (skipped_depth_ > 0) return leave_ignored();
+    at_ = at_ == At::root ? At::end : At::root;
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    return skipped_depth_ > 0 || at_ == At::ignored ? enter_ignored() : unexpected("an array");
+  }
+  bool end_array() override { return leave_ignored(); }
+  bool key(std::string& name) override {
+    if (skipped_depth_ > 0) return true;
+    if (at_ == At::root)
+      start_root_entry(name);
+    else if (at_ == At::metadata)
+      start_metadata_entry(name);
+    else
+      start_map_entry(name);
+    return true;
+  }
+  bool string(std::string& text) override {
+    if (at_ != At::shard) return scalar("a text");
+    if (!is_plain_file_name(text))
+      refuse(fmt::format("weight_map: tensor '{}': found shard '{}', expected a plain file name", printable(tensor_),
+                         printable(text)));
+    index_.shard_of.emplace(std::move(tensor_), std::move(text));
+    at_ = At::map;
+    return true;
+  }
+  bool null() override { return scalar("null"); }
+  bool boolean(bool value) override { return scalar(value ? "true" : "false"); }
+  bool number_integer(std::int64_t value) override { return scalar(std::to_string(value)); }
+  bool number_unsigned(std::uint64_t value) override { return number(static_cast<double>(value)); }
+  bool number_float(double value, const std::string&) override { return number(value); }
+
+  [[nodiscard]] bool has_map() const noexcept { return map_seen_; }
+
+ protected:
+  bool unexpected(const std::string& found) override {
+    const char* wanted = "an object with weight_map";
+    switch (at_) {
+      case At::map_value:
+        wanted = "weight_map: an object";
+        break;
+      case At::metadata_value:
+        wanted = "metadata: an object";
+        break;
+      case At::total_size:
+        wanted = "metadata: total_size: a number of bytes";
+        break;
+      case At::shard:
+        wanted = "a file name in weight_map";
+        break;
+      default:
+        break;
+    }
+    refuse(fmt::format("found {}, expected {}", found, wanted));
+  }
+
+ private:
+  enum class At { begin, root, map_value, map, shard, metadata_value, metadata, total_size, ignored, end };
+
+  void start_root_entry(const std::string& name) {
+    if (name == "weight_map") {
+      if (std::exchange(map_seen_, true)) refuse("weight_map appears twice");
+      at_ = At::map_value;
+    } else if (name == "metadata") {
+      if (std::exchange(metadata_seen_, true)) refuse("metadata appears twice");
+      at_ = At::metadata_value;
+    } else {
+      ignore_for(At::root);
+    }
+  }
+  void start_metadata_entry(const std::string& name) {
+    if (name != "total_size") return ignore_for(At::metadata);
+    if (index_.total_size) refuse("metadata: total_size appears twice");
+    at_ = At::total_size;
+  }
+  void start_map_entry(std::string& name) {
+    if (name.size() > kNameLimit || !is_clean_utf8(name))
+      refuse(fmt::format("weight_map: tensor '{}': the name is not UTF-8 without NUL of at most {} bytes",
+                         printable(name), kNameLimit));
+    if (index_.shard_of.contains(name)) refuse(fmt::format("weight_map: tensor '{}' appears twice", printable(name)));
+    tensor_ = std::move(name);
+    at_ = At::shard;
+  }
+  /// One value of any kind is passed over; then `back`.
+  void ignore_for(At back) {
+    at_ = At::ignored;
+    back_ = back;
+  }
+  bool enter_ignored() {
+    ++skipped_depth_;
+    return true;
+  }
+  bool leave_ignored() {
+    if (--skipped_depth_ == 0) at_ = back_;
+    return true;
+  }
+  bool scalar(const std::string& found) {
+    if (skipped_depth_ > 0) return true;
+    if (at_ != At::ignored) return unexpected(found);
+    at_ = back_;
+    return true;
+  }
+  bool number(double value) {
+    if (skipped_depth_ > 0 || at_ != At::total_size) return scalar("a number");
+    index_.total_size = value;
+    at_ = At::metadata;
+    return true;
+  }
+
+  ShardIndex& index_;
+  At at_ = At::begin, back_ = At::root;
+  std::size_t skipped_depth_ = 0;
+  std::string tensor_;
+  bool map_seen_ = false, metadata_seen_ = false;
+};
+
+}  // namespace
+
+bool is_plain_file_name(std::string_view name) noexcept {
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." && name.find_first_of("/\\") == name.npos &&
+         is_clean_utf8(name);
+}
+
+ShardIndex parse_shard_index(std::string_view text, const std::string& source) {
+  ShardIndex index;
+  IndexEvents events(index, source);
+  parse_json(text, events);
+  if (!events.has_map()) fail(Errc::malformed, fmt::format("{}: weight_map is missing", source));
+  if (index.shard_of.empty()) fail(Errc::malformed, fmt::format("{}: weight_map names no tensor", source));
+  return index;
+}
+
+}  // namespace lmq

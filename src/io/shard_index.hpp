@@ -1,0 +1,23 @@
+#pragma once
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace lmq {
+
+/// What an index.json says: {"metadata": {"total_size": bytes, ...}, "weight_map": {tensor: shard file, ...}, ...}.
+struct ShardIndex {
+  std::map<std::string, std::string> shard_of;  ///< tensor -> plain file name
+  std::optional<double> total_size;             ///< informative; some writers give a float
+};
+
+/// True for a name that stays in its folder: clean UTF-8 of 1 to 255 bytes, no separator, not "." or "..".
+[[nodiscard]] bool is_plain_file_name(std::string_view name) noexcept;
+
+/// Parses an index. Duplicate keys, other types than above and shard names that are not plain are Errc::malformed, as
+/// is an index without tensors. Further entries of the root and of "metadata" are passed over.
+[[nodiscard]] ShardIndex parse_shard_index(std::string_view text, const std::string& source);
+
+}  // namespace lmq
