@@ -13,11 +13,15 @@ namespace lmq {
 
 /// Weights per unit aimed at; part of the format's sameness, never of the machine.
 inline constexpr std::uint64_t kUnitWeights = std::uint64_t{1} << 22;
+/// Longest row of granularity row and group: a row is never cut, so it is one unit at least.
+inline constexpr std::uint64_t kLongestRow = std::uint64_t{1} << 28;
+/// Bytes per unit of a kept tensor, at most.
+inline constexpr std::uint64_t kKeepUnitBytes = std::uint64_t{16} << 20;
 
 enum class Treatment : std::uint8_t {
   quantize = 0,
-  keep = 1,     ///< stored raw in its own type
-  fold = 2,     ///< a block scale that is folded into the values of another tensor: not stored
+  keep = 1,  ///< stored raw in its own type
+  fold = 2,  ///< a block scale that is folded into the values of another tensor: not stored
 };
 
 /// What the plan knows of a tensor's importance.
@@ -28,47 +32,67 @@ struct ImportanceInfo {
 };
 
 struct TensorPlan {
-  std::uint32_t tensor = 0;             ///< index into the catalogue's tensors (plan.tensors has the same order)
+  std::uint32_t tensor = 0;  ///< index into the catalogue's tensors (plan.tensors has the same order)
   Treatment treatment = Treatment::keep;
-  std::string reason;                   ///< why it is kept or folded; empty when quantized
-  QuantSpec spec;                       ///< when quantized
+  std::string reason;  ///< why it is kept or folded; empty when quantized
+  QuantSpec spec;      ///< when quantized
   ImportanceInfo importance;
-  std::uint64_t rows = 0, cols = 0;     ///< the matrix it is seen as; rows * cols == count()
-  std::vector<std::uint64_t> chunk;     ///< HDF5 chunk dimensions of a quantized tensor; empty when kept
-  std::uint64_t first_unit = 0;         ///< its units are first_unit .. first_unit + units - 1, in element order
+  std::uint64_t rows = 0, cols = 0;  ///< the matrix it is seen as; rows * cols == count()
+  std::vector<std::uint64_t> chunk;  ///< HDF5 chunk dimensions of a quantized tensor; empty when kept
+  std::uint64_t first_unit = 0;      ///< its units are first_unit .. first_unit + units - 1, in element order
   std::uint64_t units = 0;
-  std::int64_t scope = -1;              ///< scope that solves its codebook, -1: every unit has its own codebooks
+  std::int64_t scope = -1;  ///< scope that solves its codebook, -1: every unit has its own codebooks
+  std::int64_t rule = -1;   ///< index into the recipe's rules of the one that decided, -1: none matched or was asked
 };
 
-/// Elements [begin, begin + count) of one tensor: what a rank does at once, one record of the output.
+/// Elements [begin, begin + count) of one tensor: what a rank does at once, one record of the output. Quantized: one
+/// chunk of the grid `chunk`, at most kUnitWeights weights unless one row has more. Kept: at most kKeepUnitBytes, whole
+/// bytes.
 struct WorkUnit {
-  std::uint32_t tensor = 0;             ///< index into Plan::tensors
+  std::uint32_t tensor = 0;  ///< index into Plan::tensors
   std::uint64_t begin = 0, count = 0;
-  double seconds = 0;                   ///< estimated, one core
+  double seconds = 0;  ///< estimated, one core
 };
 
 /// Everything that shares one codebook and is larger than a unit.
 struct Scope {
-  std::vector<std::uint32_t> tensors;   ///< indices into Plan::tensors
+  std::vector<std::uint32_t> tensors;  ///< indices into Plan::tensors
   std::uint64_t weights = 0;
   QuantSpec spec;
-  double quantum = 1;                   ///< of the importance of all its tensors
+  double quantum = 1;  ///< of the importance of all its tensors
 };
 
 struct Plan {
-  std::vector<TensorPlan> tensors;      ///< one per tensor of the catalogue, same order
+  std::vector<TensorPlan> tensors;  ///< one per tensor of the catalogue, same order
   std::vector<WorkUnit> units;
   std::vector<Scope> scopes;
-  std::string digest;                   ///< digest128_hex of catalogue (names, types, shapes, header digests), recipe and importance
+  std::string digest;  ///< digest128_hex of catalogue (names, types, shapes, header digests), recipe and importance
 };
 
-/// Pure: the same plan on every rank. `importance` says what the importance file has for a tensor seen with that row
-/// length (may throw). Errc::usage when a rule cannot apply (for example row granularity with rows over the limit);
-/// Errc::unsupported for names that HDF5 cannot hold side by side ("a" and "a/b"), empty parts, or ours ("lmq").
-/// `nonfinite` lists tensors (catalogue indices) to keep for their NaN or infinities (--nonfinite keep).
-[[nodiscard]] Plan make_plan(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest, const Recipe& recipe,
+/// Pure: the same plan on every rank, for any ranks and threads.
+/// tensors           the catalogue's, ascending by name
+/// catalogue_digest  any text that stands for the contents of all inputs, the importance file included: it enters the
+/// digest importance        what the importance file has for a tensor seen with that row length (may throw); asked for
+/// quantized
+///                   tensors only; empty: no importance
+/// nonfinite         tensors (catalogue indices) to keep for their NaN or infinities (--nonfinite keep)
+/// A tensor that is kept keeps its own type and bytes: when it is block-scaled, its scale is kept too (see as_stored).
+/// Errors            Errc::usage when a rule cannot apply (rows over kLongestRow, row_axes beyond the dimensions, one
+/// codebook
+///                   for tensors with and without importance); Errc::unsupported for names that HDF5 cannot hold side
+///                   by side
+///                   ("a" and "a/b"), empty parts, ours ("lmq"), more than 32 dimensions
+/// Cost              about 1 microsecond per tensor, 40 bytes per unit
+[[nodiscard]] Plan make_plan(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest,
+                             const Recipe& recipe,
                              const std::function<ImportanceInfo(const TensorInfo&, std::uint64_t cols)>& importance,
                              const std::vector<std::uint32_t>& nonfinite = {});
+
+/// The tensor as it is to be read and stored: a kept one without its scale (the bytes of the file in their own type), a
+/// quantized one as it is. Pass the result to Reader::view.
+[[nodiscard]] TensorInfo as_stored(const TensorInfo& tensor, Treatment treatment);
+/// Quantum of the importance of a unit: that of its scope, else of its own weights.
+[[nodiscard]] double importance_quantum_of(const Plan& plan, const WorkUnit& unit) noexcept;
 
 /// Bytes a rank holds at most, by purpose; their sum is what `plan` promises and `--memory` bounds.
 struct MemoryEstimate {
@@ -79,8 +103,11 @@ struct MemoryEstimate {
   std::uint64_t coordinator = 0;  ///< rank 0 only: statistics of open scopes, results, layout
   [[nodiscard]] std::uint64_t total() const noexcept { return program + input + work + output + coordinator; }
 };
-[[nodiscard]] MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t threads);
-/// Wall seconds with `ranks` ranks of `threads` threads, from measured costs per weight.
+/// Upper bound for the pipeline of lmq_run: one view in hand and one read ahead, the largest of each kind of unit at
+/// once; ranks other than 0 hold total() - coordinator. Constants: lmq/plan/costs.hpp.
+[[nodiscard]] MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan,
+                                             std::size_t threads);
+/// Wall seconds with `ranks` ranks of `threads` threads each (>= 1), from the costs of lmq/plan/costs.hpp.
 [[nodiscard]] double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads);
 
 }  // namespace lmq

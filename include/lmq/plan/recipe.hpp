@@ -9,33 +9,60 @@
 
 namespace lmq {
 
-/// What to do with the tensors a pattern names; unset fields take the recipe's defaults.
+/// What a rule leaves open, and what applies to tensors that no rule names.
+inline constexpr std::string_view kDefaultMethod = "kmeans";
+inline constexpr std::size_t kDefaultLevels = 16;
+inline constexpr std::uint64_t kDefaultGroup = 128;
+
+/// What to do with the tensors a pattern names; unset fields take the defaults.
 struct Rule {
-  std::string match = "*";                   ///< glob over the whole tensor name: * ? [abc] [!abc]
-  bool keep = false;                         ///< store raw
-  std::optional<std::string> method;
-  std::optional<std::size_t> levels;         ///< "levels": 2..256, or "bits": 1..8
-  std::optional<Granularity> granularity;
-  std::optional<std::uint64_t> group;
-  std::optional<LevelType> level_type;       ///< default f32 for model and tensor, f16 for row and group
-  std::optional<CoderChoice> coder;
-  std::optional<std::uint64_t> row_axes;     ///< leading axes that make a row index; default 2 for stacks of experts, else 1
+  std::string match = "*";                      ///< glob over the whole tensor name: * ? [abc] [!abc]
+  bool keep = false;                            ///< store raw
+  std::optional<std::string> method = {};       ///< default kmeans
+  std::optional<std::size_t> levels = {};       ///< 2..256, default 16; "bits" b of the JSON text is 2^b levels
+  std::optional<Granularity> granularity = {};  ///< default tensor
+  std::optional<std::uint64_t> group = {};      ///< 8..65536, default 128; only with Granularity::group
+  std::optional<LevelType> level_type = {};     ///< default f32 for model and tensor, f16 for row and group
+  std::optional<CoderChoice> coder = {};        ///< default cheapest
+  std::optional<std::uint64_t> row_axes = {};   ///< leading axes that make a row index, for three dimensions and more;
+                                                ///< default 2 for stacks of experts with three dimensions, else 1
 };
 
-/// What the user wants. The first rule that matches a tensor decides.
+/// What the user wants. The first rule that matches a tensor decides; a tensor that none matches is quantized by the
+/// defaults. `min_elements`, `keep_vectors` and the types that cannot be quantized come before the rules.
 struct Recipe {
   std::vector<Rule> rules;
-  std::uint64_t min_elements = 1024;         ///< smaller tensors are kept
-  bool keep_vectors = true;                  ///< tensors of fewer than two dimensions are kept
+  std::uint64_t min_elements = 1024;  ///< smaller tensors are kept
+  bool keep_vectors = true;           ///< tensors of fewer than two dimensions are kept
   enum class Nonfinite : std::uint8_t { refuse, keep } nonfinite = Nonfinite::refuse;
 
-  /// JSON text (docs/recipe.md). Errc::usage with `source`, the place and the known keys for anything unknown.
+  /// JSON text (docs/recipe.md); default_rules() where it has no "rules". Errc::usage with `source`, the place, what
+  /// was found and what is allowed.
   [[nodiscard]] static Recipe parse(std::string_view json, const std::string& source);
-  /// Canonical JSON: equal recipes give equal text.
+  /// Canonical JSON: equal recipes give equal text. Keys sorted, defaults written out, rules that can never apply left
+  /// out, the last rule matches everything. Parsing it gives the same text again.
   [[nodiscard]] std::string canonical_json() const;
 };
 
-/// Glob match of a whole name; '*' also crosses dots and slashes.
+/// What practitioners keep whatever the method: the routers of mixture-of-experts models (small, and an error there
+/// sends tokens to the wrong expert). A recipe file with "rules" replaces them.
+[[nodiscard]] std::vector<Rule> default_rules();
+/// The recipe of a command without options: default_rules(), then the defaults.
+[[nodiscard]] Recipe default_recipe();
+/// The recipe of the command line's options: default_rules(), then this rule. Errc::usage for values out of range.
+[[nodiscard]] Recipe one_rule(Rule rule);
+
+/// The rule with its defaults, checked. Errc::usage begins with `place` (for example "r.json: rules[2]").
+/// For a rule that keeps: only checked.
+[[nodiscard]] QuantSpec resolve(const Rule& rule, const std::string& place);
+
+/// Glob match of a whole name, by UTF-8 characters; '*' also crosses dots and slashes; a backslash takes the next
+/// character as it is; '[' without its ']' is itself. O(pattern * name), no recursion.
 [[nodiscard]] bool glob_match(std::string_view pattern, std::string_view name) noexcept;
+
+/// Names as in the JSON text.
+[[nodiscard]] std::string_view name(Granularity granularity) noexcept;
+[[nodiscard]] std::string_view name(LevelType type) noexcept;
+[[nodiscard]] std::string_view name(CoderChoice coder) noexcept;
 
 }  // namespace lmq

@@ -1,0 +1,44 @@
+#pragma once
+#include <cstdint>
+#include <string_view>
+
+#include "lmq/quant/unit.hpp"
+
+namespace lmq {
+
+/// What the estimates of `lmq plan` are made of. Nanoseconds on one core; calibrated by measurement, never part of the
+/// output: changing a number here changes no byte of a file.
+struct Costs {
+  double tally_narrow = 0.6;     ///< per weight: statistics of 8- and 16-bit sources
+  double tally_wide = 1.2;       ///< per weight: statistics of F32 and F64 sources, refinement included
+  double quantize_shared = 2.5;  ///< per weight: assign by a shared codebook, measure the error, encode
+  double encode = 1.5;           ///< per weight: encode codes with codebooks per row or group
+  double rows_kmeans = 100;      ///< per weight: sort and solve one codebook per row or group
+  double rows_uniform = 2;       ///< per weight: extremes and assignment per row or group
+  double copy = 0.5;             ///< per byte of a kept tensor
+  double solve = 4e5;            ///< per level of a shared codebook: one exact fit over 65,536 bins
+  double start = 3e8;            ///< once per run: catalogue, plan, layout, commit
+};
+inline constexpr Costs kCosts{};
+
+/// Resident bytes of one MPI process of ours before it touches a tensor (Open MPI 4.1 and HDF5 1.10 on Debian 12).
+inline constexpr std::uint64_t kProgramBytes = std::uint64_t{45} << 20;
+/// Bytes the coordinator keeps per unit: result, place in the file, layout entries.
+inline constexpr std::uint64_t kResultBytes = 150;
+/// Bytes the coordinator keeps per tensor: attributes, layout, report line.
+inline constexpr std::uint64_t kTensorBytes = 2048;
+/// Scopes whose statistics the coordinator holds at the same time.
+inline constexpr std::uint64_t kOpenScopes = 8;
+/// Bins of a tally: one per distinct value of a 16-bit type; F32 after refinement.
+inline constexpr std::uint64_t kNarrowBins = std::uint64_t{1} << 16, kWideBins = std::uint64_t{1} << 20;
+/// Bytes of a bin in a tally, and in the solver's view of it.
+inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40;
+
+/// Seconds one core needs for `count` weights of a quantized tensor, all passes.
+[[nodiscard]] double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count);
+/// Seconds one core needs to store `bytes` raw.
+[[nodiscard]] double copy_seconds(std::uint64_t bytes) noexcept;
+/// True when a codebook is two numbers (low and step) instead of a table.
+[[nodiscard]] bool has_grid_codebook(std::uint16_t method) noexcept;
+
+}  // namespace lmq

@@ -1,0 +1,109 @@
+#include <algorithm>
+
+#include "lmq/base/math.hpp"
+#include "lmq/plan/costs.hpp"
+#include "lmq/plan/plan.hpp"
+
+namespace lmq {
+namespace {
+
+struct UnitBytes {
+  std::uint64_t view = 0, importance = 0, work = 0, output = 0;
+};
+
+bool shared(const QuantSpec& spec) noexcept {
+  return spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
+}
+
+/// Numbers of all codebooks of a unit.
+std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexcept {
+  const std::uint64_t numbers = has_grid_codebook(tensor.spec.method) ? 2 : tensor.spec.options.levels;
+  if (shared(tensor.spec)) return numbers;
+  const std::uint64_t rows = ceil_div(count, std::max<std::uint64_t>(1, tensor.cols));
+  return rows * (tensor.spec.granularity == Granularity::row ? 1 : ceil_div(tensor.cols, tensor.spec.group)) * numbers;
+}
+
+std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::size_t threads) noexcept {
+  if (!shared(planned.spec)) return 0;
+  const bool narrow_type = bits(tensor.value_type()) <= 16;
+  const std::uint64_t per_thread = kNarrowBins * (planned.importance.present ? 40 : 8) * threads;
+  return per_thread + (narrow_type ? kNarrowBins : kWideBins) * (kTallyBinBytes + kGroupBinBytes);
+}
+
+UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
+  const std::uint64_t in_file = ceil_div(count * bits(tensor.dtype), 8);
+  if (planned.treatment != Treatment::quantize) return {.view = in_file, .importance = 0, .work = 0, .output = in_file};
+  UnitBytes out;
+  out.view = in_file + (tensor.scale >= 0 ? count * sizeof(float) : 0);
+  if (planned.importance.present)
+    out.importance = (planned.importance.per_column ? planned.cols : count) * sizeof(float);
+  const std::uint64_t numbers = book_numbers(planned, count);
+  const std::uint64_t scratch =
+      quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads) +
+      tally_bytes(tensor, planned, threads);
+  out.work = count + numbers * sizeof(float) + scratch;
+  out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
+  return out;
+}
+
+/// Catalogue and plan, which every rank holds.
+std::uint64_t plan_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan) {
+  std::uint64_t bytes = plan.units.size() * sizeof(WorkUnit) + plan.scopes.size() * sizeof(Scope);
+  for (const TensorInfo& tensor : tensors)
+    bytes +=
+        sizeof(TensorInfo) + sizeof(TensorPlan) + tensor.name.size() + 2 * sizeof(std::uint64_t) * tensor.shape.size();
+  return bytes;
+}
+
+std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan) {
+  std::uint64_t bins = 0;
+  for (const Scope& scope : plan.scopes)
+    for (const std::uint32_t index : scope.tensors)
+      bins = std::max(bins, bits(tensors[index].value_type()) <= 16 ? kNarrowBins : kWideBins);
+  const std::uint64_t open = std::min<std::uint64_t>(kOpenScopes, plan.scopes.size());
+  // An arriving tally is held beside the sum it is merged into, and the solver's view beside both.
+  const std::uint64_t arriving = open > 0 ? bins * (2 * kTallyBinBytes + kGroupBinBytes) : 0;
+  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + open * bins * kTallyBinBytes + arriving;
+}
+
+}  // namespace
+
+MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t threads) {
+  UnitBytes most;
+  for (const TensorPlan& planned : plan.tensors) {
+    if (planned.units == 0) continue;
+    const auto units = std::span(plan.units).subspan(planned.first_unit, planned.units);
+    const std::uint64_t count = std::ranges::max(units, {}, &WorkUnit::count).count;
+    const UnitBytes bytes = bytes_of(tensors[planned.tensor], planned, count, std::max<std::size_t>(1, threads));
+    most.view = std::max(most.view, bytes.view);
+    most.importance = std::max(most.importance, bytes.importance);
+    most.work = std::max(most.work, bytes.work);
+    most.output = std::max(most.output, bytes.output);
+  }
+  return {.program = kProgramBytes + plan_bytes(tensors, plan),
+          .input = 2 * (most.view + most.importance),
+          .work = most.work,
+          .output = most.output,
+          .coordinator = coordinator_bytes(tensors, plan)};
+}
+
+double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads) {
+  const auto workers = static_cast<double>(std::max<std::size_t>(1, ranks)),
+             cores = static_cast<double>(std::max<std::size_t>(1, threads));
+  double total = 0, longest = 0, solve = 0;
+  for (const WorkUnit& unit : plan.units) {
+    total += unit.seconds;
+    longest = std::max(longest, unit.seconds);
+  }
+  const auto solve_seconds = [](const QuantSpec& spec) {
+    return kCosts.solve * 1e-9 * static_cast<double>(spec.options.levels);
+  };
+  for (const Scope& scope : plan.scopes) solve += solve_seconds(scope.spec);
+  for (const TensorPlan& tensor : plan.tensors)
+    if (tensor.treatment == Treatment::quantize && tensor.scope < 0 && shared(tensor.spec))
+      solve += solve_seconds(tensor.spec);
+  // Units are dealt one by one, so ranks end within one unit of each other; a solver runs on one core of some rank.
+  return std::max(total / (workers * cores) + solve / workers, longest / cores) + kCosts.start * 1e-9;
+}
+
+}  // namespace lmq

@@ -1,0 +1,253 @@
+#include "lmq/plan/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "chunks.hpp"
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/math.hpp"
+#include "lmq/plan/costs.hpp"
+#include "names.hpp"
+#include "recipe_words.hpp"
+
+namespace lmq {
+namespace {
+
+using ImportanceOf = std::function<ImportanceInfo(const TensorInfo&, std::uint64_t cols)>;
+
+constexpr std::string_view kDigestTitle = "lmq plan 1";
+constexpr std::uint64_t kMostUnits = std::uint64_t{1} << 30;
+
+std::uint64_t product(std::span<const std::uint64_t> dims) noexcept {
+  return std::accumulate(dims.begin(), dims.end(), std::uint64_t{1}, std::multiplies<>());
+}
+
+/// Why a tensor is kept before any rule is asked; empty when a rule decides.
+std::string reason_to_keep(const TensorInfo& tensor, const Recipe& recipe) {
+  const std::uint64_t count = tensor.count();
+  if (count == 0) return "no elements";
+  if (!is_float(tensor.value_type())) return fmt::format("type {}", name(tensor.dtype));
+  // A scalar cannot be chunked in HDF5, so it is kept whatever the recipe says.
+  if (tensor.shape.empty()) return "0 dimensions";
+  if (recipe.keep_vectors && tensor.shape.size() < 2) return "1 dimension";
+  if (count < recipe.min_elements) return fmt::format("fewer than {} weights", recipe.min_elements);
+  return {};
+}
+
+std::size_t row_axes_of(const TensorInfo& tensor, const Rule& rule) {
+  const std::size_t rank = tensor.shape.size();
+  if (rank < 3) return rank == 2 ? 1 : 0;
+  if (!rule.row_axes) return rank == 3 && tensor.name.find("expert") != std::string::npos ? 2 : 1;
+  if (*rule.row_axes > rank)
+    fail(Errc::usage, fmt::format("rule {}: row_axes is {}, but tensor {} has {} dimensions", in_quotes(rule.match),
+                                  *rule.row_axes, in_quotes(tensor.name), rank));
+  return static_cast<std::size_t>(*rule.row_axes);
+}
+
+class Planner {
+ public:
+  Planner(const std::vector<TensorInfo>& tensors, const Recipe& recipe, const ImportanceOf& importance,
+          const std::vector<std::uint32_t>& nonfinite)
+      : tensors_(tensors),
+        recipe_(recipe),
+        importance_(importance),
+        nonfinite_(tensors.size()),
+        model_scopes_(recipe.rules.size() + 1, -1) {
+    for (const Rule& rule : recipe.rules)
+      specs_.push_back(resolve(rule, fmt::format("rule {}", in_quotes(rule.match))));
+    specs_.push_back(resolve(default_rule_, "the default rule"));
+    for (const std::uint32_t index : nonfinite) {
+      if (index >= tensors.size())
+        fail(Errc::internal, fmt::format("tensor {} of {} is said to hold NaN", index, tensors.size()));
+      nonfinite_[index] = true;
+    }
+  }
+
+  Plan run() {
+    plan_.tensors.resize(tensors_.size());
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      plan_.tensors[i].tensor = narrow<std::uint32_t>(i, "tensor index");
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      if (tensors_[i].scales < 0) treat(tensors_[i], plan_.tensors[i]);
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      if (tensors_[i].scales >= 0) treat_scale(tensors_[i], plan_.tensors[i]);
+    for (std::size_t i = 0; i < tensors_.size(); ++i) cut(tensors_[i], plan_.tensors[i]);
+    for (Scope& scope : plan_.scopes) scope.quantum = importance_quantum(largest(scope), scope.weights);
+    return std::move(plan_);
+  }
+
+ private:
+  void treat(const TensorInfo& tensor, TensorPlan& out) {
+    if (tensor.shape.size() > kMaxRank)
+      fail(Errc::unsupported, fmt::format("tensor {} has {} dimensions, HDF5 has at most {}", in_quotes(tensor.name),
+                                          tensor.shape.size(), kMaxRank));
+    out.rows = tensor.shape.size() < 2 ? 1 : tensor.shape.front();
+    out.cols = product(std::span(tensor.shape).subspan(tensor.shape.size() < 2 ? 0 : 1));
+    out.reason = reason_to_keep(tensor, recipe_);
+    if (!out.reason.empty()) return;
+    const auto matches = [&](const Rule& rule) { return glob_match(rule.match, tensor.name); };
+    const auto at = std::ranges::find_if(recipe_.rules, matches);
+    const Rule& rule = at == recipe_.rules.end() ? default_rule_ : *at;
+    if (at != recipe_.rules.end()) out.rule = at - recipe_.rules.begin();
+    if (rule.keep)
+      out.reason = fmt::format("rule '{}' keeps it", rule.match);
+    else if (nonfinite_[out.tensor])
+      out.reason = "holds NaN or infinity";
+    else
+      quantize(tensor, rule, out);
+  }
+
+  void quantize(const TensorInfo& tensor, const Rule& rule, TensorPlan& out) {
+    out.treatment = Treatment::quantize;
+    out.spec = specs_[out.rule < 0 ? recipe_.rules.size() : static_cast<std::size_t>(out.rule)];
+    const std::size_t row_axes = row_axes_of(tensor, rule);
+    out.rows = product(std::span(tensor.shape).first(row_axes));
+    out.cols = product(std::span(tensor.shape).subspan(row_axes));
+    const bool whole_rows = out.spec.granularity == Granularity::row || out.spec.granularity == Granularity::group;
+    if (whole_rows && out.cols > kLongestRow)
+      fail(Errc::usage,
+           fmt::format("rule {}: tensor {} has rows of {} weights, granularity {} allows {}: use granularity tensor",
+                       in_quotes(rule.match), in_quotes(tensor.name), out.cols, name(out.spec.granularity),
+                       kLongestRow));
+    out.chunk = chunk_dims(tensor.shape, whole_rows ? row_axes : tensor.shape.size());
+    if (importance_) out.importance = importance_(tensor, out.cols);
+  }
+
+  /// A scale goes where its tensor goes: into the values of a quantized one, beside a kept one.
+  void treat_scale(const TensorInfo& tensor, TensorPlan& out) {
+    const auto target = static_cast<std::size_t>(tensor.scales);
+    if (target >= tensors_.size() || tensors_[target].scales >= 0)
+      fail(Errc::internal,
+           fmt::format("tensor {} scales tensor number {}, which cannot be", in_quotes(tensor.name), tensor.scales));
+    out.rows = tensor.shape.size() < 2 ? 1 : tensor.shape.front();
+    out.cols = product(std::span(tensor.shape).subspan(tensor.shape.size() < 2 ? 0 : 1));
+    const bool folded = plan_.tensors[target].treatment == Treatment::quantize;
+    out.treatment = folded ? Treatment::fold : Treatment::keep;
+    out.reason = fmt::format("{} '{}'", folded ? "folded into" : "scales the kept", tensors_[target].name);
+  }
+
+  void cut(const TensorInfo& tensor, TensorPlan& out) {
+    out.first_unit = plan_.units.size();
+    if (out.treatment == Treatment::quantize) {
+      for_each_chunk(tensor.shape, out.chunk, [&](std::uint64_t begin, std::uint64_t count) {
+        add_unit({out.tensor, begin, count, quantize_seconds(tensor.value_type(), out.spec, count)});
+      });
+    } else if (out.treatment == Treatment::keep) {
+      // A multiple of 8 elements is a multiple of whole bytes for every type.
+      const std::uint64_t count = tensor.count(), width = bits(tensor.dtype), most = kKeepUnitBytes * 8 / width / 8 * 8;
+      for (std::uint64_t begin = 0; begin < count; begin += most) {
+        const std::uint64_t length = std::min(most, count - begin);
+        add_unit({out.tensor, begin, length, copy_seconds(ceil_div(length * width, 8))});
+      }
+    }
+    out.units = plan_.units.size() - out.first_unit;
+    if (out.treatment == Treatment::quantize) join_scope(tensor, out);
+  }
+
+  void add_unit(const WorkUnit& unit) {
+    if (plan_.units.size() == kMostUnits)
+      fail(Errc::unsupported,
+           fmt::format("tensor {}: more than {} units in all", in_quotes(tensors_[unit.tensor].name), kMostUnits));
+    plan_.units.push_back(unit);
+  }
+
+  void join_scope(const TensorInfo& tensor, TensorPlan& out) {
+    const bool model = out.spec.granularity == Granularity::model;
+    if (!model && (out.spec.granularity != Granularity::tensor || out.units < 2)) return;
+    std::int64_t& known = model_scopes_[out.rule < 0 ? recipe_.rules.size() : static_cast<std::size_t>(out.rule)];
+    if (!model || known < 0) {
+      out.scope = static_cast<std::int64_t>(plan_.scopes.size());
+      plan_.scopes.push_back({.tensors = {}, .weights = 0, .spec = out.spec});
+      if (model) known = out.scope;
+    } else {
+      out.scope = known;
+    }
+    Scope& scope = plan_.scopes[static_cast<std::size_t>(out.scope)];
+    if (!scope.tensors.empty()) {
+      const TensorPlan& first = plan_.tensors[scope.tensors.front()];
+      if (first.importance.present != out.importance.present)
+        fail(Errc::usage,
+             fmt::format("tensors {} and {} share a codebook (granularity model), but only one of them has importance: "
+                         "give them different rules",
+                         in_quotes(tensors_[first.tensor].name), in_quotes(tensor.name)));
+    }
+    scope.tensors.push_back(out.tensor);
+    scope.weights += tensor.count();
+  }
+
+  [[nodiscard]] double largest(const Scope& scope) const {
+    double largest = 0;
+    for (const std::uint32_t index : scope.tensors)
+      largest = std::max(largest, plan_.tensors[index].importance.largest);
+    return largest;
+  }
+
+  const std::vector<TensorInfo>& tensors_;
+  const Recipe& recipe_;
+  const ImportanceOf& importance_;
+  const Rule default_rule_;
+  std::vector<QuantSpec> specs_;            // [rules + 1], the last one that of default_rule_
+  std::vector<bool> nonfinite_;             // [tensors]
+  std::vector<std::int64_t> model_scopes_;  // [rules + 1] scope of granularity model, -1: none yet
+  Plan plan_;
+};
+
+/// Everything that decides the output bytes, and how it was cut: a program that cuts otherwise has other digests.
+std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest, const Recipe& recipe,
+                      const Plan& plan) {
+  ByteWriter out;
+  out.text(kDigestTitle);
+  out.text(catalogue_digest);
+  out.text(recipe.canonical_json());
+  out.le<std::uint64_t>(tensors.size());
+  const auto list = [&out](const std::vector<std::uint64_t>& values) {
+    out.le<std::uint64_t>(values.size());
+    out.array<std::uint64_t>(values);
+  };
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorInfo& tensor = tensors[i];
+    const TensorPlan& planned = plan.tensors[i];
+    out.text(tensor.name);
+    out.le(static_cast<std::uint8_t>(tensor.dtype));
+    list(tensor.shape);
+    for (const std::int64_t link : {tensor.scale, tensor.scales}) out.le(link);
+    for (const std::uint64_t block : {tensor.scale_block_rows, tensor.scale_block_cols}) out.le(block);
+    out.le(static_cast<std::uint8_t>(planned.treatment));
+    out.text(planned.reason);
+    out.le(static_cast<std::uint8_t>(planned.importance.present * 2 + planned.importance.per_column));
+    out.le(planned.importance.largest);
+    for (const std::uint64_t value : {planned.rows, planned.cols, planned.units}) out.le(value);
+    out.le(planned.scope);
+    list(planned.chunk);
+  }
+  return digest128_hex(out.bytes());
+}
+
+}  // namespace
+
+Plan make_plan(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest, const Recipe& recipe,
+               const ImportanceOf& importance, const std::vector<std::uint32_t>& nonfinite) {
+  check_names(tensors);
+  Plan plan = Planner(tensors, recipe, importance, nonfinite).run();
+  plan.digest = digest_of(tensors, catalogue_digest, recipe, plan);
+  return plan;
+}
+
+TensorInfo as_stored(const TensorInfo& tensor, Treatment treatment) {
+  TensorInfo stored = tensor;
+  if (treatment == Treatment::keep) stored.scale = -1, stored.scale_block_rows = stored.scale_block_cols = 0;
+  return stored;
+}
+
+double importance_quantum_of(const Plan& plan, const WorkUnit& unit) noexcept {
+  const TensorPlan& tensor = plan.tensors[unit.tensor];
+  if (tensor.scope >= 0) return plan.scopes[static_cast<std::size_t>(tensor.scope)].quantum;
+  return importance_quantum(tensor.importance.largest, unit.count);
+}
+
+}  // namespace lmq

@@ -1,0 +1,174 @@
+#include "lmq/plan/recipe.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "lmq/base/error.hpp"
+#include "recipe_words.hpp"
+
+namespace lmq {
+namespace {
+
+using Json = nlohmann::json;  // objects are sorted by key
+
+/// Edits (insert, delete, replace) that turn a into b.
+std::size_t edits(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+template <class T, std::size_t N>
+std::string_view word_for(const std::array<Word<T>, N>& words, T value) noexcept {
+  for (const auto& word : words)
+    if (word.value == value) return word.name;
+  return "?";
+}
+
+template <class T>
+void check_range(const std::optional<T>& value, std::uint64_t low, std::uint64_t high, const std::string& place,
+                 std::string_view field) {
+  if (value && (*value < low || *value > high))
+    fail(Errc::usage, fmt::format("{}.{}: found {}, allowed are {}..{}", place, field, *value, low, high));
+}
+
+std::uint16_t method_id(const std::string& method, const std::string& place) {
+  for (const QuantizerEntry& entry : quantizers())
+    if (entry.name == method) return entry.id;
+  fail(Errc::usage,
+       fmt::format("{}.method: found {}, allowed are {}", place, in_quotes(method), one_of(method_names(), method)));
+}
+
+void check_keep(const Rule& rule, const std::string& place) {
+  const std::pair<std::string_view, bool> fields[] = {
+      {"method", rule.method.has_value()},    {"levels", rule.levels.has_value()},
+      {"group", rule.group.has_value()},      {"granularity", rule.granularity.has_value()},
+      {"coder", rule.coder.has_value()},      {"level_type", rule.level_type.has_value()},
+      {"row_axes", rule.row_axes.has_value()}};
+  for (const auto& [field, set] : fields)
+    if (set)
+      fail(Errc::usage, fmt::format("{}.{}: a rule with \"keep\": true has only \"match\" beside it", place, field));
+}
+
+Json canonical_rule(const Rule& rule) {
+  const QuantSpec spec = resolve(rule, fmt::format("rule {}", in_quotes(rule.match)));
+  if (rule.keep) return {{"match", rule.match}, {"keep", true}};
+  Json out{{"match", rule.match},
+           {"method", rule.method.value_or(std::string(kDefaultMethod))},
+           {"levels", spec.options.levels},
+           {"granularity", name(spec.granularity)},
+           {"level_type", name(spec.level_type)},
+           {"coder", name(spec.coder)}};
+  if (spec.granularity == Granularity::group) out["group"] = spec.group;
+  if (rule.row_axes) out["row_axes"] = *rule.row_axes;
+  return out;
+}
+
+}  // namespace
+
+std::string one_of(const std::vector<std::string_view>& allowed, std::string_view found) {
+  std::string text;
+  std::string_view nearest;
+  std::size_t best = std::max<std::size_t>(2, found.size() / 3) + 1;
+  for (const std::string_view word : allowed) {
+    text += fmt::format("{}\"{}\"", text.empty() ? "" : ", ", word);
+    const std::size_t distance = found.size() > 64 ? best : edits(found, word);
+    if (distance < best && distance < word.size()) best = distance, nearest = word;
+  }
+  return nearest.empty() ? text : fmt::format("{} (did you mean \"{}\"?)", text, nearest);
+}
+
+std::vector<std::string_view> method_names() {
+  std::vector<std::string_view> names;
+  for (const QuantizerEntry& entry : quantizers()) names.push_back(entry.name);
+  return names;
+}
+
+bool matches_all(std::string_view pattern) noexcept {
+  return !pattern.empty() && pattern.find_first_not_of('*') == pattern.npos;
+}
+
+std::string in_quotes(std::string_view text) {
+  constexpr std::size_t kLongest = 80;
+  const bool cut = text.size() > kLongest;
+  return Json(text.substr(0, kLongest)).dump(-1, ' ', true, Json::error_handler_t::replace) + (cut ? "..." : "");
+}
+
+std::string_view name(Granularity granularity) noexcept { return word_for(kGranularityWords, granularity); }
+std::string_view name(LevelType type) noexcept { return word_for(kLevelTypeWords, type); }
+std::string_view name(CoderChoice coder) noexcept { return word_for(kCoderWords, coder); }
+
+QuantSpec resolve(const Rule& rule, const std::string& place) {
+  if (rule.match.empty())
+    fail(Errc::usage, fmt::format("{}.match: found \"\", allowed is a pattern such as \"*\"", place));
+  if (rule.keep) {
+    check_keep(rule, place);
+    return {};
+  }
+  QuantSpec spec;
+  spec.method = method_id(rule.method.value_or(std::string(kDefaultMethod)), place);
+  check_range(rule.levels, kMinLevels, kMaxLevels, place, "levels");
+  check_range(rule.group, kMinGroup, kMaxGroup, place, "group");
+  check_range(rule.row_axes, 0, kMaxRank, place, "row_axes");
+  spec.options.levels = rule.levels.value_or(kDefaultLevels);
+  spec.granularity = rule.granularity.value_or(Granularity::tensor);
+  const bool grouped = spec.granularity == Granularity::group;
+  if (rule.group && !grouped)
+    fail(Errc::usage, fmt::format("{}.group: found {} with granularity \"{}\", allowed only with granularity \"group\"",
+                                  place, *rule.group, name(spec.granularity)));
+  spec.group = grouped ? rule.group.value_or(kDefaultGroup) : 0;
+  const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
+  spec.level_type = rule.level_type.value_or(shared ? LevelType::f32 : LevelType::f16);
+  spec.coder = rule.coder.value_or(CoderChoice::cheapest);
+  return spec;
+}
+
+std::vector<Rule> default_rules() {
+  std::vector<Rule> rules;
+  // Dense layers also have gates ("gate_proj", "attention.gate"): a plain "gate" is a router only inside these blocks.
+  for (const char* pattern : {"router.*", "*.router.*", "*moe.gate.*", "*.mlp.gate.*", "*.ffn.gate.*",
+                              "*.feed_forward.gate.*", "*.mixer.gate.*", "*.shared_expert_gate.*", "*.ffn_gate_inp*"})
+    rules.push_back({.match = pattern, .keep = true});
+  return rules;
+}
+
+Recipe default_recipe() { return {.rules = default_rules()}; }
+
+Recipe one_rule(Rule rule) {
+  (void)resolve(rule, fmt::format("rule {}", in_quotes(rule.match)));
+  Recipe recipe = default_recipe();
+  recipe.rules.push_back(std::move(rule));
+  return recipe;
+}
+
+std::string Recipe::canonical_json() const {
+  Json list = Json::array();
+  bool complete = false;
+  for (const Rule& rule : rules) {
+    list.push_back(canonical_rule(rule));
+    if ((complete = matches_all(rule.match))) {
+      list.back()["match"] = "*";
+      break;
+    }
+  }
+  if (!complete) list.push_back(canonical_rule({}));
+  const Json out{{"version", 1},
+                 {"min_elements", min_elements},
+                 {"keep_vectors", keep_vectors},
+                 {"nonfinite", word_for(kNonfiniteWords, nonfinite)},
+                 {"rules", std::move(list)}};
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace lmq

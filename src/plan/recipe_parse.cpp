@@ -1,0 +1,203 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "lmq/base/error.hpp"
+#include "lmq/plan/recipe.hpp"
+#include "recipe_words.hpp"
+
+namespace lmq {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string show(const Json& value) {
+  if (value.is_string()) return in_quotes(value.get_ref<const std::string&>());
+  if (value.is_array()) return fmt::format("a list of {}", value.size());
+  if (value.is_object()) return fmt::format("an object of {} keys", value.size());
+  return value.dump();
+}
+
+/// A value of the text and where it stands: "r.json: rules[2].bits".
+struct Place {
+  const Json& value;
+  std::string path;
+
+  [[noreturn]] void refuse(const std::string& allowed) const {
+    fail(Errc::usage, fmt::format("{}: found {}, allowed {}", path, show(value), allowed));
+  }
+  [[nodiscard]] bool boolean() const {
+    if (!value.is_boolean()) refuse("are true and false");
+    return value.get<bool>();
+  }
+  [[nodiscard]] const std::string& text(const char* what) const {
+    if (!value.is_string()) refuse(fmt::format("is {}", what));
+    return value.get_ref<const std::string&>();
+  }
+  [[nodiscard]] std::uint64_t whole(std::uint64_t low, std::uint64_t high) const {
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < low || value.get<std::uint64_t>() > high)
+      refuse(fmt::format("is a whole number, {}..{}", low, high));
+    return value.get<std::uint64_t>();
+  }
+  template <class T, std::size_t N>
+  [[nodiscard]] T word(const std::array<Word<T>, N>& words) const {
+    std::vector<std::string_view> names;
+    for (const auto& word : words) {
+      if (value.is_string() && value.get_ref<const std::string&>() == word.name) return word.value;
+      names.push_back(word.name);
+    }
+    refuse("are " + one_of(names, value.is_string() ? std::string_view(value.get_ref<const std::string&>()) : ""));
+  }
+};
+
+/// Walks beside the JSON parser and refuses what the finished value no longer shows: a key given twice. Depth is
+/// bounded too (a recipe needs 3), since values are later shown and destroyed.
+class KeyGuard {
+ public:
+  explicit KeyGuard(const std::string& source) : source_(source) {}
+
+  bool operator()(int /*depth*/, Json::parse_event_t event, Json& parsed) {
+    using Event = Json::parse_event_t;
+    if (event == Event::object_end || event == Event::array_end) return frames_.pop_back(), true;
+    if (event == Event::key) return key(parsed.get_ref<const std::string&>()), true;
+    if (!frames_.empty() && frames_.back().is_array) ++frames_.back().items;
+    if (event == Event::value) return true;
+    if (frames_.size() == 8) fail(Errc::usage, fmt::format("{}: nested deeper than 8 levels at {}", source_, path()));
+    frames_.push_back({.is_array = event == Event::array_start});
+    return true;
+  }
+
+ private:
+  struct Frame {
+    bool is_array = false;
+    std::size_t items = 0;
+    std::string key = {};
+    std::set<std::string> seen = {};
+  };
+  void key(const std::string& name) {
+    frames_.back().key = name;
+    if (!frames_.back().seen.insert(name).second)
+      fail(Errc::usage, fmt::format("{}: {}: the key is given twice", source_, path()));
+  }
+  [[nodiscard]] std::string path() const {
+    std::string text;
+    for (const Frame& frame : frames_)
+      if (frame.is_array)
+        text += fmt::format("[{}]", frame.items - (frame.items > 0));
+      else
+        text += fmt::format("{}{}", text.empty() ? "" : ".", frame.key);
+    return text;
+  }
+
+  const std::string& source_;
+  std::vector<Frame> frames_;
+};
+
+/// Calls take(key, place) for each key of an object; take says whether it knew the key.
+template <class Take>
+void for_each_key(const Place& object, const std::string& prefix, const std::vector<std::string_view>& known,
+                  Take take) {
+  if (!object.value.is_object()) object.refuse("is an object such as {\"match\": \"*\"}");
+  for (const auto& [key, value] : object.value.items())
+    if (!take(key, Place{value, prefix + key}))
+      fail(Errc::usage,
+           fmt::format("{}: unknown key {}, known are {}", object.path, in_quotes(key), one_of(known, key)));
+}
+
+const std::vector<std::string_view> kRuleKeys{"match",       "keep",  "method",     "levels", "bits",
+                                              "granularity", "group", "level_type", "coder",  "row_axes"};
+const std::vector<std::string_view> kRecipeKeys{"version", "nonfinite", "min_elements", "keep_vectors", "rules"};
+
+bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
+  if (key == "match")
+    rule.match = at.text("a pattern such as \"*embed*\"");
+  else if (key == "keep")
+    rule.keep = at.boolean();
+  else if (key == "method")
+    rule.method = at.text("the name of a method");
+  else if (key == "levels")
+    rule.levels = at.whole(kMinLevels, kMaxLevels);
+  else if (key == "bits")
+    rule.levels = std::size_t{1} << at.whole(1, kMaxBits);
+  else if (key == "granularity")
+    rule.granularity = at.word(kGranularityWords);
+  else if (key == "group")
+    rule.group = at.whole(kMinGroup, kMaxGroup);
+  else if (key == "level_type")
+    rule.level_type = at.word(kLevelTypeWords);
+  else if (key == "coder")
+    rule.coder = at.word(kCoderWords);
+  else if (key == "row_axes")
+    rule.row_axes = at.whole(0, kMaxRank);
+  else
+    return false;
+  return true;
+}
+
+Rule parse_rule(const Place& at) {
+  constexpr std::size_t kLongestMatch = 1024;
+  Rule rule;
+  for_each_key(at, at.path + ".", kRuleKeys,
+               [&](const std::string& key, const Place& place) { return take_rule_key(rule, key, place); });
+  if (!at.value.contains("match"))
+    fail(Errc::usage, fmt::format("{}: the key \"match\" is missing (\"*\" matches every tensor)", at.path));
+  if (rule.match.size() > kLongestMatch)
+    fail(Errc::usage,
+         fmt::format("{}.match: a pattern of {} bytes, allowed are {}", at.path, rule.match.size(), kLongestMatch));
+  if (at.value.contains("bits") && at.value.contains("levels"))
+    fail(Errc::usage,
+         fmt::format("{}: \"bits\" and \"levels\" say the same thing, only one of them is allowed", at.path));
+  (void)resolve(rule, at.path);
+  return rule;
+}
+
+std::vector<Rule> parse_rules(const Place& at) {
+  if (!at.value.is_array()) at.refuse("is a list of rules");
+  std::vector<Rule> rules;
+  for (std::size_t i = 0; i < at.value.size(); ++i) {
+    if (!rules.empty() && matches_all(rules.back().match))
+      fail(Errc::usage,
+           fmt::format("{}[{}]: never applies, because {}[{}] matches every tensor", at.path, i, at.path, i - 1));
+    rules.push_back(parse_rule({at.value[i], fmt::format("{}[{}]", at.path, i)}));
+  }
+  return rules;
+}
+
+Json parse_json(std::string_view text, const std::string& source) {
+  try {
+    return Json::parse(text.begin(), text.end(), KeyGuard(source));
+  } catch (const Json::exception& error) {
+    std::string_view what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
+    if (const auto end = what.find("] "); end != what.npos) what.remove_prefix(end + 2);
+    fail(Errc::usage, fmt::format("{}: not a JSON text: {}", source, what));
+  }
+}
+
+}  // namespace
+
+Recipe Recipe::parse(std::string_view json, const std::string& source) {
+  const Json root = parse_json(json, source);
+  Recipe recipe = default_recipe();
+  const auto take = [&](const std::string& key, const Place& at) {
+    if (key == "version")
+      (void)at.whole(1, 1);
+    else if (key == "nonfinite")
+      recipe.nonfinite = at.word(kNonfiniteWords);
+    else if (key == "min_elements")
+      recipe.min_elements = at.whole(0, std::uint64_t{1} << 62);
+    else if (key == "keep_vectors")
+      recipe.keep_vectors = at.boolean();
+    else if (key == "rules")
+      recipe.rules = parse_rules(at);
+    else
+      return false;
+    return true;
+  };
+  // A recipe of another version may have other keys: the version is what to complain of.
+  if (root.is_object() && root.contains("version")) (void)take("version", Place{root["version"], source + ": version"});
+  for_each_key(Place{root, source}, source + ": ", kRecipeKeys, take);
+  return recipe;
+}
+
+}  // namespace lmq

@@ -1,0 +1,41 @@
+#pragma once
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lmq/plan/recipe.hpp"
+
+namespace lmq {
+
+template <class T>
+struct Word {
+  std::string_view name;
+  T value;
+};
+/// The words of the JSON text, in the order error messages list them.
+inline constexpr std::array kGranularityWords{
+    Word<Granularity>{"model", Granularity::model}, Word<Granularity>{"tensor", Granularity::tensor},
+    Word<Granularity>{"row", Granularity::row}, Word<Granularity>{"group", Granularity::group}};
+inline constexpr std::array kLevelTypeWords{Word<LevelType>{"f32", LevelType::f32},
+                                            Word<LevelType>{"f16", LevelType::f16}};
+inline constexpr std::array kCoderWords{Word<CoderChoice>{"cheapest", CoderChoice::cheapest},
+                                        Word<CoderChoice>{"fixed", CoderChoice::fixed},
+                                        Word<CoderChoice>{"rans", CoderChoice::rans}};
+inline constexpr std::array kNonfiniteWords{Word<Recipe::Nonfinite>{"refuse", Recipe::Nonfinite::refuse},
+                                            Word<Recipe::Nonfinite>{"keep", Recipe::Nonfinite::keep}};
+
+inline constexpr std::size_t kMinLevels = 2, kMaxLevels = 256;
+inline constexpr std::uint64_t kMaxBits = 8;
+inline constexpr std::uint64_t kMinGroup = 8, kMaxGroup = 65536;
+inline constexpr std::uint64_t kMaxRank = 32;  // of an HDF5 dataset
+
+/// `"a", "b", "c"`, and ` (did you mean "b"?)` when `found` is close to one of them.
+[[nodiscard]] std::string one_of(const std::vector<std::string_view>& allowed, std::string_view found);
+[[nodiscard]] std::vector<std::string_view> method_names();
+/// True when the pattern matches every name.
+[[nodiscard]] bool matches_all(std::string_view pattern) noexcept;
+/// Text from outside in quotes, on one line, shortened.
+[[nodiscard]] std::string in_quotes(std::string_view text);
+
+}  // namespace lmq
