@@ -1,0 +1,116 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lmq/quant/partition_engines.hpp"
+#include "partition_scan.hpp"
+
+namespace lmq {
+
+/// Points on a line with prefix sums about a centre. Edge x lies between points x-1 and x; a threshold is an
+/// edge 1..m-1.
+struct LinePoints {
+  std::size_t m = 0;
+  const double* value = nullptr;    ///< [m] ascending, minus the centre
+  const double* weight = nullptr;   ///< [m] > 0
+  const double* W = nullptr;        ///< [m+1] sums of weight before edge x, counted from the middle edge
+  const double* S = nullptr;        ///< [m+1] of weight * value
+  const double* C = nullptr;        ///< [m+1] of weight * value^2
+  const double* low = nullptr;      ///< bins only, [m]: first value that may lie in the bin, minus the centre
+  const double* high = nullptr;     ///< bins only, [m]
+  const double* scatter = nullptr;  ///< bins only, [m]
+};
+
+/// Exact optimal partition (sum of weighted squared errors) by certified narrowing.
+///
+/// Take any reference path r_0..r_K with levels c_t (means of its cells), theta_t the middle of c_t and c_{t+1}. With
+///   s_t(x)   = sum of w (v - c_t) over the points before edge x,
+///   phi_t(x) = 2 (c_{t+1} - c_t) * sum of w (v - theta_t) over the points before edge x,   minus its value at r_t,
+/// the loss of any path b is exactly   const + sum_t phi_t(b_t) - sum_t M_t(b_{t-1}, b_t),
+///   M_t(a, b) = (s_t(b) - s_t(a))^2 / (W(b) - W(a)).
+/// Both functions fall up to a known edge (where v passes c_t or theta_t) and rise after it, so over a block of
+/// edges [x, y] their extremes are known from three edges, and M over two blocks is at most
+/// max |difference of s|^2 / (least weight between the blocks); where the blocks touch, M is at most
+/// sum w (v - c_t)^2 over both, because a cell's loss is not negative. A chain of these bounds forwards (F) and
+/// backwards (G) bounds from below every path whose t-th threshold lies in a block: blocks with F + G above the loss of
+/// a known path (plus 1e-10 of it) hold no optimal threshold. The rest is split and looked at again; the gap falls with
+/// the square of the block width. At last the layered recurrence runs inside the windows that are left, so the answer
+/// is always the global optimum; bad bounds cost time, never truth.
+///
+/// A bin (values unknown, but their weight, mean, scatter and range) is a block whose inside is a place of its own: s
+/// and phi are monotone there too, unless c_t or theta_t lies inside the bin's range, where they fall below the bin's
+/// left edge by at most w E(c - v)+ <= w ((scatter / w + (c - mean)^2)^(1/2) + c - mean) / 2.
+class Narrowing {
+ public:
+  /// The best partition into exactly `cells` cells, 1 <= cells <= m. Cost: see bench/partition_bench.cpp.
+  void solve(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  /// The same by the layered recurrence over all edges: O(cells m log m).
+  void solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  /// Bins inside which a threshold of a partition of the true values may lie that is at least as good as `best`
+  /// (the best one at bin edges) times 1 + 1e-10. Bins of one value are never among them.
+  [[nodiscard]] std::vector<std::uint32_t> open_bins(const LinePoints& points, const CellEnds& best);
+
+ private:
+  struct Layer {
+    double level = 0, residual = 0;  // c_t; s_t over the reference cell (rounding only)
+    double step = 0, theta = 0;      // 2 (c_{t+1} - c_t), theta_t: of the threshold after the cell
+    std::uint32_t level_left = 0, level_right = 0, theta_left = 0, theta_right = 0;  // edges around c_t, theta_t
+    double level_dip = 0, theta_dip = 0;  // how far s_t, phi_t may fall below level_left, theta_left (bins)
+  };
+  struct Place {
+    std::uint32_t first, last;  // positions, inclusive
+    bool operator==(const Place&) const = default;
+  };
+
+  void begin(const LinePoints& points, std::size_t cells, bool inside);
+  void set_reference(const CellEnds& ends);
+  void locate(double x, std::uint32_t& left, std::uint32_t& right, double& dip) const;
+  [[nodiscard]] double s(std::size_t t, std::size_t x, std::size_t from) const;
+  [[nodiscard]] double phi(std::size_t t, std::size_t x) const;
+  [[nodiscard]] double reference_loss() const;
+  [[nodiscard]] double reference_excess() const;
+  void lloyd(CellEnds& ends, int rounds) const;
+
+  void companded(std::size_t blocks);
+  void first_path(CellEnds& ends) const;
+  void all_places();
+  void keep_corners(std::size_t reach);
+  void corners_of_places();
+  void windows_of_places();
+  void whole_windows();
+  [[nodiscard]] bool improve();
+  double windowed(CellEnds& ends);
+
+  [[nodiscard]] std::uint32_t left_edge(Place p) const { return inside_ ? p.first >> 1 : p.first; }
+  [[nodiscard]] std::uint32_t right_edge(Place p) const { return inside_ ? (p.last + 1) >> 1 : p.last; }
+  void measure_places();
+  void bound_forwards(double bound);
+  void bound_backwards(double bound);
+  [[nodiscard]] double touching(std::size_t t, std::size_t before, std::size_t after) const;
+  void prune(double bound);
+  void split();
+  [[nodiscard]] bool all_single() const;
+  [[nodiscard]] double windows_price() const;
+  [[nodiscard]] double stage_price() const;
+  void narrow(bool to_the_end);
+
+  LinePoints p_;
+  const PartitionScans* scans_ = nullptr;
+  std::size_t cells_ = 0;
+  bool inside_ = false;  // places also inside bins: position 2x is edge x, 2x-1 inside bin x-1
+  CellEnds reference_, path_, blocks_;
+  std::vector<Layer> layer_;  // [cells + 1], 1-based
+  double loss_ = 0;           // of the reference path, absolute
+  std::vector<double> measure_;
+
+  std::vector<std::uint32_t> candidate_, candidate_at_, back_, limit_;  // windowed recurrence
+  std::vector<double> base_, value_, shift_, weight_, row_shift_, row_weight_;
+
+  std::vector<Place> place_, next_place_;                // alive blocks of all thresholds 0..cells, one after the other
+  std::vector<std::uint32_t> place_at_, next_place_at_;  // [cells + 2]
+  std::vector<double> s_low_, s_high_, q_low_, q_high_, w_left_, w_right_, phi_low_, forward_, backward_, onward_;
+};
+
+}  // namespace lmq

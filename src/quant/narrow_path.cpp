@@ -1,0 +1,253 @@
+// Paths: the reference, its potentials, a good first path, and the exact recurrence inside windows.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "narrow.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// About the cube root: within 4 %, the same bits everywhere (it only places blocks, never decides).
+double rough_cube_root(double x) {
+  if (!(x > 0)) return 0;
+  return std::bit_cast<double>(std::bit_cast<std::uint64_t>(x) / 3 + 0x2A9F7893782DA1CEull);
+}
+
+}  // namespace
+
+void Narrowing::begin(const LinePoints& points, std::size_t cells, bool inside) {
+  p_ = points;
+  cells_ = cells;
+  inside_ = inside;
+  scans_ = &partition_scans();
+}
+
+double Narrowing::s(std::size_t t, std::size_t x, std::size_t from) const {
+  return (p_.S[x] - p_.S[from]) - layer_[t].level * (p_.W[x] - p_.W[from]);
+}
+
+double Narrowing::phi(std::size_t t, std::size_t x) const {
+  const std::size_t from = reference_[t];
+  return layer_[t].step * ((p_.S[x] - p_.S[from]) - layer_[t].theta * (p_.W[x] - p_.W[from]));
+}
+
+void Narrowing::locate(double x, std::uint32_t& left, std::uint32_t& right, double& dip) const {
+  const double* upper = inside_ ? p_.high : p_.value;
+  const auto bin = static_cast<std::uint32_t>(std::lower_bound(upper, upper + p_.m, x) - upper);
+  left = right = bin;
+  dip = 0;
+  if (!inside_ || bin == p_.m || !(p_.low[bin] < x)) return;
+  right = bin + 1;
+  const double away = x - p_.value[bin], w = p_.weight[bin];
+  dip = w * 0.5 * (std::sqrt(p_.scatter[bin] / w + away * away) + away) * (1 + 1e-12);
+}
+
+void Narrowing::set_reference(const CellEnds& ends) {
+  if (&ends != &reference_) reference_ = ends;
+  layer_.assign(cells_ + 1, {});
+  for (std::size_t t = 1; t <= cells_; ++t) {
+    const std::size_t a = ends[t - 1], b = ends[t];
+    Layer& layer = layer_[t];
+    layer.level = b == a + 1 ? p_.value[a] : (p_.S[b] - p_.S[a]) / (p_.W[b] - p_.W[a]);
+    layer.residual = s(t, b, a);
+  }
+  for (std::size_t t = 1; t < cells_; ++t) {
+    layer_[t].step = 2 * (layer_[t + 1].level - layer_[t].level);
+    layer_[t].theta = 0.5 * (layer_[t + 1].level + layer_[t].level);
+  }
+}
+
+double Narrowing::reference_loss() const {
+  double sum = 0;
+  for (std::size_t t = 1; t <= cells_; ++t)
+    for (std::size_t i = reference_[t - 1]; i < reference_[t]; ++i) {
+      const double e = p_.value[i] - layer_[t].level;
+      sum += p_.weight[i] * (e * e) + (p_.scatter != nullptr ? p_.scatter[i] : 0.0);
+    }
+  return sum;
+}
+
+// Loss of the reference path in the units of the recurrence (phi is 0 on it).
+double Narrowing::reference_excess() const {
+  double sum = 0;
+  for (std::size_t t = 1; t <= cells_; ++t)
+    sum -= layer_[t].residual * layer_[t].residual / (p_.W[reference_[t]] - p_.W[reference_[t - 1]]);
+  return sum;
+}
+
+void Narrowing::lloyd(CellEnds& ends, int rounds) const {
+  const auto mean = [&](std::size_t t) {
+    return (p_.S[ends[t]] - p_.S[ends[t - 1]]) / (p_.W[ends[t]] - p_.W[ends[t - 1]]);
+  };
+  for (int round = 0; round < rounds; ++round) {
+    bool moved = false;
+    double before = mean(1);
+    for (std::size_t t = 1; t < cells_; ++t) {
+      const double after = mean(t + 1), theta = 0.5 * (before + after);
+      const double* first = p_.value + ends[t - 1] + 1;  // cells stay non-empty
+      const double* last = p_.value + ends[t + 1] - 1;
+      const auto end = static_cast<std::uint32_t>(std::upper_bound(first, last, theta) - p_.value);
+      moved |= end != ends[t];
+      ends[t] = end;
+      before = after;
+    }
+    if (!moved) return;
+  }
+}
+
+// Edges of about equal sum of (width^2 weight)^(1/3): where the cells of a good partition are of equal number of
+// blocks.
+void Narrowing::companded(std::size_t blocks) {
+  const std::size_t chunk = std::max<std::size_t>(1, p_.m / (3 * blocks));
+  const auto of = [&](std::size_t i, std::size_t j) {
+    const double width = p_.value[std::min(j, p_.m - 1)] - p_.value[i];
+    return rough_cube_root(width * width * (p_.W[j] - p_.W[i]));
+  };
+  measure_.clear();
+  for (std::size_t i = 0; i < p_.m; i += chunk) measure_.push_back(of(i, std::min(i + chunk, p_.m)));
+  blocks_.assign(1, 0);
+  // A chunk of c points is at most c blocks: a wide gap must not take the blocks of the rest.
+  double share = kInfinity, total = 0;
+  for (int round = 0; round < 4; ++round) {
+    const double most = share * static_cast<double>(chunk);
+    total = 0;
+    for (const double x : measure_) total += std::min(x, most);
+    share = total / static_cast<double>(blocks);
+  }
+  double sum = 0, next = share;
+  const auto add = [&](std::size_t end) {
+    if (end > blocks_.back() && end < p_.m) blocks_.push_back(static_cast<std::uint32_t>(end));
+  };
+  for (std::size_t c = 0, i = 0; i < p_.m; ++c, i += chunk) {
+    const std::size_t end = std::min(i + chunk, p_.m);
+    if (measure_[c] > 1.5 * share && chunk > 1) {  // a wide gap or tail: point by point
+      double points = 0;
+      for (std::size_t j = i; j < end; ++j) points += of(j, j + 1);
+      const double scale = points > 0 ? measure_[c] / points : 0;
+      for (std::size_t j = i; j < end; ++j) {
+        sum += of(j, j + 1) * scale;
+        if (sum >= next) add(j + 1), next = sum + share;
+      }
+    } else {
+      sum += measure_[c];
+      if (sum >= next) add(end), next += share;
+      if (sum >= next) next = sum + share;
+    }
+  }
+  blocks_.push_back(static_cast<std::uint32_t>(p_.m));
+}
+
+// Every (blocks / cells)-th block end; then Lloyd's steps.
+void Narrowing::first_path(CellEnds& ends) const {
+  const std::size_t n = blocks_.size() - 1;
+  ends.resize(cells_ + 1);
+  for (std::size_t t = 0; t <= cells_; ++t) {
+    std::size_t end = blocks_[t * n / cells_];
+    end = std::clamp(end, t, p_.m - cells_ + t);
+    if (t > 0) end = std::max<std::size_t>(end, ends[t - 1] + 1);
+    ends[t] = static_cast<std::uint32_t>(end);
+  }
+  ends[cells_] = static_cast<std::uint32_t>(p_.m);
+  lloyd(ends, 8);
+}
+
+// Candidates: block ends at most `reach` blocks from the reference's thresholds, and these thresholds.
+void Narrowing::keep_corners(std::size_t reach) {
+  candidate_.assign(1, 0);
+  candidate_at_.assign({0, 1});
+  for (std::size_t t = 1; t < cells_; ++t) {
+    const std::uint32_t mine = reference_[t], floor = candidate_[candidate_at_[t - 1]];
+    const auto at = static_cast<std::size_t>(std::ranges::lower_bound(blocks_, mine) - blocks_.begin());
+    bool placed = false;
+    for (std::size_t k = at > reach ? at - reach : 1; k <= at + reach && k + 1 < blocks_.size(); ++k) {
+      const std::uint32_t x = blocks_[k];
+      if (!placed && x >= mine) {
+        candidate_.push_back(mine);
+        placed = true;
+      }
+      if (x != mine && x > floor && x >= t && x <= p_.m - cells_ + t) candidate_.push_back(x);
+    }
+    if (!placed) candidate_.push_back(mine);
+    candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
+  }
+  candidate_.push_back(static_cast<std::uint32_t>(p_.m));
+  candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
+}
+
+void Narrowing::whole_windows() {
+  candidate_.assign(1, 0);
+  candidate_at_.assign({0, 1});
+  for (std::size_t t = 1; t < cells_; ++t) {
+    for (std::size_t x = t; x <= p_.m - cells_ + t; ++x) candidate_.push_back(static_cast<std::uint32_t>(x));
+    candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
+  }
+  candidate_.push_back(static_cast<std::uint32_t>(p_.m));
+  candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
+}
+
+// The exact recurrence over the candidates of each threshold: candidate_[candidate_at_[t] ..), ascending, each
+// threshold's first above that of the threshold before. Returns the excess over the reference's constant.
+double Narrowing::windowed(CellEnds& ends) {
+  back_.resize(candidate_.size());
+  base_.assign(1, 0.0);
+  double result = 0;
+  for (std::size_t t = 1; t <= cells_; ++t) {
+    const std::span before(candidate_.data() + candidate_at_[t - 1], candidate_at_[t] - candidate_at_[t - 1]);
+    const std::span rows(candidate_.data() + candidate_at_[t], candidate_at_[t + 1] - candidate_at_[t]);
+    shift_.resize(before.size()), weight_.resize(before.size());
+    row_shift_.resize(rows.size()), row_weight_.resize(rows.size());
+    limit_.resize(rows.size()), value_.resize(rows.size());
+    for (std::size_t k = 0; k < before.size(); ++k) {
+      shift_[k] = s(t, before[k], reference_[t - 1]);
+      weight_[k] = p_.W[before[k]];
+    }
+    std::size_t limit = 0;
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      row_shift_[r] = s(t, rows[r], reference_[t]) + layer_[t].residual;
+      row_weight_[r] = p_.W[rows[r]];
+      while (limit < before.size() && before[limit] < rows[r]) ++limit;
+      limit_[r] = static_cast<std::uint32_t>(limit);
+    }
+    scans_->layer({before.size(), base_.data(), shift_.data(), weight_.data(), rows.size(), row_shift_.data(),
+                   row_weight_.data(), limit_.data(), value_.data(), back_.data() + candidate_at_[t]});
+    if (t == cells_) {
+      result = value_[0];
+    } else {
+      for (std::size_t r = 0; r < rows.size(); ++r) value_[r] += phi(t, rows[r]);
+    }
+    std::swap(base_, value_);
+  }
+  ends.resize(cells_ + 1);
+  std::size_t k = 0;
+  for (std::size_t t = cells_; t > 0; --t) {
+    ends[t] = candidate_[candidate_at_[t] + k];
+    k = back_[candidate_at_[t] + k];
+  }
+  ends[0] = 0;
+  return result;
+}
+
+// Takes the best path through the candidates as the reference if it beats the present one.
+bool Narrowing::improve() {
+  const double excess = windowed(path_);
+  if (!(excess < reference_excess() - 1e-13 * loss_) || path_ == reference_) return false;
+  lloyd(path_, 3);
+  set_reference(path_);
+  return true;
+}
+
+void Narrowing::solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+  begin(points, cells, false);
+  const std::size_t blocks = std::min(points.m, 8 * cells);
+  companded(blocks);
+  first_path(path_);
+  set_reference(path_);
+  whole_windows();
+  windowed(ends);
+}
+
+}  // namespace lmq

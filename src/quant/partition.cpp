@@ -1,0 +1,266 @@
+#include "lmq/quant/partition.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "lmq/base/error.hpp"
+#include "narrow.hpp"
+#include "sort_floats.hpp"
+
+namespace lmq {
+
+CellEnds splice_paths(const CellEnds& few, const CellEnds& many, std::size_t cells) {
+  const std::size_t ahead = cells - (few.size() - 1);
+  for (std::size_t i = 0; i + 1 < few.size(); ++i) {
+    if (!(few[i] <= many[i + ahead] && many[i + ahead + 1] <= few[i + 1])) continue;
+    CellEnds path(many.begin(), many.begin() + static_cast<std::ptrdiff_t>(i + ahead + 1));
+    path.insert(path.end(), few.begin() + static_cast<std::ptrdiff_t>(i + 1), few.end());
+    return path;
+  }
+  fail(Errc::internal, "two paths of " + std::to_string(few.size() - 1) + " and " + std::to_string(many.size() - 1) +
+                           " cells do not cross at " + std::to_string(cells));
+}
+
+CellEnds LayeredPartition::ends(std::size_t cells) const {
+  CellEnds path(cells + 1);
+  std::size_t j = m_;
+  for (std::size_t k = cells; k > 0; --k) {
+    path[k] = static_cast<std::uint32_t>(j);
+    j = back_[(k - 1) * (m_ + 1) + j];
+  }
+  return path;
+}
+
+struct PartitionSolver::State {
+  std::vector<double> given;                      // the points
+  std::vector<double> value, weight, W, S, C;     // the same minus the centre
+  std::vector<double> low, high, scatter;         // of a group's bins
+  std::vector<double> float_value, float_weight;  // distinct values of fit_sorted
+  std::vector<float> sorted, sorted_weight;
+  SortScratch sort;
+  double centre = 0;
+  std::size_t m = 0;
+  bool weighted = false;
+  CellEnds ends;
+  Narrowing narrowing;
+
+  void load(std::span<const double> values, std::span<const double> weights);
+  void set_weights(std::span<const double> weights);
+  void prefix_sums();
+  void run(std::size_t cells, Engine engine);
+  std::size_t fit(std::span<const float> ascending, std::span<const float> weights, std::size_t cells,
+                  std::span<float> out);
+  [[nodiscard]] LinePoints points() const {
+    return {m, value.data(), weight.data(), W.data(), S.data(), C.data(), nullptr, nullptr, nullptr};
+  }
+  [[nodiscard]] double level(std::size_t cell) const;
+};
+
+void PartitionSolver::State::set_weights(std::span<const double> weights) {
+  weighted = !weights.empty();
+  if (!weighted) {
+    weight.assign(m, 1.0);
+    return;
+  }
+  weight.assign(weights.begin(), weights.end());
+  if (std::ranges::all_of(weight, [](double w) { return w > 0; })) return;
+  const double total = std::accumulate(weight.begin(), weight.end(), 0.0);
+  weighted = total > 0;
+  const double least = weighted ? 0x1p-40 * (total / static_cast<double>(m)) : 1.0;
+  for (double& w : weight) w = weighted && w > 0 ? w : least;
+}
+
+void PartitionSolver::State::load(std::span<const double> values, std::span<const double> weights) {
+  m = values.size();
+  if (m == 0 || m >= (std::size_t{1} << 31)) fail(Errc::internal, "a partition of " + std::to_string(m) + " points");
+  if (!weights.empty() && weights.size() != m)
+    fail(Errc::internal, "weights and values of a partition differ in number");
+  centre = values[m / 2];
+  given.assign(values.begin(), values.end());
+  value.resize(m);
+  for (std::size_t i = 0; i < m; ++i) value[i] = values[i] - centre;
+  set_weights(weights);
+}
+
+namespace {
+
+// A running sum and what rounding took from it (Neumaier).
+struct Running {
+  double sum = 0, lost = 0;
+  void add(double x) {
+    const double next = sum + x, part = next - sum;
+    lost += (sum - (next - part)) + (x - part);
+    sum = next;
+  }
+  [[nodiscard]] double total() const { return sum + lost; }
+};
+
+}  // namespace
+
+// From the middle edge outwards: far outliers meet only the sums behind them.
+void PartitionSolver::State::prefix_sums() {
+  W.resize(m + 1), S.resize(m + 1), C.resize(m + 1);
+  const std::size_t middle = m / 2;
+  W[middle] = S[middle] = C[middle] = 0;
+  Running w, s, c;
+  for (std::size_t i = middle; i < m; ++i) {
+    const double first = weight[i] * value[i];
+    w.add(weight[i]), s.add(first), c.add(first * value[i]);
+    W[i + 1] = w.total(), S[i + 1] = s.total(), C[i + 1] = c.total();
+  }
+  w = s = c = {};
+  for (std::size_t i = middle; i-- > 0;) {
+    const double first = weight[i] * value[i];
+    w.add(weight[i]), s.add(first), c.add(first * value[i]);
+    W[i] = -w.total(), S[i] = -s.total(), C[i] = -c.total();
+  }
+}
+
+void PartitionSolver::State::run(std::size_t cells, Engine engine) {
+  cells = std::clamp<std::size_t>(cells, 1, m);
+  if (cells == m) {
+    ends.resize(m + 1);
+    std::iota(ends.begin(), ends.end(), 0u);
+    return;
+  }
+  if (cells == 1) {
+    ends.assign({0, static_cast<std::uint32_t>(m)});
+    return;
+  }
+  prefix_sums();
+  if (engine == Engine::automatic) {
+    // Measured: see bench/partition_bench.cpp.
+    if (m <= 24 * cells && cells > 32 && m > 256)
+      engine = Engine::lagrangian;
+    else
+      engine = Engine::narrowing;
+  }
+  if (engine == Engine::layered)
+    narrowing.solve_layered(points(), cells, ends);
+  else if (engine == Engine::lagrangian)
+    ends = lagrangian_partition(SquaredErrorCost{W.data(), S.data(), C.data()}, m, cells);
+  else
+    narrowing.solve(points(), cells, ends);
+}
+
+double PartitionSolver::State::level(std::size_t cell) const {
+  const std::size_t a = ends[cell], b = ends[cell + 1];
+  if (b == a + 1) return given[a];
+  const double near = given[(a + b) / 2];
+  double w = 0, s = 0;
+  for (std::size_t i = a; i < b; ++i) w += weight[i], s += weight[i] * (given[i] - near);
+  return s / w + near;
+}
+
+PartitionSolver::PartitionSolver() : state_(std::make_unique<State>()) {}
+PartitionSolver::PartitionSolver(PartitionSolver&&) noexcept = default;
+PartitionSolver& PartitionSolver::operator=(PartitionSolver&&) noexcept = default;
+PartitionSolver::~PartitionSolver() = default;
+
+std::span<const std::uint32_t> PartitionSolver::solve(std::span<const double> values, std::span<const double> weights,
+                                                      std::size_t cells, Engine engine) {
+  state_->load(values, weights);
+  state_->run(cells, engine);
+  return state_->ends;
+}
+
+double PartitionSolver::loss() const {
+  const State& s = *state_;
+  double sum = 0;
+  for (std::size_t t = 0; t + 1 < s.ends.size(); ++t) {
+    if (s.ends[t + 1] == s.ends[t] + 1) continue;
+    double w = 0, first = 0, squares = 0;
+    const double near = s.given[(s.ends[t] + s.ends[t + 1]) / 2];
+    for (std::size_t i = s.ends[t]; i < s.ends[t + 1]; ++i)
+      w += s.weight[i], first += s.weight[i] * (s.given[i] - near);
+    const double mean = first / w;
+    for (std::size_t i = s.ends[t]; i < s.ends[t + 1]; ++i) {
+      const double e = (s.given[i] - near) - mean;
+      squares += s.weight[i] * (e * e);
+    }
+    sum += squares;
+  }
+  return sum;
+}
+
+std::vector<double> PartitionSolver::levels() const {
+  std::vector<double> levels(state_->ends.size() - 1);
+  for (std::size_t t = 0; t < levels.size(); ++t) levels[t] = state_->level(t);
+  return levels;
+}
+
+LayeredPartition PartitionSolver::all(std::span<const double> values, std::span<const double> weights,
+                                      std::size_t most_cells) {
+  state_->load(values, weights);
+  state_->prefix_sums();
+  return {SquaredErrorCost{state_->W.data(), state_->S.data(), state_->C.data()}, state_->m, most_cells};
+}
+
+std::size_t PartitionSolver::State::fit(std::span<const float> ascending, std::span<const float> weights,
+                                        std::size_t cells, std::span<float> out) {
+  const std::size_t n = ascending.size();
+  float_value.resize(n), float_weight.resize(n);
+  std::size_t count = 0;
+  float last = 0;
+  const float largest = weights.empty() ? 0.0f : *std::ranges::max_element(weights);
+  const double least = double{largest} * kLeastWeight;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double w = largest > 0 ? std::max(double{weights[i]}, least) : 1.0;
+    if (count > 0 && ascending[i] == last) {
+      float_weight[count - 1] += w;
+    } else {
+      last = ascending[i];
+      float_value[count] = last;
+      float_weight[count++] = w;
+    }
+  }
+  const std::span values(float_value.data(), count);
+  load(values, {float_weight.data(), !(largest > 0) && count == n ? 0 : count});
+  run(cells, Engine::automatic);
+  for (std::size_t t = 0; t + 1 < ends.size(); ++t) out[t] = static_cast<float>(level(t));
+  return ends.size() - 1;
+}
+
+std::size_t PartitionSolver::fit_sorted(std::span<const float> sorted, std::span<const float> weights,
+                                        std::size_t cells, std::span<float> levels) {
+  return state_->fit(sorted, weights, cells, levels);
+}
+
+std::size_t PartitionSolver::fit_values(std::span<const float> values, std::span<const float> weights,
+                                        std::size_t cells, std::span<float> levels) {
+  State& s = *state_;
+  s.sorted.resize(values.size()), s.sorted_weight.resize(weights.size());
+  sort_floats(values, weights, s.sorted, s.sorted_weight, s.sort);
+  return s.fit(s.sorted, s.sorted_weight, cells, levels);
+}
+
+std::span<const std::uint32_t> PartitionSolver::solve_group(const Group& group, std::size_t cells) {
+  state_->load(group.mean, group.mass);
+  state_->run(cells, Engine::automatic);
+  return state_->ends;
+}
+
+std::vector<std::uint32_t> PartitionSolver::open_bins(const Group& group) {
+  State& s = *state_;
+  if (group.size() != s.m) fail(Errc::internal, "open_bins of another group than solve_group's");
+  std::vector<std::uint32_t> unresolved;
+  for (std::uint32_t j = 0; j < s.m; ++j)
+    if (group.low[j] != group.high[j]) unresolved.push_back(j);
+  const std::size_t cells = s.ends.size() - 1;
+  if (unresolved.empty() || cells == s.m || cells == 1) return cells == s.m ? unresolved : std::vector<std::uint32_t>{};
+  s.low.resize(s.m), s.high.resize(s.m), s.scatter.resize(s.m);
+  for (std::size_t j = 0; j < s.m; ++j) {
+    // A mean rounded out of its bin's range must not hide a threshold.
+    s.low[j] = std::min(double{group.low[j]} - s.centre, s.value[j]);
+    s.high[j] = std::max(double{group.high[j]} - s.centre, s.value[j]);
+    s.scatter[j] = group.low[j] == group.high[j] ? 0.0 : std::max(group.scatter[j], 0.0);
+  }
+  LinePoints points = s.points();
+  points.low = s.low.data();
+  points.high = s.high.data();
+  points.scatter = s.scatter.data();
+  return s.narrowing.open_bins(points, s.ends);
+}
+
+}  // namespace lmq
