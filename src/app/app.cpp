@@ -1,0 +1,63 @@
+#include "app.hpp"
+
+#include "commands.hpp"
+#include "launch.hpp"
+#include "lmq/base/parallel.hpp"
+#include "terminal.hpp"
+
+namespace lmq::app {
+namespace {
+
+int dispatch(int argc, char** argv) {
+  const bool first = launch_rank() == 0;
+  if (argc <= 1) {
+    if (first) print(help_text(""));
+    return static_cast<int>(Errc::usage);
+  }
+  const Options options = parse_options(argc, argv);
+  switch (options.command) {
+    case Command::quantize:
+      settle_threads(options.threads);
+      return with_comm(argc, argv, [&](Comm& comm) { return quantize(comm, options); });
+    case Command::verify:
+      settle_threads(options.threads);
+      return with_comm(argc, argv, [&](Comm& comm) { return verify(comm, options); });
+    default:
+      break;
+  }
+  if (!first) return 0;  // one rank is enough for the rest
+  if (options.threads > 0) set_thread_count(options.threads);
+  switch (options.command) {
+    case Command::help:
+      print(help_text(options.topic));
+      return 0;
+    case Command::version:
+      return show_version();
+    case Command::plan:
+      return plan(options);
+    case Command::inspect:
+      return inspect(options);
+    case Command::export_:
+      return export_file(options);
+    case Command::methods:
+      return methods();
+    default:
+      fail(Errc::internal, "a command without a body");
+  }
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  guard_standard_streams();
+  try {
+    return dispatch(argc, argv);
+  } catch (...) {
+    // Before the ranks know each other all of them see the same command line, and fail alike.
+    const Failure failure = current_failure();
+    if (!failure.line.empty() && launch_rank() == 0) complain(failure.line);
+    return failure.code;
+  }
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,17 @@
+#pragma once
+#include "lmq/run/comm.hpp"
+#include "options.hpp"
+
+namespace lmq::app {
+
+/// The commands. Results go to standard output on rank 0; the return value is the exit code; failures throw.
+/// quantize and verify are collective, the others are for one rank.
+int quantize(Comm& comm, const Options& options);
+int verify(Comm& comm, const Options& options);
+int plan(const Options& options);
+int inspect(const Options& options);
+int export_file(const Options& options);
+int methods();
+int show_version();
+
+}  // namespace lmq::app

@@ -1,0 +1,170 @@
+// What can be known to fail before any work.
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "job.hpp"
+#include "launch.hpp"
+#include "lmq/base/text.hpp"
+#include "terminal.hpp"
+
+namespace lmq::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
+/// The nearest folder of `path` that is there.
+fs::path existing_folder(fs::path path) {
+  std::error_code error;
+  while (!fs::is_directory(path, error) && path.has_relative_path()) path = folder_of(path);
+  return path.empty() ? fs::path(".") : path;
+}
+
+void check_folder(const fs::path& folder, const std::string& output) {
+  std::error_code error;
+  const fs::file_status status = fs::status(folder, error);
+  if (!fs::exists(status))
+    fail(Errc::cannot_create, fmt::format("{}: the folder {} does not exist", output, printable(folder.string())));
+  if (!fs::is_directory(status))
+    fail(Errc::cannot_create, fmt::format("{}: {} is no folder", output, printable(folder.string())));
+  // access() says yes to root on some file systems that refuse: making a file is the proof.
+  std::string probe = (folder / ".lmq-probe-XXXXXX").string();
+  const int fd = ::mkstemp(probe.data());
+  if (fd < 0) {
+    const int reason = errno;
+    fail(Errc::cannot_create,
+         fmt::format("{}: no file can be made in {}: {}", output, printable(folder.string()), std::strerror(reason)));
+  }
+  ::close(fd);
+  ::unlink(probe.c_str());
+}
+
+struct Space {
+  std::uint64_t free = 0;
+  bool known = false;
+};
+
+Space space_at(const fs::path& folder) {
+  struct statvfs about {};
+  if (::statvfs(folder.c_str(), &about) != 0 || about.f_frsize == 0 || about.f_blocks == 0) return {};
+  return {std::uint64_t{about.f_bavail} * about.f_frsize, true};
+}
+
+/// Memory of this machine; 0 when unknown.
+std::uint64_t machine_memory() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES), size = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
+}
+
+}  // namespace
+
+void check_output(const Options& options, const Reader& reader) {
+  const std::string output = printable(options.output.string());
+  std::error_code error;
+  const fs::file_status status = fs::status(options.output, error);
+  if (fs::is_directory(status))
+    fail(Errc::cannot_create, fmt::format("{}: is a folder, a file name is expected", output));
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    fail(Errc::cannot_create, fmt::format("{}: exists and is no ordinary file", output));
+  if (!options.output.has_filename()) fail(Errc::cannot_create, fmt::format("{}: a file name is expected", output));
+  const auto refuse_same = [&](const fs::path& input, const char* what) {
+    std::error_code ignored;
+    if (fs::equivalent(options.output, input, ignored))
+      fail(Errc::usage, fmt::format("{}: the output is {}", output, what));
+  };
+  refuse_same(options.input, "the input itself");
+  const Catalogue& catalogue = reader.catalogue();
+  for (const ShardInfo& shard : catalogue.shards)
+    refuse_same(catalogue.folder / shard.name, "one of the input's files");
+  if (options.importance) refuse_same(*options.importance, "the importance file");
+  if (options.recipe_file) refuse_same(*options.recipe_file, "the recipe");
+  check_folder(folder_of(options.output), output);
+  if (!options.json_file.empty()) {
+    if (fs::absolute(options.json_file) == fs::absolute(options.output))
+      fail(Errc::usage, fmt::format("--json {}: that is the output", printable(options.json_file.string())));
+    if (fs::is_directory(options.json_file, error))
+      fail(Errc::cannot_create, fmt::format("--json {}: is a folder", printable(options.json_file.string())));
+    check_folder(folder_of(options.json_file), "--json " + printable(options.json_file.string()));
+  }
+  if (fs::exists(options.work_dir, error) && !fs::is_directory(options.work_dir, error))
+    fail(Errc::cannot_create,
+         fmt::format("--work-dir {}: exists and is no folder", printable(options.work_dir.string())));
+}
+
+OutputEstimate estimate_output(const Job& job) {
+  OutputEstimate estimate;
+  const auto& tensors = job.reader->catalogue().tensors;
+  double coded_bits = 0;
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    const TensorPlan& plan = job.plan.tensors[t];
+    const TensorInfo& tensor = tensors[t];
+    estimate.bytes += 1200 + tensor.name.size() * 3;  // headers, attributes, a line of the report
+    if (plan.treatment == Treatment::keep) estimate.kept_bytes += tensor.bytes;
+    if (plan.treatment != Treatment::quantize) continue;
+    const auto count = static_cast<double>(tensor.count());
+    const auto levels = static_cast<double>(plan.spec.options.levels);
+    coded_bits += count * std::log2(levels);
+    double books = 0;
+    if (plan.spec.granularity == Granularity::row) books = static_cast<double>(plan.rows);
+    if (plan.spec.granularity == Granularity::group)
+      books = static_cast<double>(plan.rows) *
+              std::ceil(static_cast<double>(plan.cols) / static_cast<double>(plan.spec.group));
+    if (books == 0) books = static_cast<double>(std::max<std::uint64_t>(plan.units, 1));
+    const QuantizerEntry* method = find_quantizer(plan.spec.method);
+    const bool grid = method != nullptr && method->name == "uniform";
+    coded_bits += books * (grid ? 2 : levels) * (plan.spec.level_type == LevelType::f16 ? 16 : 32);
+  }
+  estimate.bytes +=
+      16384 + 80 * job.plan.units.size() + estimate.kept_bytes + static_cast<std::uint64_t>(coded_bits / 8);
+  return estimate;
+}
+
+void check_space(const Options& options, const Job& job) {
+  const OutputEstimate need = estimate_output(job);
+  const fs::path folder = folder_of(options.output);
+  const Space output = space_at(folder);
+  if (!output.known) return;
+  if (need.kept_bytes > output.free)
+    fail(Errc::io, fmt::format("{}: {} are free, the tensors kept raw alone need {}", printable(folder.string()),
+                               format_bytes(output.free), format_bytes(need.kept_bytes)));
+  // Finished records lie in the work directory until the output is complete.
+  struct stat here {
+  }, there{};
+  const fs::path work = existing_folder(options.work_dir);
+  const bool together =
+      ::stat(folder.c_str(), &here) == 0 && ::stat(work.c_str(), &there) == 0 && here.st_dev == there.st_dev;
+  const std::uint64_t records = need.bytes - need.kept_bytes;
+  if (need.bytes + (together ? records : 0) > output.free)
+    warn(fmt::format("{}: {} are free, up to {} may be needed{}", printable(folder.string()), format_bytes(output.free),
+                     format_bytes(need.bytes + (together ? records : 0)), together ? " with the work directory" : ""));
+  const Space spool = space_at(work);
+  if (!together && spool.known && records > spool.free)
+    warn(fmt::format("--work-dir {}: {} are free, up to {} may be needed", printable(options.work_dir.string()),
+                     format_bytes(spool.free), format_bytes(records)));
+}
+
+void check_memory(const Options& options, const MemoryEstimate& need) {
+  if (options.memory && need.total() > *options.memory)
+    fail(Errc::usage,
+         fmt::format("--memory {}: a rank needs {} (program {}, input {}, work {}, output {}, coordinator {}); "
+                     "fewer threads need less",
+                     format_bytes(*options.memory), format_bytes(need.total()), format_bytes(need.program),
+                     format_bytes(need.input), format_bytes(need.work), format_bytes(need.output),
+                     format_bytes(need.coordinator)));
+  const std::uint64_t ranks = launch_local_ranks(), machine = machine_memory();
+  const std::uint64_t together = need.coordinator + ranks * (need.total() - need.coordinator);
+  if (machine > 0 && together > machine && launch_rank() == 0)
+    warn(fmt::format("{} rank{} need {}, this machine has {}", ranks, ranks == 1 ? "" : "s", format_bytes(together),
+                     format_bytes(machine)));
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,56 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "lmq/io/importance_file.hpp"
+#include "lmq/io/reader.hpp"
+#include "lmq/plan/plan.hpp"
+#include "lmq/plan/recipe.hpp"
+#include "lmq/run/comm.hpp"
+#include "options.hpp"
+
+namespace lmq::app {
+
+/// What is to be done, the same on every rank.
+struct Job {
+  std::unique_ptr<Reader> reader;
+  std::optional<ImportanceFile> importance;
+  std::string importance_digest;  ///< of names, shapes and values; empty without importance
+  Recipe recipe;
+  Plan plan;
+};
+
+/// Opens input, importance and recipe on rank 0 (`check` runs there once the headers are read), hands them to all
+/// ranks, and plans. Warnings of the input are said on standard error. `scan`: look for NaN and infinities when the
+/// recipe keeps such tensors. Collective; errors are agreed.
+[[nodiscard]] Job open_job(Comm& comm, const Options& options, bool scan,
+                           const std::function<void(const Reader&)>& check);
+
+/// What the importance file has for a tensor, as make_plan asks for it.
+[[nodiscard]] std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_lookup(
+    const std::optional<ImportanceFile>& file);
+/// digest128_hex over names, types, shapes and the digests of values, by blocks. Reads the file once more.
+[[nodiscard]] std::string digest_of_importance(const ImportanceFile& file);
+
+/// JSON for /lmq/provenance: input names, sizes and digests, the shard of every tensor, version, importance. A function
+/// of checkpoint, recipe and importance alone: no folder, machine, time, rank or thread is in it.
+[[nodiscard]] std::string provenance_json(const Job& job);
+
+/// Bytes the output will have at most (fixed-width codes; metadata estimated), and the part that cannot shrink.
+struct OutputEstimate {
+  std::uint64_t bytes = 0;
+  std::uint64_t kept_bytes = 0;
+};
+[[nodiscard]] OutputEstimate estimate_output(const Job& job);
+
+/// The checks at the door: what can be known to fail before any work. Errc::cannot_create, Errc::usage; rank 0 only.
+void check_output(const Options& options, const Reader& reader);
+/// Errc::io when even the tensors that are kept do not fit on the output's file system; a warning when it looks tight.
+void check_space(const Options& options, const Job& job);
+/// Errc::usage when a rank needs more than --memory; a warning when the ranks of this machine need more than it has.
+void check_memory(const Options& options, const MemoryEstimate& need);
+
+}  // namespace lmq::app

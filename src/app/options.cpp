@@ -1,0 +1,263 @@
+#include "options.hpp"
+
+#include <fmt/format.h>
+#include <algorithm>
+#include <boost/program_options/parsers.hpp>
+#include <boost/program_options/positional_options.hpp>
+#include <boost/program_options/variables_map.hpp>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "option_table.hpp"
+
+namespace lmq::app {
+namespace {
+
+namespace po = boost::program_options;
+
+/// Option values of one command, taken by name; each complaint names the option and the value.
+class Values {
+ public:
+  explicit Values(po::variables_map values) : values_(std::move(values)) {}
+  [[nodiscard]] bool has(const char* name) const { return values_.count(name) > 0; }
+  [[nodiscard]] std::string text(const char* name) const {
+    const auto& value = values_[name].as<std::string>();
+    if (value.empty()) fail(Errc::usage, fmt::format("--{}: the value is empty", name));
+    return value;
+  }
+  [[nodiscard]] std::uint64_t whole(const char* name, std::uint64_t least, std::uint64_t most) const {
+    const std::string value = text(name);
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc{} || end != value.data() + value.size() || number < least || number > most)
+      fail(Errc::usage, fmt::format("--{} {}: a whole number from {} to {} is expected", name, value, least, most));
+    return number;
+  }
+  template <class T>
+  [[nodiscard]] T choice(const char* name, const std::vector<std::pair<std::string, T>>& choices) const {
+    const std::string value = text(name);
+    std::string known;
+    for (const auto& [word, meaning] : choices) {
+      if (word == value) return meaning;
+      known += (known.empty() ? "" : ", ") + word;
+    }
+    fail(Errc::usage, fmt::format("--{} {}: expected one of {}", name, value, known));
+  }
+
+ private:
+  po::variables_map values_;
+};
+
+[[noreturn]] void refuse_unknown(const CommandEntry& entry, const std::string& option) {
+  const std::string name = option.substr(0, option.find('='));
+  const std::string near = nearest(name, option_names(entry.command));
+  fail(Errc::usage, fmt::format("{}: unknown option '{}'{}", entry.name, name,
+                                near.empty() ? fmt::format("; lmq {} --help lists its options", entry.name)
+                                             : fmt::format("; did you mean {}?", near)));
+}
+
+/// Strict: whole names only, each option once, every word used.
+po::variables_map parse_values(const CommandEntry& entry, const std::vector<std::string>& words) {
+  namespace style = po::command_line_style;
+  constexpr int kStyle = style::allow_long | style::long_allow_adjacent | style::long_allow_next | style::allow_short |
+                         style::allow_dash_for_short | style::short_allow_adjacent | style::short_allow_next;
+  po::options_description table = option_table(entry.command);
+  table.add_options()("input", po::value<std::vector<std::string>>());
+  po::positional_options_description positional;
+  positional.add("input", -1);
+  try {
+    const auto parsed = po::command_line_parser(words).options(table).positional(positional).style(kStyle).run();
+    for (const auto& option : parsed.options)
+      if (option.position_key < 0 && option.string_key == "input") refuse_unknown(entry, "--input");
+    po::variables_map values;
+    po::store(parsed, values);
+    return values;
+  } catch (const po::unknown_option& error) {
+    refuse_unknown(entry, error.get_option_name());
+  } catch (const po::multiple_occurrences& error) {
+    fail(Errc::usage, fmt::format("{}: option '{}' is given more than once", entry.name, error.get_option_name()));
+  } catch (const po::error& error) {
+    fail(Errc::usage, fmt::format("{}: {}", entry.name, error.what()));
+  }
+}
+
+void take_rule(const Values& values, Options& options) {
+  Rule& rule = options.rule;
+  rule.match = "*";
+  rule.method = values.has("method") ? values.text("method") : "kmeans";
+  static_cast<void>(find_quantizer(*rule.method));
+  if (values.has("bits") && values.has("levels"))
+    fail(Errc::usage, "--bits and --levels say the same thing: give one of them");
+  rule.levels = values.has("levels") ? static_cast<std::size_t>(values.whole("levels", 2, 256))
+                : values.has("bits") ? std::size_t{1} << values.whole("bits", 1, 8)
+                                     : std::size_t{16};
+  if (values.has("granularity"))
+    rule.granularity = values.choice<Granularity>("granularity", {{"model", Granularity::model},
+                                                                  {"tensor", Granularity::tensor},
+                                                                  {"row", Granularity::row},
+                                                                  {"group", Granularity::group}});
+  if (values.has("group")) {
+    if (rule.granularity.value_or(Granularity::group) != Granularity::group)
+      fail(Errc::usage, fmt::format("--group {} belongs to --granularity group, not to --granularity {}",
+                                    values.text("group"), values.text("granularity")));
+    rule.granularity = Granularity::group;
+    rule.group = values.whole("group", 1, std::uint64_t{1} << 32);
+  } else if (rule.granularity == Granularity::group) {
+    rule.group = 128;
+  }
+  if (values.has("coder"))
+    rule.coder = values.choice<CoderChoice>(
+        "coder", {{"cheapest", CoderChoice::cheapest}, {"fixed", CoderChoice::fixed}, {"rans", CoderChoice::rans}});
+  if (values.has("level-type"))
+    rule.level_type = values.choice<LevelType>("level-type", {{"f32", LevelType::f32}, {"f16", LevelType::f16}});
+  if (values.has("nonfinite"))
+    options.nonfinite = values.choice<Recipe::Nonfinite>(
+        "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
+}
+
+/// What quantize and plan share.
+void take_job(const Values& values, Options& options) {
+  constexpr const char* kOfRules[] = {"method", "bits",  "levels",     "granularity",
+                                      "group",  "coder", "level-type", "nonfinite"};
+  for (const char* name : kOfRules) {
+    if (!values.has(name)) continue;
+    if (values.has("recipe"))
+      fail(Errc::usage, fmt::format("--{} contradicts --recipe {}: the recipe decides for every tensor; say it there",
+                                    name, values.text("recipe")));
+    options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});
+  }
+  if (values.has("recipe"))
+    options.recipe_file = values.text("recipe");
+  else
+    take_rule(values, options);
+  if (values.has("importance")) options.importance = values.text("importance");
+  for (const char* name : {"recipe", "importance", "memory"})
+    if (values.has(name))
+      options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});
+  if (values.has("memory")) {
+    options.memory = parse_size(values.text("memory"), "--memory");
+    if (*options.memory == 0) fail(Errc::usage, "--memory 0: nothing can be done without memory");
+  }
+}
+
+double minutes(const Values& values) {
+  const std::string text = values.text("max-time");
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(number) || number <= 0)
+    fail(Errc::usage, fmt::format("--max-time {}: minutes are expected, a number over 0", text));
+  return number;
+}
+
+void take_quantize(const Values& values, Options& options) {
+  if (options.output.empty()) fail(Errc::usage, "quantize: -o OUT.h5 is missing: the file to make");
+  take_job(values, options);
+  if (values.has("work-dir")) {
+    options.work_dir = values.text("work-dir");
+  } else {
+    options.work_dir = options.output;
+    options.work_dir += ".lmq-work";
+  }
+  if (values.has("resume")) options.resume = values.choice<bool>("resume", {{"auto", true}, {"never", false}});
+  if (values.has("max-time")) options.max_minutes = minutes(values);
+  if (values.has("json")) options.json_file = values.text("json");
+}
+
+void take_export(const Values& values, const Options& options) {
+  if (!values.has("to")) fail(Errc::usage, "export: --to FORMAT is missing: safetensors");
+  static_cast<void>(values.choice<bool>("to", {{"safetensors", true}}));
+  if (options.output.empty())
+    fail(Errc::usage, "export: -o PATH is missing: a folder, or a file that ends in .safetensors");
+}
+
+void take_input(const CommandEntry& entry, const po::variables_map& values, Options& options) {
+  const auto inputs =
+      values.count("input") > 0 ? values["input"].as<std::vector<std::string>>() : std::vector<std::string>{};
+  if (entry.command == Command::methods) {
+    if (!inputs.empty()) fail(Errc::usage, fmt::format("methods takes no argument, found '{}'", inputs[0]));
+    return;
+  }
+  if (inputs.empty() || inputs[0].empty())
+    fail(Errc::usage,
+         fmt::format("{}: the first argument is missing; usage: lmq {} {}", entry.name, entry.name, entry.arguments));
+  if (inputs.size() > 1)
+    fail(Errc::usage, fmt::format("{}: one input is expected, found '{}' and '{}'", entry.name, inputs[0], inputs[1]));
+  options.input = inputs[0];
+}
+
+}  // namespace
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  std::string best;
+  std::size_t best_edits = word.size() / 3 + 1;
+  for (const std::string& candidate : candidates) {
+    std::vector<std::size_t> row(candidate.size() + 1);  // row[j]: edits from word[0, i) to candidate[0, j)
+    std::iota(row.begin(), row.end(), std::size_t{0});
+    for (std::size_t i = 1; i <= word.size(); ++i) {
+      std::size_t diagonal = row[0];
+      row[0] = i;
+      for (std::size_t j = 1; j <= candidate.size(); ++j) {
+        const std::size_t replaced = diagonal + (word[i - 1] != candidate[j - 1] ? 1 : 0);
+        diagonal = row[j];
+        row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+      }
+    }
+    const bool begins = word.size() >= 4 && candidate.compare(0, word.size(), word) == 0;
+    const std::size_t edits = begins ? 1 : row.back();
+    if (edits < best_edits || (edits == best_edits && best.empty())) best_edits = edits, best = candidate;
+  }
+  return best;
+}
+
+Options parse_options(int argc, char** argv) {
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  Options options;
+  if (words.empty()) fail(Errc::usage, "a command is missing");
+  const std::string name = words[0];
+  if (name == "--version") {
+    if (words.size() > 1) fail(Errc::usage, fmt::format("--version takes no argument, found '{}'", words[1]));
+    options.command = Command::version;
+    return options;
+  }
+  if (name == "--help" || name == "-h" || name == "help") {
+    if (words.size() > 1) options.topic = words[1];
+    static_cast<void>(help_text(options.topic));
+    return options;
+  }
+  if (name.starts_with('-'))
+    fail(Errc::usage, fmt::format("unknown option '{}': a command comes first; lmq --help lists them", name));
+  const CommandEntry* entry = find_command(name);
+  if (entry == nullptr) static_cast<void>(help_text(name));  // throws with the nearest command
+  words.erase(words.begin());
+  const auto map = parse_values(*entry, words);
+  const Values values(map);
+  if (values.has("help")) {
+    options.topic = name;
+    return options;
+  }
+  options.command = entry->command;
+  take_input(*entry, map, options);
+  if (values.has("output")) options.output = values.text("output");
+  if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
+  if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
+  if (values.has("against")) options.against = values.text("against");
+  if (values.has("source")) options.source = values.text("source");
+  if (values.has("progress"))
+    options.progress = values.choice<ProgressMode>(
+        "progress", {{"auto", ProgressMode::automatic}, {"plain", ProgressMode::plain}, {"none", ProgressMode::none}});
+  if (entry->command == Command::quantize)
+    take_quantize(values, options);
+  else
+    options.json = values.has("json");
+  if (entry->command == Command::plan) take_job(values, options);
+  if (entry->command == Command::export_) take_export(values, options);
+  if (entry->command == Command::verify && values.has("importance")) options.importance = values.text("importance");
+  return options;
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,54 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lmq/plan/recipe.hpp"
+#include "lmq/run/quantize_run.hpp"
+
+namespace lmq::app {
+
+enum class Command : std::uint8_t { help, version, quantize, plan, inspect, verify, export_, methods };
+
+/// What the command line says, checked as far as that is possible without opening a file.
+struct Options {
+  Command command = Command::help;
+  std::string topic;             ///< help: the command it is about, empty: all of them
+  std::filesystem::path input;   ///< the positional argument
+  std::filesystem::path output;  ///< -o
+  // quantize and plan
+  std::optional<std::filesystem::path> recipe_file;
+  std::optional<std::filesystem::path> importance;  ///< also verify
+  Rule rule;                                        ///< what --method, --bits, ... ask for: one rule for all tensors
+  Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
+  std::optional<std::uint64_t> memory;  ///< bytes a rank may hold
+  std::size_t threads = 0;              ///< 0: the default
+  std::size_t ranks = 1;                ///< plan
+  std::filesystem::path work_dir;       ///< OUT.h5.lmq-work when not given
+  bool resume = true;
+  double max_minutes = 0;
+  std::filesystem::path json_file;  ///< quantize: where the report goes
+  ProgressMode progress = ProgressMode::automatic;
+  std::vector<std::string>
+      recipe_arguments;  ///< the options that shape the result, as typed, for suggested command lines
+  // plan, inspect, verify
+  bool json = false;  ///< JSON instead of a table on standard output
+  // verify
+  std::optional<std::filesystem::path> against;
+  // export
+  std::optional<std::filesystem::path> source;  ///< model folder whose json and tokenizer files are copied
+};
+
+/// Errc::usage with one line: which option, what is wrong, what would be right (the nearest option for an unknown one).
+[[nodiscard]] Options parse_options(int argc, char** argv);
+
+/// Help for a command, or for all when `topic` is empty. Errc::usage for an unknown command.
+[[nodiscard]] std::string help_text(const std::string& topic);
+
+/// The candidate with the fewest edits from `word`, empty when none is near (more than a third of the letters wrong).
+[[nodiscard]] std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+
+}  // namespace lmq::app

@@ -1,0 +1,36 @@
+#include <nlohmann/json.hpp>
+
+#include "job.hpp"
+#include "version.hpp"
+
+namespace lmq::app {
+
+std::string provenance_json(const Job& job) {
+  using Json = nlohmann::json;  // objects are sorted by key: equal content, equal bytes
+  const Catalogue& catalogue = job.reader->catalogue();
+  Json shards = Json::array();
+  for (const ShardInfo& shard : catalogue.shards)
+    shards.push_back({{"name", shard.name}, {"bytes", shard.bytes}, {"header_digest", shard.header_digest}});
+  Json shard_of = Json::object(), scale_of = Json::object();
+  for (const TensorInfo& tensor : catalogue.tensors) {
+    shard_of[tensor.name] = tensor.shard;
+    if (tensor.scale >= 0) scale_of[tensor.name] = catalogue.tensors[static_cast<std::size_t>(tensor.scale)].name;
+  }
+  Json metadata = Json::object();
+  for (const auto& [key, value] : catalogue.metadata) metadata[key] = value;
+  Json out{{"format", catalogue.format},
+           {"shards", std::move(shards)},
+           {"shard_of", std::move(shard_of)},
+           {"metadata", std::move(metadata)},
+           {"lmq_version", kVersion}};
+  if (!scale_of.empty()) out["scale_of"] = std::move(scale_of);
+  if (job.importance) {
+    Json files = Json::array();
+    for (const ShardInfo& shard : job.importance->catalogue().shards)
+      files.push_back({{"name", shard.name}, {"bytes", shard.bytes}});
+    out["importance"] = {{"digest", job.importance_digest}, {"files", std::move(files)}};
+  }
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,125 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "commands.hpp"
+#include "job.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/io/file.hpp"
+#include "lmq/io_hdf5/hdf5_format.hpp"
+#include "lmq/run/quantize_run.hpp"
+#include "tensor_lines.hpp"
+#include "terminal.hpp"
+#include "version.hpp"
+
+namespace lmq::app {
+namespace {
+
+std::vector<TensorLine> lines_of(const RunReport& report, const Job& job) {
+  const auto& tensors = job.reader->catalogue().tensors;
+  std::vector<TensorLine> lines;
+  for (std::size_t t = 0; t < report.tensors.size(); ++t) {
+    const TensorReport& from = report.tensors[t];
+    if (t >= tensors.size() || from.name != tensors[t].name)
+      fail(Errc::internal, fmt::format("the run's report has '{}' out of place", printable(from.name)));
+    const bool folded = job.plan.tensors[t].treatment == Treatment::fold;
+    lines.push_back({.name = from.name,
+                     .dtype = std::string(name(tensors[t].dtype)),
+                     .shape = tensors[t].shape,
+                     .method = folded ? "folded" : from.method,
+                     .reason = from.reason,
+                     .weights = from.weights,
+                     .source_bytes = from.source_bytes,
+                     .stored_bytes = from.stored_bytes,
+                     .bits_per_weight = from.bits_per_weight,
+                     .squared_error = from.squared_error,
+                     .energy = from.energy,
+                     .largest_error = from.largest_error});
+  }
+  return lines;
+}
+
+std::string units_text(const RunReport& report) {
+  std::string text = fmt::format("{} unit{}", report.units_done, report.units_done == 1 ? "" : "s");
+  if (report.units_resumed > 0) text += fmt::format(" ({} more were finished by an earlier run)", report.units_resumed);
+  return text;
+}
+
+/// Written beside its name and renamed.
+void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
+  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  std::filesystem::path beside = path;
+  beside += fmt::format(".{}.partial", ::getpid());
+  try {
+    File file(beside, File::Mode::create);
+    file.write(0, std::as_bytes(std::span(text)));
+    file.close();
+    rename_durably(beside, path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(beside, ignored);
+    throw;
+  }
+}
+
+nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report,
+                           const std::vector<TensorLine>& lines, const Totals& totals, int ranks) {
+  return {{"lmq_version", kVersion},
+          {"input", options.input.string()},
+          {"output", options.output.string()},
+          {"plan_digest", job.plan.digest},
+          {"recipe", nlohmann::json::parse(job.recipe.canonical_json())},
+          {"tensors", to_json(lines)},
+          {"totals", to_json(totals)},
+          {"seconds", report.seconds},
+          {"units_done", report.units_done},
+          {"units_resumed", report.units_resumed},
+          {"ranks", ranks},
+          {"threads", thread_count()}};
+}
+
+}  // namespace
+
+int quantize(Comm& comm, const Options& options) {
+  const Job job = open_job(comm, options, true, [&](const Reader& reader) { check_output(options, reader); });
+  const MemoryEstimate need = estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count());
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    check_memory(options, need);
+    check_space(options, job);
+  });
+  RunOptions run;
+  run.output = options.output;
+  run.work_dir = options.work_dir;
+  run.resume = options.resume;
+  run.max_minutes = options.max_minutes;
+  run.memory = options.memory.value_or(need.total());
+  run.progress = options.progress;
+  run.recipe_json = job.recipe.canonical_json();
+  run.provenance_json = provenance_json(job);
+  const std::unique_ptr<LayoutFormat> format = make_hdf5_format();
+  const RunReport report =
+      run_quantize(comm, *job.reader, job.importance ? &*job.importance : nullptr, job.plan, *format, run);
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    const auto lines = lines_of(report, job);
+    const Totals totals = totals_of(lines, report.file_bytes);
+    if (!options.json_file.empty())
+      write_json(options.json_file, report_json(options, job, report, lines, totals, comm.size()));
+    try {
+      const double seconds = std::max(report.seconds, 1e-9);
+      print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n", tensor_table(lines),
+                        totals_text(totals), units_text(report), format_duration(report.seconds),
+                        static_cast<double>(report.source_bytes) * 1e-9 / seconds, comm.size(),
+                        comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
+                        printable(options.output.string())));
+    } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
+    }
+  });
+  return 0;
+}
+
+}  // namespace lmq::app

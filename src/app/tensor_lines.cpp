@@ -1,0 +1,172 @@
+#include "tensor_lines.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "lmq/base/text.hpp"
+#include "table.hpp"
+
+namespace lmq::app {
+namespace {
+
+/// Tensors that share a line of the table.
+struct Shown {
+  TensorLine line;
+  std::size_t tensors = 0;
+  bool one_shape = true;
+};
+
+void add(Shown& shown, const TensorLine& line) {
+  if (shown.tensors++ == 0) {
+    shown.line = line;
+    return;
+  }
+  TensorLine& sum = shown.line;
+  shown.one_shape = shown.one_shape && sum.shape == line.shape;
+  sum.weights += line.weights;
+  sum.source_bytes += line.source_bytes;
+  sum.stored_bytes += line.stored_bytes;
+  sum.squared_error += line.squared_error;
+  sum.energy += line.energy;
+}
+
+std::vector<Shown> grouped(const std::vector<TensorLine>& lines) {
+  std::vector<Shown> groups;
+  std::map<std::string, std::size_t> index;
+  for (const TensorLine& line : lines) {
+    const std::string pattern = name_pattern(line.name);
+    const auto [at, fresh] =
+        index.try_emplace(fmt::format("{}\n{}\n{}\n{}", pattern, line.dtype, line.method, line.reason), groups.size());
+    if (fresh) groups.emplace_back();
+    add(groups[at->second], line);
+    if (groups[at->second].tensors == 2) groups[at->second].line.name = pattern;
+  }
+  return groups;
+}
+
+void show(Table& table, const Shown& shown) {
+  const TensorLine& line = shown.line;
+  const std::string name =
+      shown.tensors > 1 ? fmt::format("{} ({} tensors)", printable(line.name), shown.tensors) : printable(line.name);
+  const std::string shape = shown.one_shape ? shape_text(line.shape) : "various";
+  const double bits =
+      line.weights > 0 ? 8 * static_cast<double>(line.stored_bytes) / static_cast<double>(line.weights) : 0;
+  const bool quantized = line.quantized();
+  table.row({name, line.dtype, shape, line.method,
+             line.weights > 0 && line.method != "folded" ? fmt::format("{:.3f}", bits) : "-",
+             quantized ? relative_error_text(line.squared_error, line.energy) : "-",
+             quantized ? decibel_text(line.squared_error, line.energy) : "-", printable(line.reason)});
+}
+
+}  // namespace
+
+double Totals::quantized_bits() const noexcept {
+  return quantized_weights > 0 ? 8 * static_cast<double>(quantized_bytes) / static_cast<double>(quantized_weights) : 0;
+}
+double Totals::file_bits() const noexcept {
+  return weights > 0 ? 8 * static_cast<double>(file_bytes) / static_cast<double>(weights) : 0;
+}
+
+Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes) {
+  Totals totals;
+  totals.file_bytes = file_bytes;
+  for (const TensorLine& line : lines) {
+    totals.source_bytes += line.source_bytes;
+    if (line.method == "folded") continue;
+    totals.weights += line.weights;
+    if (!line.quantized()) continue;
+    totals.quantized_weights += line.weights;
+    totals.quantized_bytes += line.stored_bytes;
+    totals.squared_error += line.squared_error;
+    totals.energy += line.energy;
+  }
+  return totals;
+}
+
+std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t most) {
+  std::vector<Shown> shown;
+  if (lines.size() > most)
+    shown = grouped(lines);
+  else
+    for (const TensorLine& line : lines) add(shown.emplace_back(), line);
+  using enum Table::Align;
+  Table table({{"tensor", left},
+               {"type", left},
+               {"shape", left},
+               {"method", left},
+               {"bits/weight", right},
+               {"relative error", right},
+               {"SNR dB", right},
+               {"kept because", left}});
+  std::size_t left_out = 0;
+  for (std::size_t i = 0; i < shown.size(); ++i) {
+    if (i + 1 >= most && shown.size() > most)
+      left_out += shown[i].tensors;
+    else
+      show(table, shown[i]);
+  }
+  std::string text = table.text();
+  if (left_out > 0) text += fmt::format("... and {} more tensors (lmq inspect --json lists all)\n", left_out);
+  return text;
+}
+
+std::string totals_text(const Totals& totals) {
+  std::string text =
+      fmt::format("{} weights in {}, now {} in the file: {:.3f} bits per weight", with_commas(totals.weights),
+                  format_bytes(totals.source_bytes), format_bytes(totals.file_bytes), totals.file_bits());
+  if (totals.file_bytes > 0)
+    text += fmt::format(", {:.2f} times smaller",
+                        static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes));
+  if (totals.quantized_weights > 0)
+    text += fmt::format("\n{} quantized weights: {:.3f} bits per weight, relative error {}, SNR {} dB",
+                        with_commas(totals.quantized_weights), totals.quantized_bits(),
+                        relative_error_text(totals.squared_error, totals.energy),
+                        decibel_text(totals.squared_error, totals.energy));
+  return text + '\n';
+}
+
+nlohmann::json to_json(const std::vector<TensorLine>& lines) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const TensorLine& line : lines) {
+    nlohmann::json item{{"name", line.name},
+                        {"dtype", line.dtype},
+                        {"shape", line.shape},
+                        {"method", line.method},
+                        {"weights", line.weights},
+                        {"source_bytes", line.source_bytes},
+                        {"stored_bytes", line.stored_bytes}};
+    if (line.quantized()) {
+      item["bits_per_weight"] = line.bits_per_weight;
+      item["squared_error"] = line.squared_error;
+      item["energy"] = line.energy;
+      item["largest_error"] = line.largest_error;
+      item["relative_error"] =
+          line.energy > 0 ? nlohmann::json(std::sqrt(line.squared_error / line.energy)) : nlohmann::json(nullptr);
+    } else {
+      item["reason"] = line.reason;
+    }
+    list.push_back(std::move(item));
+  }
+  return list;
+}
+
+nlohmann::json to_json(const Totals& totals) {
+  nlohmann::json out{{"weights", totals.weights},
+                     {"quantized_weights", totals.quantized_weights},
+                     {"source_bytes", totals.source_bytes},
+                     {"file_bytes", totals.file_bytes},
+                     {"quantized_bytes", totals.quantized_bytes},
+                     {"bits_per_weight", totals.file_bits()},
+                     {"quantized_bits_per_weight", totals.quantized_bits()},
+                     {"squared_error", totals.squared_error},
+                     {"energy", totals.energy}};
+  out["ratio"] = totals.file_bytes > 0
+                     ? nlohmann::json(static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes))
+                     : nlohmann::json(nullptr);
+  return out;
+}
+
+}  // namespace lmq::app

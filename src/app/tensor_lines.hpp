@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "lmq/base/dtype.hpp"
+
+namespace lmq::app {
+
+/// One tensor as quantize and inspect show it.
+struct TensorLine {
+  std::string name;
+  std::string dtype;  ///< in the checkpoint
+  std::vector<std::uint64_t> shape;
+  std::string method;  ///< "raw" when kept, "folded" when it went into another tensor
+  std::string reason;  ///< why it is not quantized
+  std::uint64_t weights = 0, source_bytes = 0, stored_bytes = 0;
+  double bits_per_weight = 0;
+  double squared_error = 0, energy = 0, largest_error = 0;
+  [[nodiscard]] bool quantized() const noexcept { return method != "raw" && method != "folded"; }
+};
+
+/// The whole file in numbers.
+struct Totals {
+  std::uint64_t weights = 0, quantized_weights = 0, quantized_bytes = 0;
+  std::uint64_t source_bytes = 0, file_bytes = 0;
+  double squared_error = 0, energy = 0;
+  [[nodiscard]] double quantized_bits() const noexcept;  ///< per quantized weight: every byte of its records
+  [[nodiscard]] double file_bits() const noexcept;       ///< per weight: every byte of the file
+};
+[[nodiscard]] Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes);
+
+/// A table with one line per tensor. Beyond `most` lines, tensors whose names differ in numbers only share a line, and
+/// what is still too much is summed up in a last line.
+[[nodiscard]] std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t most = 60);
+/// The whole-file numbers as lines of text.
+[[nodiscard]] std::string totals_text(const Totals& totals);
+
+[[nodiscard]] nlohmann::json to_json(const std::vector<TensorLine>& lines);
+[[nodiscard]] nlohmann::json to_json(const Totals& totals);
+
+}  // namespace lmq::app

@@ -1,0 +1,85 @@
+#include "terminal.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+
+namespace lmq::app {
+namespace {
+
+/// One write call per line, so that lines of several ranks do not mix.
+void write_line(std::string_view head, std::string_view text) noexcept {
+  try {
+    std::string line = fmt::format("{}{}", head, text);
+    for (char& c : line)
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+    line += '\n';
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+  } catch (...) {  // no memory for a line: nothing can be said
+  }
+}
+
+}  // namespace
+
+void guard_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+      // Standard output is opened for reading on purpose: results that go nowhere are an error.
+      [[maybe_unused]] const int opened = ::open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+    }
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+void print(std::string_view text) {
+  while (!text.empty()) {
+    const auto written = ::write(STDOUT_FILENO, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EPIPE) throw BrokenPipe{};
+    if (written < 0) fail(Errc::io, fmt::format("standard output: {}", std::strerror(errno)));
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+void complain(std::string_view text) noexcept { write_line("lmq: ", text); }
+void warn(std::string_view text) noexcept { write_line("lmq: warning: ", text); }
+void note(std::string_view text) noexcept { write_line("lmq: note: ", text); }
+
+bool error_is_terminal() noexcept { return ::isatty(STDERR_FILENO) == 1; }
+
+double monotonic_seconds() noexcept {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void Progress::at(double done, double all) {
+  if (style_ == Style::none || !(all > 0)) return;
+  const double now = monotonic_seconds();
+  if (started_ < 0) started_ = now, shown_ = now;
+  const double pause = style_ == Style::in_place ? 0.2 : 10;
+  if (now - shown_ < pause) return;
+  shown_ = now;
+  const double share = done / all, seconds = now - started_;
+  std::string line = fmt::format("{} {:.0f} %", what_, 100 * share);
+  if (share > 0) line += fmt::format(", {} left", format_duration(seconds / share - seconds));
+  if (style_ == Style::lines) {
+    write_line("lmq: ", line);
+    return;
+  }
+  line = fmt::format("\r\033[Klmq: {}", line);
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+  open_line_ = true;
+}
+
+Progress::~Progress() {
+  if (open_line_) [[maybe_unused]]
+    const auto written = ::write(STDERR_FILENO, "\r\033[K", 4);
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,48 @@
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace lmq::app {
+
+/// Opens /dev/null where standard input, output or error is closed, so that no file of ours takes their numbers, and
+/// ignores SIGPIPE: a broken pipe becomes an error of the write. First thing in main.
+void guard_standard_streams();
+
+/// Results: all of `text` to standard output. Errc::io when it cannot be written (BrokenPipe when nobody reads).
+void print(std::string_view text);
+
+/// The reader of standard output has left; nothing needs to be said about it.
+struct BrokenPipe {};
+
+/// One line "lmq: <text>" on standard error; line breaks and control characters inside become spaces. Never fails.
+void complain(std::string_view text) noexcept;
+/// The same with "warning: " and "note: ".
+void warn(std::string_view text) noexcept;
+void note(std::string_view text) noexcept;
+
+/// A line of progress on standard error: rewritten in place on a terminal, a line of its own at most every 10 s
+/// elsewhere.
+class Progress {
+ public:
+  enum class Style { in_place, lines, none };
+  Progress(std::string what, Style style) : what_(std::move(what)), style_(style) {}
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  /// `done` of `all`, in any unit; cheap enough to be called often.
+  void at(double done, double all);
+
+ private:
+  std::string what_;
+  Style style_;
+  double started_ = -1, shown_ = -1;
+  bool open_line_ = false;
+};
+
+/// True when standard error is a terminal.
+[[nodiscard]] bool error_is_terminal() noexcept;
+
+/// Seconds on a clock that never goes back.
+[[nodiscard]] double monotonic_seconds() noexcept;
+
+}  // namespace lmq::app
