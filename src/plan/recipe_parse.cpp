@@ -158,7 +158,7 @@ std::vector<Rule> parse_rules(const Place& at) {
   for (std::size_t i = 0; i < at.value.size(); ++i) {
     if (!rules.empty() && matches_all(rules.back().match))
       fail(Errc::usage,
-           fmt::format("{}[{}]: never applies, because {}[{}] matches every tensor", at.path, i, at.path, i - 1));
+           fmt::format("{}[{}]: never applies, because rules[{}] matches every tensor", at.path, i, i - 1));
     rules.push_back(parse_rule({at.value[i], fmt::format("{}[{}]", at.path, i)}));
   }
   return rules;
