@@ -81,7 +81,7 @@ TEST_CASE("every 8- and 16-bit pattern widens as the reference says") {
     lmq::widen(type, bytes, fast);
     lmq::reference::widen(type, bytes, plain);
     INFO(lmq::name(type));
-    REQUIRE(bits_of(fast) == bits_of(plain));
+    REQUIRE((bits_of(fast) == bits_of(plain)));
   }
 }
 
@@ -175,7 +175,7 @@ TEST_CASE("narrowing gives the reference's bits on hard values") {
     std::vector<std::byte> plain(floats.size() * lmq::bits(type) / 8);
     lmq::reference::narrow_to(type, floats, plain);
     INFO(lmq::name(type));
-    REQUIRE(narrowed(type, floats) == plain);
+    REQUIRE((narrowed(type, floats) == plain));
   }
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("every length and address widens alike") {
         std::vector<float> fast(length), plain(length);
         lmq::widen(type, window, fast);
         lmq::reference::widen(type, window, plain);
-        REQUIRE(bits_of(fast) == bits_of(plain));
+        REQUIRE((bits_of(fast) == bits_of(plain)));
         CHECK(lmq::find_nonfinite(type, window) == lmq::reference::find_nonfinite(type, window));
       }
   }
