@@ -1,0 +1,41 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace lmq::app {
+
+/// Key in "__metadata__" that marks a file as an export of ours, which another export may replace.
+inline constexpr const char* kExportMark = "lmq_export";
+
+/// Errc::cannot_create when something that is no export of ours has the name `path`.
+void check_replaceable(const std::filesystem::path& path);
+
+/// The place an export is made in: a folder beside `final_folder` that takes its name, or gives it its files, at the
+/// end.
+class StagedFolder {
+ public:
+  /// shards: the .safetensors files to come. Errc::cannot_create when `final_folder` is no folder, cannot be written,
+  /// or holds other weights than an earlier export of these shards.
+  StagedFolder(std::filesystem::path final_folder, const std::vector<std::string>& shards);
+  ~StagedFolder();  ///< removes what was not published
+  StagedFolder(const StagedFolder&) = delete;
+  StagedFolder& operator=(const StagedFolder&) = delete;
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return staging_; }
+  /// Gives everything its final name; the index last.
+  void publish();
+
+ private:
+  std::filesystem::path final_, staging_;
+};
+
+/// Copies config, tokenizer and other small files of a model folder; a quantization_config of block-scaled FP8, which
+/// the export undoes, is taken out of config.json. Returns the names. Errc::missing, Errc::io.
+std::vector<std::string> copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target);
+
+/// model.safetensors.index.json: which shard has which tensor.
+void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& shard_of,
+                 std::uint64_t total_bytes);
+
+}  // namespace lmq::app

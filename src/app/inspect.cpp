@@ -1,0 +1,117 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "commands.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/io/reader.hpp"
+#include "lmq/io_hdf5/hdf5_format.hpp"
+#include "quantized_file.hpp"
+#include "table.hpp"
+#include "terminal.hpp"
+
+namespace lmq::app {
+namespace {
+
+std::string dump(const nlohmann::json& json) {
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+std::string checkpoint_table(const Catalogue& catalogue) {
+  constexpr std::size_t kMost = 400;
+  using enum Table::Align;
+  Table table({{"tensor", left}, {"type", left}, {"shape", left}, {"bytes", right}, {"shard", left}});
+  std::map<std::string, std::uint64_t> bytes_of_type;
+  std::uint64_t weights = 0, bytes = 0;
+  for (const TensorInfo& tensor : catalogue.tensors) {
+    if (table.rows() <= kMost)
+      table.row({printable(tensor.name), std::string(name(tensor.dtype)), shape_text(tensor.shape),
+                 with_commas(tensor.bytes), printable(catalogue.shards[tensor.shard].name)});
+    bytes_of_type[std::string(name(tensor.dtype))] += tensor.bytes;
+    weights += tensor.count();
+    bytes += tensor.bytes;
+  }
+  std::string text = table.text();
+  if (catalogue.tensors.size() > kMost)
+    text += fmt::format("... and {} more tensors (--json lists all)\n", catalogue.tensors.size() - kMost);
+  text += fmt::format("\n{}: {} tensors, {} elements, {} in {} file{}:", catalogue.format, catalogue.tensors.size(),
+                      with_commas(weights), format_bytes(bytes), catalogue.shards.size(),
+                      catalogue.shards.size() == 1 ? "" : "s");
+  for (const auto& [type, size] : bytes_of_type) text += fmt::format(" {} {}", type, format_bytes(size));
+  return text + '\n';
+}
+
+nlohmann::json checkpoint_json(const Catalogue& catalogue) {
+  nlohmann::json tensors = nlohmann::json::array(), shards = nlohmann::json::array();
+  for (const TensorInfo& tensor : catalogue.tensors) {
+    nlohmann::json item{{"name", tensor.name},
+                        {"dtype", name(tensor.dtype)},
+                        {"shape", tensor.shape},
+                        {"bytes", tensor.bytes},
+                        {"shard", tensor.shard}};
+    if (tensor.scale >= 0) item["scale"] = catalogue.tensors[static_cast<std::size_t>(tensor.scale)].name;
+    tensors.push_back(std::move(item));
+  }
+  for (const ShardInfo& shard : catalogue.shards)
+    shards.push_back({{"name", shard.name}, {"bytes", shard.bytes}, {"header_digest", shard.header_digest}});
+  return {{"format", catalogue.format},
+          {"tensors", std::move(tensors)},
+          {"shards", std::move(shards)},
+          {"metadata", catalogue.metadata},
+          {"warnings", catalogue.warnings}};
+}
+
+nlohmann::json file_json(const QuantizedFile& file) {
+  const auto lines = file.lines();
+  nlohmann::json ledger = nlohmann::json::object();
+  for (const auto& purpose : file.ledger()) ledger[purpose.name] = purpose.bytes;
+  return {{"format", "lmq"},
+          {"plan_digest", file.plan_digest()},
+          {"tensors", to_json(lines)},
+          {"totals", to_json(totals_of(lines, file.places().file_bytes))},
+          {"units", file.units().size()},
+          {"ledger", std::move(ledger)},
+          {"recipe", file.recipe()},
+          {"provenance", file.provenance()}};
+}
+
+std::string file_text(const QuantizedFile& file) {
+  const auto lines = file.lines();
+  std::string text =
+      fmt::format("{}\n{}", tensor_table(lines), totals_text(totals_of(lines, file.places().file_bytes)));
+  text += "\nwhere the bytes are:\n";
+  using enum Table::Align;
+  Table table({{"purpose", left}, {"bytes", right}, {"share", right}});
+  for (const auto& purpose : file.ledger())
+    table.row({purpose.name, with_commas(purpose.bytes),
+               fmt::format("{:.2f} %",
+                           100 * static_cast<double>(purpose.bytes) / static_cast<double>(file.places().file_bytes))});
+  text += table.text();
+  const nlohmann::json& provenance = file.provenance();
+  text += "\nmade from";
+  if (provenance.is_object() && provenance.value("shards", nlohmann::json()).is_array())
+    for (const auto& shard : provenance["shards"])
+      if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
+        text += fmt::format(" {}", printable(shard["name"].get<std::string>()));
+  return text + fmt::format("\nplan {}\n", printable(file.plan_digest()));
+}
+
+}  // namespace
+
+int inspect(const Options& options) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(options.input, ignored) && is_hdf5(options.input)) {
+    const QuantizedFile file(options.input);
+    for (const std::string& finding : file.findings()) warn(finding);
+    print(options.json ? dump(file_json(file)) : file_text(file));
+    return 0;
+  }
+  const auto reader = open_reader(options.input);
+  for (const std::string& warning : reader->catalogue().warnings) warn(warning);
+  print(options.json ? dump(checkpoint_json(reader->catalogue())) : checkpoint_table(reader->catalogue()));
+  return 0;
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,247 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "commands.hpp"
+#include "job.hpp"
+#include "launch.hpp"
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/text.hpp"
+#include "table.hpp"
+#include "terminal.hpp"
+#include "verify_units.hpp"
+
+namespace lmq::app {
+namespace {
+
+using Lines = std::vector<std::string>;
+
+/// The ledger against the file and the tables.
+void check_ledger(const QuantizedFile& file, Lines& out) {
+  std::uint64_t sum = 0, record_bytes = 0, raw_bytes = 0, ledger_records = 0, ledger_raw = 0;
+  for (const StoredUnit& unit : file.units())
+    (file.tensors()[unit.tensor].treatment == Treatment::quantize ? record_bytes : raw_bytes) += unit.bytes;
+  for (const auto& purpose : file.ledger()) {
+    sum += purpose.bytes;
+    if (purpose.name == "raw")
+      ledger_raw += purpose.bytes;
+    else if (purpose.name != "side" && purpose.name != "metadata")
+      ledger_records += purpose.bytes;
+  }
+  const auto compare = [&](const char* what, std::uint64_t ledger, std::uint64_t found) {
+    if (ledger != found)
+      out.push_back(fmt::format("{}: ledger: {} {} bytes, found are {}", file.name(), what, ledger, found));
+  };
+  compare("all purposes make", sum, file.places().file_bytes);
+  compare("records take", ledger_records, record_bytes);
+  compare("raw tensors take", ledger_raw, raw_bytes);
+}
+
+/// A tensor's attributes against the sums over its units.
+void check_sums(const QuantizedFile& file, Lines& out) {
+  for (const StoredTensor& tensor : file.tensors()) {
+    if (tensor.treatment != Treatment::quantize || tensor.first_unit + tensor.units > file.units().size()) continue;
+    double squared = 0, energy = 0, largest = 0;
+    std::uint64_t bytes = 0;
+    for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
+      const StoredUnit& unit = file.units()[u];
+      squared += unit.squared_error, energy += unit.energy, bytes += unit.bytes;
+      largest = std::max(largest, unit.largest_error);
+    }
+    const double bits = tensor.count() > 0 ? 8 * static_cast<double>(bytes) / static_cast<double>(tensor.count()) : 0;
+    const auto compare = [&](const char* what, double attribute, double sum) {
+      if (attribute != sum && !(std::abs(attribute - sum) <= 1e-12 * std::abs(sum)))
+        out.push_back(fmt::format("{}, tensor '{}': {} is {}, its units make {}", file.name(),
+                                  printable(tensor.line.name), what, attribute, sum));
+    };
+    compare("lmq_squared_error", tensor.line.squared_error, squared);
+    compare("lmq_energy", tensor.line.energy, energy);
+    compare("lmq_largest_error", tensor.line.largest_error, largest);
+    compare("lmq_bits_per_weight", tensor.line.bits_per_weight, bits);
+  }
+}
+
+/// Names, types and shapes of both; fills original.tensor_of.
+void match_tensors(const QuantizedFile& file, Original& original, Lines& out) {
+  const auto& listed = original.reader->catalogue().tensors;
+  std::vector<bool> met(listed.size(), false);
+  original.tensor_of.assign(file.tensors().size(), -1);
+  for (std::size_t t = 0; t < file.tensors().size(); ++t) {
+    const StoredTensor& tensor = file.tensors()[t];
+    const auto at = std::ranges::lower_bound(listed, tensor.line.name, {}, &TensorInfo::name);
+    const auto differs = [&](const std::string& what) {
+      out.push_back(fmt::format("{}, tensor '{}': {}", file.name(), printable(tensor.line.name), what));
+    };
+    if (at == listed.end() || at->name != tensor.line.name) {
+      differs("the original has none of that name");
+      continue;
+    }
+    met[static_cast<std::size_t>(at - listed.begin())] = true;
+    if (tensor.treatment == Treatment::fold) {
+      if (at->scales < 0) differs("missing, and the original's is no block scale");
+    } else if (at->dtype != tensor.dtype) {
+      differs(fmt::format("was {}, the original is {}", name(tensor.dtype), name(at->dtype)));
+    } else if (at->shape != tensor.line.shape) {
+      differs(fmt::format("shape {}, the original's is {}", shape_text(tensor.line.shape), shape_text(at->shape)));
+    } else {
+      original.tensor_of[t] = at - listed.begin();
+    }
+  }
+  for (std::size_t i = 0; i < listed.size(); ++i)
+    if (!met[i])
+      out.push_back(fmt::format("{}: the original's tensor '{}' is missing", file.name(), printable(listed[i].name)));
+}
+
+/// Row lengths as the recipe in the file sees the original's tensors.
+void plan_columns(const QuantizedFile& file, Original& original) {
+  original.cols.assign(file.tensors().size(), 0);
+  const auto& listed = original.reader->catalogue().tensors;
+  const Recipe recipe = Recipe::parse(file.recipe().dump(), file.name() + ", /lmq/recipe");
+  const Plan plan = make_plan(listed, "", recipe, {});
+  for (std::size_t t = 0; t < original.cols.size(); ++t)
+    if (original.tensor_of[t] >= 0)
+      original.cols[t] = plan.tensors[static_cast<std::size_t>(original.tensor_of[t])].cols;
+}
+
+/// What all ranks have in hand.
+struct Inputs {
+  std::unique_ptr<QuantizedFile> file;
+  std::unique_ptr<Reader> reader;
+  std::optional<ImportanceFile> importance;
+  Original original;
+  Lines differences;  // found by every rank alike, from headers and tables
+};
+
+std::string recorded_importance(const QuantizedFile& file) {
+  const nlohmann::json& provenance = file.provenance();
+  if (!provenance.is_object() || !provenance.contains("importance")) return "";
+  const auto& importance = provenance["importance"];
+  return importance.is_object() && importance.value("digest", nlohmann::json()).is_string()
+             ? importance["digest"].get<std::string>()
+             : "";
+}
+
+void open_importance(const Options& options, Inputs& inputs) {
+  const std::string recorded = recorded_importance(*inputs.file);
+  inputs.original.weighted_is_squared = recorded.empty();
+  if (!options.importance) return;
+  inputs.importance.emplace(*options.importance);
+  const std::string digest = digest_of_importance(*inputs.importance);
+  if (digest == recorded)
+    inputs.original.importance = &*inputs.importance;
+  else
+    inputs.differences.push_back(recorded.empty() ? fmt::format("{}: was made without importance", inputs.file->name())
+                                                  : fmt::format("{}: was made with importance {}, the file given is {}",
+                                                                inputs.file->name(), recorded, digest));
+}
+
+void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
+  std::vector<std::byte> bytes;
+  run_agreed(comm, [&] {
+    if (options.importance && !options.against)
+      fail(Errc::usage, "verify: --importance needs --against: errors are measured against the original");
+    inputs.file = std::make_unique<QuantizedFile>(options.input);
+    inputs.differences = inputs.file->findings();
+    check_ledger(*inputs.file, inputs.differences);
+    check_sums(*inputs.file, inputs.differences);
+    if (comm.rank() != 0 || !options.against) return;
+    inputs.reader = open_reader(*options.against);
+    for (const std::string& warning : inputs.reader->catalogue().warnings) warn(warning);
+    bytes = inputs.reader->catalogue().to_bytes();
+  });
+  if (!options.against) return;
+  bytes = comm.broadcast(std::move(bytes), 0);
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) inputs.reader = open_reader(Catalogue::from_bytes(bytes));
+    inputs.original.reader = inputs.reader.get();
+    match_tensors(*inputs.file, inputs.original, inputs.differences);
+    open_importance(options, inputs);
+    if (inputs.original.importance != nullptr) plan_columns(*inputs.file, inputs.original);
+  });
+}
+
+std::vector<std::byte> to_bytes(const std::vector<Difference>& differences) {
+  ByteWriter out;
+  out.le(std::uint64_t{differences.size()});
+  for (const Difference& difference : differences) out.le(difference.unit), out.text(difference.text);
+  return out.take();
+}
+
+void append(std::span<const std::byte> bytes, std::vector<Difference>& differences) {
+  ByteReader in(bytes, "message of another rank");
+  for (auto left = in.le<std::uint64_t>("differences"); left > 0; --left) {
+    const auto unit = in.le<std::uint64_t>("unit");
+    differences.push_back({unit, in.text("text")});
+  }
+}
+
+void say(const Options& options, const Inputs& inputs, const Lines& differences, double seconds) {
+  const QuantizedFile& file = *inputs.file;
+  std::uint64_t records = 0;
+  for (const StoredUnit& unit : file.units()) records += file.tensors()[unit.tensor].treatment == Treatment::quantize;
+  const std::uint64_t bytes = file.places().file_bytes;
+  if (options.json) {
+    const nlohmann::json json{{"file", options.input.string()},
+                              {"differences", differences},
+                              {"tensors", file.tensors().size()},
+                              {"units", file.units().size()},
+                              {"records", records},
+                              {"file_bytes", bytes},
+                              {"compared_with_original", options.against.has_value()},
+                              {"seconds", seconds}};
+    return print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+  }
+  std::string text;
+  for (const std::string& difference : differences) text += printable(difference, 2000) + '\n';
+  text += fmt::format("{}: {} tensors, {} units, {} records decoded, {}{}: {} in {}\n", file.name(),
+                      file.tensors().size(), file.units().size(), records, format_bytes(bytes),
+                      options.against ? ", errors measured against the original" : "",
+                      differences.empty()
+                          ? "no difference"
+                          : fmt::format("{} difference{}", differences.size(), differences.size() == 1 ? "" : "s"),
+                      format_duration(seconds));
+  print(text);
+}
+
+}  // namespace
+
+int verify(Comm& comm, const Options& options) {
+  const double started = monotonic_seconds();
+  Inputs inputs;
+  open_inputs(comm, options, inputs);
+  const bool shows = comm.rank() == 0 && options.progress != ProgressMode::none;
+  const bool in_place = options.progress == ProgressMode::automatic && error_is_terminal();
+  std::vector<Difference> mine;
+  {
+    Progress progress("verify", !shows     ? Progress::Style::none
+                                : in_place ? Progress::Style::in_place
+                                           : Progress::Style::lines);
+    run_agreed(comm, [&] {
+      mine = check_units(*inputs.file, inputs.original, static_cast<std::uint64_t>(comm.rank()),
+                         static_cast<std::uint64_t>(comm.size()), progress);
+    });
+  }
+  const auto all = comm.gather(to_bytes(mine));
+  int code = 0;
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    std::vector<Difference> found;
+    for (const auto& bytes : all) append(bytes, found);
+    std::ranges::stable_sort(found, {}, &Difference::unit);
+    Lines differences = inputs.differences;
+    for (Difference& difference : found) differences.push_back(std::move(difference.text));
+    code = differences.empty() ? 0 : 1;
+    try {
+      say(options, inputs, differences, monotonic_seconds() - started);
+    } catch (const BrokenPipe&) {  // the exit code says it too
+    }
+  });
+  const auto agreed = comm.broadcast({static_cast<std::byte>(code)}, 0);
+  return static_cast<int>(agreed.at(0));
+}
+
+}  // namespace lmq::app
