@@ -93,7 +93,7 @@ void check_output(const Options& options, const Reader& reader) {
       fail(Errc::usage, fmt::format("--json {}: that is the output", printable(options.json_file.string())));
     if (fs::is_directory(options.json_file, error))
       fail(Errc::cannot_create, fmt::format("--json {}: is a folder", printable(options.json_file.string())));
-    check_folder(folder_of(options.json_file), "--json " + printable(options.json_file.string()));
+    check_folder(folder_of(options.json_file), fmt::format("--json {}", printable(options.json_file.string())));
   }
   if (fs::exists(options.work_dir, error) && !fs::is_directory(options.work_dir, error))
     fail(Errc::cannot_create,

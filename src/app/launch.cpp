@@ -67,6 +67,8 @@ Failure current_failure() {
     return {static_cast<int>(Errc::io), fmt::format("{}: {}", error.path1().string(), error.code().message())};
   } catch (const std::exception& error) {
     return {static_cast<int>(Errc::internal), fmt::format("internal error: {}", error.what())};
+  } catch (...) {
+    return {static_cast<int>(Errc::internal), "internal error of an unknown kind"};
   }
 }
 
@@ -85,6 +87,7 @@ int with_comm(int& argc, char**& argv, const std::function<int(Comm&)>& body) {
     }
     if (!failure.line.empty()) complain(fmt::format("{} (rank {} on {})", failure.line, comm->rank(), host_name()));
     comm->abort(failure.code);
+    std::abort();   // never reached
   }
 }
 

@@ -88,7 +88,6 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
 
 void take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
-  rule.match = "*";
   rule.method = values.has("method") ? values.text("method") : "kmeans";
   static_cast<void>(find_quantizer(*rule.method));
   if (values.has("bits") && values.has("levels"))

@@ -27,7 +27,7 @@ std::string quoted_word(const std::string& word) {
 std::string quantize_line(const Options& options) {
   const std::string output = options.output.empty() ? "OUT.h5" : options.output.string();
   std::string line = fmt::format("lmq quantize {} -o {}", quoted_word(options.input.string()), quoted_word(output));
-  for (const std::string& argument : options.recipe_arguments) line += " " + quoted_word(argument);
+  for (const std::string& argument : options.recipe_arguments) line += fmt::format(" {}", quoted_word(argument));
   return line;
 }
 

@@ -48,7 +48,7 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
 
 std::string with_commas(std::uint64_t number) {
   std::string text = fmt::format("{}", number);
-  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, ",");
+  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, 1, ',');
   return text;
 }
 
