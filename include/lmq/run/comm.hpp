@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "lmq/base/error.hpp"
+
 namespace lmq {
 
 struct Message {
@@ -14,8 +16,15 @@ struct Message {
   std::vector<std::byte> bytes;
 };
 
+/// An error that every rank of the group throws at the same place: it is to be told once (by rank 0), and every rank
+/// may leave by itself with its code. Any other error of one rank must end the others with Comm::abort.
+struct AgreedError : Error {
+  using Error::Error;
+};
+
 /// The few operations we need of a group of processes. Bodies: self (one rank), threads (tests), MPI (lmq_run_mpi).
-/// Only the main thread of a rank calls these. Messages between two ranks arrive in the order sent; any size.
+/// Only the main thread of a rank calls these. Messages between two ranks arrive in the order sent; any size; a rank
+/// may send to itself.
 class Comm {
  public:
   virtual ~Comm() = default;
@@ -35,11 +44,13 @@ class Comm {
 };
 
 [[nodiscard]] std::unique_ptr<Comm> make_self_comm();
-/// Runs `body(comm)` on `ranks` threads of this process; the exception of the lowest rank is thrown after all have ended.
+/// Runs `body(comm)` on `ranks` threads of this process; the exception of the lowest rank is thrown after all have
+/// ended. A rank that leaves by an exception makes the collectives of the others throw (their errors are not the ones
+/// reported).
 void run_on_threads(int ranks, const std::function<void(Comm&)>& body);
 
-/// Does `work` on every rank; when it fails anywhere, every rank throws the error of the lowest failing rank
-/// (so nobody waits in the next collective for a rank that has left). Collective.
+/// Does `work` on every rank; when it fails anywhere, every rank throws the error of the lowest failing rank as an
+/// AgreedError (so nobody waits in the next collective for a rank that has left). Collective.
 void run_agreed(Comm& comm, const std::function<void()>& work);
 
 }  // namespace lmq

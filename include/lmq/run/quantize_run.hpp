@@ -16,27 +16,27 @@ namespace lmq {
 enum class ProgressMode : std::uint8_t { automatic, plain, none };
 
 struct RunOptions {
-  std::filesystem::path output;         ///< final name; an older file there stays until the rename
-  std::filesystem::path work_dir;       ///< spools and journals; on a file system all ranks see
-  bool resume = true;                   ///< continue what the work directory holds of the same plan; else start anew
-  double max_minutes = 0;               ///< stop cleanly in time, 0: no limit
-  std::uint64_t memory = 0;             ///< bytes a rank may hold
+  std::filesystem::path output;    ///< final name; an older file there stays until the rename
+  std::filesystem::path work_dir;  ///< spools and journals; on a file system all ranks see
+  bool resume = true;              ///< continue what the work directory holds of the same plan; else start anew
+  double max_minutes = 0;          ///< stop cleanly in time, 0: no limit
+  std::uint64_t memory = 0;        ///< bytes a rank may hold
   ProgressMode progress = ProgressMode::automatic;
-  std::string recipe_json;              ///< canonical recipe, stored as /lmq/recipe
-  std::string provenance_json;          ///< input names, sizes, digests, version, options, stored as /lmq/provenance
+  std::string recipe_json;      ///< canonical recipe, stored as /lmq/recipe
+  std::string provenance_json;  ///< input names, sizes, digests, version, options, stored as /lmq/provenance
 };
 
 /// One tensor's line of the report, and of the file's attributes.
 struct TensorReport {
   std::string name;
-  std::string method;                   ///< "raw" when kept
+  std::string method;  ///< "raw" when kept
   std::string reason;
   std::uint64_t weights = 0;
   std::uint64_t source_bytes = 0;
   std::uint64_t stored_bytes = 0;
-  double bits_per_weight = 0;           ///< every stored byte of its records
+  double bits_per_weight = 0;  ///< every stored byte of its records
   double squared_error = 0, weighted_error = 0, energy = 0, largest_error = 0;
-  double entropy_bits = 0;              ///< of its codes, per weight
+  double entropy_bits = 0;  ///< of its codes, per weight
 };
 
 struct RunReport {
@@ -44,14 +44,15 @@ struct RunReport {
   std::uint64_t file_bytes = 0;
   std::uint64_t source_bytes = 0;
   double seconds = 0;
-  std::uint64_t units_done = 0;         ///< in this run
-  std::uint64_t units_resumed = 0;      ///< found finished
+  std::uint64_t units_done = 0;     ///< in this run
+  std::uint64_t units_resumed = 0;  ///< found finished
 };
 
-/// Steps 3 to 10 of docs/architecture.md: deals units, quantizes, spools, commits. Collective; the report is whole on rank 0.
-/// Errc::interrupted after SIGTERM, SIGUSR1, SIGINT or the time limit: what is finished stays in the work directory.
-[[nodiscard]] RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* importance, const Plan& plan,
-                                     LayoutFormat& format, const RunOptions& options);
+/// Steps 3 to 10 of docs/architecture.md: deals units, quantizes, spools, commits. Collective; the report is whole on
+/// rank 0. Errc::interrupted after SIGTERM, SIGUSR1, SIGINT or the time limit: what is finished stays in the work
+/// directory.
+[[nodiscard]] RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* importance,
+                                     const Plan& plan, LayoutFormat& format, const RunOptions& options);
 
 /// Tensors that hold NaN or infinities, found by all ranks together (--nonfinite keep). Collective; same on every rank.
 [[nodiscard]] std::vector<std::uint32_t> find_nonfinite_tensors(Comm& comm, const Reader& reader);

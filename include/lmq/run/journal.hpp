@@ -1,0 +1,40 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lmq/io/file.hpp"
+#include "lmq/run/task.hpp"
+
+namespace lmq {
+
+/// Version of what journals and spools hold. A change of any result's bytes raises it: other versions are not
+/// continued.
+inline constexpr std::uint32_t kJournalVersion = 1;
+
+/// What a journal is about. It stands at its beginning:
+///   8 bytes "LMQJRNL\n", u32 version, u32 run, u32 rank, text plan digest, u64 digest64 of all these bytes
+/// then entries: u32 length, `length` bytes (Finished), u64 digest64 of the length and the bytes.
+struct JournalHeader {
+  std::uint32_t run = 0;  ///< counts the starts of the program on this work directory
+  std::uint32_t rank = 0;
+  std::string plan_digest;
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+};
+
+/// Entry as it lies in the file.
+[[nodiscard]] std::vector<std::byte> journal_entry(const Finished& finished);
+
+struct JournalContents {
+  bool readable = false;  ///< false: the header is torn or damaged; nothing can be taken from it
+  std::uint32_t version = 0;
+  JournalHeader header;
+  std::vector<Finished> entries;
+  std::uint64_t ignored_bytes = 0;  ///< torn or damaged tail
+};
+/// Everything up to the first byte that is not as it was written. Any byte string is handled.
+[[nodiscard]] JournalContents read_journal(std::span<const std::byte> bytes, const std::string& source);
+
+}  // namespace lmq

@@ -1,0 +1,96 @@
+#pragma once
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "lmq/plan/plan.hpp"
+#include "lmq/quant/tally.hpp"
+#include "lmq/run/task.hpp"
+
+namespace lmq {
+
+/// What is to be done next: pure bookkeeping, no communication, no files. Rank 0 owns one.
+/// Every unit that is to be quantized gets one record; every scope one codebook. Results may come in any order, twice,
+/// or from an earlier run; the set of results is the same in any case. Tallies are held from the first measurement of a
+/// scope until it is solved. Order: solve; measure again where a solver wants to look closer (both free tallies);
+/// quantize what has its codebook, on the rank that measured it where it can be (its bytes are likely still in memory);
+/// open the next scope, costliest first, neighbours in a row; last, by descending cost, the units that wait for nobody.
+/// Cost: O(1) amortised per call, but for the tallies; about 40 bytes per unit.
+class Schedule {
+ public:
+  explicit Schedule(const Plan& plan);
+
+  /// The next task for a rank, or nothing: all is dealt (results may bring more).
+  [[nodiscard]] std::optional<Task> next(int rank);
+  /// Whoever had the task will not do it: it is dealt again.
+  void put_back(const TaskKey& key);
+
+  /// Results. Those that are not awaited (done already, another round) change nothing.
+  void measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank = -1);
+  void solved(std::uint64_t scope, std::uint32_t round, const Fit& fit);
+  void quantized(std::uint64_t unit);
+  /// The unit's record is lost: quantize it once more.
+  void lost(std::uint64_t unit);
+
+  [[nodiscard]] bool awaits_measure(std::uint64_t unit, std::uint32_t round) const;
+  [[nodiscard]] bool finished() const noexcept { return unsolved_ == 0 && unquantized_ == 0; }
+  /// Whether every unit of a scope's current round is measured (then it waits for its solve).
+  [[nodiscard]] bool complete(std::uint64_t scope) const { return scopes_[scope].missing == 0; }
+  [[nodiscard]] bool is_solved(std::uint64_t scope) const { return scopes_[scope].solved; }
+  [[nodiscard]] std::uint32_t round(std::uint64_t scope) const { return scopes_[scope].round; }
+  /// Errc::internal before it is solved.
+  [[nodiscard]] const Codebook& codebook(std::uint64_t scope) const;
+
+  [[nodiscard]] std::uint64_t weights_to_measure() const noexcept {
+    return weights_to_measure_;
+  }  ///< of the first rounds
+  [[nodiscard]] std::uint64_t weights_measured() const noexcept { return weights_measured_; }
+  [[nodiscard]] std::uint64_t weights_to_quantize() const noexcept { return weights_to_quantize_; }
+  [[nodiscard]] std::uint64_t weights_quantized() const noexcept { return weights_quantized_; }
+
+ private:
+  struct ScopeState {
+    std::vector<std::uint64_t> units;  // in element order
+    std::vector<bool> measured;        // [units] in this round
+    std::size_t missing = 0;           // units not yet measured in this round
+    std::uint32_t round = 0;
+    Tally base, finer;             // finer: of this round, when round > 0
+    std::vector<KeyRange> ranges;  // of this round
+    bool solved = false;
+    Codebook codebook;
+    std::vector<std::byte> codebook_bytes;
+  };
+  struct UnitState {
+    std::int64_t scope = -1;
+    std::uint32_t position = 0;  // among the scope's units
+    std::int32_t measured_by = -1;
+    bool to_quantize = false, quantized = false;
+  };
+
+  void collect_scopes();
+  void collect_free_units();
+  [[nodiscard]] std::optional<Task> next_solve();
+  [[nodiscard]] std::optional<Task> next_again();
+  [[nodiscard]] std::optional<Task> next_ready(int rank);
+  [[nodiscard]] std::optional<Task> next_opening();
+  [[nodiscard]] std::optional<Task> next_free();
+  [[nodiscard]] Task measure_task(std::uint64_t unit) const;
+  [[nodiscard]] Task quantize_task(std::uint64_t unit) const;
+  void close_round(std::uint64_t scope);
+
+  const Plan& plan_;
+  std::vector<ScopeState> scopes_;
+  std::vector<UnitState> units_;
+  std::deque<std::uint64_t> solves_;   // scopes whose tally is complete
+  std::deque<std::uint64_t> again_;    // units to be measured in a later round, or put back
+  std::deque<std::uint64_t> ready_;    // units whose codebook is there
+  std::deque<std::uint64_t> opening_;  // scopes not yet measured, costliest first
+  std::size_t opening_position_ = 0;   // in the first of them
+  std::deque<std::uint64_t> free_;     // units without a scope, costliest first
+  std::uint64_t unsolved_ = 0, unquantized_ = 0;
+  std::uint64_t weights_to_measure_ = 0, weights_measured_ = 0, weights_to_quantize_ = 0, weights_quantized_ = 0;
+};
+
+}  // namespace lmq

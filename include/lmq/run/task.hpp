@@ -1,0 +1,96 @@
+#pragma once
+#include <compare>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lmq/codec/record.hpp"
+#include "lmq/quant/codebook.hpp"
+#include "lmq/quant/group.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/unit.hpp"
+
+namespace lmq {
+
+/// What a rank can be asked to do. Values are written to journals: never renumbered.
+enum class TaskKind : std::uint8_t {
+  measure = 1,   ///< tally of a unit, for the scope its tensor belongs to
+  solve = 2,     ///< codebook of a scope from its tally, or where to look closer
+  quantize = 3,  ///< record of a unit
+  copy = 4,      ///< bytes of a unit to their place in the output
+  sync = 5,      ///< the output's bytes that this rank wrote are durable
+};
+
+/// subject: index of a unit (measure, quantize, copy), of a scope (solve), a rank (sync).
+/// round: how often the scope has been looked at more closely (measure, solve), else 0.
+struct TaskKey {
+  TaskKind kind = TaskKind::measure;
+  std::uint64_t subject = 0;
+  std::uint32_t round = 0;
+  auto operator<=>(const TaskKey&) const = default;
+};
+
+/// What rank 0 deals. The result is a function of key and body alone, never of who does it or when.
+struct Task {
+  TaskKey key;
+  std::vector<std::byte>
+      body;            ///< measure: key ranges; solve: tally; quantize: shared codebook or nothing; copy: CopyOrder
+  double seconds = 0;  ///< estimated; only for dealing
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static Task from_bytes(std::span<const std::byte> bytes);
+};
+
+/// Where a finished task's payload lies: in spool-RUN-RANK of the work directory.
+struct SpoolPlace {
+  std::uint32_t run = 0, rank = 0;
+  std::uint64_t offset = 0, length = 0;
+  std::uint64_t digest = 0;  ///< digest64 of the payload
+};
+
+/// A task that is done, as the journal keeps it and as rank 0 hears of it.
+struct Finished {
+  TaskKey key;
+  SpoolPlace place;             ///< measure: tally; quantize: record; else length 0
+  std::vector<std::byte> body;  ///< solve: Fit; quantize: UnitResult; copy: CopyResult
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  /// Errc::malformed with `source` for bytes that cannot be one.
+  [[nodiscard]] static Finished from_bytes(std::span<const std::byte> bytes, const std::string& source);
+};
+
+/// What is known of a quantized unit beside its record.
+struct UnitResult {
+  UnitStats stats;
+  RecordLedger ledger;
+  double entropy_bits = 0;
+  std::uint64_t source_digest = 0;  ///< digest64 of the bytes of the reader's view
+  std::vector<float> levels;        ///< when the record has one codebook of its own; else empty
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static UnitResult from_bytes(std::span<const std::byte> bytes, const std::string& source);
+};
+
+/// A unit's bytes to the output: its record from a spool, or, when it is kept, its bytes from the checkpoint.
+struct CopyOrder {
+  SpoolPlace from;            ///< length 0: kept
+  std::uint64_t address = 0;  ///< in the output file
+  std::string output;         ///< path of the file that is being written
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static CopyOrder from_bytes(std::span<const std::byte> bytes);
+};
+
+struct CopyResult {
+  bool intact = true;        ///< false: the spool's bytes are not those of the digest; nothing was written
+  std::uint64_t digest = 0;  ///< of the bytes written
+  std::uint64_t bytes = 0;
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static CopyResult from_bytes(std::span<const std::byte> bytes);
+};
+
+[[nodiscard]] std::vector<std::byte> codebook_to_bytes(const Codebook& codebook);
+[[nodiscard]] Codebook codebook_from_bytes(std::span<const std::byte> bytes, const std::string& source);
+[[nodiscard]] std::vector<std::byte> ranges_to_bytes(std::span<const KeyRange> ranges);
+[[nodiscard]] std::vector<KeyRange> ranges_from_bytes(std::span<const std::byte> bytes, const std::string& source);
+[[nodiscard]] std::vector<std::byte> fit_to_bytes(const Fit& fit);
+[[nodiscard]] Fit fit_from_bytes(std::span<const std::byte> bytes, const std::string& source);
+
+}  // namespace lmq

@@ -1,0 +1,56 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lmq/io/file.hpp"
+#include "lmq/run/journal.hpp"
+
+namespace lmq {
+
+/// The folder of spools and journals, opened by rank 0 alone: locked against another run for as long as this lives.
+/// The lock is the system's (flock): it ends with the process, however that ends; where the file system knows none,
+/// only the file `lock` tells people who works here.
+class WorkDir {
+ public:
+  /// Makes the folder when it is missing. `resume`: journals of the same plan are read, those of another plan or
+  /// version are Errc::usage; else our files there are removed. Nothing else in the folder is ever touched.
+  /// Errc::cannot_create; Errc::usage when another run holds it.
+  WorkDir(std::filesystem::path folder, const std::string& plan_digest, bool resume);
+
+  /// Number for this run's files: higher than any there.
+  [[nodiscard]] std::uint32_t run() const noexcept { return run_; }
+  /// Results of earlier runs whose payload lies inside its spool (its digest is not yet checked).
+  [[nodiscard]] std::vector<Finished>& results() noexcept { return results_; }
+  /// Removes our files, and the folder when nothing else is in it. Errors are not reported: the output is done.
+  void remove() noexcept;
+
+ private:
+  void lock();
+  void read_journals(const std::string& plan_digest);
+  std::filesystem::path folder_;
+  File lock_;
+  std::uint32_t run_ = 1;
+  std::vector<Finished> results_;
+};
+
+/// Reads payloads of spools; keeps the files open. Not for several threads.
+class SpoolFiles {
+ public:
+  explicit SpoolFiles(std::filesystem::path work_dir) : work_dir_(std::move(work_dir)) {}
+  /// The payload in `buffer` (which only grows); empty span when its bytes are not those of the digest, or not there.
+  /// Errc::io when reading fails.
+  [[nodiscard]] std::span<const std::byte> read(const SpoolPlace& place, std::vector<std::byte>& buffer);
+
+ private:
+  struct Open {
+    std::uint32_t run, rank;
+    File file;
+  };
+  std::filesystem::path work_dir_;
+  std::vector<Open> open_;
+};
+
+}  // namespace lmq

@@ -1,0 +1,79 @@
+#include "lmq/run/journal.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr std::string_view kMagic = "LMQJRNL\n";
+
+void sign(ByteWriter& out) { out.le(digest64(std::span<const std::byte>(out.bytes()))); }
+
+/// Length of the header at the beginning of `bytes`, 0 when it is not whole.
+std::size_t read_header(std::span<const std::byte> bytes, const std::string& source, JournalContents& contents) {
+  ByteReader in(bytes, source);
+  const auto magic = in.raw(kMagic.size(), "magic");
+  if (std::memcmp(magic.data(), kMagic.data(), kMagic.size()) != 0) return 0;
+  contents.version = in.le<std::uint32_t>("version");
+  contents.header.run = in.le<std::uint32_t>("run");
+  contents.header.rank = in.le<std::uint32_t>("rank");
+  contents.header.plan_digest = in.text("plan digest");
+  const std::size_t signed_bytes = in.offset();
+  return in.le<std::uint64_t>("digest") == digest64(bytes.first(signed_bytes)) ? in.offset() : 0;
+}
+
+/// Length of the entry at the beginning of `bytes`, 0 when it is not whole.
+std::size_t read_entry(std::span<const std::byte> bytes, const std::string& source, std::vector<Finished>& entries) {
+  ByteReader in(bytes, source);
+  const auto length = in.le<std::uint32_t>("length");
+  const auto body = in.raw(length, "entry");
+  if (in.le<std::uint64_t>("digest") != digest64(bytes.first(sizeof length + body.size()))) return 0;
+  entries.push_back(Finished::from_bytes(body, source));
+  return in.offset();
+}
+
+}  // namespace
+
+std::vector<std::byte> JournalHeader::to_bytes() const {
+  ByteWriter out;
+  out.raw(std::as_bytes(std::span(kMagic)));
+  out.le(kJournalVersion);
+  out.le(run);
+  out.le(rank);
+  out.text(plan_digest);
+  sign(out);
+  return out.take();
+}
+
+std::vector<std::byte> journal_entry(const Finished& finished) {
+  const std::vector<std::byte> body = finished.to_bytes();
+  ByteWriter out;
+  out.le(static_cast<std::uint32_t>(body.size()));
+  out.raw(body);
+  sign(out);
+  return out.take();
+}
+
+JournalContents read_journal(std::span<const std::byte> bytes, const std::string& source) {
+  JournalContents contents;
+  std::size_t at = 0;
+  try {
+    at = read_header(bytes, source, contents);
+    contents.readable = at > 0;
+    for (std::size_t length = at; length > 0; at += length) {
+      length = read_entry(bytes.subspan(at), source, contents.entries);
+      if (length == 0) break;
+    }
+  } catch (const Error&) {
+    // Too short for what it says: the tail was not written to its end. What came before holds.
+  }
+  contents.ignored_bytes = bytes.size() - at;
+  return contents;
+}
+
+}  // namespace lmq

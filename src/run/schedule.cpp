@@ -1,0 +1,230 @@
+#include "lmq/run/schedule.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "lmq/base/math.hpp"
+
+namespace lmq {
+namespace {
+
+// How far a rank may look for a unit whose bytes it has read before.
+constexpr std::size_t kLookAhead = 64;
+// Part of a unit's estimated time that goes to measuring.
+constexpr double kMeasurePart = 0.25;
+
+}  // namespace
+
+Schedule::Schedule(const Plan& plan) : plan_(plan), scopes_(plan.scopes.size()), units_(plan.units.size()) {
+  for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+    const TensorPlan& tensor = plan.tensors[plan.units[unit].tensor];
+    if (tensor.treatment != Treatment::quantize) continue;
+    units_[unit].to_quantize = true;
+    units_[unit].scope = tensor.scope;
+    ++unquantized_;
+    weights_to_quantize_ += plan.units[unit].count;
+  }
+  collect_scopes();
+  collect_free_units();
+}
+
+void Schedule::collect_scopes() {
+  std::vector<double> cost(scopes_.size());
+  for (std::size_t s = 0; s < scopes_.size(); ++s) {
+    ScopeState& scope = scopes_[s];
+    for (const std::uint32_t index : plan_.scopes[s].tensors) {
+      const TensorPlan& tensor = plan_.tensors[index];
+      for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit) {
+        units_[unit].position = narrow<std::uint32_t>(scope.units.size(), "units of a scope");
+        scope.units.push_back(unit);
+        cost[s] += plan_.units[unit].seconds;
+        weights_to_measure_ += plan_.units[unit].count;
+      }
+    }
+    scope.measured.assign(scope.units.size(), false);
+    scope.missing = scope.units.size();
+    if (scope.units.empty())
+      scope.solved = true;
+    else
+      ++unsolved_;
+  }
+  opening_.resize(scopes_.size());
+  std::iota(opening_.begin(), opening_.end(), std::uint64_t{0});
+  std::stable_sort(opening_.begin(), opening_.end(),
+                   [&](std::uint64_t a, std::uint64_t b) { return cost[a] > cost[b]; });
+}
+
+void Schedule::collect_free_units() {
+  for (std::uint64_t unit = 0; unit < units_.size(); ++unit)
+    if (units_[unit].to_quantize && units_[unit].scope < 0) free_.push_back(unit);
+  std::stable_sort(free_.begin(), free_.end(),
+                   [&](std::uint64_t a, std::uint64_t b) { return plan_.units[a].seconds > plan_.units[b].seconds; });
+}
+
+std::optional<Task> Schedule::next(int rank) {
+  if (auto task = next_solve()) return task;
+  if (auto task = next_again()) return task;
+  if (auto task = next_ready(rank)) return task;
+  if (auto task = next_opening()) return task;
+  return next_free();
+}
+
+std::optional<Task> Schedule::next_solve() {
+  while (!solves_.empty()) {
+    const std::uint64_t s = solves_.front();
+    solves_.pop_front();
+    const ScopeState& scope = scopes_[s];
+    if (scope.solved || scope.missing > 0) continue;
+    // Solving costs little beside measuring; the estimate only keeps a second one from being dealt behind it.
+    return Task{{TaskKind::solve, s, scope.round}, scope.base.to_bytes(), 0.1};
+  }
+  return std::nullopt;
+}
+
+std::optional<Task> Schedule::next_again() {
+  while (!again_.empty()) {
+    const std::uint64_t unit = again_.front();
+    again_.pop_front();
+    const ScopeState& scope = scopes_[static_cast<std::size_t>(units_[unit].scope)];
+    if (!scope.solved && !scope.measured[units_[unit].position]) return measure_task(unit);
+  }
+  return std::nullopt;
+}
+
+std::optional<Task> Schedule::next_ready(int rank) {
+  while (!ready_.empty() && units_[ready_.front()].quantized) ready_.pop_front();
+  if (ready_.empty()) return std::nullopt;
+  const auto last = ready_.begin() + static_cast<std::ptrdiff_t>(std::min(ready_.size(), kLookAhead));
+  auto found = std::find_if(ready_.begin(), last, [&](std::uint64_t unit) {
+    return units_[unit].measured_by == rank && !units_[unit].quantized;
+  });
+  if (found == last) found = ready_.begin();
+  const std::uint64_t unit = *found;
+  ready_.erase(found);
+  return quantize_task(unit);
+}
+
+std::optional<Task> Schedule::next_opening() {
+  while (!opening_.empty()) {
+    const ScopeState& scope = scopes_[opening_.front()];
+    while (!scope.solved && scope.round == 0 && opening_position_ < scope.units.size()) {
+      const std::size_t position = opening_position_++;
+      if (!scope.measured[position]) return measure_task(scope.units[position]);
+    }
+    opening_.pop_front();
+    opening_position_ = 0;
+  }
+  return std::nullopt;
+}
+
+std::optional<Task> Schedule::next_free() {
+  while (!free_.empty()) {
+    const std::uint64_t unit = free_.front();
+    free_.pop_front();
+    if (!units_[unit].quantized) return quantize_task(unit);
+  }
+  return std::nullopt;
+}
+
+Task Schedule::measure_task(std::uint64_t unit) const {
+  const ScopeState& scope = scopes_[static_cast<std::size_t>(units_[unit].scope)];
+  std::vector<std::byte> ranges;
+  if (scope.round > 0) ranges = ranges_to_bytes(scope.ranges);
+  return {{TaskKind::measure, unit, scope.round}, std::move(ranges), kMeasurePart * plan_.units[unit].seconds};
+}
+
+Task Schedule::quantize_task(std::uint64_t unit) const {
+  const std::int64_t scope = units_[unit].scope;
+  Task task{{TaskKind::quantize, unit, 0}, {}, plan_.units[unit].seconds};
+  if (scope >= 0) {
+    task.body = scopes_[static_cast<std::size_t>(scope)].codebook_bytes;
+    task.seconds *= 1 - kMeasurePart;
+  }
+  return task;
+}
+
+void Schedule::put_back(const TaskKey& key) {
+  if (key.kind == TaskKind::measure) again_.push_front(key.subject);
+  if (key.kind == TaskKind::solve) solves_.push_front(key.subject);
+  if (key.kind == TaskKind::quantize) (units_[key.subject].scope >= 0 ? ready_ : free_).push_front(key.subject);
+}
+
+bool Schedule::awaits_measure(std::uint64_t unit, std::uint32_t round) const {
+  if (unit >= units_.size() || units_[unit].scope < 0) return false;
+  const ScopeState& scope = scopes_[static_cast<std::size_t>(units_[unit].scope)];
+  return !scope.solved && scope.round == round && !scope.measured[units_[unit].position];
+}
+
+void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank) {
+  if (!awaits_measure(unit, round)) return;
+  const auto s = static_cast<std::uint64_t>(units_[unit].scope);
+  ScopeState& scope = scopes_[s];
+  (round == 0 ? scope.base : scope.finer).merge(tally);
+  scope.measured[units_[unit].position] = true;
+  if (rank >= 0) units_[unit].measured_by = rank;
+  if (round == 0) weights_measured_ += plan_.units[unit].count;
+  if (--scope.missing == 0) close_round(s);
+}
+
+void Schedule::close_round(std::uint64_t s) {
+  ScopeState& scope = scopes_[s];
+  if (scope.round > 0) {
+    scope.base.refine(scope.finer, scope.ranges);
+    scope.finer = Tally();
+    scope.ranges.clear();
+  }
+  solves_.push_back(s);
+}
+
+void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
+  if (s >= scopes_.size() || scopes_[s].solved) return;
+  ScopeState& scope = scopes_[s];
+  if (fit.look_closer.empty()) {
+    // Final whatever is still missing here: an earlier run had it all.
+    if (scope.round == 0)
+      for (const std::uint64_t unit : scope.units)
+        if (!scope.measured[units_[unit].position]) weights_measured_ += plan_.units[unit].count;
+    scope.codebook = fit.codebook;
+    scope.codebook_bytes = codebook_to_bytes(fit.codebook);
+    scope.solved = true;
+    scope.base = scope.finer = Tally();
+    scope.ranges = {};
+    --unsolved_;
+    for (const std::uint64_t unit : scope.units)
+      if (!units_[unit].quantized) ready_.push_back(unit);
+    return;
+  }
+  if (scope.round != round || scope.missing > 0) return;
+  scope.ranges = fit.look_closer;
+  ++scope.round;
+  scope.measured.assign(scope.units.size(), false);
+  scope.missing = scope.units.size();
+  again_.insert(again_.end(), scope.units.begin(), scope.units.end());
+}
+
+void Schedule::quantized(std::uint64_t unit) {
+  if (unit >= units_.size() || !units_[unit].to_quantize || units_[unit].quantized) return;
+  units_[unit].quantized = true;
+  --unquantized_;
+  weights_quantized_ += plan_.units[unit].count;
+}
+
+void Schedule::lost(std::uint64_t unit) {
+  if (unit >= units_.size() || !units_[unit].quantized) return;
+  units_[unit].quantized = false;
+  ++unquantized_;
+  weights_quantized_ -= plan_.units[unit].count;
+  const std::int64_t scope = units_[unit].scope;
+  if (scope < 0)
+    free_.push_back(unit);
+  else if (scopes_[static_cast<std::size_t>(scope)].solved)
+    ready_.push_back(unit);
+}
+
+const Codebook& Schedule::codebook(std::uint64_t scope) const {
+  if (scope >= scopes_.size() || !scopes_[scope].solved)
+    fail(Errc::internal, "a codebook was asked for before it was solved");
+  return scopes_[scope].codebook;
+}
+
+}  // namespace lmq

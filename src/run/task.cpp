@@ -1,0 +1,215 @@
+#include "lmq/run/task.hpp"
+
+#include <string_view>
+
+#include "lmq/base/bytes.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr const char* kMessage = "message between ranks";
+
+void put_key(ByteWriter& out, const TaskKey& key) {
+  out.le(static_cast<std::uint8_t>(key.kind));
+  out.le(key.subject);
+  out.le(key.round);
+}
+
+TaskKey get_key(ByteReader& in) {
+  TaskKey key;
+  const auto kind = in.le<std::uint8_t>("task kind");
+  if (kind < 1 || kind > 5) in.refuse("task kind " + std::to_string(kind) + ", expected 1 to 5");
+  key.kind = TaskKind{kind};
+  key.subject = in.le<std::uint64_t>("subject");
+  key.round = in.le<std::uint32_t>("round");
+  return key;
+}
+
+void put_place(ByteWriter& out, const SpoolPlace& place) {
+  out.le(place.run);
+  out.le(place.rank);
+  out.le(place.offset);
+  out.le(place.length);
+  out.le(place.digest);
+}
+
+SpoolPlace get_place(ByteReader& in) {
+  SpoolPlace place;
+  place.run = in.le<std::uint32_t>("run");
+  place.rank = in.le<std::uint32_t>("rank");
+  place.offset = in.le<std::uint64_t>("offset");
+  place.length = in.le<std::uint64_t>("length");
+  place.digest = in.le<std::uint64_t>("digest");
+  return place;
+}
+
+void put_block(ByteWriter& out, std::span<const std::byte> bytes) {
+  out.le(static_cast<std::uint64_t>(bytes.size()));
+  out.raw(bytes);
+}
+
+std::vector<std::byte> get_block(ByteReader& in, std::string_view field) {
+  const auto length = in.le<std::uint64_t>(field);
+  const auto bytes = in.raw(length, field);
+  return {bytes.begin(), bytes.end()};
+}
+
+std::vector<float> get_floats(ByteReader& in, std::string_view field) {
+  return in.array<float>(in.le<std::uint32_t>(field), field);
+}
+
+void put_floats(ByteWriter& out, std::span<const float> values) {
+  out.le(static_cast<std::uint32_t>(values.size()));
+  out.array(values);
+}
+
+}  // namespace
+
+std::vector<std::byte> Task::to_bytes() const {
+  ByteWriter out;
+  put_key(out, key);
+  out.le(seconds);
+  put_block(out, body);
+  return out.take();
+}
+
+Task Task::from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, kMessage);
+  Task task;
+  task.key = get_key(in);
+  task.seconds = in.le<double>("seconds");
+  task.body = get_block(in, "body");
+  return task;
+}
+
+std::vector<std::byte> Finished::to_bytes() const {
+  ByteWriter out;
+  put_key(out, key);
+  put_place(out, place);
+  put_block(out, body);
+  return out.take();
+}
+
+Finished Finished::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  ByteReader in(bytes, source);
+  Finished finished;
+  finished.key = get_key(in);
+  finished.place = get_place(in);
+  finished.body = get_block(in, "body");
+  return finished;
+}
+
+std::vector<std::byte> UnitResult::to_bytes() const {
+  ByteWriter out;
+  for (const double value :
+       {stats.squared_error, stats.weighted_error, stats.energy, stats.largest_error, entropy_bits})
+    out.le(value);
+  for (const std::uint64_t value : {ledger.header, ledger.codebooks, ledger.tables, ledger.codes, source_digest})
+    out.le(value);
+  put_floats(out, levels);
+  return out.take();
+}
+
+UnitResult UnitResult::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  ByteReader in(bytes, source);
+  UnitResult result;
+  for (double* value : {&result.stats.squared_error, &result.stats.weighted_error, &result.stats.energy,
+                        &result.stats.largest_error, &result.entropy_bits})
+    *value = in.le<double>("statistics");
+  for (std::uint64_t* value : {&result.ledger.header, &result.ledger.codebooks, &result.ledger.tables,
+                               &result.ledger.codes, &result.source_digest})
+    *value = in.le<std::uint64_t>("ledger");
+  result.levels = get_floats(in, "levels");
+  return result;
+}
+
+std::vector<std::byte> CopyOrder::to_bytes() const {
+  ByteWriter out;
+  put_place(out, from);
+  out.le(address);
+  out.text(output);
+  return out.take();
+}
+
+CopyOrder CopyOrder::from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, kMessage);
+  CopyOrder order;
+  order.from = get_place(in);
+  order.address = in.le<std::uint64_t>("address");
+  order.output = in.text("output");
+  return order;
+}
+
+std::vector<std::byte> CopyResult::to_bytes() const {
+  ByteWriter out;
+  out.le(static_cast<std::uint8_t>(intact));
+  out.le(digest);
+  out.le(bytes);
+  return out.take();
+}
+
+CopyResult CopyResult::from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, kMessage);
+  CopyResult result;
+  result.intact = in.le<std::uint8_t>("intact") != 0;
+  result.digest = in.le<std::uint64_t>("digest");
+  result.bytes = in.le<std::uint64_t>("bytes");
+  return result;
+}
+
+std::vector<std::byte> codebook_to_bytes(const Codebook& codebook) {
+  ByteWriter out;
+  out.le(static_cast<std::uint8_t>(codebook.kind()));
+  out.le(codebook.step());
+  put_floats(out, codebook.levels());
+  return out.take();
+}
+
+Codebook codebook_from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  ByteReader in(bytes, source);
+  const auto kind = in.le<std::uint8_t>("codebook kind");
+  const auto step = in.le<float>("codebook step");
+  std::vector<float> levels = get_floats(in, "codebook levels");
+  if (levels.empty() || levels.size() > 256) in.refuse(std::to_string(levels.size()) + " levels, expected 1 to 256");
+  if (CodebookKind{kind} == CodebookKind::grid) return Codebook::grid(levels.front(), step, levels.size());
+  return Codebook::table(std::move(levels));
+}
+
+std::vector<std::byte> ranges_to_bytes(std::span<const KeyRange> ranges) {
+  ByteWriter out;
+  out.le(static_cast<std::uint32_t>(ranges.size()));
+  for (const KeyRange& range : ranges) out.le(range.begin), out.le(range.end), out.le(range.span_bits);
+  return out.take();
+}
+
+std::vector<KeyRange> ranges_from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  if (bytes.empty()) return {};
+  ByteReader in(bytes, source);
+  const auto numbers = in.array<std::uint32_t>(std::uint64_t{3} * in.le<std::uint32_t>("ranges"), "ranges");
+  std::vector<KeyRange> ranges;
+  for (std::size_t i = 0; i < numbers.size(); i += 3) ranges.push_back({numbers[i], numbers[i + 1], numbers[i + 2]});
+  return ranges;
+}
+
+std::vector<std::byte> fit_to_bytes(const Fit& fit) {
+  ByteWriter out;
+  const bool final_one = fit.look_closer.empty();
+  out.le(static_cast<std::uint8_t>(final_one));
+  out.raw(final_one ? codebook_to_bytes(fit.codebook) : ranges_to_bytes(fit.look_closer));
+  return out.take();
+}
+
+Fit fit_from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  ByteReader in(bytes, source);
+  const bool final_one = in.le<std::uint8_t>("fit") != 0;
+  const auto rest = in.raw(in.left(), "fit");
+  Fit fit;
+  if (final_one)
+    fit.codebook = codebook_from_bytes(rest, source);
+  else
+    fit.look_closer = ranges_from_bytes(rest, source);
+  if (!final_one && fit.look_closer.empty()) in.refuse("neither codebook nor ranges");
+  return fit;
+}
+
+}  // namespace lmq
