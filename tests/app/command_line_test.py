@@ -1,0 +1,146 @@
+"""The command line: exit codes, one line for each error, JSON that parses, streams that break."""
+import json
+import os
+import subprocess
+import unittest
+
+from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, environment, run
+
+
+class CommandLine(LmqTest):
+    def test_without_arguments_help_is_shown_and_the_code_is_usage(self):
+        done = run()
+        self.assertEqual(done.code, 64, done)
+        self.assertIn("usage: lmq", done.out)
+
+    def test_help_and_version_go_to_standard_output(self):
+        self.assertIn("quantize", self.ok(run("--help")).out)
+        for command in ("quantize", "plan", "inspect", "verify", "export", "methods"):
+            done = self.ok(run(command, "--help"))
+            self.assertIn(f"usage: lmq {command}", done.out)
+            self.assertEqual(done.err, "")
+            self.assertEqual(done.out, self.ok(run("help", command)).out)
+        version = self.ok(run("--version")).out
+        for word in ("lmq 0.", "commit", "compiler", "HDF5", "MPI", "vectors", "threads"):
+            self.assertIn(word, version)
+        self.assertIn("baseline", self.ok(run("--version", LMQ_ISA="baseline")).out)
+
+    def test_bad_command_lines_are_refused_in_one_line(self):
+        out = self.at("out.h5")
+        quantize = ["quantize", STORIES, "-o", out]
+        recipe = self.at("recipe.json")
+        with open(recipe, "w") as file:
+            file.write('{"rules": [{"match": "*", "methid": "kmeans"}]}')
+        good = self.at("good.json")
+        with open(good, "w") as file:
+            file.write('{"version": 1}')
+        for words, code, expected in [
+            (["quantise", STORIES], 64, ["quantise", "quantize"]),
+            (["--verbose"], 64, ["--verbose"]),
+            (["frobnicate"], 64, ["frobnicate"]),
+            (["help", "quantise"], 64, ["quantize"]),
+            (["methods", "kmeans"], 64, ["kmeans"]),
+            (["quantize"], 64, ["INPUT"]),
+            (["quantize", STORIES], 64, ["-o"]),
+            (["quantize", STORIES, SHARDED, "-o", out], 64, ["one input"]),
+            (quantize + ["--metod", "kmeans"], 64, ["--metod", "--method"]),
+            (quantize + ["--bit=4"], 64, ["--bit'", "--bits"]),      # no guessing of abbreviations
+            (quantize + ["--target-size", "1G"], 64, ["--target-size"]),
+            (quantize + ["--method", "kmean"], 64, ["kmean"]),
+            (quantize + ["--method="], 64, ["--method"]),
+            (quantize + ["--bits"], 64, ["bits"]),
+            (quantize + ["--bits", "0"], 64, ["--bits 0", "1 to 8"]),
+            (quantize + ["--bits", "9"], 64, ["--bits 9"]),
+            (quantize + ["--bits", "3.5"], 64, ["--bits 3.5"]),
+            (quantize + ["--bits", "4", "--bits", "4"], 64, ["more than once"]),
+            (quantize + ["--bits", "4", "--levels", "16"], 64, ["--bits", "--levels"]),
+            (quantize + ["--levels", "1"], 64, ["--levels 1"]),
+            (quantize + ["--levels", "257"], 64, ["--levels 257"]),
+            (quantize + ["--granularity", "column"], 64, ["column", "model, tensor, row, group"]),
+            (quantize + ["--granularity", "row", "--group", "32"], 64, ["--group 32", "row"]),
+            (quantize + ["--group", "0"], 64, ["--group 0"]),
+            (quantize + ["--group", "1"], 64, ["group"]),
+            (quantize + ["--coder", "zip"], 64, ["zip", "rans"]),
+            (quantize + ["--level-type", "bf16"], 64, ["bf16"]),
+            (quantize + ["--nonfinite", "drop"], 64, ["drop"]),
+            (quantize + ["--memory", "lots"], 64, ["lots"]),
+            (quantize + ["--memory", "0"], 64, ["--memory 0"]),
+            (quantize + ["--memory", "1M"], 64, ["--memory", "needs"]),
+            (quantize + ["--threads", "0"], 64, ["--threads 0"]),
+            (quantize + ["--threads", "two"], 64, ["two"]),
+            (quantize + ["--resume", "maybe"], 64, ["maybe", "never"]),
+            (quantize + ["--max-time", "-1"], 64, ["--max-time"]),
+            (quantize + ["--max-time", "nan"], 64, ["--max-time"]),
+            (quantize + ["--progress", "loud"], 64, ["loud"]),
+            (quantize + ["--recipe", recipe, "--bits", "4"], 64, ["--bits", "--recipe"]),
+            (quantize + ["--recipe", good, "--nonfinite", "keep"], 64, ["--nonfinite", "--recipe"]),
+            (quantize + ["--recipe", recipe], 64, ["methid", "method"]),
+            (quantize + ["--recipe", self.at("none.json")], 66, ["none.json"]),
+            (quantize + ["--importance", self.at("none.safetensors")], 66, ["none.safetensors"]),
+            (["quantize", self.at("none"), "-o", out], 66, ["none"]),
+            (["plan", STORIES, "--ranks", "0"], 64, ["--ranks"]),
+            (["plan", STORIES, "--resume", "auto"], 64, ["--resume"]),
+            (["inspect", self.at("none.h5")], 66, ["none.h5"]),
+            (["inspect", STORIES, "--jason"], 64, ["--json"]),
+            (["verify", self.at("none.h5")], 66, ["none.h5"]),
+            (["verify", os.path.join(STORIES, "model.safetensors")], 69, ["HDF5"]),
+            (["export", out, "-o", self.at("x")], 64, ["--to"]),
+            (["export", out, "--to", "gguf", "-o", self.at("x")], 64, ["gguf", "safetensors"]),
+            (["export", out, "--to", "safetensors"], 64, ["-o"]),
+            (["export", out, "--to", "safetensors", "-o", self.at("x")], 66, ["out.h5"]),
+        ]:
+            with self.subTest(words=words[:1] + words[2:]):
+                done = run(*words)
+                self.refused(done, code, *expected)
+                self.assertEqual(done.out, "")
+                self.assertFalse(os.path.exists(out))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["good.json", "recipe.json"])
+
+    def test_under_mpirun_one_line_is_said_and_the_code_comes_through(self):
+        self.refused(run("quantize", STORIES, "-o", self.at("x.h5"), "--bots", "4", ranks=3), 64, "--bits")
+        self.refused(run("quantize", self.at("none"), "-o", self.at("x.h5"), ranks=3), 66, "none")
+        self.assertEqual(self.ok(run("methods", ranks=2)).out.count("kmeans "), 1)
+
+    def test_methods_lists_every_method_with_its_source(self):
+        text = self.ok(run("methods")).out
+        for word in ("uniform", "kmeans", "source"):
+            self.assertIn(word, text)
+
+    def test_plan_prints_a_table_and_json_and_touches_nothing(self):
+        text = self.ok(run("plan", SHARDED, "--bits", "3", "--ranks", "4", "--threads", "2")).out
+        for word in ("srun ", "mpirun -np 4", "--bits 3", "memory per rank", "model.embed_tokens.weight"):
+            self.assertIn(word, text)
+        plan = json.loads(self.ok(run("plan", SHARDED, "--levels", "5", "--granularity", "model", "--ranks", "3", "--json")).out)
+        self.assertEqual(plan["memory_per_rank_bytes"], sum(plan["memory"].values()))
+        self.assertEqual(plan["units"], sum(t["units"] for t in plan["tensors"]))
+        self.assertEqual(len(plan["tensors"]), 47)
+        self.assertGreater(plan["estimated_seconds"], 0)
+        self.assertGreater(plan["estimated_output_bytes"], 0)
+        self.assertIn("--levels 5", plan["srun"])
+        for tensor in plan["tensors"]:
+            self.assertIn("reason" if tensor["treatment"] != "quantize" else "levels", tensor)
+
+    def test_inspect_tells_a_checkpoint_by_its_content(self):
+        for path in (SHARDED, os.path.join(SHARDED, "model.safetensors.index.json"), os.path.join(STORIES, "model.safetensors")):
+            listing = json.loads(self.ok(run("inspect", path, "--json")).out)
+            self.assertEqual(listing["format"], "safetensors")
+            self.assertEqual(len(listing["tensors"]), 47)
+            self.assertIn("model.norm.weight", self.ok(run("inspect", path)).out)
+
+    def test_broken_streams_are_no_crash(self):
+        with open("/dev/full", "w") as full:
+            self.refused(run("inspect", STORIES, stdout=full), 74, "standard output")
+        closed = subprocess.run(["bash", "-c", '"$0" inspect "$1" >&-', LMQ, STORIES], env=environment(), stderr=subprocess.PIPE)
+        self.assertEqual(closed.returncode, 74)
+        piped = subprocess.run(["bash", "-c", 'set -o pipefail; "$0" inspect "$1" --json | true; echo ${PIPESTATUS[0]}', LMQ, SHARDED],
+                               env=environment(), capture_output=True)
+        self.assertIn(piped.stdout.strip(), (b"0", b"74"))
+        self.assertEqual(piped.stderr, b"")
+        everything = subprocess.run(["bash", "-c", '"$0" quantize "$1" -o "$2" --progress none <&- >&- 2>&-', LMQ, STORIES, self.at("x.h5")],
+                                    env=environment())
+        self.assertEqual(everything.returncode, 74)   # the table could not be written ...
+        self.ok(run("verify", self.at("x.h5"), "--against", STORIES))   # ... the file could
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,134 @@
+"""Killed at any instant, continued with other ranks: the same bytes, and never half a file under the final name."""
+import os
+import random
+import signal
+import time
+import unittest
+
+import numpy as np
+
+from lmq_harness import LmqTest, bf16, finish, lmq_processes_below, run, sha256, start, write_safetensors
+
+LAYOUTS = [0, 2, 3]
+
+
+class Interruption(LmqTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.random = random.Random(11)
+
+    def setUp(self):
+        super().setUp()
+        draw = np.random.default_rng(4)
+        self.source = self.at("model.safetensors")
+        write_safetensors(self.source, {f"layers.{i}.weight": ("BF16", (384, 512), bf16(draw.standard_normal((384, 512)) * 0.02))
+                                        for i in range(24)})
+        self.out = self.at("out.h5")
+        self.arguments = ["quantize", self.source, "-o", self.out, "--method", "kmeans", "--bits", "4", "--granularity", "row",
+                          "--progress", "none"]
+        began = time.monotonic()
+        self.ok(run(*self.arguments, "--threads", "1"))
+        self.whole = time.monotonic() - began
+        self.expected = sha256(self.out)
+        os.remove(self.out)
+
+    def continue_to_the_end(self):
+        self.ok(run(*self.arguments, "--threads", "2"))
+        self.assertEqual(sha256(self.out), self.expected)
+        self.assertFalse(os.path.exists(self.out + ".lmq-work"))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["model.safetensors", "out.h5"])
+        os.remove(self.out)
+
+    def older(self):
+        with open(self.out, "wb") as file:
+            file.write(b"an older result")
+
+    def assert_older_or_complete(self):
+        with open(self.out, "rb") as file:
+            older = file.read(32) == b"an older result"
+        if not older:
+            self.assertEqual(sha256(self.out), self.expected)
+        return older
+
+    def test_kill_9_of_one_rank_of_all_and_of_mpirun(self):
+        """Many runs die one after another, each continuing what the others left; then one may end."""
+        for whom in ("one", "all", "mpirun"):
+            with self.subTest(whom=whom):
+                self.older()
+                for ranks in (2, 3, 0, 2):
+                    process = start(*self.arguments, "--threads", "1", ranks=ranks)
+                    time.sleep(self.whole * self.random.uniform(0.1, 0.9) / max(ranks, 1) + (0.3 if ranks else 0))
+                    victims = lmq_processes_below(process.pid) if ranks else [process.pid]
+                    if whom == "mpirun" or not victims:
+                        victims = [process.pid]
+                    elif whom == "one":
+                        victims = [self.random.choice(victims)]
+                    for victim in victims:
+                        try:
+                            os.kill(victim, signal.SIGKILL)
+                        except ProcessLookupError:
+                            pass
+                    finish(process)
+                    if not self.assert_older_or_complete():
+                        self.older()
+                self.continue_to_the_end()
+
+    def test_signals_stop_cleanly_with_75_and_no_unit_is_lost(self):
+        for how, number in (("process", signal.SIGTERM), ("process", signal.SIGUSR1), ("process", signal.SIGINT), ("rank", signal.SIGUSR1),
+                            ("mpirun", signal.SIGUSR1)):
+            with self.subTest(how=how, number=number):
+                self.older()
+                ranks = 0 if how == "process" else 3
+                process = start(*self.arguments, "--threads", "1", ranks=ranks)
+                time.sleep(self.whole * 0.3 if ranks == 0 else 0.5 + self.whole * 0.1)
+                target = process.pid
+                if how == "rank":
+                    ranks_found = lmq_processes_below(process.pid)
+                    target = ranks_found[-1] if ranks_found else process.pid
+                os.kill(target, number)
+                done = finish(process)
+                self.assertIn(done.code, (0, 75), done)
+                if done.code == 75:
+                    self.assertEqual(len(done.lines()), 1, done)
+                    self.assertTrue(self.assert_older_or_complete())
+                self.continue_to_the_end()
+
+    def test_the_time_limit_stops_cleanly(self):
+        codes = []
+        for _ in range(40):
+            done = run(*self.arguments, "--threads", "1", "--max-time", str(self.whole / 4 / 60))
+            codes.append(done.code)
+            if done.code == 0:
+                break
+            self.assertEqual(done.code, 75, done)
+        self.assertEqual(codes[-1], 0)
+        self.assertEqual(sha256(self.out), self.expected)
+
+    def test_another_recipe_does_not_continue_the_first(self):
+        process = start(*self.arguments, "--threads", "1")
+        time.sleep(self.whole * 0.5)
+        process.send_signal(signal.SIGTERM)
+        finish(process)
+        other = [word if word != "4" else "3" for word in self.arguments]
+        self.refused(run(*other), 64, "--resume never")
+        self.ok(run(*other, "--resume", "never"))
+        self.assertNotEqual(sha256(self.out), self.expected)
+        os.remove(self.out)
+        self.continue_to_the_end()
+
+    def test_a_changed_checkpoint_is_not_mixed_with_the_old_one(self):
+        process = start(*self.arguments, "--threads", "1")
+        time.sleep(self.whole * 0.5)
+        process.send_signal(signal.SIGTERM)
+        finish(process)
+        draw = np.random.default_rng(5)
+        write_safetensors(self.source, {f"layers.{i}.weight": ("BF16", (384, 512), bf16(draw.standard_normal((384, 512)) * 0.02))
+                                        for i in range(24)})
+        self.refused(run(*self.arguments), 64, "changed", "--resume never")
+        self.ok(run(*self.arguments, "--resume", "never"))
+        self.ok(run("verify", self.out, "--against", self.source))
+
+
+if __name__ == "__main__":
+    unittest.main()

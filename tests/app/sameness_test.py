@@ -1,0 +1,296 @@
+"""The output is a function of checkpoint, recipe and importance: one SHA-256 for any ranks, threads and instruction set; and
+what was written is what verify, export and plain HDF5 programs read."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import unittest
+
+import numpy as np
+
+from lmq_harness import SHARDED, STORIES, LmqTest, bf16, read_safetensors, run, sha256, widen, write_safetensors
+
+GRANULARITIES = [["--granularity", "model"], ["--granularity", "tensor"], ["--granularity", "row"], ["--group", "32"]]
+
+
+def source_tensors(folder):
+    tensors = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".safetensors"):
+            tensors.update(read_safetensors(os.path.join(folder, name))[0])
+    return tensors
+
+
+class Sameness(LmqTest):
+    def quantize(self, source, name, *arguments, **how):
+        path = self.at(name)
+        self.ok(run("quantize", source, "-o", path, "--resume", "never", "--progress", "none", *arguments, **how))
+        self.assertFalse(os.path.exists(path + ".lmq-work"), "the work directory is gone after success")
+        digest = sha256(path)
+        return path, digest
+
+    def one_digest(self, source, arguments, layouts):
+        digests = {}
+        for ranks, threads, isa in layouts:
+            extra = {"LMQ_ISA": "baseline"} if isa == "baseline" else {}
+            path, digest = self.quantize(source, "out.h5", *arguments, "--threads", threads, ranks=ranks, **extra)
+            digests[(ranks, threads, isa)] = digest
+        self.assertEqual(len(set(digests.values())), 1, digests)
+        return path
+
+    def test_sample_any_ranks_threads_and_instruction_set(self):
+        layouts = [(0, 1, ""), (0, 2, ""), (0, 2, "baseline"), (2, 1, ""), (3, 2, ""), (5, 1, "")]
+        for method in ("uniform", "kmeans"):
+            for granularity in GRANULARITIES:
+                with self.subTest(method=method, granularity=granularity):
+                    arguments = ["--method", method, "--bits", "3", *granularity]
+                    path = self.one_digest(STORIES, arguments, layouts)
+                    self.ok(run("verify", path, "--against", STORIES))
+        self.one_digest(STORIES, ["--bits", "4"], [(0, 2, ""), (1, 1, ""), (2, 2, "baseline")])
+
+    def large_checkpoint(self):
+        """Tensors of several units, in three types, one of them a stack of experts."""
+        random = np.random.default_rng(3)
+        draw = lambda *shape: random.standard_normal(shape, np.float32) * np.float32(0.02)
+        path = self.at("large.safetensors")
+        write_safetensors(path, {
+            "wide.weight": ("BF16", (2500, 4096), bf16(draw(2500, 4096))),
+            "single.weight": ("F32", (4300, 1024), draw(4300, 1024)),
+            "experts.weight": ("F16", (6, 300, 800), draw(6, 300, 800).astype("<f2")),
+            "double.weight": ("F64", (40, 50), random.standard_normal((40, 50))),
+            "norm.weight": ("F32", (4096,), draw(4096)),
+        })
+        return path
+
+    def test_tensors_of_several_units(self):
+        source = self.large_checkpoint()
+        layouts = [(0, 2, ""), (0, 1, "baseline"), (3, 1, "")]
+        for arguments in (["--method", "kmeans", "--bits", "4"], ["--method", "kmeans", "--levels", "5", "--granularity", "model"],
+                          ["--method", "uniform", "--granularity", "row"]):
+            with self.subTest(arguments=arguments):
+                path = self.one_digest(source, arguments, layouts)
+        self.ok(run("verify", path, "--against", source, ranks=2))
+
+    def test_importance(self):
+        source = self.small_checkpoint()
+        random = np.random.default_rng(5)
+        importance = self.at("importance.safetensors")
+        write_safetensors(importance, {
+            "block.0.weight": ("F32", (48,), random.random(48, np.float32)),
+            "block.1.weight": ("F32", (64, 48), random.random((64, 48), np.float32)),
+        })
+        digests = set()
+        for granularity in (["--granularity", "tensor"], ["--granularity", "row"]):
+            path = self.one_digest(source, ["--importance", importance, *granularity], [(0, 1, ""), (0, 2, "baseline"), (2, 1, "")])
+            digests.add(sha256(path))
+            self.ok(run("verify", path, "--against", source, "--importance", importance))
+            self.ok(run("verify", path, "--against", source))
+            other = run("verify", path, "--against", source, "--importance", source)
+            self.assertIn(other.code, (1, 65), other)
+            plain, digest = self.quantize(source, "plain.h5", *granularity)
+            digests.add(digest)
+        self.assertEqual(len(digests), 4)
+
+    def test_the_file_does_not_know_where_it_was_made(self):
+        copy = self.at("elsewhere", "copy")
+        shutil.copytree(SHARDED, copy)
+        _, here = self.quantize(SHARDED, "here.h5")
+        _, there = self.quantize(copy, "there.h5", "--work-dir", self.at("work"), "--memory", "8G")
+        _, index = self.quantize(os.path.join(copy, "model.safetensors.index.json"), "index.h5")
+        self.assertEqual({here}, {there, index})
+        with open(self.at("here.h5"), "rb") as file:
+            content = file.read()
+        for word in (self.folder, SHARDED, os.uname().nodename):
+            if len(word) > 4:
+                self.assertNotIn(word.encode(), content)
+
+    def test_options_and_the_equal_recipe_give_the_same_file(self):
+        recipe = self.at("recipe.json")
+        _, options = self.quantize(STORIES, "a.h5", "--method", "kmeans", "--levels", "12", "--granularity", "row")
+        inspected = json.loads(self.ok(run("inspect", self.at("a.h5"), "--json")).out)
+        with open(recipe, "w") as file:
+            json.dump(inspected["recipe"], file)
+        _, written = self.quantize(STORIES, "b.h5", "--recipe", recipe)
+        self.assertEqual(options, written)
+
+    def test_json_report_table_and_inspect_agree(self):
+        path, report_path = self.at("out.h5"), self.at("report.json")
+        done = self.ok(run("quantize", SHARDED, "-o", path, "--bits", "3", "--json", report_path, "--progress", "none", ranks=2))
+        with open(report_path) as file:
+            report = json.load(file)
+        inspected = json.loads(self.ok(run("inspect", path, "--json")).out)
+        size = os.path.getsize(path)
+        self.assertEqual(report["totals"]["file_bytes"], size)
+        self.assertEqual(sum(inspected["ledger"].values()), size)
+        self.assertEqual(report["recipe"], inspected["recipe"])
+        self.assertEqual(report["plan_digest"], inspected["plan_digest"])
+        self.assertEqual(report["tensors"], inspected["tensors"])
+        self.assertEqual(report["totals"], inspected["totals"])
+        source = source_tensors(SHARDED)
+        self.assertEqual({t["name"] for t in report["tensors"]}, set(source))
+        for tensor in report["tensors"]:
+            self.assertEqual(tuple(tensor["shape"]), source[tensor["name"]][1])
+            if tensor["method"] == "raw":
+                self.assertTrue(tensor["reason"])
+            else:
+                self.assertAlmostEqual(tensor["bits_per_weight"], 8 * tensor["stored_bytes"] / tensor["weights"])
+                self.assertLess(tensor["relative_error"], 0.25)
+        self.assertIn("bits per weight", done.out)
+        self.assertIn("bits per weight", self.ok(run("inspect", path)).out)
+
+
+class Export(LmqTest):
+    def test_every_tensor_comes_back(self):
+        path, out = self.at("out.h5"), self.at("dequantized")
+        self.ok(run("quantize", SHARDED, "-o", path, "--bits", "4", "--progress", "none"))
+        inspected = {t["name"]: t for t in json.loads(self.ok(run("inspect", path, "--json")).out)["tensors"]}
+        self.ok(run("export", path, "--to", "safetensors", "-o", out, "--source", SHARDED))
+        self.assertEqual(sorted(os.listdir(out)), sorted(n for n in os.listdir(SHARDED) if n != "LICENSE"))
+        total = 0
+        with open(os.path.join(out, "model.safetensors.index.json")) as file:
+            index = json.load(file)
+        for shard in sorted(n for n in os.listdir(SHARDED) if n.endswith(".safetensors")):
+            before, _ = read_safetensors(os.path.join(SHARDED, shard))
+            after, _ = read_safetensors(os.path.join(out, shard))
+            self.assertEqual(set(before), set(after))
+            for name, (dtype, shape, blob) in before.items():
+                self.assertEqual((dtype, shape), after[name][:2])
+                self.assertEqual(index["weight_map"][name], shard)
+                total += len(blob)
+                if inspected[name]["method"] == "raw":
+                    self.assertEqual(blob, after[name][2])
+                    continue
+                values = widen(dtype, blob)
+                error = np.sqrt(np.sum((values - widen(dtype, after[name][2])) ** 2) / np.sum(values ** 2))
+                self.assertAlmostEqual(error, inspected[name]["relative_error"], delta=0.01)
+                self.assertLessEqual(len(np.unique(np.frombuffer(after[name][2], "<u2"))), 16)
+        self.assertEqual(index["metadata"]["total_size"], total)
+        check = subprocess.run([sys.executable, os.path.join(os.path.dirname(__file__), "check_export.py"), out], capture_output=True)
+        self.assertIn(check.returncode, (0, 77), check)
+
+    def test_one_file_equals_the_shards_and_plain_hdf5(self):
+        path, out, single = self.at("out.h5"), self.at("folder"), self.at("single.safetensors")
+        self.ok(run("quantize", SHARDED, "-o", path, "--bits", "2", "--granularity", "row", "--progress", "none"))
+        self.ok(run("export", path, "--to", "safetensors", "-o", out))
+        self.ok(run("export", path, "--to", "safetensors", "-o", single))
+        one, _ = read_safetensors(single)
+        self.assertEqual(source_tensors(out), one)
+        plugin = os.environ.get("LMQ_PLUGIN")
+        if not plugin or not os.path.isdir(plugin) or not any(n.endswith(".so") for n in os.listdir(plugin)):
+            self.skipTest("no HDF5 filter to read with")
+        os.environ["HDF5_PLUGIN_PATH"] = plugin
+        import h5py
+        with h5py.File(path) as file:
+            for name, (dtype, shape, blob) in one.items():
+                if file[name].attrs["lmq_method"] == b"raw":
+                    continue
+                self.assertEqual(bf16(file[name][()]).tobytes(), blob, name)
+
+    def test_an_export_replaces_an_export_and_nothing_else(self):
+        source = self.small_checkpoint()
+        path, out = self.at("out.h5"), self.at("model")
+        self.ok(run("quantize", source, "-o", path, "--progress", "none"))
+        for _ in range(2):
+            self.ok(run("export", path, "--to", "safetensors", "-o", out + "/"))
+            self.ok(run("export", path, "--to", "safetensors", "-o", self.at("one.safetensors")))
+        before = sha256(source)
+        self.refused(run("export", path, "--to", "safetensors", "-o", source), 73, "small.safetensors")
+        self.refused(run("export", path, "--to", "safetensors", "-o", self.folder), 73, "safetensors")
+        shutil.copy(source, os.path.join(out, "other.safetensors"))
+        self.refused(run("export", path, "--to", "safetensors", "-o", out), 73, "other.safetensors")
+        self.refused(run("export", path, "--to", "safetensors", "-o", path), 73, "out.h5")
+        self.refused(run("export", path, "--to", "safetensors", "-o", self.at("none", "x.safetensors")), 73, "none")
+        self.assertEqual(before, sha256(source))
+        self.assertFalse([n for n in os.listdir(self.folder) if "partial" in n])
+
+    def test_fp8_config_loses_its_quantization(self):
+        source, model = self.at("model"), self.at("out")
+        os.mkdir(source)
+        shutil.copy(self.small_checkpoint(), os.path.join(source, "model.safetensors"))
+        config = {"architectures": ["X"], "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}, "z": 1}
+        with open(os.path.join(source, "config.json"), "w") as file:
+            json.dump(config, file)
+        self.ok(run("quantize", source, "-o", self.at("q.h5"), "--progress", "none"))
+        self.ok(run("export", self.at("q.h5"), "--to", "safetensors", "-o", model, "--source", source))
+        with open(os.path.join(model, "config.json")) as file:
+            self.assertEqual(json.load(file), {"architectures": ["X"], "z": 1})
+        self.assertEqual(sorted(os.listdir(model)), ["config.json", "model.safetensors"])
+
+
+class Verify(LmqTest):
+    def setUp(self):
+        super().setUp()
+        self.source = self.small_checkpoint()
+        self.path = self.at("out.h5")
+        self.ok(run("quantize", self.source, "-o", self.path, "--bits", "3", "--progress", "none"))
+
+    def test_another_original_is_a_difference(self):
+        other = self.small_checkpoint("other.safetensors", seed=2)
+        done = run("verify", self.path, "--against", other)
+        self.assertEqual(done.code, 1, done)
+        self.assertIn("block.0.weight", done.out)
+        tensors, _ = read_safetensors(self.source)
+        dtype, shape, blob = tensors["norm.weight"]
+        for change, word in [
+            ({"norm.weight": (dtype, shape, blob[:-1] + bytes([blob[-1] ^ 1]))}, "norm.weight"),
+            ({"norm.weight": (dtype, (6, 8), blob)}, "shape"),
+            ({"norm.weight": ("F16", shape, blob)}, "F16"),
+            ({"extra.weight": (dtype, shape, blob)}, "extra.weight"),
+        ]:
+            write_safetensors(other, {**tensors, **change})
+            done = run("verify", self.path, "--against", other, ranks=2)
+            self.assertEqual(done.code, 1, done)
+            self.assertIn(word, done.out)
+            self.assertEqual(json.loads(run("verify", self.path, "--against", other, "--json").out)["differences"].__len__(), 1)
+        del tensors["norm.weight"]
+        write_safetensors(other, tensors)
+        self.assertEqual(run("verify", self.path, "--against", other).code, 1)
+
+    def test_no_flipped_bit_goes_unseen_and_none_is_a_crash(self):
+        with open(self.path, "rb") as file:
+            content = file.read()
+        random = np.random.default_rng(9)
+        broken = self.at("broken.h5")
+        unseen = 0
+        for at in random.integers(0, len(content), 60):
+            flipped = bytearray(content)
+            flipped[at] ^= 1 << int(random.integers(0, 8))
+            with open(broken, "wb") as file:
+                file.write(flipped)
+            done = run("verify", broken, "--against", self.source)
+            self.assertIn(done.code, (0, 1, 65, 66, 69, 74), (at, done))
+            unseen += done.code == 0   # padding of HDF5's own metadata
+        self.assertLess(unseen, 20)
+        for length in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
+            with open(broken, "wb") as file:
+                file.write(content[:length])
+            self.assertNotIn(run("verify", broken).code, (0, -6, -11, 70), length)
+
+    def test_records_and_raw_bytes_are_all_covered(self):
+        """A flip inside any unit's stored bytes is found, and named."""
+        os.environ.pop("HDF5_PLUGIN_PATH", None)
+        import h5py
+        places = []
+        with h5py.File(self.path) as file:
+            places += [("norm.weight", file["norm.weight"].id.get_offset(), file["norm.weight"].id.get_storage_size())]
+            for name in ("block.0.weight", "block.1.weight"):
+                info = file[name].id.get_chunk_info(0)
+                places.append((name, info.byte_offset, info.size))
+        with open(self.path, "rb") as file:
+            content = file.read()
+        for name, offset, size in places:
+            for at in (offset, offset + size // 2, offset + size - 1):
+                flipped = bytearray(content)
+                flipped[at] ^= 0x10
+                with open(self.at("broken.h5"), "wb") as file:
+                    file.write(flipped)
+                done = run("verify", self.at("broken.h5"))
+                self.assertEqual(done.code, 1, done)
+                self.assertIn(name, done.out)
+                self.assertNotEqual(run("export", self.at("broken.h5"), "--to", "safetensors", "-o", self.at("x.safetensors")).code, 0)
+                self.assertFalse(os.path.exists(self.at("x.safetensors")))
+
+
+if __name__ == "__main__":
+    unittest.main()
