@@ -12,41 +12,50 @@
 namespace lmq {
 
 /// Exact integer statistics of weights by value: what ranks add up. Merging is associative and commutative, so the sum
-/// does not depend on who measured what. Bins lie in the domain of ordered_key.
+/// does not depend on who measured what. Bins lie in the domain of ordered_key, at multiples of their width: all values
+/// of a bin have one sign and one exponent, so value = first value + offset * (one unit in the last place), exactly.
 /// 16-bit and 8-bit sources give one bin per distinct value at once; F32 (and F64, rounded to F32) starts with bins of
 /// 2^16 keys and is refined where the solver asks.
 class Tally {
  public:
   struct Bin {
-    std::uint32_t key = 0;           ///< first key; the bin holds keys key .. key + 2^span_bits - 1
-    std::uint32_t span_bits = 0;
-    std::uint64_t count = 0;
-    unsigned __int128 mass = 0;      ///< sum of importance steps (== count when unweighted)
-    unsigned __int128 first = 0;     ///< sum of importance steps * offset, offset = key of the value - key
-    unsigned __int128 second = 0;    ///< sum of importance steps * offset^2
+    std::uint32_t key = 0;         ///< first key, a multiple of 2^span_bits
+    std::uint32_t span_bits = 0;   ///< the bin holds keys key .. key + 2^span_bits - 1; at most 16
+    std::uint64_t count = 0;       ///< > 0
+    unsigned __int128 mass = 0;    ///< sum of importance steps (== count when unweighted)
+    unsigned __int128 first = 0;   ///< sum of importance steps * offset, offset = key of the value - key
+    unsigned __int128 second = 0;  ///< sum of importance steps * offset^2
+    friend bool operator==(const Bin&, const Bin&) = default;
   };
 
-  /// Counts a window. With `ranges` empty: everything, at the first resolution; else only keys inside the ranges, at
-  /// their resolution. Non-finite values are left out and counted in nonfinite(). Parallel inside; O(count).
+  /// Counts a window. With `ranges` empty: everything, at the first resolution; else only keys inside the ranges
+  /// (ascending, disjoint), at their resolution. Non-finite values are left out; without ranges they are counted in
+  /// nonfinite(). Parallel inside; O(count): about 0.5 ns per BF16 weight and core, 1.2 ns per F32 weight.
   [[nodiscard]] static Tally of(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges);
 
   void merge(const Tally& other);
-  /// Replaces the bins inside `ranges` by those of `finer` (measured with the same ranges).
+  /// Replaces the bins inside `ranges` by those of `finer` (measured with the same ranges, over the same weights). A
+  /// range covers every value of each bin that it touches.
   void refine(const Tally& finer, std::span<const KeyRange> ranges);
-  /// The statistics as a solver wants them. `quantum` turns steps back into importance.
+  /// The statistics as a solver wants them. `quantum` turns steps back into importance. A bin all of whose weights have
+  /// one value becomes that value (low == high).
   [[nodiscard]] Group group(double quantum) const;
 
   [[nodiscard]] std::span<const Bin> bins() const noexcept { return bins_; }
   [[nodiscard]] std::uint64_t count() const noexcept;
   [[nodiscard]] std::uint64_t nonfinite() const noexcept { return nonfinite_; }
 
+  /// For messages between ranks: about 12 bytes a bin of an unweighted 16-bit tally, 25 of an F32 one.
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  /// Errc::malformed names `source` when the bytes are no tally (any byte string is handled).
   [[nodiscard]] static Tally from_bytes(std::span<const std::byte> bytes, const std::string& source);
 
+  friend bool operator==(const Tally&, const Tally&) = default;
+
  private:
-  std::vector<Bin> bins_;            // ascending by key, disjoint
+  std::vector<Bin> bins_;  // ascending by key, disjoint
   std::uint64_t nonfinite_ = 0;
-  std::uint32_t minimum_key_ = 0xFFFFFFFFu, maximum_key_ = 0;
+  std::uint32_t minimum_key_ = 0xFFFFFFFFu, maximum_key_ = 0;  // of all counted values; so when there are none
 };
 
 }  // namespace lmq

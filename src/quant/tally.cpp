@@ -1,0 +1,121 @@
+#include "lmq/quant/tally.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "lmq/base/error.hpp"
+#include "tally_count.hpp"
+
+namespace lmq {
+namespace {
+using Bin = Tally::Bin;
+using Wide = unsigned __int128;
+
+std::uint32_t last_key(const Bin& bin) noexcept { return bin.key + ((std::uint32_t{1} << bin.span_bits) - 1); }
+
+/// Value of one step of a key inside a bin: one unit in the last place of its exponent.
+double step_of(std::uint32_t key) noexcept {
+  const std::uint32_t field = std::bit_cast<std::uint32_t>(from_ordered_key(key)) >> 23 & 0xFF;
+  return std::ldexp(1.0, static_cast<int>(field > 0 ? field : 1) - 150);
+}
+
+/// Mean and scatter of a bin, from exact integers: with first = q * mass + r,
+/// sum s (offset - q)^2 = second - q * (first + r), and the scatter is that minus r^2 / mass. No product exceeds 2^127
+/// as long as the sum of all steps stays below 2^62.
+struct Spread {
+  double mean = 0, scatter = 0;
+  bool one_value = false;
+  std::uint32_t key = 0;  // of the value, when there is one
+};
+Spread spread_of(const Bin& bin) noexcept {
+  const double base = from_ordered_key(bin.key), step = step_of(bin.key);
+  const Wide q = bin.first / bin.mass, r = bin.first % bin.mass;
+  const Wide about_q = bin.second - q * (bin.first + r);
+  Spread spread;
+  spread.mean = base + static_cast<double>(bin.first) / static_cast<double>(bin.mass) * step;
+  spread.one_value = about_q == 0;
+  spread.key = bin.key + static_cast<std::uint32_t>(q);
+  const double steps2 = static_cast<double>(about_q) - static_cast<double>(r * r) / static_cast<double>(bin.mass);
+  spread.scatter = spread.one_value ? 0.0 : std::max(steps2, 0.0) * step * step;
+  return spread;
+}
+}  // namespace
+
+void merge_bins(std::vector<Bin>& bins, std::span<const Bin> other) {
+  if (other.empty()) return;
+  std::vector<Bin> merged;
+  merged.reserve(bins.size() + other.size());
+  auto a = bins.cbegin();
+  auto b = other.begin();
+  while (a != bins.cend() || b != other.end()) {
+    if (b == other.end() || (a != bins.cend() && a->key < b->key)) {
+      merged.push_back(*a++);
+    } else if (a == bins.cend() || b->key < a->key) {
+      merged.push_back(*b++);
+    } else {
+      if (a->span_bits != b->span_bits) fail(Errc::internal, "tallies of different resolution cannot be merged");
+      merged.push_back(
+          {a->key, a->span_bits, a->count + b->count, a->mass + b->mass, a->first + b->first, a->second + b->second});
+      ++a, ++b;
+    }
+    if (merged.size() > 1 && last_key(merged[merged.size() - 2]) >= merged.back().key)
+      fail(Errc::internal, "tallies of different resolution cannot be merged");
+  }
+  bins.swap(merged);
+}
+
+Tally Tally::of(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges) {
+  Counted counted = ranges.empty() ? count_all(view, importance) : count_ranges(view, importance, ranges);
+  Tally tally;
+  tally.bins_ = std::move(counted.bins);
+  tally.nonfinite_ = counted.nonfinite;
+  tally.minimum_key_ = counted.minimum_key;
+  tally.maximum_key_ = counted.maximum_key;
+  return tally;
+}
+
+void Tally::merge(const Tally& other) {
+  merge_bins(bins_, other.bins_);
+  nonfinite_ += other.nonfinite_;
+  minimum_key_ = std::min(minimum_key_, other.minimum_key_);
+  maximum_key_ = std::max(maximum_key_, other.maximum_key_);
+}
+
+void Tally::refine(const Tally& finer, std::span<const KeyRange> ranges) {
+  auto range = ranges.begin();
+  const auto replaced = [&](const Bin& bin) {
+    while (range != ranges.end() && range->end < bin.key) ++range;
+    return range != ranges.end() && range->begin <= last_key(bin);
+  };
+  std::erase_if(bins_, replaced);
+  merge_bins(bins_, finer.bins_);
+}
+
+Group Tally::group(double quantum) const {
+  Group group;
+  for (auto* column : {&group.low, &group.high}) column->reserve(bins_.size());
+  for (auto* column : {&group.count, &group.mass, &group.mean, &group.scatter}) column->reserve(bins_.size());
+  for (const Bin& bin : bins_) {
+    const bool single = bin.span_bits == 0;
+    const Spread spread = single ? Spread{from_ordered_key(bin.key), 0, true, bin.key} : spread_of(bin);
+    // The last key of the bin below zero belongs to no float: its last value is the one before.
+    const std::uint32_t last = last_key(bin) - (last_key(bin) == 0x7FFFFFFFu);
+    group.low.push_back(from_ordered_key(spread.one_value ? spread.key : std::max(bin.key, minimum_key_)));
+    group.high.push_back(from_ordered_key(spread.one_value ? spread.key : std::min(last, maximum_key_)));
+    group.count.push_back(static_cast<double>(bin.count));
+    group.mass.push_back(static_cast<double>(bin.mass) * quantum);
+    group.mean.push_back(spread.mean);
+    group.scatter.push_back(spread.scatter * quantum);
+  }
+  if (!bins_.empty()) group.minimum = from_ordered_key(minimum_key_), group.maximum = from_ordered_key(maximum_key_);
+  return group;
+}
+
+std::uint64_t Tally::count() const noexcept {
+  std::uint64_t sum = 0;
+  for (const Bin& bin : bins_) sum += bin.count;
+  return sum;
+}
+
+}  // namespace lmq

@@ -1,0 +1,128 @@
+// A tally as bytes, little-endian: u32 magic, u8 version, u8 flags (1 weighted, 2 wide bins), u16 0, u64 bins, u64
+// nonfinite, u32 minimum key, u32 maximum key, then by column: u32 key, u64 count, [weighted: u64 mass], [wide: u8
+// span_bits, u64 + u64 first, u64 + u64 second (low, high)].
+#include "lmq/base/bytes.hpp"
+#include "lmq/quant/tally.hpp"
+
+namespace lmq {
+namespace {
+using Bin = Tally::Bin;
+using Wide = unsigned __int128;
+
+constexpr std::uint32_t kMagic = 0x594C4154;  // "TALY"
+constexpr std::uint8_t kVersion = 1, kWeighted = 1, kWideBins = 2;
+constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 62;  // sum of all importance steps (importance_quantum)
+constexpr std::uint32_t kLowestKey = 0x00800000u, kHighestKey = 0xFF7FFFFFu;  // of finite floats
+constexpr std::uint32_t kNoKey = 0x7FFFFFFFu;                                 // would be -0
+
+void put_wide(ByteWriter& out, Wide value) {
+  out.le(static_cast<std::uint64_t>(value));
+  out.le(static_cast<std::uint64_t>(value >> 64));
+}
+Wide take_wide(ByteReader& in, std::string_view field) {
+  const auto low = in.le<std::uint64_t>(field);
+  return Wide{in.le<std::uint64_t>(field)} << 64 | low;
+}
+
+/// Throws when the bin cannot be a sum over finite floats in its range.
+void check_bin(const ByteReader& in, const Bin& bin) {
+  if (bin.span_bits > 16)
+    in.refuse("a bin spans 2^" + std::to_string(bin.span_bits) + " keys, at most 2^16 are allowed");
+  const std::uint64_t widest = (std::uint64_t{1} << bin.span_bits) - 1;
+  if ((bin.key & widest) != 0) in.refuse("a bin's key " + std::to_string(bin.key) + " is no multiple of its width");
+  if (bin.key < kLowestKey || bin.key > kHighestKey || (bin.key == kNoKey && widest == 0))
+    in.refuse("a bin's key " + std::to_string(bin.key) + " is that of no finite float");
+  if (bin.count == 0 || bin.mass < bin.count || bin.mass >= kMostSteps)
+    in.refuse("a bin's count or mass is impossible");
+  // Offsets are 0 .. widest and mass >= 1, so first <= mass * widest, first <= second <= first * widest.
+  if (bin.first > bin.mass * widest || bin.second < bin.first || bin.second > bin.first * widest)
+    in.refuse("a bin's moments are impossible");
+  // Cauchy-Schwarz, second * mass >= first^2, in the form that cannot overflow (see Tally::group).
+  const Wide q = bin.first / bin.mass, r = bin.first % bin.mass;
+  if (bin.second < q * (bin.first + r)) in.refuse("a bin's moments are impossible");
+  const Wide about_q = bin.second - q * (bin.first + r);
+  if (r > 0 && about_q < (r * r + bin.mass - 1) / bin.mass) in.refuse("a bin's moments are impossible");
+}
+
+bool is_weighted(std::span<const Bin> bins) {
+  for (const Bin& bin : bins)
+    if (bin.mass != bin.count) return true;
+  return false;
+}
+bool has_wide_bins(std::span<const Bin> bins) {
+  for (const Bin& bin : bins)
+    if (bin.span_bits > 0) return true;
+  return false;
+}
+}  // namespace
+
+std::vector<std::byte> Tally::to_bytes() const {
+  const std::uint8_t flags = (is_weighted(bins_) ? kWeighted : 0) | (has_wide_bins(bins_) ? kWideBins : 0);
+  ByteWriter out;
+  out.le(kMagic);
+  out.le(kVersion);
+  out.le(flags);
+  out.le(std::uint16_t{0});
+  out.le(static_cast<std::uint64_t>(bins_.size()));
+  out.le(nonfinite_);
+  out.le(minimum_key_);
+  out.le(maximum_key_);
+  for (const Bin& bin : bins_) out.le(bin.key);
+  for (const Bin& bin : bins_) out.le(bin.count);
+  if (flags & kWeighted)
+    for (const Bin& bin : bins_) out.le(static_cast<std::uint64_t>(bin.mass));
+  if (flags & kWideBins)
+    for (const Bin& bin : bins_) {
+      out.le(static_cast<std::uint8_t>(bin.span_bits));
+      put_wide(out, bin.first);
+      put_wide(out, bin.second);
+    }
+  return out.take();
+}
+
+Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  ByteReader in(bytes, source);
+  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no tally");
+  if (const auto version = in.le<std::uint8_t>("version"); version != kVersion)
+    in.refuse("tally version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
+  const auto flags = in.le<std::uint8_t>("flags");
+  if (flags > 3 || in.le<std::uint16_t>("reserved") != 0) in.refuse("unknown flags");
+  const auto size = in.le<std::uint64_t>("bins");
+  Tally tally;
+  tally.nonfinite_ = in.le<std::uint64_t>("nonfinite");
+  tally.minimum_key_ = in.le<std::uint32_t>("minimum key");
+  tally.maximum_key_ = in.le<std::uint32_t>("maximum key");
+  const auto keys = in.array<std::uint32_t>(size, "keys");
+  const auto counts = in.array<std::uint64_t>(size, "counts");
+  const auto masses = in.array<std::uint64_t>(flags & kWeighted ? size : 0, "masses");
+  tally.bins_.resize(keys.size());
+  std::uint64_t steps = 0, next_key = 0;
+  for (std::size_t j = 0; j < keys.size(); ++j) {
+    Bin& bin = tally.bins_[j];
+    bin.key = keys[j], bin.count = counts[j], bin.mass = masses.empty() ? counts[j] : masses[j];
+    if (flags & kWideBins) {
+      bin.span_bits = in.le<std::uint8_t>("span bits");
+      bin.first = take_wide(in, "first moment");
+      bin.second = take_wide(in, "second moment");
+    }
+    check_bin(in, bin);
+    if (bin.key < next_key) in.refuse("bins are not ascending");
+    next_key = std::uint64_t{bin.key} + (std::uint64_t{1} << bin.span_bits);
+    steps += static_cast<std::uint64_t>(bin.mass);
+    if (steps >= kMostSteps) in.refuse("the sum of importance steps exceeds 2^62");
+  }
+  if (in.left() != 0) in.refuse(std::to_string(in.left()) + " bytes too many");
+  if (tally.bins_.empty()) {
+    if (tally.minimum_key_ != 0xFFFFFFFFu || tally.maximum_key_ != 0) in.refuse("extremes of an empty tally");
+    return tally;
+  }
+  const Bin& last = tally.bins_.back();
+  const std::uint64_t first_end = tally.bins_.front().key + (std::uint64_t{1} << tally.bins_.front().span_bits);
+  if (tally.minimum_key_ < tally.bins_.front().key || tally.minimum_key_ >= first_end ||
+      tally.maximum_key_ < last.key || tally.maximum_key_ >= next_key || tally.maximum_key_ < tally.minimum_key_ ||
+      tally.minimum_key_ == kNoKey || tally.maximum_key_ == kNoKey)
+    in.refuse("the extremes lie outside the bins");
+  return tally;
+}
+
+}  // namespace lmq

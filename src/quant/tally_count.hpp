@@ -1,0 +1,25 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lmq/quant/tally.hpp"
+
+namespace lmq {
+
+/// What counting a window gives: a tally's content.
+struct Counted {
+  std::vector<Tally::Bin> bins;
+  std::uint64_t nonfinite = 0;
+  std::uint32_t minimum_key = 0xFFFFFFFFu, maximum_key = 0;
+};
+
+/// Everything, at the first resolution.
+[[nodiscard]] Counted count_all(const TensorView& view, const Importance& importance);
+/// Only what lies in the ranges (not empty), at their resolution.
+[[nodiscard]] Counted count_ranges(const TensorView& view, const Importance& importance,
+                                   std::span<const KeyRange> ranges);
+/// Adds the bins of `other` to `bins`; both ascending. Errc::internal when two bins overlap without being the same.
+void merge_bins(std::vector<Tally::Bin>& bins, std::span<const Tally::Bin> other);
+
+}  // namespace lmq

@@ -1,0 +1,170 @@
+#include "unit_rows.hpp"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "lmq/base/math.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/kernels/assign.hpp"
+#include "lmq/kernels/widen.hpp"
+#include "pool.hpp"
+#include "unit_errors.hpp"
+
+namespace lmq {
+namespace {
+constexpr std::size_t kFitTask = std::size_t{1} << 14;  // weights whose codebooks are fitted in one task, about
+
+/// Where the codebooks of a window lie: `groups` to a row.
+struct Layout {
+  std::uint64_t cols, group, groups, codebooks;
+  explicit Layout(const QuantizedUnit& unit)
+      : cols(unit.cols), group(unit.group), groups(ceil_div(cols, group)), codebooks(unit.count / cols * groups) {}
+  [[nodiscard]] std::uint64_t begin(std::uint64_t book) const { return book / groups * cols + book % groups * group; }
+  [[nodiscard]] std::uint64_t end(std::uint64_t book) const {
+    return std::min(begin(book) + group, (book / groups + 1) * cols);
+  }
+  [[nodiscard]] std::uint64_t book_of(std::uint64_t weight) const {
+    return weight / cols * groups + weight % cols / group;
+  }
+};
+
+/// What a fit gave: how many levels, and their grid when they are one (step 0: a single level).
+struct FittedBook {
+  std::uint16_t count = 0;
+  bool is_grid = false;
+  float low = 0, step = 0;
+};
+
+/// What one worker keeps between windows.
+struct RowScratch {
+  FitScratch fit;
+  std::vector<float> values;
+  NearestLevel nearest;
+  std::vector<float> decoded;  // of one task of error sums
+};
+Pool<RowScratch>& pool() {
+  static Pool<RowScratch> scratch;
+  return scratch;
+}
+
+/// Importance of the weights [begin, begin + count), which lie in one row; empty when there is none.
+std::span<const float> row_importance(const Importance& importance, const Layout& layout, std::uint64_t begin,
+                                      std::size_t count) {
+  if (importance.kind == Importance::Kind::none) return {};
+  const std::uint64_t at = importance.kind == Importance::Kind::columns ? begin % layout.cols : begin;
+  return importance.values.subspan(static_cast<std::size_t>(at), count);
+}
+
+/// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last.
+std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
+                                  const Importance& importance, const Layout& layout, std::span<float> book) {
+  std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
+  const std::uint64_t per_task = std::max<std::uint64_t>(1, kFitTask / layout.group);
+  PerWorker<RowScratch> scratch(pool(), thread_count());
+  parallel_for_worker(ceil_div(layout.codebooks, per_task), [&](std::size_t task, std::size_t worker) {
+    RowScratch& mine = scratch[worker];
+    const std::uint64_t end = std::min((task + 1) * per_task, layout.codebooks);
+    for (std::uint64_t b = task * per_task; b < end; ++b) {
+      const std::uint64_t begin = layout.begin(b);
+      mine.values.resize(static_cast<std::size_t>(layout.end(b) - begin));
+      widen(view.dtype, bytes_of(view, begin, mine.values.size()), mine.values);
+      const Codebook codebook =
+          quantizer.fit_values(mine.values, row_importance(importance, layout, begin, mine.values.size()), mine.fit);
+      const auto from = codebook.levels();
+      if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
+      float* to = std::ranges::copy(from, book.data() + b * levels).out;
+      std::fill(to, book.data() + (b + 1) * levels, from.back());
+      fitted[b] = {static_cast<std::uint16_t>(from.size()), codebook.step() > 0 || from.size() == 1, codebook.low(),
+                   codebook.step()};
+    }
+  });
+  scratch.finish([](RowScratch&) {});
+  return fitted;
+}
+
+/// Turns what the fits gave into the unit's book: a grid or a table, as narrow as the largest codebook, rounded to what
+/// can be stored. `levels`: levels asked for, the width of unit.book before.
+void settle_book(std::span<const FittedBook> fitted, std::size_t levels, QuantizedUnit& unit) {
+  const bool all_grids = std::ranges::all_of(fitted, &FittedBook::is_grid);
+  const bool any_step = std::ranges::any_of(fitted, [](const FittedBook& one) { return one.step > 0; });
+  if (all_grids && any_step) {
+    unit.kind = CodebookKind::grid;
+    unit.levels = static_cast<std::uint32_t>(levels);  // of a constant group all are equal: its step is 0
+    unit.book.resize(fitted.size() * 2);
+    for (std::size_t b = 0; b < fitted.size(); ++b)
+      unit.book[2 * b] = fitted[b].low, unit.book[2 * b + 1] = fitted[b].step;
+  } else {
+    unit.kind = CodebookKind::table;
+    const std::size_t width = std::ranges::max(fitted, {}, &FittedBook::count).count;
+    for (std::size_t b = 0; b < fitted.size() && width < levels; ++b)
+      std::ranges::copy_n(unit.book.begin() + static_cast<std::ptrdiff_t>(b * levels),
+                          static_cast<std::ptrdiff_t>(width),
+                          unit.book.begin() + static_cast<std::ptrdiff_t>(b * width));
+    unit.levels = static_cast<std::uint32_t>(width);
+    unit.book.resize(fitted.size() * width);
+  }
+  round_levels(unit.book, unit.level_type);
+  for (float& number : unit.book) number += 0.0f;  // -0 becomes +0
+}
+
+/// The levels of one codebook of the unit as they will be read.
+std::span<const float> levels_of(const QuantizedUnit& unit, std::uint64_t book, std::array<float, 256>& room) {
+  if (unit.kind == CodebookKind::table)
+    return std::span(unit.book).subspan(static_cast<std::size_t>(book * unit.levels), unit.levels);
+  const auto levels = std::span(room).first(unit.levels);
+  grid_levels(unit.book[2 * book], unit.book[2 * book + 1], levels);
+  return levels;
+}
+
+/// Codes of the weights [begin, begin + count) and their levels.
+void assign_task(const TensorView& view, const Layout& layout, std::uint64_t begin, std::size_t count,
+                 RowScratch& scratch, QuantizedUnit& unit) {
+  scratch.decoded.resize(count);
+  std::array<float, 256> room;
+  for (std::uint64_t at = begin; at < begin + count;) {
+    const std::uint64_t book = layout.book_of(at);
+    const auto length = static_cast<std::size_t>(std::min(layout.end(book), begin + count) - at);
+    const auto levels = levels_of(unit, book, room);
+    scratch.nearest.prepare(levels, view.dtype, length);
+    const auto codes = std::span(unit.codes).subspan(static_cast<std::size_t>(at), length);
+    scratch.nearest.assign(bytes_of(view, at, length), codes);
+    float* decoded = scratch.decoded.data() + (at - begin);
+    for (std::size_t i = 0; i < length; ++i) decoded[i] = levels[codes[i]];
+    at += length;
+  }
+}
+}  // namespace
+
+UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
+                        const Importance& importance, QuantizedUnit& unit) {
+  const Layout layout(unit);
+  unit.book.resize(static_cast<std::size_t>(layout.codebooks) * levels);
+  settle_book(fit_books(view, levels, quantizer, importance, layout, unit.book), levels, unit);
+  PerWorker<RowScratch> scratch(pool(), thread_count());
+  std::vector<std::uint64_t> task_begin(thread_count());
+  const UnitStats stats = sum_errors(
+      view.count, importance,
+      [&](std::uint64_t begin, std::size_t count, std::size_t worker) {
+        task_begin[worker] = begin;
+        assign_task(view, layout, begin, count, scratch[worker], unit);
+      },
+      [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t worker) {
+        const auto decoded = std::span<const float>(scratch[worker].decoded)
+                                 .subspan(static_cast<std::size_t>(begin - task_begin[worker]), count);
+        return error_of_values(view.dtype, bytes_of(view, begin, count), decoded, scale);
+      });
+  scratch.finish([](RowScratch&) {});
+  return stats;
+}
+
+std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,
+                                 std::size_t threads) noexcept {
+  // Fitted books (16 bytes each) and the book before it is settled; for each thread the values of a group, the solver's
+  // columns (about 200 bytes a value, some kilobytes a level), a map and the decoded values of a task.
+  const std::uint64_t codebooks = group > 0 ? ceil_div(count, group) + 1 : 1;
+  return codebooks * (16 + levels * sizeof(float)) +
+         threads * (group * (sizeof(float) + 200) + levels * 4096 + (std::uint64_t{1} << 19));
+}
+
+}  // namespace lmq

@@ -1,0 +1,31 @@
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "lmq/base/quantized_unit.hpp"
+#include "lmq/base/tensor.hpp"
+#include "lmq/quant/importance.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/unit.hpp"
+
+namespace lmq {
+
+/// level k = low + float(k) * step, each operation rounded to float; -0 becomes +0.
+inline void grid_levels(float low, float step, std::span<float> levels) noexcept {
+  for (std::size_t k = 0; k < levels.size(); ++k) {
+    const float rise = static_cast<float>(k) * step;
+    levels[k] = low + rise + 0.0f;
+  }
+}
+
+/// Quantizes a window of whole rows with a codebook for each run of unit.group weights of a row (the last of a row may
+/// be shorter). In: unit.count > 0, cols, group, level_type, codes of the right size. Out: kind, levels, book, codes.
+/// The unit is a grid when its codebooks are grids (or single levels), else a table.
+[[nodiscard]] UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
+                                      const Importance& importance, QuantizedUnit& unit);
+
+/// Bytes it holds beside view, unit and error sums.
+[[nodiscard]] std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,
+                                               std::size_t threads) noexcept;
+
+}  // namespace lmq
