@@ -96,7 +96,9 @@ void check_stamp(const Options& options, const Job& job) {
           fmt::format(
               "{}: the checkpoint's files have changed since this work was begun; give --resume never to throw it away",
               printable(options.work_dir.string())));
-    return;  // other work: the run says so
+    const auto is_journal = [](const auto& entry) { return entry.path().filename().string().starts_with("journal-"); };
+    const std::filesystem::directory_iterator files(options.work_dir, error);
+    if (std::any_of(begin(files), end(files), is_journal)) return;  // other work: the run says so
   }
   std::filesystem::create_directories(options.work_dir, error);
   if (error)
