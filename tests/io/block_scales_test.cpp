@@ -46,7 +46,7 @@ std::vector<float> floats(const Reader& reader, const char* name, std::uint64_t 
       reader.catalogue().tensors.at(static_cast<std::size_t>(reader.catalogue().find(name))), begin, count, scratch);
   CHECK(view.dtype == DType::f32);
   std::vector<float> values(view.count);
-  std::memcpy(values.data(), view.bytes.data(), view.bytes.size());
+  if (view.count > 0) std::memcpy(values.data(), view.bytes.data(), view.bytes.size());
   return values;
 }
 
