@@ -3,12 +3,10 @@
 #include <memory>
 #include <string>
 
+#include "lmq/base/filter_id.hpp"
 #include "lmq/io/layout.hpp"
 
 namespace lmq {
-
-/// Number of the lmq filter (HDF5's range for private use is 32768..65535).
-inline constexpr unsigned kLmqFilterId = 47803;
 
 [[nodiscard]] std::unique_ptr<LayoutFormat> make_hdf5_format();
 /// Version of the HDF5 library in use, for `lmq --version`.
