@@ -138,7 +138,8 @@ po::options_description option_table(Command command) {
 
 std::vector<std::string> option_names(Command command) {
   std::vector<std::string> names;
-  for (const auto& option : option_table(command).options()) names.push_back(fmt::format("--{}", option->long_name()));
+  const po::options_description table = option_table(command);
+  for (const auto& option : table.options()) names.push_back(fmt::format("--{}", option->long_name()));
   return names;
 }
 
