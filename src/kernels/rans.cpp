@@ -22,10 +22,10 @@ bool is_valid(const RansModel& model) noexcept {
 // increment 0: r = ceil(2^N / f) with error e = r * f - 2^N; floor(x * r / 2^N) = floor(x / f) when x * e < 2^N.
 // increment 1: r = floor((2^N - 1) / f) with error e = 2^N - r * f; floor((x + 1) * r / 2^N) = floor(x / f) when
 // (x + 1) * e <= 2^N and e > 0 (Robison 2005, "N-bit unsigned division via N-bit multiply-add").
-// With 2^shift <= f < 2^(shift + 1) both bounds follow from e <= f while shift + 2 <= bits. Only f > M / 2 has shift + 1
-// = bits, and then the smaller of the two errors, at most f / 2, meets its bound; one symbol at most is so frequent, and it
-// decides the increment for all. Exceptions with increment 0: f = 2^shift needs one shift less to keep r below 2^32; f = 1
-// takes r = 2^32 - 1, which gives x - 1, and a start that makes up for it.
+// With 2^shift <= f < 2^(shift + 1) both bounds follow from e <= f while shift + 2 <= bits. Only f > M / 2 has shift +
+// 1 = bits, and then the smaller of the two errors, at most f / 2, meets its bound; one symbol at most is so frequent,
+// and it decides the increment for all. Exceptions with increment 0: f = 2^shift needs one shift less to keep r below
+// 2^32; f = 1 takes r = 2^32 - 1, which gives x - 1, and a start that makes up for it.
 void make_rans_encode_table(const RansModel& model, RansEncodeTable& table) noexcept {
   const std::uint32_t whole = 1U << model.bits;
   table.bits = model.bits;
@@ -80,7 +80,6 @@ void make_rans_decode_table(const RansModel& model, RansDecodeTable& table) noex
 std::size_t rans_encode_reference(const RansEncodeTable& table, std::span<const std::uint8_t> symbols,
                                   std::span<std::uint32_t> states, std::span<std::uint16_t> words) noexcept {
   constexpr std::uint32_t kBias = (1U << 17) - 1;
-  std::ranges::fill(states, kRansLow);
   std::size_t begin = words.size(), lane = symbols.size() % states.size();
   for (std::size_t i = symbols.size(); i-- > 0;) {
     lane = lane == 0 ? states.size() - 1 : lane - 1;
@@ -121,7 +120,7 @@ bool rans_decode_reference(const RansDecodeTable& table, RansCursor& cursor, std
 bool rans_finished(const RansCursor& cursor) noexcept {
   return cursor.word == cursor.end &&
          std::all_of(cursor.state.begin(), cursor.state.begin() + static_cast<std::ptrdiff_t>(cursor.lanes),
-                     [](std::uint32_t x) { return x == kRansLow; });
+                     [](std::uint32_t x) { return x >= kRansLow && x < 2 * kRansLow; });
 }
 
 }  // namespace lmq

@@ -45,4 +45,13 @@ struct QuantizedUnit {
 /// the largest magnitude in `book`. Order is kept (ascending stays ascending, equal numbers may appear). Idempotent.
 void round_levels(std::span<float> book, LevelType type);
 
+/// The p of LevelType::f16: the largest magnitude, rounded to 11 significant bits, lies in [2^(p + 15), 2^(p + 16));
+/// never below -125, so that every half times 2^p is a float, and 0 for a book of zeros. Finite numbers only.
+[[nodiscard]] int half_exponent(std::span<const float> book) noexcept;
+/// Bits of the half nearest to level / 2^exponent (ties to even, at most 65504), -125 <= exponent <= 112.
+[[nodiscard]] std::uint16_t to_scaled_half(float level, int exponent) noexcept;
+/// half * 2^exponent, exact; infinity and NaN where the half is.
+[[nodiscard]] float from_scaled_half(std::uint16_t half, int exponent) noexcept;
+inline constexpr int kMinHalfExponent = -125, kMaxHalfExponent = 112;
+
 }  // namespace lmq

@@ -7,11 +7,13 @@
 namespace lmq {
 
 /// Interleaved static rANS over alphabets of 2..256 symbols (Duda 2009; Giesen 2014, "Interleaved entropy coders").
-/// Lane j of a run of L lanes codes the symbols j, j + L, j + 2L, ...; each lane is a 32-bit state x >= kRansLow that is
-/// refilled by 16-bit words. With frequencies f summing to M = 2^bits and starts b (sum of the f before), decoding does
+/// Lane j of a run of L lanes codes the symbols j, j + L, j + 2L, ...; each lane is a 32-bit state x >= kRansLow that
+/// is refilled by 16-bit words. With frequencies f summing to M = 2^bits and starts b (sum of the f before), decoding
+/// does
 ///   slot = x mod M;  s = largest symbol with b[s] <= slot;  x = f[s] * (x / M) + slot - b[s];
 ///   if x < kRansLow: x = x * 2^16 + next word          (lanes of a step take their words in ascending order)
-/// Coding does the reverse from the last symbol to the first, starting from x = kRansLow in every lane.
+/// Coding does the reverse from the last symbol to the first. It starts each lane at a state in [kRansLow, 2 *
+/// kRansLow) of the caller's choice: 16 bits that the decoder finds in the end.
 inline constexpr std::uint32_t kRansLow = 1U << 16;
 inline constexpr unsigned kRansMinBits = 8;
 inline constexpr unsigned kRansMaxBits = 15;
@@ -34,7 +36,8 @@ struct RansModel {
 [[nodiscard]] bool is_valid(const RansModel& model) noexcept;
 
 /// What coding one symbol needs. x / f is the high word of (x + increment) * reciprocal, shifted right: exact for every
-/// state below f * 2^(32 - bits) (tests/codec/rans_test.cpp tries them; the proof stands beside make_rans_encode_table).
+/// state below f * 2^(32 - bits) (tests/codec/rans_test.cpp tries them; the proof stands beside
+/// make_rans_encode_table).
 struct alignas(64) RansEncodeTable {
   unsigned bits = 0;
   unsigned symbols = 0;
@@ -48,9 +51,9 @@ void make_rans_encode_table(const RansModel& model, RansEncodeTable& table) noex
 struct alignas(64) RansDecodeTable {
   unsigned bits = 0;
   unsigned symbols = 0;
-  std::array<std::uint32_t, 256> freq_start{};   ///< f << 16 | b
-  std::array<std::uint32_t, 64> start{};         ///< b, then M for the symbols that do not exist; when symbols <= 32
-  std::array<std::uint32_t, 4096> slot{};        ///< when bits <= 12: symbol << 24 | f << 12 | slot - b
+  std::array<std::uint32_t, 256> freq_start{};  ///< f << 16 | b
+  std::array<std::uint32_t, 64> start{};        ///< b, then M for the symbols that do not exist; when symbols <= 32
+  std::array<std::uint32_t, 4096> slot{};       ///< when bits <= 12: symbol << 24 | f << 12 | slot - b
   std::array<std::uint8_t, (1U << kRansMaxBits) + 4> symbol{};  ///< of a slot
 };
 void make_rans_decode_table(const RansModel& model, RansDecodeTable& table) noexcept;
@@ -58,26 +61,29 @@ void make_rans_decode_table(const RansModel& model, RansDecodeTable& table) noex
 /// Codes `symbols` (each < table.symbols, with a frequency above 0) on states.size() lanes (4, 16 or 64).
 /// words: room; the coded words end at its end and begin at the returned index. Room for symbols.size() words and
 /// kRansSlackWords before them is always enough (a symbol emits at most one word).
-/// states: the states the decoder starts from. About 0.4 ns per symbol.
+/// states: where coding starts, replaced by where decoding starts. About 0.3 ns per symbol of an alphabet of up to 32,
+/// 1 ns above.
 [[nodiscard]] std::size_t rans_encode(const RansEncodeTable& table, std::span<const std::uint8_t> symbols,
                                       std::span<std::uint32_t> states, std::span<std::uint16_t> words) noexcept;
 /// The same in plain loops: the meaning, and the twin for tests.
 [[nodiscard]] std::size_t rans_encode_reference(const RansEncodeTable& table, std::span<const std::uint8_t> symbols,
-                                                std::span<std::uint32_t> states, std::span<std::uint16_t> words) noexcept;
+                                                std::span<std::uint32_t> states,
+                                                std::span<std::uint16_t> words) noexcept;
 
 /// A decoder between two portions.
 struct RansCursor {
   std::array<std::uint32_t, kRansMaxLanes> state{};
   std::size_t lanes = 0;
-  const std::byte* word = nullptr;   ///< next word (little-endian, any alignment)
-  const std::byte* end = nullptr;    ///< end of the words, a whole number of them after `word`
+  const std::byte* word = nullptr;  ///< next word (little-endian, any alignment)
+  const std::byte* end = nullptr;   ///< end of the words, a whole number of them after `word`
 };
 /// Decodes the next symbols.size() symbols; all portions but the last are multiples of the lanes. False when the words
 /// run out. Never reads past `end`; any states and words give symbols < table.symbols.
-[[nodiscard]] bool rans_decode(const RansDecodeTable& table, RansCursor& cursor, std::span<std::uint8_t> symbols) noexcept;
+[[nodiscard]] bool rans_decode(const RansDecodeTable& table, RansCursor& cursor,
+                               std::span<std::uint8_t> symbols) noexcept;
 [[nodiscard]] bool rans_decode_reference(const RansDecodeTable& table, RansCursor& cursor,
                                          std::span<std::uint8_t> symbols) noexcept;
-/// True when every word was used and every lane is back where coding began.
+/// True when every word was used and every lane is back in the range where coding began.
 [[nodiscard]] bool rans_finished(const RansCursor& cursor) noexcept;
 
 }  // namespace lmq

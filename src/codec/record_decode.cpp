@@ -1,0 +1,174 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <functional>
+
+#include "layout.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/codec/record.hpp"
+#include "lmq/kernels/pack.hpp"
+
+namespace lmq {
+namespace {
+/// Codes that are decoded before they become values: they stay in the nearest cache. A multiple of lanes and of 8.
+constexpr std::size_t kTile = 4096;
+
+[[noreturn]] void damaged(const std::string& source, std::uint64_t block, const char* what) {
+  fail(Errc::malformed, fmt::format("{}: block {} of the record: {}", source, block, what));
+}
+
+/// Turns the codes of a payload, portion by portion, into something; portions of one block come in order.
+class CodeSource {
+ public:
+  CodeSource(const RecordParts& parts, const std::string& source) : parts_(parts), source_(source) {
+    if (parts.header.coder == CoderChoice::rans && parts.header.code_bits > 0)
+      make_rans_decode_table(parts.model, table());
+  }
+
+  /// Blocks in parallel. place(begin, count): where the next codes go; used(begin, codes): they are there.
+  template <class Place, class Use>
+  void decode(const Place& place, const Use& used) const {
+    const RansDecodeTable& shared = table();
+    parallel_for(static_cast<std::size_t>(block_count(parts_.header.count)), [&](std::size_t block) {
+      std::array<Code, kTile> scratch;
+      RansCursor cursor = start(block);
+      const std::uint64_t begin = block * kBlockCodes, count = block_codes(parts_.header.count, block);
+      const std::uint64_t plain = count - (coded() ? Tail(count, parts_.model.symbols).count : 0);
+      for (std::uint64_t done = 0; done < plain; done += kTile) {
+        const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kTile, plain - done));
+        const std::span<Code> codes = place(begin + done, std::span(scratch).first(size));
+        fill(shared, block, begin + done, cursor, codes);
+        used(begin + done, std::span<const Code>(codes));
+      }
+      if (!coded()) return;
+      const std::span<Code> codes = place(begin + plain, std::span(scratch).first(count - plain));
+      finish(block, cursor, Tail(count, parts_.model.symbols), codes);
+      used(begin + plain, std::span<const Code>(codes));
+    });
+  }
+
+ private:
+  [[nodiscard]] bool coded() const noexcept {
+    return parts_.header.coder == CoderChoice::rans && parts_.header.code_bits > 0;
+  }
+  static RansDecodeTable& table() {
+    thread_local RansDecodeTable table;
+    return table;
+  }
+  [[nodiscard]] RansCursor start(std::size_t block) const {
+    RansCursor cursor;
+    if (!coded()) return cursor;
+    const auto bytes = parts_.blocks[block];
+    cursor.lanes = rans_lanes(block_codes(parts_.header.count, block));
+    std::memcpy(cursor.state.data(), bytes.data(), 4 * cursor.lanes);
+    for (std::size_t lane = 0; lane < cursor.lanes; ++lane)
+      if (cursor.state[lane] < kRansLow) damaged(source_, block, "a coder state is out of range");
+    cursor.word = bytes.data() + 4 * cursor.lanes;
+    cursor.end = bytes.data() + bytes.size();
+    return cursor;
+  }
+  void fill(const RansDecodeTable& shared, std::size_t block, std::uint64_t begin, RansCursor& cursor,
+            std::span<Code> codes) const {
+    const RecordHeader& header = parts_.header;
+    if (header.code_bits == 0) {
+      std::ranges::fill(codes, header.detail);
+    } else if (coded()) {
+      if (!rans_decode(shared, cursor, codes)) damaged(source_, block, "codes end early");
+    } else {
+      unpack_codes(parts_.blocks[0].subspan(begin / 8 * header.code_bits, packed_bytes(codes.size(), header.code_bits)),
+                   header.code_bits, codes);
+      if (header.levels < 1U << header.code_bits && std::ranges::max(codes) >= header.levels)
+        damaged(source_, block, "a code exceeds the levels");
+    }
+  }
+
+  /// The tail, from the states where coding began; every bit of theirs is accounted for.
+  void finish(std::size_t block, RansCursor& cursor, const Tail& tail, std::span<Code> codes) const {
+    if (!rans_finished(cursor)) damaged(source_, block, "coder states do not end where coding began");
+    for (std::size_t t = 0; t < tail.count; ++t) {
+      std::uint32_t& state = cursor.state[t % tail.lanes];
+      const std::uint32_t code = state >> tail.shift(t) & ((1U << tail.width) - 1);
+      if (code > parts_.header.detail) damaged(source_, block, "a code exceeds the levels");
+      codes[t] = static_cast<Code>(code);
+      state ^= code << tail.shift(t);
+    }
+    for (std::size_t lane = 0; lane < cursor.lanes; ++lane)
+      if (cursor.state[lane] != kRansLow) damaged(source_, block, "coder states do not end where coding began");
+  }
+
+  const RecordParts& parts_;
+  const std::string& source_;
+};
+
+/// Values of codes by the codebook that serves their place.
+class Dequantizer {
+ public:
+  explicit Dequantizer(const RecordParts& parts)
+      : header_(parts.header),
+        book_(parts.book),
+        numbers_(book_numbers(header_.kind, header_.levels)),
+        row_groups_(header_.group > 0 ? ceil_div(header_.cols, header_.group) : 0) {}
+
+  void operator()(std::uint64_t begin, std::span<const Code> codes, std::span<float> values) const {
+    if (header_.group == 0) return one(0, codes, values);
+    std::uint64_t row = begin / header_.cols, col = begin % header_.cols;
+    for (std::size_t done = 0; done < codes.size();) {
+      const std::uint64_t group = col / header_.group;
+      const std::uint64_t left_in_group = std::min(header_.group - col % header_.group, header_.cols - col);
+      const auto run = static_cast<std::size_t>(std::min<std::uint64_t>(left_in_group, codes.size() - done));
+      one(row * row_groups_ + group, codes.subspan(done, run), values.subspan(done, run));
+      done += run, col += run;
+      if (col == header_.cols) ++row, col = 0;
+    }
+  }
+
+ private:
+  void one(std::uint64_t index, std::span<const Code> codes, std::span<float> values) const {
+    const auto book = book_.subspan(index * numbers_, numbers_);
+    if (header_.kind == CodebookKind::grid) return grid_values(codes, book[0], book[1], values);
+    table_values(codes, book, values);
+  }
+
+  const RecordHeader& header_;
+  std::span<const float> book_;
+  std::uint64_t numbers_, row_groups_;
+};
+}  // namespace
+
+QuantizedUnit decode_record(std::span<const std::byte> record, const std::string& source) {
+  RecordParts parts = open_record(record, source);
+  const RecordHeader& header = parts.header;
+  QuantizedUnit unit{.method = header.method,
+                     .source = header.source,
+                     .count = header.count,
+                     .cols = header.cols,
+                     .group = header.group,
+                     .kind = header.kind,
+                     .level_type = header.level_type,
+                     .levels = header.levels,
+                     .book = {},
+                     .codes = {}};
+  unit.codes.resize(static_cast<std::size_t>(header.count));
+  CodeSource(parts, source)
+      .decode([&](std::uint64_t begin, std::span<Code> s) { return std::span(unit.codes).subspan(begin, s.size()); },
+              [](std::uint64_t, std::span<const Code>) {});
+  unit.book = std::move(parts.book);
+  return unit;
+}
+
+void decode_record_values(std::span<const std::byte> record, std::span<float> values, const std::string& source) {
+  const RecordParts parts = open_record(record, source);
+  if (values.size() != parts.header.count)
+    fail(Errc::malformed,
+         fmt::format("{}: the record holds {} weights, expected {}", source, parts.header.count, values.size()));
+  const Dequantizer dequantize(parts);
+  CodeSource(parts, source)
+      .decode([](std::uint64_t, std::span<Code> scratch) { return scratch; },
+              [&](std::uint64_t begin, std::span<const Code> codes) {
+                dequantize(begin, codes, values.subspan(begin, codes.size()));
+              });
+}
+
+}  // namespace lmq

@@ -1,0 +1,148 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "layout.hpp"
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
+#include "lmq/codec/model.hpp"
+#include "lmq/kernels/pack.hpp"
+
+namespace lmq {
+namespace {
+
+template <class Enum>
+Enum take_enum(ByteReader& in, std::uint8_t first, std::uint8_t last, const char* field) {
+  const auto value = in.le<std::uint8_t>(field);
+  if (value < first || value > last) in.refuse(fmt::format("{} {}, expected {}..{}", field, value, first, last));
+  return static_cast<Enum>(value);
+}
+
+DType take_dtype(ByteReader& in) {
+  const auto id = in.le<std::uint8_t>("source type");
+  const auto type = dtype_from_id(id);
+  if (!type) in.refuse(fmt::format("source type {} is unknown", id));
+  return *type;
+}
+
+/// Codebooks, or refused when they cannot be in the bytes that are left.
+std::uint64_t take_codebooks(const RecordHeader& header, ByteReader& in) {
+  std::uint64_t books = 1;
+  if (header.group > 0) {
+    if (header.cols == 0 || header.count % header.cols != 0)
+      in.refuse(fmt::format("{} weights are no whole number of rows of {}", header.count, header.cols));
+    books = header.count / header.cols * ceil_div(header.cols, header.group);  // <= count
+  }
+  const std::uint64_t size = book_numbers(header.kind, header.levels) * number_bytes(header.level_type);
+  if (books > in.left() / size)
+    in.refuse(fmt::format("{} codebooks of {} bytes, {} bytes are left", books, size, in.left()));
+  return books;
+}
+
+void check_coder(const RecordHeader& header, ByteReader& in) {
+  const bool rans = header.coder == CoderChoice::rans;
+  const unsigned most = rans ? kRansMaxBits : 8, least = rans ? kRansMinBits : 1;
+  if (header.code_bits != 0 && (header.code_bits < least || header.code_bits > most))
+    in.refuse(fmt::format("{} code bits, expected 0 or {}..{}", header.code_bits, least, most));
+  if (header.code_bits == 0 || rans) {
+    if (header.detail >= header.levels) in.refuse(fmt::format("code {} with {} levels", header.detail, header.levels));
+  } else if (header.detail != 0) {
+    in.refuse("a detail that fixed width does not have");
+  }
+  if (header.level_type == LevelType::f32 ? header.exponent != 0
+                                          : header.exponent < kMinHalfExponent || header.exponent > kMaxHalfExponent)
+    in.refuse(fmt::format("exponent {} of the levels", header.exponent));
+}
+
+RecordHeader take_header(ByteReader& in) {
+  if (in.le<std::uint32_t>("magic") != kRecordMagic) in.refuse("this is no record: it does not begin with LMQR");
+  if (const auto version = in.le<std::uint8_t>("version"); version != kRecordVersion)
+    in.refuse(fmt::format("record version {}, this program reads {}", version, kRecordVersion));
+  RecordHeader header;
+  header.coder = take_enum<CoderChoice>(in, 1, 2, "coder");
+  header.code_bits = in.le<std::uint8_t>("code bits");
+  header.detail = in.le<std::uint8_t>("detail");
+  header.kind = take_enum<CodebookKind>(in, 0, 1, "codebook kind");
+  header.level_type = take_enum<LevelType>(in, 0, 1, "level type");
+  header.source = take_dtype(in);
+  header.exponent = in.le<std::int8_t>("exponent");
+  header.method = in.le<std::uint16_t>("method");
+  header.levels = in.le<std::uint16_t>("levels");
+  if (header.levels < 1 || header.levels > 256) in.refuse(fmt::format("{} levels, expected 1..256", header.levels));
+  header.count = in.le<std::uint64_t>("weights");
+  if (header.count > kMaxRecordCount) in.refuse(fmt::format("{} weights, at most {}", header.count, kMaxRecordCount));
+  header.cols = in.le<std::uint64_t>("columns");
+  header.group = in.le<std::uint64_t>("group");
+  check_coder(header, in);
+  return header;
+}
+
+std::vector<float> take_book(const RecordHeader& header, ByteReader& in) {
+  const std::uint64_t numbers = take_codebooks(header, in) * book_numbers(header.kind, header.levels);
+  std::vector<float> book;
+  if (header.level_type == LevelType::f32) {
+    book = in.array<float>(numbers, "codebooks");
+  } else {
+    const auto halves = in.array<std::uint16_t>(numbers, "codebooks");
+    book.resize(halves.size());
+    std::ranges::transform(halves, book.begin(),
+                           [&](std::uint16_t half) { return from_scaled_half(half, header.exponent); });
+  }
+  if (!std::ranges::all_of(book, [](float x) { return std::isfinite(x); }))
+    in.refuse("a codebook number is not finite");
+  return book;
+}
+
+void take_rans_blocks(RecordParts& parts, ByteReader& in) {
+  parts.model = read_model(in, parts.header.code_bits, parts.header.detail + 1U);
+  const std::uint64_t blocks = block_count(parts.header.count);
+  const auto sizes = in.array<std::uint32_t>(blocks, "block sizes");
+  parts.blocks.reserve(sizes.size());
+  for (std::size_t b = 0; b < sizes.size(); ++b) {
+    const std::uint64_t codes = block_codes(parts.header.count, b), states = 4 * rans_lanes(codes);
+    if (sizes[b] < states || sizes[b] % 2 != 0 || (sizes[b] - states) / 2 > codes)
+      in.refuse(fmt::format("block {} of {} codes has {} bytes", b, codes, sizes[b]));
+    parts.blocks.push_back(in.raw(sizes[b], "block"));
+  }
+}
+
+}  // namespace
+
+RecordHeader read_record_header(std::span<const std::byte> record, const std::string& source) {
+  ByteReader in(record, source);
+  const RecordHeader header = take_header(in);
+  if (in.left() < kChecksumBytes) in.refuse("the record ends before its checksum");
+  (void)take_codebooks(header, in);
+  return header;
+}
+
+RecordParts open_record(std::span<const std::byte> record, const std::string& source) {
+  ByteReader whole(record, source);
+  if (record.size() < kHeaderBytes + kChecksumBytes)
+    whole.refuse(
+        fmt::format("{} bytes are no record, which has at least {}", record.size(), kHeaderBytes + kChecksumBytes));
+  const auto body = record.first(record.size() - kChecksumBytes);
+  std::uint64_t checksum;
+  std::memcpy(&checksum, record.data() + body.size(), kChecksumBytes);
+  if (const std::uint64_t found = digest64(body); found != checksum)
+    whole.refuse(
+        fmt::format("the checksum of the record is {}, it says {}: the bytes are damaged", hex(found), hex(checksum)));
+  ByteReader in(body, source);
+  RecordParts parts;
+  parts.header = take_header(in);
+  parts.book = take_book(parts.header, in);
+  if (parts.header.code_bits > 0 && parts.header.count == 0) in.refuse("a coder without codes");
+  if (parts.header.code_bits > 0) {
+    if (parts.header.coder == CoderChoice::rans) {
+      take_rans_blocks(parts, in);
+    } else {
+      parts.blocks.push_back(in.raw(packed_bytes(parts.header.count, parts.header.code_bits), "codes"));
+    }
+  }
+  if (in.left() != 0) in.refuse(fmt::format("{} bytes follow the last field", in.left()));
+  return parts;
+}
+
+}  // namespace lmq
