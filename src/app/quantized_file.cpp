@@ -54,6 +54,13 @@ std::vector<std::uint64_t> checkpoint_shape(const DatasetLayout& dataset, DType 
   return shape;
 }
 
+std::optional<std::vector<std::uint64_t>> reported_shape(const Json& entry) {
+  const auto shape = entry.find("shape");
+  if (shape == entry.end() || !shape->is_array()) return std::nullopt;
+  if (!std::ranges::all_of(*shape, [](const Json& dim) { return dim.is_number_unsigned(); })) return std::nullopt;
+  return shape->get<std::vector<std::uint64_t>>();
+}
+
 }  // namespace
 
 QuantizedFile::QuantizedFile(const std::filesystem::path& path)
@@ -147,6 +154,9 @@ void QuantizedFile::read_tensors() {
     if (!tensor.dataset) {
       tensor.treatment = Treatment::fold;
       line.method = "folded";
+      if (const auto dtype = entry.find("dtype"); dtype != entry.end() && dtype->is_string()) line.dtype = *dtype;
+      line.shape = reported_shape(entry).value_or(std::vector<std::uint64_t>{});
+      if (!product_of(line.shape, line.weights)) line.weights = 0;
       tensors_.push_back(std::move(tensor));
       continue;
     }
@@ -162,10 +172,7 @@ void QuantizedFile::read_tensors() {
            fmt::format("{}: tensor '{}': lmq_dtype is '{}'", name_, printable(line.name), printable(line.dtype)));
     tensor.dtype = *dtype;
     line.shape = checkpoint_shape(dataset, *dtype);
-    if (const auto shape = entry.find("shape");
-        shape != entry.end() && shape->is_array() && !dataset.encoded &&
-        std::ranges::all_of(*shape, [](const Json& dim) { return dim.is_number_unsigned(); }))
-      line.shape = shape->get<std::vector<std::uint64_t>>();
+    if (const auto shape = reported_shape(entry); shape && !dataset.encoded) line.shape = *shape;
     if (!product_of(line.shape, line.weights))
       fail(Errc::malformed, fmt::format("{}: tensor '{}': the shape is too large", name_, printable(line.name)));
     line.method = text_of(dataset.attributes, "lmq_method");
