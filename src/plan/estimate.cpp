@@ -23,11 +23,10 @@ std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexce
   return rows * (tensor.spec.granularity == Granularity::row ? 1 : ceil_div(tensor.cols, tensor.spec.group)) * numbers;
 }
 
-std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::size_t threads) noexcept {
+/// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
+std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) noexcept {
   if (!shared(planned.spec)) return 0;
-  const bool narrow_type = bits(tensor.value_type()) <= 16;
-  const std::uint64_t per_thread = kNarrowBins * (planned.importance.present ? 40 : 8) * threads;
-  return per_thread + (narrow_type ? kNarrowBins : kWideBins) * (kTallyBinBytes + kGroupBinBytes);
+  return std::min(count, bits(tensor.value_type()) <= 16 ? kNarrowBins : kWideBins) * kTallyBinBytes;
 }
 
 UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
@@ -40,7 +39,7 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   const std::uint64_t numbers = book_numbers(planned, count);
   const std::uint64_t scratch =
       quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads) +
-      tally_bytes(tensor, planned, threads);
+      tally_bytes(tensor, planned, count);
   out.work = count + numbers * sizeof(float) + scratch;
   out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
   return out;

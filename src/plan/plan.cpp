@@ -168,16 +168,22 @@ class Planner {
       out.scope = known;
     }
     Scope& scope = plan_.scopes[static_cast<std::size_t>(out.scope)];
-    if (!scope.tensors.empty()) {
-      const TensorPlan& first = plan_.tensors[scope.tensors.front()];
-      if (first.importance.present != out.importance.present)
-        fail(Errc::usage,
-             fmt::format("tensors {} and {} share a codebook (granularity model), but only one of them has importance: "
-                         "give them different rules",
-                         in_quotes(tensors_[first.tensor].name), in_quotes(tensor.name)));
-    }
+    if (!scope.tensors.empty()) check_partner(plan_.tensors[scope.tensors.front()], out);
     scope.tensors.push_back(out.tensor);
     scope.weights += tensor.count();
+  }
+
+  /// Both share a codebook, so their statistics must add up: importance on both or on none, and the same resolution.
+  void check_partner(const TensorPlan& first, const TensorPlan& other) const {
+    const TensorInfo &a = tensors_[first.tensor], &b = tensors_[other.tensor];
+    std::string why;
+    if (first.importance.present != other.importance.present) why = "only one of them has importance";
+    if ((bits(a.value_type()) <= 16) != (bits(b.value_type()) <= 16))
+      why = fmt::format("one is {} and the other {}", name(a.value_type()), name(b.value_type()));
+    if (!why.empty())
+      fail(Errc::usage,
+           fmt::format("tensors {} and {} share a codebook (granularity model), but {}: give them different rules",
+                       in_quotes(a.name), in_quotes(b.name), why));
   }
 
   [[nodiscard]] double largest(const Scope& scope) const {

@@ -151,6 +151,10 @@ TEST_CASE("plan: the quantum of a scope follows from its largest importance and 
     return ImportanceInfo{.present = info.name != "b"};
   };
   REQUIRE_THROWS_WITH(make_plan(tensors, "", recipe, partial), Contains("tensors \"a\" and \"b\" share a codebook"));
+  const std::vector<TensorInfo> mixed{tensor("a", {64, 64}), tensor("f", {64, 64}, DType::f16),
+                                      tensor("x", {64, 64}, DType::f32)};
+  REQUIRE_THROWS_WITH(make_plan(mixed, "", recipe, {}),
+                      Contains("\"a\" and \"x\" share a codebook (granularity model), but one is BF16"));
   const auto broken = [](const TensorInfo&, std::uint64_t) -> ImportanceInfo { fail(Errc::malformed, "bad shape"); };
   REQUIRE_THROWS_WITH(make_plan(tensors, "", recipe, broken), "bad shape");
 }
