@@ -23,6 +23,7 @@ std::size_t read_header(std::span<const std::byte> bytes, const std::string& sou
   contents.header.run = in.le<std::uint32_t>("run");
   contents.header.rank = in.le<std::uint32_t>("rank");
   contents.header.plan_digest = in.text("plan digest");
+  contents.header.input_stamp = in.text("input stamp");
   const std::size_t signed_bytes = in.offset();
   return in.le<std::uint64_t>("digest") == digest64(bytes.first(signed_bytes)) ? in.offset() : 0;
 }
@@ -46,6 +47,7 @@ std::vector<std::byte> JournalHeader::to_bytes() const {
   out.le(run);
   out.le(rank);
   out.text(plan_digest);
+  out.text(input_stamp);
   sign(out);
   return out.take();
 }

@@ -15,7 +15,8 @@ constexpr double kMeasurePart = 0.25;
 
 }  // namespace
 
-Schedule::Schedule(const Plan& plan) : plan_(plan), scopes_(plan.scopes.size()), units_(plan.units.size()) {
+Schedule::Schedule(const Plan& plan, std::uint64_t most_open)
+    : plan_(plan), most_open_(most_open), scopes_(plan.scopes.size()), units_(plan.units.size()) {
   for (std::size_t unit = 0; unit < units_.size(); ++unit) {
     const TensorPlan& tensor = plan.tensors[plan.units[unit].tensor];
     if (tensor.treatment != Treatment::quantize) continue;
@@ -106,10 +107,13 @@ std::optional<Task> Schedule::next_ready(int rank) {
 
 std::optional<Task> Schedule::next_opening() {
   while (!opening_.empty()) {
-    const ScopeState& scope = scopes_[opening_.front()];
+    ScopeState& scope = scopes_[opening_.front()];
+    if (!scope.open && !scope.solved && open_scopes_ >= most_open_) return std::nullopt;
     while (!scope.solved && scope.round == 0 && opening_position_ < scope.units.size()) {
       const std::size_t position = opening_position_++;
-      if (!scope.measured[position]) return measure_task(scope.units[position]);
+      if (scope.measured[position]) continue;
+      open(scope);
+      return measure_task(scope.units[position]);
     }
     opening_.pop_front();
     opening_position_ = 0;
@@ -159,6 +163,7 @@ void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& ta
   if (!awaits_measure(unit, round)) return;
   const auto s = static_cast<std::uint64_t>(units_[unit].scope);
   ScopeState& scope = scopes_[s];
+  open(scope);
   (round == 0 ? scope.base : scope.finer).merge(tally);
   scope.measured[units_[unit].position] = true;
   if (rank >= 0) units_[unit].measured_by = rank;
@@ -176,6 +181,11 @@ void Schedule::close_round(std::uint64_t s) {
   solves_.push_back(s);
 }
 
+void Schedule::open(ScopeState& scope) noexcept {
+  if (!scope.open) ++open_scopes_;
+  scope.open = true;
+}
+
 void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
   if (s >= scopes_.size() || scopes_[s].solved) return;
   ScopeState& scope = scopes_[s];
@@ -187,6 +197,7 @@ void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
     scope.codebook = fit.codebook;
     scope.codebook_bytes = codebook_to_bytes(fit.codebook);
     scope.solved = true;
+    if (scope.open) --open_scopes_;
     scope.base = scope.finer = Tally();
     scope.ranges = {};
     --unsolved_;

@@ -18,10 +18,22 @@ std::string journal_name(std::uint32_t run, std::uint32_t rank) {
   return fmt::format("journal-{:06}-{:06}", run, rank);
 }
 
-Spool::Spool(std::filesystem::path work_dir, std::string plan_digest, std::uint32_t run, std::uint32_t rank)
-    : work_dir_(std::move(work_dir)), header_{run, rank, std::move(plan_digest)} {}
+Spool::Spool(std::filesystem::path work_dir, JournalHeader header)
+    : work_dir_(std::move(work_dir)), header_(std::move(header)) {}
 
-Spool::~Spool() {
+Spool::~Spool() { end_flusher(); }
+
+void Spool::discard() {
+  {
+    const std::lock_guard lock(mutex_);
+    dirty_ = false;
+  }
+  end_flusher();
+  spool_ = File();
+  journal_ = File();
+}
+
+void Spool::end_flusher() {
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;

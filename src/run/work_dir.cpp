@@ -70,6 +70,18 @@ std::vector<std::byte> whole(const fs::path& path) {
   return bytes;
 }
 
+void refuse_other_work(const JournalContents& journal, const JournalHeader& now, const fs::path& path) {
+  constexpr const char* kAdvice = "give another --work-dir, or --resume never to throw it away";
+  const JournalHeader& then = journal.header;
+  if (journal.version != kJournalVersion || then.plan_digest != now.plan_digest)
+    fail(Errc::usage,
+         fmt::format("{}: belongs to other work (plan {}, version {}; now plan {}, version {}); {}", path.string(),
+                     printable(then.plan_digest), journal.version, now.plan_digest, kJournalVersion, kAdvice));
+  if (then.input_stamp != now.input_stamp)
+    fail(Errc::usage, fmt::format("{}: the input's files have been changed since (other sizes or times); {}",
+                                  path.string(), kAdvice));
+}
+
 std::string who_i_am() {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
@@ -78,7 +90,7 @@ std::string who_i_am() {
 
 }  // namespace
 
-WorkDir::WorkDir(fs::path folder, const std::string& plan_digest, bool resume) : folder_(std::move(folder)) {
+WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume) : folder_(std::move(folder)) {
   std::error_code problem;
   fs::create_directories(folder_, problem);
   if (problem)
@@ -87,7 +99,7 @@ WorkDir::WorkDir(fs::path folder, const std::string& plan_digest, bool resume) :
   lock();
   if (!resume)
     for (const OurFile& file : our_files(folder_)) fs::remove(file.path, problem);
-  read_journals(plan_digest);
+  read_journals(now);
 }
 
 void WorkDir::lock() {
@@ -105,7 +117,7 @@ void WorkDir::lock() {
   lock_.write(0, std::as_bytes(std::span(me)));
 }
 
-void WorkDir::read_journals(const std::string& plan_digest) {
+void WorkDir::read_journals(const JournalHeader& now) {
   const std::vector<OurFile> files = our_files(folder_);
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> spool_bytes;
   for (const OurFile& file : files) {
@@ -116,13 +128,7 @@ void WorkDir::read_journals(const std::string& plan_digest) {
     if (!file.journal) continue;
     JournalContents journal = read_journal(whole(file.path), file.path.string());
     if (!journal.readable) continue;
-    if (journal.version != kJournalVersion || journal.header.plan_digest != plan_digest)
-      fail(Errc::usage,
-           fmt::format(
-               "{}: belongs to other work (plan {}, version {}; now plan {}, version {}); give another --work-dir, "
-               "or --resume never to throw it away",
-               file.path.string(), printable(journal.header.plan_digest), journal.version, plan_digest,
-               kJournalVersion));
+    refuse_other_work(journal, now, file.path);
     const std::uint64_t there = spool_bytes[{file.run, file.rank}];
     for (Finished& finished : journal.entries) {
       const SpoolPlace& place = finished.place;
@@ -150,7 +156,12 @@ std::span<const std::byte> SpoolFiles::read(const SpoolPlace& place, std::vector
     const fs::path path = work_dir_ / spool_name(place.run, place.rank);
     constexpr std::size_t kMostOpen = 64;  // a resumed run may have thousands of spools
     if (open_.size() >= kMostOpen) open_.erase(open_.begin());
-    open_.push_back({place.run, place.rank, File(path, File::Mode::read)});
+    try {
+      open_.push_back({place.run, place.rank, File(path, File::Mode::read)});
+    } catch (const Error& error) {
+      if (error.code == Errc::missing) return {};
+      throw;
+    }
     found = std::prev(open_.end());
   }
   const std::uint64_t there = found->file.size();

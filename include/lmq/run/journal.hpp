@@ -15,12 +15,14 @@ namespace lmq {
 inline constexpr std::uint32_t kJournalVersion = 1;
 
 /// What a journal is about. It stands at its beginning:
-///   8 bytes "LMQJRNL\n", u32 version, u32 run, u32 rank, text plan digest, u64 digest64 of all these bytes
+///   8 bytes "LMQJRNL\n", u32 version, u32 run, u32 rank, text plan digest, text input stamp, u64 digest64 of
+///   all these bytes
 /// then entries: u32 length, `length` bytes (Finished), u64 digest64 of the length and the bytes.
 struct JournalHeader {
   std::uint32_t run = 0;  ///< counts the starts of the program on this work directory
   std::uint32_t rank = 0;
   std::string plan_digest;
+  std::string input_stamp;  ///< of the input files' sizes and times: records of other bytes must not be mixed
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
 };
 

@@ -24,6 +24,9 @@ struct RunOptions {
   ProgressMode progress = ProgressMode::automatic;
   std::string recipe_json;      ///< canonical recipe, stored as /lmq/recipe
   std::string provenance_json;  ///< input names, sizes, digests, version, options, stored as /lmq/provenance
+  /// Asked on rank 0 after each result with their number; true ends the run as a signal would (for programs that embed
+  /// this, and for tests).
+  std::function<bool(std::uint64_t results)> stop_after;
 };
 
 /// One tensor's line of the report, and of the file's attributes.

@@ -14,13 +14,15 @@ namespace lmq {
 /// What is to be done next: pure bookkeeping, no communication, no files. Rank 0 owns one.
 /// Every unit that is to be quantized gets one record; every scope one codebook. Results may come in any order, twice,
 /// or from an earlier run; the set of results is the same in any case. Tallies are held from the first measurement of a
-/// scope until it is solved. Order: solve; measure again where a solver wants to look closer (both free tallies);
-/// quantize what has its codebook, on the rank that measured it where it can be (its bytes are likely still in memory);
-/// open the next scope, costliest first, neighbours in a row; last, by descending cost, the units that wait for nobody.
-/// Cost: O(1) amortised per call, but for the tallies; about 40 bytes per unit.
+/// scope until it is solved; at most `most_open` scopes are open at a time. Order:
+/// solve; measure again where a solver wants to look closer (both free tallies); quantize what has its codebook, on the
+/// rank that measured it where it can be (its bytes are likely still in memory); open the next scope, costliest first,
+/// neighbours in a row; last, by descending cost, the units that wait for nobody. Cost: O(1) amortised per call, but
+/// for the tallies; about 40 bytes per unit.
 class Schedule {
  public:
-  explicit Schedule(const Plan& plan);
+  /// most_open: >= 1; each open scope holds a tally.
+  explicit Schedule(const Plan& plan, std::uint64_t most_open = 8);
 
   /// The next task for a rank, or nothing: all is dealt (results may bring more).
   [[nodiscard]] std::optional<Task> next(int rank);
@@ -34,6 +36,7 @@ class Schedule {
   /// The unit's record is lost: quantize it once more.
   void lost(std::uint64_t unit);
 
+  [[nodiscard]] bool is_quantized(std::uint64_t unit) const { return units_[unit].quantized; }
   [[nodiscard]] bool awaits_measure(std::uint64_t unit, std::uint32_t round) const;
   [[nodiscard]] bool finished() const noexcept { return unsolved_ == 0 && unquantized_ == 0; }
   /// Whether every unit of a scope's current round is measured (then it waits for its solve).
@@ -58,7 +61,7 @@ class Schedule {
     std::uint32_t round = 0;
     Tally base, finer;             // finer: of this round, when round > 0
     std::vector<KeyRange> ranges;  // of this round
-    bool solved = false;
+    bool open = false, solved = false;
     Codebook codebook;
     std::vector<std::byte> codebook_bytes;
   };
@@ -79,8 +82,10 @@ class Schedule {
   [[nodiscard]] Task measure_task(std::uint64_t unit) const;
   [[nodiscard]] Task quantize_task(std::uint64_t unit) const;
   void close_round(std::uint64_t scope);
+  void open(ScopeState& scope) noexcept;
 
   const Plan& plan_;
+  std::uint64_t most_open_;
   std::vector<ScopeState> scopes_;
   std::vector<UnitState> units_;
   std::deque<std::uint64_t> solves_;   // scopes whose tally is complete
@@ -89,6 +94,7 @@ class Schedule {
   std::deque<std::uint64_t> opening_;  // scopes not yet measured, costliest first
   std::size_t opening_position_ = 0;   // in the first of them
   std::deque<std::uint64_t> free_;     // units without a scope, costliest first
+  std::uint64_t open_scopes_ = 0;
   std::uint64_t unsolved_ = 0, unquantized_ = 0;
   std::uint64_t weights_to_measure_ = 0, weights_measured_ = 0, weights_to_quantize_ = 0, weights_quantized_ = 0;
 };

@@ -23,7 +23,7 @@ namespace lmq {
 /// thread appends; any thread may flush. Errors of the flushing thread come out of the next call.
 class Spool {
  public:
-  Spool(std::filesystem::path work_dir, std::string plan_digest, std::uint32_t run, std::uint32_t rank);
+  Spool(std::filesystem::path work_dir, JournalHeader header);
   Spool(const Spool&) = delete;
   Spool& operator=(const Spool&) = delete;
   ~Spool();  ///< flushes; errors are lost
@@ -32,12 +32,15 @@ class Spool {
   void append(Finished& finished, std::span<const std::byte> payload);
   /// What has been appended is durable. Errc::io.
   void flush();
+  /// Closes the files without making them durable: they are about to be removed. Nothing may be appended after it.
+  void discard();
   [[nodiscard]] std::uint64_t bytes() const noexcept { return spool_end_; }
 
  private:
   void open();
   void flush_in_background();
   void sync_files();
+  void end_flusher();
 
   std::filesystem::path work_dir_;
   JournalHeader header_;

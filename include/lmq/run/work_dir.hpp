@@ -15,10 +15,10 @@ namespace lmq {
 /// only the file `lock` tells people who works here.
 class WorkDir {
  public:
-  /// Makes the folder when it is missing. `resume`: journals of the same plan are read, those of another plan or
-  /// version are Errc::usage; else our files there are removed. Nothing else in the folder is ever touched.
-  /// Errc::cannot_create; Errc::usage when another run holds it.
-  WorkDir(std::filesystem::path folder, const std::string& plan_digest, bool resume);
+  /// Makes the folder when it is missing. `resume`: journals of the same plan and input are read, others are
+  /// Errc::usage (run and rank of `now` do not matter); else our files there are removed. Nothing else in the folder is
+  /// ever touched. Errc::cannot_create; Errc::usage when another run holds it.
+  WorkDir(std::filesystem::path folder, const JournalHeader& now, bool resume);
 
   /// Number for this run's files: higher than any there.
   [[nodiscard]] std::uint32_t run() const noexcept { return run_; }
@@ -29,7 +29,7 @@ class WorkDir {
 
  private:
   void lock();
-  void read_journals(const std::string& plan_digest);
+  void read_journals(const JournalHeader& now);
   std::filesystem::path folder_;
   File lock_;
   std::uint32_t run_ = 1;

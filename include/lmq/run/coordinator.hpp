@@ -1,0 +1,88 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "lmq/run/comm.hpp"
+#include "lmq/run/commit.hpp"
+#include "lmq/run/executor.hpp"
+#include "lmq/run/output.hpp"
+#include "lmq/run/progress.hpp"
+#include "lmq/run/protocol.hpp"
+#include "lmq/run/quantize_run.hpp"
+#include "lmq/run/schedule.hpp"
+#include "lmq/run/work_dir.hpp"
+
+namespace lmq {
+
+/// Rank 0's other half: deals tasks to all ranks (itself included), takes their results, ends the run. A rank has
+/// enough tasks at any time to read ahead and to bridge a message's way, at least two.
+class Coordinator {
+ public:
+  Coordinator(Comm& comm, const RunContext& context, LayoutFormat& format, const RunOptions& options,
+              WorkDir& work_dir);
+
+  /// A message to rank 0 (result, failed, interrupted, bye).
+  void hear(const Message& message);
+  /// Does what can be done now; true when something was.
+  bool advance();
+  /// Tells all ranks to end; the first verdict counts.
+  void stop(const Verdict& verdict);
+  /// All ranks have said good-bye.
+  [[nodiscard]] bool ended() const noexcept { return stopping_ && byes_ == comm_.size(); }
+  /// Since it told the ranks to end, 0 before.
+  [[nodiscard]] double seconds_stopping() const;
+  [[nodiscard]] RunReport report();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class Phase : std::uint8_t { computing, copying, syncing };
+  struct Dealt {
+    int tasks = 0;
+    double seconds = 0;
+  };
+
+  void restore(std::vector<Finished>& results);
+  void restore_scope(std::uint64_t scope, const std::map<std::pair<std::uint64_t, std::uint32_t>, SpoolPlace>& tallies,
+                     const std::map<std::pair<std::uint64_t, std::uint32_t>, Fit>& fits);
+  void take(int from, const Outcome& outcome);
+  void take_record(const Finished& finished, bool resumed);
+  [[nodiscard]] bool deal();
+  [[nodiscard]] std::optional<Task> next(int rank);
+  void begin_commit();
+  void end_commit();
+  void make_lost_again();
+  void check_time();
+  [[nodiscard]] Standing standing() const;
+
+  Comm& comm_;
+  const RunContext& context_;
+  LayoutFormat& format_;
+  const RunOptions& options_;
+  Schedule schedule_;
+  std::vector<UnitRecord> units_;           // [units]
+  std::vector<const Codebook*> codebooks_;  // [scopes], once all are solved
+  OutputContents contents_;
+  std::optional<Commit> commit_;
+  std::uint32_t run_;
+  std::vector<Dealt> dealt_;           // [ranks]
+  std::map<TaskKey, double> in_hand_;  // estimated seconds
+  std::vector<bool> synced_;           // [ranks] has been asked to
+  std::vector<bool> made_again_;       // [units] whose record was found damaged once
+  Phase phase_ = Phase::computing;
+  bool stopping_ = false;
+  int byes_ = 0;
+  Clock::time_point start_ = Clock::now(), stopped_;
+  Progress progress_;
+  std::uint64_t results_ = 0, units_resumed_ = 0;
+  std::uint64_t weights_done_ = 0, bytes_done_ = 0;  // quantized in this run
+  double done_before_ = 0;
+  std::vector<TensorReport> tensors_;  // once the file is there
+  std::uint64_t file_bytes_ = 0;
+};
+
+}  // namespace lmq

@@ -1,0 +1,82 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "lmq/io/file.hpp"
+#include "lmq/io/importance_file.hpp"
+#include "lmq/io/reader.hpp"
+#include "lmq/plan/plan.hpp"
+#include "lmq/run/spool.hpp"
+#include "lmq/run/task.hpp"
+#include "lmq/run/work_dir.hpp"
+
+namespace lmq {
+
+/// What every rank of a run knows. The referenced objects outlive the run.
+struct RunContext {
+  const Reader& reader;
+  const ImportanceFile* importance;
+  const Plan& plan;
+  std::filesystem::path work_dir;
+};
+
+/// Buffers of one task; they keep their capacity from task to task (fresh pages cost more than the work in them).
+struct TaskBuffers {
+  std::vector<std::byte> bytes;
+  std::vector<float> importance;
+};
+
+/// A task with its input in memory. Points into the buffers it was loaded with.
+struct LoadedTask {
+  Task task;
+  TensorView view;  ///< measure, quantize, copy of a kept unit
+  Importance importance;
+  std::span<const std::byte> record;  ///< copy of a record; empty when its bytes are damaged
+};
+
+/// A finished task; `tally` is what a measure task found, for rank 0.
+struct Outcome {
+  Finished finished;
+  std::vector<std::byte> tally;
+};
+
+/// Does tasks: one thread loads, one runs. Results that are worth keeping are in the spool when `run` returns.
+/// Held at most: two views of the largest unit with their importance (TaskBuffers), codes and codebooks of one unit,
+/// one record, and what statistics, solver or quantizer need as scratch.
+class Executor {
+ public:
+  Executor(const RunContext& context, Spool& spool)
+      : context_(context), spool_(spool), spool_files_(context.work_dir) {}
+
+  /// Reads what the task needs. Errors of the reader; Errc::io.
+  [[nodiscard]] LoadedTask load(Task task, TaskBuffers& buffers);
+  /// Errc::malformed names tensor and first index of a NaN or infinity; Errc::io.
+  [[nodiscard]] Outcome run(const LoadedTask& loaded);
+  /// Tells the system what a task will read.
+  void prefetch(const Task& task) const noexcept;
+
+ private:
+  void load_importance(LoadedTask& loaded, TaskBuffers& buffers) const;
+  [[nodiscard]] Outcome measure(const LoadedTask& loaded);
+  [[nodiscard]] Outcome solve(const LoadedTask& loaded);
+  [[nodiscard]] Outcome quantize(const LoadedTask& loaded);
+  [[nodiscard]] Outcome copy(const LoadedTask& loaded);
+  [[nodiscard]] Outcome sync(const LoadedTask& loaded);
+  [[noreturn]] void refuse_nonfinite(const WorkUnit& unit) const;
+  [[nodiscard]] const TensorInfo& info_of(const WorkUnit& unit) const;
+
+  const RunContext& context_;
+  Spool& spool_;
+  SpoolFiles spool_files_;      // of the loading thread
+  std::optional<File> output_;  // of the running thread
+  QuantizedUnit recycled_;
+};
+
+/// Errc::malformed for the first NaN or infinity among the elements [0, end) of a tensor, in the words every rank uses;
+/// nothing when there is none. Reads the tensor from its start.
+void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end);
+
+}  // namespace lmq

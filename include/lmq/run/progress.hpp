@@ -1,0 +1,41 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "lmq/run/quantize_run.hpp"
+
+namespace lmq {
+
+/// Where a run stands, over all ranks.
+struct Standing {
+  const char* phase = "";          ///< "measuring", "quantizing", "writing"
+  double done = 0;                 ///< part of all work, 0 .. 1, by estimated cost
+  double done_before = 0;          ///< of it by earlier runs
+  std::uint64_t weights = 0;       ///< quantized in this run
+  std::uint64_t source_bytes = 0;  ///< of them
+};
+
+/// The line a person reads: bar, percentage, phase, rates, time left. seconds: since the start.
+[[nodiscard]] std::string progress_line(const Standing& standing, double seconds, bool bar);
+
+/// Tells how far the run is, on standard error of rank 0: on a terminal one line that is rewritten ten times a second,
+/// else a line every 30 seconds (the first after 2 when plain lines were asked for), or nothing.
+class Progress {
+ public:
+  explicit Progress(ProgressMode mode);
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  ~Progress();  ///< leaves a clean line
+  /// True when a new line is due; only then is a Standing worth making.
+  [[nodiscard]] bool due() const;
+  void tell(const Standing& standing);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class Style : std::uint8_t { silent, lines, bar } style_ = Style::silent;
+  Clock::time_point start_ = Clock::now(), next_;
+  std::size_t width_ = 0;  // of the line on the terminal
+};
+
+}  // namespace lmq

@@ -1,0 +1,17 @@
+#pragma once
+
+namespace lmq {
+
+/// While one of these lives, SIGTERM, SIGUSR1 and SIGINT only raise a flag; a second SIGINT ends the process at once.
+/// Several may live at the same time (ranks on threads); the last to go restores what was there before.
+class SignalGuard {
+ public:
+  SignalGuard();
+  SignalGuard(const SignalGuard&) = delete;
+  SignalGuard& operator=(const SignalGuard&) = delete;
+  ~SignalGuard();
+  /// The signal that came since the first of the living guards was made, or 0.
+  [[nodiscard]] static int raised() noexcept;
+};
+
+}  // namespace lmq

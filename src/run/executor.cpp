@@ -1,0 +1,191 @@
+#include "lmq/run/executor.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <utility>
+
+#include "lmq/base/digest.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/codec/record.hpp"
+#include "lmq/kernels/widen.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/tally.hpp"
+#include "lmq/quant/unit.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr const char* kFromRankZero = "message from rank 0";
+
+std::unique_ptr<Quantizer> quantizer_of(const QuantSpec& spec) {
+  const QuantizerEntry* entry = find_quantizer(spec.method);
+  if (entry == nullptr)
+    fail(Errc::internal, fmt::format("the plan names method {}, which does not exist", spec.method));
+  return entry->make(spec.options);
+}
+
+/// Levels of a unit's one codebook; empty when it has several.
+std::vector<float> single_codebook(const QuantizedUnit& unit) {
+  if (unit.codebooks() != 1 || unit.group != 0) return {};
+  if (unit.kind == CodebookKind::table) return unit.book;
+  std::vector<float> levels(unit.levels);
+  for (std::size_t k = 0; k < levels.size(); ++k) {
+    const float rise = static_cast<float>(k) * unit.book[1];
+    levels[k] = unit.book[0] + rise;
+  }
+  return levels;
+}
+
+}  // namespace
+
+const TensorInfo& Executor::info_of(const WorkUnit& unit) const {
+  return context_.reader.catalogue().tensors[context_.plan.tensors[unit.tensor].tensor];
+}
+
+void Executor::prefetch(const Task& task) const noexcept {
+  if (task.key.kind != TaskKind::measure && task.key.kind != TaskKind::quantize) return;
+  const WorkUnit& unit = context_.plan.units[task.key.subject];
+  context_.reader.prefetch(info_of(unit), unit.begin, unit.count);
+}
+
+void Executor::load_importance(LoadedTask& loaded, TaskBuffers& buffers) const {
+  const WorkUnit& unit = context_.plan.units[loaded.task.key.subject];
+  const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
+  loaded.importance.quantum = importance_quantum_of(context_.plan, unit);
+  if (context_.importance == nullptr || !tensor.importance.present) return;
+  const auto entry = context_.importance->find(info_of(unit), tensor.cols);
+  if (!entry) fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(info_of(unit).name)));
+  const std::uint64_t begin = entry->per_column ? 0 : unit.begin;
+  context_.importance->read(*entry, begin, entry->per_column ? tensor.cols : unit.count, buffers.importance);
+  loaded.importance.kind = entry->per_column ? Importance::Kind::columns : Importance::Kind::weights;
+  loaded.importance.values = buffers.importance;
+  loaded.importance.first_column = entry->per_column ? unit.begin % tensor.cols : 0;
+}
+
+LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
+  LoadedTask loaded;
+  loaded.task = std::move(task);
+  const TaskKey& key = loaded.task.key;
+  if (key.kind == TaskKind::solve || key.kind == TaskKind::sync) return loaded;
+  const WorkUnit& unit = context_.plan.units.at(key.subject);
+  const Treatment treatment = context_.plan.tensors[unit.tensor].treatment;
+  if (key.kind == TaskKind::copy && treatment == Treatment::quantize) {
+    loaded.record = spool_files_.read(CopyOrder::from_bytes(loaded.task.body).from, buffers.bytes);
+    return loaded;
+  }
+  loaded.view = context_.reader.view(as_stored(info_of(unit), treatment), unit.begin, unit.count, buffers.bytes);
+  if (key.kind != TaskKind::copy) load_importance(loaded, buffers);
+  return loaded;
+}
+
+Outcome Executor::run(const LoadedTask& loaded) {
+  switch (loaded.task.key.kind) {
+    case TaskKind::measure:
+      return measure(loaded);
+    case TaskKind::solve:
+      return solve(loaded);
+    case TaskKind::quantize:
+      return quantize(loaded);
+    case TaskKind::copy:
+      return copy(loaded);
+    case TaskKind::sync:
+      return sync(loaded);
+  }
+  fail(Errc::internal, "a task of no known kind");
+}
+
+Outcome Executor::measure(const LoadedTask& loaded) {
+  const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
+  const Tally tally = Tally::of(loaded.view, loaded.importance, ranges);
+  if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  outcome.tally = tally.to_bytes();
+  spool_.append(outcome.finished, outcome.tally);
+  return outcome;
+}
+
+Outcome Executor::solve(const LoadedTask& loaded) {
+  const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
+  const Tally tally = Tally::from_bytes(loaded.task.body, kFromRankZero);
+  Fit fit = quantizer_of(scope.spec)->fit(tally.group(scope.quantum));
+  if (fit.look_closer.empty()) fit.codebook = fit.codebook.stored_as(scope.spec.level_type);
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  outcome.finished.body = fit_to_bytes(fit);
+  spool_.append(outcome.finished, {});
+  return outcome;
+}
+
+Outcome Executor::quantize(const LoadedTask& loaded) {
+  const WorkUnit& unit = context_.plan.units[loaded.task.key.subject];
+  const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
+  // Those of a scope have been looked at when they were measured.
+  if (tensor.scope < 0 && first_nonfinite(loaded.view)) refuse_nonfinite(unit);
+  Codebook shared;
+  if (!loaded.task.body.empty()) shared = codebook_from_bytes(loaded.task.body, kFromRankZero);
+  UnitOutcome done = quantize_unit(loaded.view, tensor.spec, tensor.cols, loaded.importance,
+                                   loaded.task.body.empty() ? nullptr : &shared, std::move(recycled_));
+  const EncodedRecord record = encode_record(done.unit, tensor.spec.coder);
+  UnitResult result;
+  result.stats = done.stats;
+  result.ledger = record.ledger;
+  result.entropy_bits = record.entropy_bits;
+  result.source_digest = digest64(loaded.view.bytes);
+  if (tensor.scope < 0 && tensor.spec.granularity <= Granularity::tensor) result.levels = single_codebook(done.unit);
+  recycled_ = std::move(done.unit);
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  outcome.finished.body = result.to_bytes();
+  spool_.append(outcome.finished, record.bytes);
+  return outcome;
+}
+
+Outcome Executor::copy(const LoadedTask& loaded) {
+  const CopyOrder order = CopyOrder::from_bytes(loaded.task.body);
+  const bool kept = order.from.length == 0;
+  const std::span<const std::byte> bytes = kept ? loaded.view.bytes : loaded.record;
+  CopyResult result;
+  result.intact = kept || !bytes.empty();
+  result.bytes = bytes.size();
+  if (result.intact) {
+    if (!output_ || output_->path() != order.output) output_ = File(order.output, File::Mode::update);
+    result.digest = kept ? digest64(bytes) : order.from.digest;
+    output_->write(order.address, bytes);
+  }
+  return {{loaded.task.key, {}, result.to_bytes()}, {}};
+}
+
+Outcome Executor::sync(const LoadedTask& loaded) {
+  if (output_) {
+    output_->sync();
+    output_->close();
+    output_.reset();
+  }
+  return {{loaded.task.key, {}, {}}, {}};
+}
+
+void Executor::refuse_nonfinite(const WorkUnit& unit) const {
+  refuse_first_nonfinite(context_.reader, info_of(unit), unit.begin + unit.count);
+  fail(Errc::io, fmt::format("tensor '{}': its values changed while they were read", printable(info_of(unit).name)));
+}
+
+void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end) {
+  std::vector<std::byte> scratch;
+  for (std::uint64_t begin = 0; begin < end; begin += kUnitWeights) {
+    const TensorView view = reader.view(tensor, begin, std::min(kUnitWeights, end - begin), scratch);
+    const auto index = first_nonfinite(view);
+    if (!index) continue;
+    const std::size_t width = bits(view.dtype) / 8;
+    float value = 0;
+    widen(view.dtype, view.bytes.subspan(static_cast<std::size_t>(*index) * width, width), {&value, 1});
+    fail(Errc::malformed, fmt::format("{}: tensor '{}': element {} is {}, only finite weights can be quantized "
+                                      "(--nonfinite keep stores such tensors raw)",
+                                      printable(reader.catalogue().shards[tensor.shard].name), printable(tensor.name),
+                                      begin + *index, value));
+  }
+}
+
+}  // namespace lmq

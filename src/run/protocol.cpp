@@ -1,0 +1,100 @@
+#include "lmq/run/protocol.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "lmq/base/bytes.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr const char* kMessage = "message between ranks";
+
+ByteWriter begin(Word word) {
+  ByteWriter out;
+  out.le(static_cast<std::uint8_t>(word));
+  return out;
+}
+
+std::span<const std::byte> rest(std::span<const std::byte> message) {
+  return message.empty() ? message : message.subspan(1);
+}
+
+std::string host() {
+  char name[256] = "";
+  return gethostname(name, sizeof name - 1) == 0 ? name : "an unknown host";
+}
+
+}  // namespace
+
+std::vector<std::byte> task_message(const Task& task) {
+  ByteWriter out = begin(Word::task);
+  out.raw(task.to_bytes());
+  return out.take();
+}
+
+std::vector<std::byte> result_message(const Outcome& outcome) {
+  ByteWriter out = begin(Word::result);
+  const std::vector<std::byte> finished = outcome.finished.to_bytes();
+  out.le(static_cast<std::uint64_t>(finished.size()));
+  out.raw(finished);
+  out.raw(outcome.tally);
+  return out.take();
+}
+
+std::vector<std::byte> verdict_message(Word word, const Verdict& verdict) {
+  ByteWriter out = begin(word);
+  out.le(static_cast<std::int32_t>(verdict.code));
+  out.text(verdict.text);
+  return out.take();
+}
+
+std::vector<std::byte> word_message(Word word) { return begin(word).take(); }
+
+Word word_of(std::span<const std::byte> message) {
+  ByteReader in(message, kMessage);
+  const auto word = in.le<std::uint8_t>("word");
+  if (word < 1 || word > 6) in.refuse(fmt::format("word {}, expected 1 to 6", word));
+  return Word{word};
+}
+
+Task task_of(std::span<const std::byte> message) { return Task::from_bytes(rest(message)); }
+
+Outcome outcome_of(std::span<const std::byte> message) {
+  ByteReader in(rest(message), kMessage);
+  Outcome outcome;
+  outcome.finished = Finished::from_bytes(in.raw(in.le<std::uint64_t>("length"), "result"), kMessage);
+  const auto tally = in.raw(in.left(), "tally");
+  outcome.tally.assign(tally.begin(), tally.end());
+  return outcome;
+}
+
+Verdict verdict_of(std::span<const std::byte> message) {
+  ByteReader in(rest(message), kMessage);
+  Verdict verdict;
+  verdict.code = in.le<std::int32_t>("code");
+  verdict.text = in.text("text");
+  return verdict;
+}
+
+Verdict current_verdict(int rank, int ranks) {
+  const auto here = [&](std::string text) {
+    if (ranks > 1) text += fmt::format(" (rank {} on {})", rank, host());
+    return text;
+  };
+  try {
+    throw;
+  } catch (const Error& error) {
+    const bool local = error.code == Errc::io || error.code == Errc::internal || error.code == Errc::cannot_create;
+    return {static_cast<int>(error.code), local ? here(error.what()) : error.what()};
+  } catch (const std::bad_alloc&) {
+    return {static_cast<int>(Errc::io),
+            here("out of memory: lmq plan says what a rank needs; fewer threads need less")};
+  } catch (const std::exception& error) {
+    return {static_cast<int>(Errc::internal), here(fmt::format("internal error: {}", error.what()))};
+  }
+}
+
+}  // namespace lmq

@@ -1,0 +1,118 @@
+#include "lmq/run/rank_loop.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "lmq/run/signals.hpp"
+
+namespace lmq {
+namespace {
+
+using std::chrono::microseconds;
+
+// Between looks at the messages: short after something happened, longer the longer nothing does. With one rank only the
+// worker brings news, and it wakes us; signals and progress lines can wait so long.
+constexpr microseconds kShortPause{100}, kLongPause{1000}, kPauseAlone{20'000};
+// So long a rank waits for the others after the end was called: a unit in hand, a flush.
+constexpr double kPatienceSeconds = 60;
+constexpr auto kPatienceForRankZero = std::chrono::seconds(10);
+
+constexpr const char* kInterrupted = "interrupted by a signal: run the same command again to continue";
+
+}  // namespace
+
+RankLoop::RankLoop(Comm& comm, const RunContext& context, JournalHeader header, Coordinator* coordinator)
+    : comm_(comm), coordinator_(coordinator), spool_(context.work_dir, std::move(header)), worker_(context, spool_) {}
+
+void RankLoop::run() {
+  microseconds pause = kShortPause;
+  for (;;) {
+    bool busy = false;
+    while (const std::optional<Message> message = comm_.try_receive()) {
+      busy = true;
+      try {
+        handle(*message);
+      } catch (...) {
+        fail_all(current_verdict(comm_.rank(), comm_.size()));
+      }
+    }
+    try {
+      busy = step() || busy;
+    } catch (...) {
+      fail_all(current_verdict(comm_.rank(), comm_.size()));
+      busy = true;
+    }
+    if (leave()) break;
+    pause = busy ? kShortPause : std::min(kLongPause, pause + pause / 4);
+    if (!busy) worker_.wait(comm_.size() == 1 ? kPauseAlone : pause);
+  }
+  if (verdict_->code != 0) throw AgreedError(Errc{verdict_->code}, verdict_->text);
+}
+
+bool RankLoop::step() {
+  bool busy = false;
+  if (!verdict_ && !told_) {
+    while (const std::optional<Outcome> outcome = worker_.take()) {
+      comm_.send(0, result_message(*outcome));
+      busy = true;
+    }
+    look_at_signals();
+  }
+  if (coordinator_ != nullptr) busy = coordinator_->advance() || busy;
+  return busy;
+}
+
+void RankLoop::handle(const Message& message) {
+  const Word word = word_of(message.bytes);
+  if (word == Word::task) {
+    if (!verdict_ && !told_) worker_.push(task_of(message.bytes));
+  } else if (word == Word::stop) {
+    verdict_ = lmq::verdict_of(message.bytes);
+    worker_.stop();
+  } else if (coordinator_ != nullptr) {
+    coordinator_->hear(message);
+  }
+}
+
+void RankLoop::look_at_signals() {
+  if (SignalGuard::raised() == 0) return;
+  // What is finished is made durable before anything else: there may be a second left to live.
+  spool_.flush();
+  fail_all({static_cast<int>(Errc::interrupted), kInterrupted});
+}
+
+void RankLoop::fail_all(const Verdict& verdict) {
+  if (told_) return;
+  told_ = true;
+  told_at_ = Clock::now();
+  worker_.stop();
+  if (coordinator_ != nullptr)
+    coordinator_->stop(verdict);
+  else
+    comm_.send(0, verdict_message(
+                      verdict.code == static_cast<int>(Errc::interrupted) ? Word::interrupted : Word::failed, verdict));
+}
+
+bool RankLoop::leave() {
+  if (!verdict_) {
+    if (told_ && coordinator_ == nullptr && Clock::now() - told_at_ > kPatienceForRankZero)
+      fail(Errc::interrupted, "rank 0 does not answer; run the same command again to continue");
+    return false;
+  }
+  if (!bye_ && worker_.at_rest()) {
+    try {
+      verdict_->code == 0 ? spool_.discard() : spool_.flush();
+    } catch (const Error&) {
+      // What could not be kept is made again; the verdict stands.
+    }
+    comm_.send(0, word_message(Word::bye));
+    bye_ = true;
+  }
+  if (coordinator_ == nullptr) return bye_;
+  if (!coordinator_->ended() && coordinator_->seconds_stopping() > kPatienceSeconds)
+    fail(Errc{verdict_->code == 0 ? static_cast<int>(Errc::internal) : verdict_->code},
+         verdict_->code == 0 ? "a rank does not end" : verdict_->text);
+  return coordinator_->ended();
+}
+
+}  // namespace lmq
