@@ -10,8 +10,13 @@ namespace {
 
 constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round
 
+// The last key of a bin. No float has the key before that of 0, which is read as 0.
+std::uint32_t last_key(const Group& group, std::uint32_t bin) {
+  return ordered_key(group.high[bin]) - (group.low[bin] < 0 && group.high[bin] == 0 ? 1 : 0);
+}
+
 unsigned span_bits(const Group& group, std::uint32_t bin) {
-  return static_cast<unsigned>(std::bit_width(ordered_key(group.high[bin]) - ordered_key(group.low[bin])));
+  return static_cast<unsigned>(std::bit_width(last_key(group, bin) - ordered_key(group.low[bin])));
 }
 
 // The open bins as ranges, cut as finely as the round allows; at least in two.
@@ -25,7 +30,7 @@ std::vector<KeyRange> ranges_of(const Group& group, const std::vector<std::uint3
   while (finer < 32 && asked(finer + 1) <= kMostNewBins) ++finer;
   std::vector<KeyRange> ranges;
   for (const std::uint32_t bin : bins) {
-    const std::uint32_t begin = ordered_key(group.low[bin]), end = ordered_key(group.high[bin]);
+    const std::uint32_t begin = ordered_key(group.low[bin]), end = last_key(group, bin);
     const unsigned bits = span_bits(group, bin), left = bits - std::min(bits, finer);
     if (!ranges.empty() && ranges.back().end + 1 == begin && ranges.back().span_bits == left)
       ranges.back().end = end;

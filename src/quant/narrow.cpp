@@ -13,17 +13,27 @@ constexpr double kMargin = 1e-10;                          // of the loss: far a
 constexpr std::size_t kMostPlaces = std::size_t{1} << 20;  // before a split by four: 400 bytes each at the end
 }  // namespace
 
+// Adds a block without the insides of single values at its ends: no threshold needs to lie there.
+void Narrowing::add_place(std::vector<Place>& places, Place block) const {
+  const auto idle = [&](std::uint32_t position) {
+    return position % 2 == 1 && !(p_.low[position >> 1] < p_.high[position >> 1]);
+  };
+  if (inside_) {
+    while (block.first <= block.last && idle(block.first)) ++block.first;
+    while (block.first <= block.last && idle(block.last)) --block.last;
+  }
+  if (block.first <= block.last) places.push_back(block);
+}
+
 // Every threshold may lie in every block.
 void Narrowing::all_places() {
   place_.assign(1, {0, 0});
   place_at_.assign({0, 1});
   for (std::size_t t = 1; t < cells_; ++t) {
     for (std::size_t k = 1; k < blocks_.size(); ++k) {
-      const bool last = k + 1 == blocks_.size();
-      if (inside_)
-        place_.push_back({2 * blocks_[k - 1] + 1, 2 * blocks_[k] - (last ? 1 : 0)});
-      else if (!last || blocks_[k - 1] + 1 < blocks_[k])
-        place_.push_back({blocks_[k - 1] + 1, blocks_[k] - (last ? 1 : 0)});
+      const std::uint32_t before = blocks_[k - 1], end = blocks_[k] - (k + 1 == blocks_.size() ? 1 : 0);
+      add_place(place_,
+                inside_ ? Place{2 * before + 1, 2 * blocks_[k] - (end < blocks_[k] ? 1 : 0)} : Place{before + 1, end});
     }
     place_at_.push_back(static_cast<std::uint32_t>(place_.size()));
   }
@@ -32,95 +42,111 @@ void Narrowing::all_places() {
   place_at_.push_back(static_cast<std::uint32_t>(place_.size()));
 }
 
-// Extremes of s_t (as a right end: s_, as a left end of the next cell: q_) and of phi_t over every block.
-void Narrowing::measure_places() {
-  for (auto* array :
-       {&s_low_, &s_high_, &q_low_, &q_high_, &w_left_, &w_right_, &phi_low_, &forward_, &backward_, &onward_})
-    array->resize(place_.size());
-  for (std::size_t t = 1; t <= cells_; ++t) {
-    Layer& layer = layer_[t];
-    locate(layer.level, layer.level_left, layer.level_right, layer.level_dip);
-    if (t < cells_) locate(layer.theta, layer.theta_left, layer.theta_right, layer.theta_dip);
+BlockArrays Narrowing::arrays() const {
+  return {forward_.data(), onward_.data(), w_first_.data(), w_last_.data(), level_of_.data(),
+          mean_.data(),    low_.data(),    ratio_.data(),   s_left_.data(), s_right_.data(),
+          lower_.data(),   dip_.data(),    rise_.data(),    d_left_.data(), d_right_.data()};
+}
+
+// Of differences of C between two edges.
+double Narrowing::rounding(std::size_t a, std::size_t b) const {
+  return 0x1p-44 * (std::abs(p_.C[a]) + std::abs(p_.C[b]));
+}
+
+// level: c_R. See BlockArrays for the rest.
+void Narrowing::measure_place(std::size_t t, std::size_t k, double level) {
+  const std::uint32_t first = left_edge(place_[k]), last = right_edge(place_[k]), from = reference_[t];
+  const double mass = p_.W[last] - p_.W[first];
+  double low = 0, high = 0, mean = 0, ratio = 0;
+  if (first < last) {
+    low = inside_ ? p_.low[first] : p_.value[first];
+    high = inside_ ? p_.high[last - 1] : p_.value[last - 1];
+    mean = last == first + 1 ? p_.value[first] : std::clamp((p_.S[last] - p_.S[first]) / mass, low, high);
+    ratio = low < high ? (high - mean) / (high - low) : 0;
   }
-  const auto extremes = [&](std::size_t t, std::size_t from, std::uint32_t left, std::uint32_t right, double shift,
-                            double& low, double& high) {
-    const Layer& layer = layer_[t];
-    const double first = s(t, left, from) + shift, last = s(t, right, from) + shift;
-    low = std::min(first, last);
-    high = std::max(first, last);
-    if (left <= layer.level_left && layer.level_right <= right)
-      low = std::min(low, s(t, layer.level_left, from) + shift - layer.level_dip);
-  };
-  for (std::size_t t = 0; t <= cells_; ++t)
+  w_first_[k] = p_.W[first];
+  w_last_[k] = p_.W[last];
+  level_of_[k] = level;
+  mean_[k] = mean;
+  low_[k] = low;
+  ratio_[k] = ratio;
+  phi_[k] = t > 0 && t < cells_ ? phi(t, first) : 0;
+  const double noise = rounding(first, from);
+  if (t < cells_) {
+    s_left_[k] = s(t + 1, first, from);
+    d_left_[k] = squares(layer_[t + 1].level, first, from) - noise;
+  }
+  if (t == 0) return;
+  s_right_[k] = s(t, first, from) + layer_[t].residual;
+  lower_[k] = layer_[t].level - level;
+  const double short_of = std::max({level - mean, (level - low) * ratio, 0.0});
+  dip_[k] = -mass * short_of;
+  rise_[k] = mass * (short_of - (level - mean));
+  const double far = std::max(std::abs(low - level), std::abs(high - level));
+  d_right_[k] = squares(layer_[t].level, first, from) + squares(layer_[t].level, from, reference_[t - 1]) + noise +
+                mass * (far * far);
+}
+
+// Numbers of every block. c_R is the level of the cell before the block's last edge on the best path there among the
+// candidates of the last recurrence.
+void Narrowing::measure_places() {
+  for (auto* array : {&forward_, &backward_, &onward_, &phi_, &w_first_, &w_last_, &level_of_, &mean_, &low_, &ratio_,
+                      &s_left_, &s_right_, &lower_, &dip_, &rise_, &d_left_, &d_right_})
+    array->resize(place_.size());
+  for (std::size_t t = 0; t <= cells_; ++t) {
+    std::size_t c = candidate_at_[t];
     for (std::size_t k = place_at_[t]; k < place_at_[t + 1]; ++k) {
-      const std::uint32_t left = left_edge(place_[k]), right = right_edge(place_[k]);
-      w_left_[k] = p_.W[left];
-      w_right_[k] = p_.W[right];
-      phi_low_[k] = 0;
-      if (t > 0) extremes(t, reference_[t], left, right, layer_[t].residual, s_low_[k], s_high_[k]);
-      if (t < cells_) extremes(t + 1, reference_[t], left, right, 0.0, q_low_[k], q_high_[k]);
-      if (t == 0 || t == cells_) continue;
-      const Layer& layer = layer_[t];
-      phi_low_[k] = std::min(phi(t, left), phi(t, right));
-      if (left <= layer.theta_left && layer.theta_right <= right)
-        phi_low_[k] = std::min(phi_low_[k], phi(t, layer.theta_left) - layer.step * layer.theta_dip);
+      const std::uint32_t edge = right_edge(place_[k]);
+      while (c + 1 < candidate_at_[t + 1] && candidate_[c] < edge) ++c;
+      double level = layer_[t].level;
+      if (t > 0 && t < cells_) {
+        const std::uint32_t x = candidate_[c], a = candidate_[candidate_at_[t - 1] + back_[c]];
+        level = (p_.S[x] - p_.S[a]) / (p_.W[x] - p_.W[a]);
+      }
+      measure_place(t, k, level);
     }
+  }
 }
 
-// At most M_t for a cell from block `before` to block `after` that touch or are the same; -1 when there is no such
-// cell.
-double Narrowing::touching(std::size_t t, std::size_t before, std::size_t after) const {
-  const Place a = place_[before], b = place_[after];
-  if (a.first > b.first || (a == b && a.first == a.last && (!inside_ || a.first % 2 == 0))) return -1;
-  const std::uint32_t left = left_edge(a), right = right_edge(b);
-  const double low = (inside_ ? p_.low : p_.value)[left], high = (inside_ ? p_.high : p_.value)[right - 1];
-  const double far = std::max(std::abs(low - layer_[t].level), std::abs(high - layer_[t].level));
-  return (p_.W[right] - p_.W[left]) * (far * far);
-}
-
-// forward_[k] <= loss up to a threshold in block k. `most`: no cell of a good path costs more.
+// forward_[k] <= loss up to a threshold in block k. No cell of a good path costs more than `most`: cells that do, even
+// without their blocks, are left out.
 void Narrowing::bound_forwards(double most) {
+  const BlockArrays blocks = arrays();
+  const SquaredErrorCost core{p_.W, p_.S, p_.C};
   forward_[0] = 0;
   for (std::size_t t = 1; t <= cells_; ++t) {
-    std::size_t first = place_at_[t - 1], apart = first;  // blocks [first, apart) lie wholly before
-    const std::size_t last = place_at_[t];
-    for (std::size_t k = place_at_[t]; k < place_at_[t + 1]; ++k) {
+    std::size_t first = place_at_[t - 1], last = first;
+    const std::size_t end = place_at_[t];
+    for (std::size_t k = end; k < place_at_[t + 1]; ++k) {
       const std::uint32_t left = left_edge(place_[k]);
-      while (apart < last && right_edge(place_[apart]) < left) ++apart;
-      const SquaredErrorCost core{p_.W, p_.S, p_.C};
-      while (first < apart &&
-             core(right_edge(place_[first]), left) >
-                 most + 0x1p-44 * (p_.C[left] - p_.C[right_edge(place_[first])] + std::abs(p_.C[left])))
+      while (last < end && (place_[last].first < place_[k].first || (place_[last] == place_[k] && wide(place_[k]))))
+        ++last;
+      while (first < last && right_edge(place_[first]) < left &&
+             core(right_edge(place_[first]), left) > most + rounding(left, right_edge(place_[first])))
         ++first;
-      double best = scans_->bound({apart - first, &forward_[first], &q_low_[first], &q_high_[first], &w_right_[first],
-                                   s_low_[k], s_high_[k], w_left_[k]});
-      for (std::size_t j = apart; j < last && place_[j].first <= place_[k].first; ++j)
-        if (const double m = touching(t, j, k); m >= 0) best = std::min(best, forward_[j] - m);
-      forward_[k] = best + phi_low_[k];
+      forward_[k] = scans_->bound_before(blocks, first, last, k) + phi_[k];
     }
   }
 }
 
-// backward_[k] <= loss after a threshold in block k.
+// backward_[k] <= loss behind a threshold in block k.
 void Narrowing::bound_backwards(double most) {
+  const BlockArrays blocks = arrays();
+  const SquaredErrorCost core{p_.W, p_.S, p_.C};
   backward_.back() = onward_.back() = 0;
   for (std::size_t t = cells_; t-- > 0;) {
-    const std::size_t begin = place_at_[t + 1], end = place_at_[t + 2];
-    std::size_t after = end, apart = end;  // blocks [apart, after) lie wholly behind
-    for (std::size_t k = place_at_[t + 1]; k-- > place_at_[t];) {
+    const std::size_t begin = place_at_[t + 1];
+    std::size_t last = place_at_[t + 2], first = last;
+    for (std::size_t k = begin; k-- > place_at_[t];) {
       const std::uint32_t right = right_edge(place_[k]);
-      while (apart > begin && left_edge(place_[apart - 1]) > right) --apart;
-      const SquaredErrorCost core{p_.W, p_.S, p_.C};
-      while (after > apart &&
-             core(right, left_edge(place_[after - 1])) >
-                 most + 0x1p-44 * (p_.C[left_edge(place_[after - 1])] - p_.C[right] + std::abs(p_.C[right])))
-        --after;
-      double best = scans_->bound({after - apart, &onward_[apart], &s_low_[apart], &s_high_[apart], &w_left_[apart],
-                                   q_low_[k], q_high_[k], w_right_[k]});
-      for (std::size_t j = apart; j-- > begin && place_[j].first >= place_[k].first;)
-        if (const double m = touching(t + 1, k, j); m >= 0) best = std::min(best, onward_[j] - m);
-      backward_[k] = best;
-      onward_[k] = best + phi_low_[k];
+      while (first > begin &&
+             (place_[first - 1].first > place_[k].first || (place_[first - 1] == place_[k] && wide(place_[k]))))
+        --first;
+      while (last > first && left_edge(place_[last - 1]) > right &&
+             core(right, left_edge(place_[last - 1])) > most + rounding(right, left_edge(place_[last - 1])))
+        --last;
+      backward_[k] = scans_->bound_behind(blocks, k, first, last);
+      onward_[k] = backward_[k] + phi_[k];
     }
   }
 }
@@ -141,23 +167,15 @@ void Narrowing::prune(double bound) {
 void Narrowing::split() {
   next_place_.clear();
   next_place_at_.assign(1, 0);
-  const auto cut = [&](Place b) { return b.first + (b.last - b.first) / 2; };
+  const auto cut = [](Place b) { return b.first + (b.last - b.first) / 2; };
+  const auto halve = [&](Place b, auto&& take) {
+    if (b.first == b.last) return take(b);
+    take(Place{b.first, cut(b)});
+    take(Place{cut(b) + 1, b.last});
+  };
   for (std::size_t t = 0; t <= cells_; ++t) {
-    for (std::size_t k = place_at_[t]; k < place_at_[t + 1]; ++k) {
-      const Place whole = place_[k];
-      if (whole.first == whole.last) {
-        next_place_.push_back(whole);
-        continue;
-      }
-      for (const Place half : {Place{whole.first, cut(whole)}, Place{cut(whole) + 1, whole.last}}) {
-        if (half.first == half.last) {
-          next_place_.push_back(half);
-          continue;
-        }
-        next_place_.push_back({half.first, cut(half)});
-        next_place_.push_back({cut(half) + 1, half.last});
-      }
-    }
+    for (std::size_t k = place_at_[t]; k < place_at_[t + 1]; ++k)
+      halve(place_[k], [&](Place half) { halve(half, [&](Place part) { add_place(next_place_, part); }); });
     next_place_at_.push_back(static_cast<std::uint32_t>(next_place_.size()));
   }
   std::swap(place_, next_place_);
@@ -236,6 +254,8 @@ double Narrowing::stage_price() const {
 // there are too many to go on.
 void Narrowing::narrow(bool to_the_end) {
   for (;;) {
+    corners_of_places();
+    improve();
     measure_places();
     const double bound = reference_excess() + kMargin * loss_;
     const double most = loss_ * (1 + 1e-9);
@@ -246,10 +266,6 @@ void Narrowing::narrow(bool to_the_end) {
     if (to_the_end && place_.size() > kMostPlaces) return;
     if (!to_the_end && windows_price() <= stage_price()) return;
     split();
-    if (!to_the_end) {
-      corners_of_places();
-      if (improve()) loss_ = reference_loss();
-    }
   }
 }
 
@@ -260,11 +276,6 @@ void Narrowing::solve(const LinePoints& points, std::size_t cells, CellEnds& end
   first_path(path_);
   set_reference(path_);
   loss_ = reference_loss();
-  for (int round = 0; round < 3; ++round) {
-    keep_corners(kBlocksPerCell + kBlocksPerCell / 2);
-    if (!improve()) break;
-    loss_ = reference_loss();
-  }
   all_places();
   narrow(false);
   windows_of_places();

@@ -30,18 +30,24 @@ struct LinePoints {
 ///   phi_t(x) = 2 (c_{t+1} - c_t) * sum of w (v - theta_t) over the points before edge x,   minus its value at r_t,
 /// the loss of any path b is exactly   const + sum_t phi_t(b_t) - sum_t M_t(b_{t-1}, b_t),
 ///   M_t(a, b) = (s_t(b) - s_t(a))^2 / (W(b) - W(a)).
-/// Both functions fall up to a known edge (where v passes c_t or theta_t) and rise after it, so over a block of
-/// edges [x, y] their extremes are known from three edges, and M over two blocks is at most
-/// max |difference of s|^2 / (least weight between the blocks); where the blocks touch, M is at most
-/// sum w (v - c_t)^2 over both, because a cell's loss is not negative. A chain of these bounds forwards (F) and
-/// backwards (G) bounds from below every path whose t-th threshold lies in a block: blocks with F + G above the loss of
-/// a known path (plus 1e-10 of it) hold no optimal threshold. The rest is split and looked at again; the gap falls with
-/// the square of the block width. At last the layered recurrence runs inside the windows that are left, so the answer
-/// is always the global optimum; bad bounds cost time, never truth.
+/// A block is a run of neighbouring edges. Give the block R of threshold t a level c_R and its places the potential
+///   g_R(x) = sum of w (v - c_R)^2 from the block's first edge R0 to x,
+/// and add g of the left block and subtract g of the right block from every cell: the sum over a path stays, and with
+/// c_R near the mean of the cell before R each term hardly depends on where in the blocks the thresholds lie. The
+/// identity above with level c_R in place of c_t gives, for a in P and b in R,
+///   loss(a, b) + g_P(a) - g_R(b) = sum of w (v - c_R)^2 from P0 to R0
+///                                + 2 (c_R - c_P) * sum of w (v - (c_P + c_R) / 2) from P0 to a      ("potential")
+///                                - (sum of w (v - c_R) from a to b)^2 / (W(b) - W(a)).              ("square / core")
+/// Each of these sums over a part of a block lies between -w E(c - v)+ and w E(v - c)+ of the whole block, which the
+/// block's mean, least and greatest value bound by a chord. Where blocks touch, loss(a, b) >= 0 serves instead
+/// ("drop"). Chains of these bounds forwards (F) and backwards (G) bound from below every path whose t-th threshold
+/// lies in R: where F + G exceeds the loss of a known path (plus 1e-10 of it) there is no optimal threshold. The other
+/// blocks are split and looked at again; the gap falls with the square of the block width. At last the layered
+/// recurrence runs inside the windows that are left, so the answer is always the global optimum: weak bounds cost time,
+/// never truth.
 ///
-/// A bin (values unknown, but their weight, mean, scatter and range) is a block whose inside is a place of its own: s
-/// and phi are monotone there too, unless c_t or theta_t lies inside the bin's range, where they fall below the bin's
-/// left edge by at most w E(c - v)+ <= w ((scatter / w + (c - mean)^2)^(1/2) + c - mean) / 2.
+/// A bin (values unknown, but their weight, mean, scatter and range) has an inside, which is a place of its own: all of
+/// the above only used weight, mean and range of what lies between a block's first and last edge.
 class Narrowing {
  public:
   /// The best partition into exactly `cells` cells, 1 <= cells <= m. Cost: see bench/partition_bench.cpp.
@@ -66,29 +72,32 @@ class Narrowing {
 
   void begin(const LinePoints& points, std::size_t cells, bool inside);
   void set_reference(const CellEnds& ends);
-  void locate(double x, std::uint32_t& left, std::uint32_t& right, double& dip) const;
   [[nodiscard]] double s(std::size_t t, std::size_t x, std::size_t from) const;
   [[nodiscard]] double phi(std::size_t t, std::size_t x) const;
+  [[nodiscard]] double squares(double level, std::size_t x, std::size_t from) const;
   [[nodiscard]] double reference_loss() const;
   [[nodiscard]] double reference_excess() const;
   void lloyd(CellEnds& ends, int rounds) const;
 
   void companded(std::size_t blocks);
   void first_path(CellEnds& ends) const;
+  void add_place(std::vector<Place>& places, Place block) const;
   void all_places();
-  void keep_corners(std::size_t reach);
   void corners_of_places();
   void windows_of_places();
   void whole_windows();
-  [[nodiscard]] bool improve();
+  void improve();
   double windowed(CellEnds& ends);
 
   [[nodiscard]] std::uint32_t left_edge(Place p) const { return inside_ ? p.first >> 1 : p.first; }
   [[nodiscard]] std::uint32_t right_edge(Place p) const { return inside_ ? (p.last + 1) >> 1 : p.last; }
+  [[nodiscard]] bool wide(Place p) const { return p.first < p.last || (inside_ && p.first % 2 == 1); }
+  [[nodiscard]] double rounding(std::size_t a, std::size_t b) const;
   void measure_places();
   void bound_forwards(double bound);
   void bound_backwards(double bound);
-  [[nodiscard]] double touching(std::size_t t, std::size_t before, std::size_t after) const;
+  void measure_place(std::size_t t, std::size_t k, double level);
+  [[nodiscard]] BlockArrays arrays() const;
   void prune(double bound);
   void split();
   [[nodiscard]] bool all_single() const;
@@ -110,7 +119,8 @@ class Narrowing {
 
   std::vector<Place> place_, next_place_;                // alive blocks of all thresholds 0..cells, one after the other
   std::vector<std::uint32_t> place_at_, next_place_at_;  // [cells + 2]
-  std::vector<double> s_low_, s_high_, q_low_, q_high_, w_left_, w_right_, phi_low_, forward_, backward_, onward_;
+  std::vector<double> forward_, backward_, onward_, phi_, w_first_, w_last_, level_of_, mean_, low_, ratio_, s_left_,
+      s_right_, lower_, dip_, rise_, d_left_, d_right_;
 };
 
 }  // namespace lmq

@@ -35,15 +35,9 @@ double Narrowing::phi(std::size_t t, std::size_t x) const {
   return layer_[t].step * ((p_.S[x] - p_.S[from]) - layer_[t].theta * (p_.W[x] - p_.W[from]));
 }
 
-void Narrowing::locate(double x, std::uint32_t& left, std::uint32_t& right, double& dip) const {
-  const double* upper = inside_ ? p_.high : p_.value;
-  const auto bin = static_cast<std::uint32_t>(std::lower_bound(upper, upper + p_.m, x) - upper);
-  left = right = bin;
-  dip = 0;
-  if (!inside_ || bin == p_.m || !(p_.low[bin] < x)) return;
-  right = bin + 1;
-  const double away = x - p_.value[bin], w = p_.weight[bin];
-  dip = w * 0.5 * (std::sqrt(p_.scatter[bin] / w + away * away) + away) * (1 + 1e-12);
+// Sum of w (v - level)^2 between two edges, from prefix sums.
+double Narrowing::squares(double level, std::size_t x, std::size_t from) const {
+  return (p_.C[x] - p_.C[from]) - level * (2 * (p_.S[x] - p_.S[from]) - level * (p_.W[x] - p_.W[from]));
 }
 
 void Narrowing::set_reference(const CellEnds& ends) {
@@ -155,29 +149,6 @@ void Narrowing::first_path(CellEnds& ends) const {
   lloyd(ends, 8);
 }
 
-// Candidates: block ends at most `reach` blocks from the reference's thresholds, and these thresholds.
-void Narrowing::keep_corners(std::size_t reach) {
-  candidate_.assign(1, 0);
-  candidate_at_.assign({0, 1});
-  for (std::size_t t = 1; t < cells_; ++t) {
-    const std::uint32_t mine = reference_[t], floor = candidate_[candidate_at_[t - 1]];
-    const auto at = static_cast<std::size_t>(std::ranges::lower_bound(blocks_, mine) - blocks_.begin());
-    bool placed = false;
-    for (std::size_t k = at > reach ? at - reach : 1; k <= at + reach && k + 1 < blocks_.size(); ++k) {
-      const std::uint32_t x = blocks_[k];
-      if (!placed && x >= mine) {
-        candidate_.push_back(mine);
-        placed = true;
-      }
-      if (x != mine && x > floor && x >= t && x <= p_.m - cells_ + t) candidate_.push_back(x);
-    }
-    if (!placed) candidate_.push_back(mine);
-    candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
-  }
-  candidate_.push_back(static_cast<std::uint32_t>(p_.m));
-  candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
-}
-
 void Narrowing::whole_windows() {
   candidate_.assign(1, 0);
   candidate_at_.assign({0, 1});
@@ -231,13 +202,13 @@ double Narrowing::windowed(CellEnds& ends) {
   return result;
 }
 
-// Takes the best path through the candidates as the reference if it beats the present one.
-bool Narrowing::improve() {
+// The best path through the candidates becomes the reference if it beats the present one.
+void Narrowing::improve() {
   const double excess = windowed(path_);
-  if (!(excess < reference_excess() - 1e-13 * loss_) || path_ == reference_) return false;
+  if (!(excess < reference_excess() - 1e-13 * loss_) || path_ == reference_) return;
   lloyd(path_, 3);
   set_reference(path_);
-  return true;
+  loss_ = reference_loss();
 }
 
 void Narrowing::solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends) {

@@ -32,6 +32,8 @@ CellEnds LayeredPartition::ends(std::size_t cells) const {
   return path;
 }
 
+constexpr double kLeastPoint = 0x1p-40;  // least weight of a point, as a part of the mean
+
 struct PartitionSolver::State {
   std::vector<double> given;                      // the points
   std::vector<double> value, weight, W, S, C;     // the same minus the centre
@@ -64,11 +66,11 @@ void PartitionSolver::State::set_weights(std::span<const double> weights) {
     return;
   }
   weight.assign(weights.begin(), weights.end());
-  if (std::ranges::all_of(weight, [](double w) { return w > 0; })) return;
   const double total = std::accumulate(weight.begin(), weight.end(), 0.0);
   weighted = total > 0;
-  const double least = weighted ? 0x1p-40 * (total / static_cast<double>(m)) : 1.0;
-  for (double& w : weight) w = weighted && w > 0 ? w : least;
+  // Every point must raise the running sum of weights, else a cell has none.
+  const double least = std::max(kLeastPoint / static_cast<double>(m), 0x1p-50) * total;
+  for (double& w : weight) w = weighted ? std::max(w, least) : 1.0;
 }
 
 void PartitionSolver::State::load(std::span<const double> values, std::span<const double> weights) {
@@ -251,11 +253,15 @@ std::vector<std::uint32_t> PartitionSolver::open_bins(const Group& group) {
   if (unresolved.empty() || cells == s.m || cells == 1) return cells == s.m ? unresolved : std::vector<std::uint32_t>{};
   s.low.resize(s.m), s.high.resize(s.m), s.scatter.resize(s.m);
   for (std::size_t j = 0; j < s.m; ++j) {
+    const bool single = group.low[j] == group.high[j] || !(group.scatter[j] > 0);
     // A mean rounded out of its bin's range must not hide a threshold.
-    s.low[j] = std::min(double{group.low[j]} - s.centre, s.value[j]);
-    s.high[j] = std::max(double{group.high[j]} - s.centre, s.value[j]);
-    s.scatter[j] = group.low[j] == group.high[j] ? 0.0 : std::max(group.scatter[j], 0.0);
+    s.low[j] = single ? s.value[j] : std::min(double{group.low[j]} - s.centre, s.value[j]);
+    s.high[j] = single ? s.value[j] : std::max(double{group.high[j]} - s.centre, s.value[j]);
+    s.scatter[j] = single ? 0.0 : group.scatter[j];
   }
+  Running sum;
+  for (std::size_t j = 0; j < s.m; ++j) s.C[j] += sum.total(), sum.add(s.scatter[j]);
+  s.C[s.m] += sum.total();
   LinePoints points = s.points();
   points.low = s.low.data();
   points.high = s.high.data();

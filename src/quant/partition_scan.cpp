@@ -1,9 +1,11 @@
 #include "partition_scan.hpp"
 
 #include <array>
-#include <cstdlib>
 #include <limits>
-#include <string_view>
+
+#include "lmq/kernels/isa.hpp"
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions only
 
 namespace lmq {
 namespace {
@@ -11,9 +13,12 @@ namespace {
 #define LMQ_INLINE inline __attribute__((always_inline))
 
 constexpr std::size_t kLanes = 8;
-using Doubles = double __attribute__((vector_size(kLanes * sizeof(double)), aligned(sizeof(double)), may_alias));
+using Doubles = double __attribute__((vector_size(kLanes * sizeof(double))));
+using LooseDoubles = double __attribute__((vector_size(kLanes * sizeof(double)), aligned(sizeof(double)), may_alias));
 using Longs = std::int64_t __attribute__((vector_size(kLanes * sizeof(std::int64_t))));
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+constexpr std::size_t kFew = 16;  // so few candidates are quicker tried than divided
 
 struct Best {
   double value;
@@ -38,9 +43,9 @@ LMQ_INLINE Best scan(const LayerProblem& p, double shift, double weight, std::si
   at += static_cast<std::int64_t>(first);
   // The last step overlaps the one before: a candidate seen twice changes nothing.
   for (std::size_t k = first;;) {
-    const Doubles e = shift - *reinterpret_cast<const Doubles*>(p.shift + k);
-    const Doubles w = weight - *reinterpret_cast<const Doubles*>(p.weight + k);
-    const Doubles value = *reinterpret_cast<const Doubles*>(p.base + k) - e * e / w;
+    const Doubles e = shift - *reinterpret_cast<const LooseDoubles*>(p.shift + k);
+    const Doubles w = weight - *reinterpret_cast<const LooseDoubles*>(p.weight + k);
+    const Doubles value = *reinterpret_cast<const LooseDoubles*>(p.base + k) - e * e / w;
     const Longs better = value < best;
     best = better ? value : best;
     best_at = better ? at : best_at;
@@ -49,10 +54,15 @@ LMQ_INLINE Best scan(const LayerProblem& p, double shift, double weight, std::si
     at += static_cast<std::int64_t>(next - k);
     k = next;
   }
-  Best result{best[0], static_cast<std::size_t>(best_at[0])};
+  double values[kLanes];
+  std::int64_t indices[kLanes];
+  __builtin_memcpy(values, &best, sizeof values);
+  __builtin_memcpy(indices, &best_at, sizeof indices);
+  Best result{values[0], static_cast<std::size_t>(indices[0])};
   for (std::size_t lane = 1; lane < kLanes; ++lane) {
-    const auto index = static_cast<std::size_t>(best_at[lane]);
-    if (best[lane] < result.value || (best[lane] == result.value && index < result.index)) result = {best[lane], index};
+    const auto index = static_cast<std::size_t>(indices[lane]);
+    if (values[lane] < result.value || (values[lane] == result.value && index < result.index))
+      result = {values[lane], index};
   }
   return result;
 }
@@ -61,78 +71,209 @@ struct Span {
   std::uint32_t row_first, row_last, first, last;  // rows [row_first, row_last), candidates first..last inclusive
 };
 
-LMQ_INLINE void layer_body(const LayerProblem& p) {
-  std::array<Span, 64> stack;  // depth is at most log2(rows) + 1
+// Rows kLanes apart (and the last one), by divide and conquer on the monotone arg-min.
+LMQ_INLINE void pillar_rows(const LayerProblem& p) {
+  const auto row_of = [&](std::uint32_t pillar) {
+    const std::size_t row = pillar * kLanes + (kLanes - 1);
+    return row < p.rows ? row : p.rows - 1;
+  };
+  std::array<Span, 64> stack;  // depth is at most log2(pillars) + 1
   std::size_t depth = 0;
-  if (p.rows > 0)
-    stack[depth++] = {0, static_cast<std::uint32_t>(p.rows), 0, static_cast<std::uint32_t>(p.candidates - 1)};
+  const auto pillars = static_cast<std::uint32_t>((p.rows + kLanes - 1) / kLanes);
+  stack[depth++] = {0, pillars, 0, static_cast<std::uint32_t>(p.candidates - 1)};
   while (depth > 0) {
     Span s = stack[--depth];
     while (s.row_first < s.row_last) {
-      const std::uint32_t row = (s.row_first + s.row_last) / 2;
-      const std::size_t limit = p.limit[row];
+      const std::uint32_t pillar = (s.row_first + s.row_last) / 2;
+      const std::size_t row = row_of(pillar), limit = p.limit[row];
       std::size_t last = s.last + std::size_t{1} < limit ? s.last + std::size_t{1} : limit;
       const std::size_t first = s.first < limit ? s.first : limit - 1;
       if (last <= first) last = first + 1;
       const Best best = scan(p, p.row_shift[row], p.row_weight[row], first, last);
-      p.value[row] = best.value;
-      p.argument[row] = static_cast<std::uint32_t>(best.index);
       const auto split = static_cast<std::uint32_t>(best.index);
-      if (row + 1 < s.row_last) stack[depth++] = {row + 1, s.row_last, split, s.last};
-      s.row_last = row;
+      p.value[row] = best.value;
+      p.argument[row] = split;
+      if (pillar + 1 < s.row_last) stack[depth++] = {pillar + 1, s.row_last, split, s.last};
+      s.row_last = pillar;
       s.last = split;
     }
   }
 }
 
-LMQ_INLINE double bound_body(const BoundProblem& p) {
-  double result = kInfinity;
-  std::size_t k = 0;
-  if (p.count >= kLanes) {
-    Doubles best = Doubles{} + kInfinity;
-    for (;;) {
-      const Doubles up = p.x_high - *reinterpret_cast<const Doubles*>(p.low + k);
-      const Doubles down = p.x_low - *reinterpret_cast<const Doubles*>(p.high + k);
-      const Doubles w = p.x_weight - *reinterpret_cast<const Doubles*>(p.weight + k);
-      const Doubles up2 = up * up, down2 = down * down;
-      const Doubles square = up2 < down2 ? down2 : up2;
-      const Doubles width = w < 0 ? -w : w;
-      const Doubles value = *reinterpret_cast<const Doubles*>(p.base + k) - square / width;
-      best = value < best ? value : best;
-      const std::size_t next = k + 2 * kLanes <= p.count ? k + kLanes : p.count - kLanes;
-      if (next == k) break;
-      k = next;
-    }
-    for (std::size_t lane = 0; lane < kLanes; ++lane) result = best[lane] < result ? best[lane] : result;
-    return result;
+// Rows [row, row + kLanes) side by side over candidates first..last. A candidate that is no edge before the row has no
+// weight left and is passed over.
+LMQ_INLINE void rows_abreast(const LayerProblem& p, std::size_t row, std::size_t first, std::size_t last) {
+  const Doubles shift = *reinterpret_cast<const LooseDoubles*>(p.row_shift + row);
+  const Doubles weight = *reinterpret_cast<const LooseDoubles*>(p.row_weight + row);
+  const Doubles never = Doubles{} + kInfinity;
+  Doubles best = never;
+  Longs best_at = Longs{} + static_cast<std::int64_t>(first);
+  for (std::size_t k = first; k <= last; ++k) {
+    const Doubles e = shift - p.shift[k], w = weight - p.weight[k];
+    Doubles value = p.base[k] - e * e / w;
+    value = w > 0 ? value : never;
+    const Longs better = value < best;
+    best = better ? value : best;
+    best_at = better ? Longs{} + static_cast<std::int64_t>(k) : best_at;
   }
-  for (; k < p.count; ++k) {
-    const double up = p.x_high - p.low[k], down = p.x_low - p.high[k], w = p.x_weight - p.weight[k];
-    const double square = up * up < down * down ? down * down : up * up;
-    const double value = p.base[k] - square / (w < 0 ? -w : w);
+  *reinterpret_cast<LooseDoubles*>(p.value + row) = best;
+  for (std::size_t lane = 0; lane < kLanes; ++lane) p.argument[row + lane] = static_cast<std::uint32_t>(best_at[lane]);
+}
+
+LMQ_INLINE void layer_body(const LayerProblem& p) {
+  if (p.rows == 0) return;
+  if (p.rows < kLanes) {
+    std::size_t first = 0;
+    for (std::size_t row = 0; row < p.rows; ++row) {
+      const Best best = scan(p, p.row_shift[row], p.row_weight[row], first, p.limit[row]);
+      p.value[row] = best.value;
+      p.argument[row] = static_cast<std::uint32_t>(first = best.index);
+    }
+    return;
+  }
+  if (p.candidates > kFew) pillar_rows(p);
+  std::size_t first = 0;
+  for (std::size_t row = 0; row < p.rows; row += kLanes) {
+    const std::size_t end = row + kLanes < p.rows ? row + kLanes : p.rows;
+    std::size_t last = p.limit[end - 1] - std::size_t{1};
+    if (p.candidates > kFew && p.argument[end - 1] < last) last = p.argument[end - 1];
+    if (end == row + kLanes) {
+      rows_abreast(p, row, first, last);
+    } else {  // the last rows, with some done before whose arg-min may lie before `first`
+      rows_abreast(p, end - kLanes, p.argument[end - kLanes], last);
+    }
+    first = p.argument[end - 1];
+  }
+}
+
+template <class T>
+LMQ_INLINE T greater_of(T a, T b) {
+  return a < b ? b : a;
+}
+
+// Loads block k's number, or a vector of them from k on.
+template <class T>
+LMQ_INLINE T at(const double* array, std::size_t k) {
+  if constexpr (sizeof(T) == sizeof(double))
+    return array[k];
+  else
+    return *reinterpret_cast<const LooseDoubles*>(array + k);
+}
+
+// At most the mean of (x - v)+ over the points of a block: convex in x, so at most the chord over [low, high].
+template <class T>
+LMQ_INLINE T shortfall(T x, T mean, T low, T ratio) {
+  return greater_of(greater_of(x - mean, (x - low) * ratio), T{});
+}
+
+// The bound of one cell, see narrow.hpp. P and R: where each side's numbers come from.
+template <class T, class P, class R>
+LMQ_INLINE T cell_bound(const P& p, const R& r) {
+  const T level = r.level, mean = p.mean, w_first = p.w_first;
+  const T wide = r.w_first - w_first, mass = p.w_last - w_first, core = r.w_first - p.w_last;
+  const T sum = r.s_right - p.s_left, lower = r.lower;
+  const T slope = lower * (2 * sum + lower * wide);
+  const T step = level - p.level, theta = 0.5 * (level + p.level);
+  const T fall = step < 0 ? step : T{};
+  const T potential =
+      2 * mass * ((step - 2 * fall) * shortfall<T>(theta, mean, p.low, p.ratio) + fall * (theta - mean));
+  const T part = mass * shortfall<T>(level, mean, p.low, p.ratio);
+  const T base = sum + lower * wide;
+  const T up = base + r.rise + part, down = base + r.dip - (part - mass * (level - mean));
+  const T square = greater_of<T>(up * up, down * down);
+  const T drop = p.d_left - r.d_right;  // a cell costs nothing at least
+  const T close = slope - potential - square / core;
+  const T bound = greater_of<T>(close, drop);
+  return core > 0 ? bound : drop;
+}
+
+template <class T>
+struct Left {
+  T w_first, w_last, level, mean, low, ratio, s_left, d_left;
+};
+template <class T>
+struct Right {
+  T w_first, level, s_right, lower, dip, rise, d_right;
+};
+template <class T, class From>
+LMQ_INLINE Left<T> left_of(const BlockArrays& b, std::size_t k) {
+  return {T{} + at<From>(b.w_first, k), T{} + at<From>(b.w_last, k), T{} + at<From>(b.level, k),
+          T{} + at<From>(b.mean, k),    T{} + at<From>(b.low, k),    T{} + at<From>(b.ratio, k),
+          T{} + at<From>(b.s_left, k),  T{} + at<From>(b.d_left, k)};
+}
+template <class T, class From>
+LMQ_INLINE Right<T> right_of(const BlockArrays& b, std::size_t k) {
+  return {T{} + at<From>(b.w_first, k), T{} + at<From>(b.level, k), T{} + at<From>(b.s_right, k),
+          T{} + at<From>(b.lower, k),   T{} + at<From>(b.dip, k),   T{} + at<From>(b.rise, k),
+          T{} + at<From>(b.d_right, k)};
+}
+
+LMQ_INLINE double least_lane(Doubles best) {
+  double result = best[0];
+  for (std::size_t lane = 1; lane < kLanes; ++lane) result = best[lane] < result ? best[lane] : result;
+  return result;
+}
+
+LMQ_INLINE double before_body(const BlockArrays& b, std::size_t first, std::size_t last, std::size_t right) {
+  double result = kInfinity;
+  if (last - first >= kLanes) {
+    const Right<Doubles> r = right_of<Doubles, double>(b, right);
+    Doubles best = Doubles{} + kInfinity;
+    for (std::size_t k = first; k < last; k += kLanes) {
+      k = k + kLanes <= last ? k : last - kLanes;
+      const Doubles value = at<Doubles>(b.forward, k) + cell_bound<Doubles>(left_of<Doubles, Doubles>(b, k), r);
+      best = value < best ? value : best;
+    }
+    return least_lane(best);
+  }
+  const Right<double> r = right_of<double, double>(b, right);
+  for (std::size_t k = first; k < last; ++k) {
+    const double value = b.forward[k] + cell_bound<double>(left_of<double, double>(b, k), r);
     result = value < result ? value : result;
   }
   return result;
 }
 
-void layer_baseline(const LayerProblem& p) noexcept { layer_body(p); }
-double bound_baseline(const BoundProblem& p) noexcept { return bound_body(p); }
-constexpr PartitionScans kBaseline{layer_baseline, bound_baseline};
+LMQ_INLINE double behind_body(const BlockArrays& b, std::size_t left, std::size_t first, std::size_t last) {
+  double result = kInfinity;
+  if (last - first >= kLanes) {
+    const Left<Doubles> p = left_of<Doubles, double>(b, left);
+    Doubles best = Doubles{} + kInfinity;
+    for (std::size_t k = first; k < last; k += kLanes) {
+      k = k + kLanes <= last ? k : last - kLanes;
+      const Doubles value = at<Doubles>(b.onward, k) + cell_bound<Doubles>(p, right_of<Doubles, Doubles>(b, k));
+      best = value < best ? value : best;
+    }
+    return least_lane(best);
+  }
+  const Left<double> p = left_of<double, double>(b, left);
+  for (std::size_t k = first; k < last; ++k) {
+    const double value = b.onward[k] + cell_bound<double>(p, right_of<double, double>(b, k));
+    result = value < result ? value : result;
+  }
+  return result;
+}
 
+#define LMQ_PARTITION_SCANS(name, attribute)                                                \
+  attribute void layer_##name(const LayerProblem& p) noexcept { layer_body(p); }            \
+  attribute double before_##name(const BlockArrays& b, std::size_t first, std::size_t last, \
+                                 std::size_t right) noexcept {                              \
+    return before_body(b, first, last, right);                                              \
+  }                                                                                         \
+  attribute double behind_##name(const BlockArrays& b, std::size_t left, std::size_t first, \
+                                 std::size_t last) noexcept {                               \
+    return behind_body(b, left, first, last);                                               \
+  }                                                                                         \
+  constexpr PartitionScans scans_##name { layer_##name, before_##name, behind_##name }
+
+LMQ_PARTITION_SCANS(baseline, );
 #if defined(__x86_64__)
-#define LMQ_AVX2 __attribute__((target("avx2")))
-#define LMQ_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,prefer-vector-width=512")))
-LMQ_AVX2 void layer_avx2(const LayerProblem& p) noexcept { layer_body(p); }
-LMQ_AVX2 double bound_avx2(const BoundProblem& p) noexcept { return bound_body(p); }
-LMQ_AVX512 void layer_avx512(const LayerProblem& p) noexcept { layer_body(p); }
-LMQ_AVX512 double bound_avx512(const BoundProblem& p) noexcept { return bound_body(p); }
-constexpr PartitionScans kAvx2{layer_avx2, bound_avx2};
-constexpr PartitionScans kAvx512{layer_avx512, bound_avx512};
+LMQ_PARTITION_SCANS(avx2, __attribute__((target("avx2"))));
+LMQ_PARTITION_SCANS(avx512, __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,prefer-vector-width=512"))));
 #endif
 
 const PartitionScans& choose() noexcept {
-  const char* wish = std::getenv("LMQ_ISA");
-  if (wish != nullptr && std::string_view(wish) == "baseline") return kBaseline;
+  if (baseline_forced()) return scans_baseline;
   std::array<const PartitionScans*, 4> sets{};
   return *sets[partition_scan_sets(sets.data(), sets.size()) - 1];
 }
@@ -144,12 +285,12 @@ std::size_t partition_scan_sets(const PartitionScans** sets, std::size_t room) n
   const auto add = [&](const PartitionScans& set) {
     if (count < room) sets[count++] = &set;
   };
-  add(kBaseline);
+  add(scans_baseline);
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) add(kAvx2);
+  if (__builtin_cpu_supports("avx2")) add(scans_avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw"))
-    add(kAvx512);
+    add(scans_avx512);
 #endif
   return count;
 }

@@ -1,0 +1,185 @@
+#include <array>
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "lmq/quant/partition.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "partition_twin.hpp"
+
+using namespace lmq;
+
+namespace {
+
+struct Data {
+  std::vector<float> values, weights;  // ascending, as many
+};
+
+Data ascending(twin::Source source, std::size_t n, bool weighted, std::uint64_t seed) {
+  const auto x = twin::draw(source, n, seed);
+  const auto w = weighted ? twin::random_weights(n, seed + 1) : std::vector<float>(n, 1.0f);
+  std::vector<std::size_t> order(n);
+  for (std::size_t i = 0; i < n; ++i) order[i] = i;
+  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return x[a] < x[b]; });
+  Data data;
+  for (const std::size_t i : order) data.values.push_back(x[i] + 0.0f), data.weights.push_back(w[i]);
+  return data;
+}
+
+// A tally of the test's own: the key space cut into bins of 2^bits keys, which may be cut again.
+struct Grid {
+  struct Bin {
+    std::uint32_t begin, end;
+  };
+  std::vector<Bin> bins;
+
+  explicit Grid(unsigned bits) {
+    for (std::uint64_t key = 0; key < (std::uint64_t{1} << 32); key += std::uint64_t{1} << bits)
+      bins.push_back(
+          {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key + ((std::uint64_t{1} << bits) - 1))});
+  }
+  void refine(const std::vector<KeyRange>& ranges) {
+    std::vector<Bin> finer;
+    std::size_t r = 0;
+    for (const Bin bin : bins) {
+      while (r < ranges.size() && ranges[r].end < bin.begin) ++r;
+      if (r == ranges.size() || bin.begin < ranges[r].begin) {
+        finer.push_back(bin);
+        continue;
+      }
+      REQUIRE(bin.end <= ranges[r].end);  // a range covers whole bins
+      const std::uint64_t step = std::uint64_t{1} << ranges[r].span_bits;
+      REQUIRE(step < std::uint64_t{bin.end} - bin.begin + 1);
+      for (std::uint64_t key = bin.begin; key <= bin.end; key += step)
+        finer.push_back({static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key + (step - 1))});
+    }
+    bins = std::move(finer);
+  }
+  [[nodiscard]] Group group(const Data& data) const {
+    Group g;
+    std::size_t i = 0;
+    for (const Bin bin : bins) {
+      const std::size_t first = i;
+      double mass = 0, sum = 0, scatter = 0;
+      while (i < data.values.size() && ordered_key(data.values[i]) <= bin.end) {
+        mass += data.weights[i];
+        sum += double{data.weights[i]} * (double{data.values[i]} - double{data.values[first]});
+        ++i;
+      }
+      if (i == first) continue;
+      const double mean = sum / mass + data.values[first];
+      for (std::size_t j = first; j < i; ++j) {
+        const double e = data.values[j] - mean;
+        scatter += data.weights[j] * e * e;
+      }
+      const bool single = data.values[first] == data.values[i - 1];
+      g.low.push_back(single ? data.values[first] : from_ordered_key(bin.begin));
+      g.high.push_back(single ? data.values[first] : from_ordered_key(bin.end));
+      g.count.push_back(static_cast<double>(i - first)), g.mass.push_back(mass);
+      g.mean.push_back(single ? double{data.values[first]} : mean);
+      g.scatter.push_back(single ? 0 : scatter);
+    }
+    g.minimum = data.values.front(), g.maximum = data.values.back();
+    return g;
+  }
+};
+
+double loss_with(const Data& data, std::span<const float> levels) {
+  double loss = 0;
+  std::size_t k = 0;
+  for (std::size_t i = 0; i < data.values.size(); ++i) {
+    const double v = data.values[i];
+    while (k + 1 < levels.size() && std::abs(v - levels[k + 1]) < std::abs(v - levels[k])) ++k;
+    loss += data.weights[i] * (v - levels[k]) * (v - levels[k]);
+  }
+  return loss;
+}
+
+// measure -> fit -> measure finer, until the fit is final; how many measurements.
+int rounds_until_exact(const Data& data, std::size_t cells, unsigned bits, std::size_t& most_bins) {
+  const auto method = find_quantizer("kmeans").make({cells});
+  FitScratch scratch;
+  const Codebook exact = method->fit_values(data.values, data.weights, scratch);
+  Grid grid(bits);
+  for (int round = 1;; ++round) {
+    REQUIRE(round <= 6);
+    const Group group = grid.group(data);
+    const Fit fit = method->fit(group);
+    if (group.resolved()) REQUIRE(fit.look_closer.empty());
+    if (fit.look_closer.empty()) {
+      const double best = loss_with(data, exact.levels()), found = loss_with(data, fit.codebook.levels());
+      CAPTURE(found - best, best, found, round);
+      REQUIRE(found <= best * (1 + 1e-9) + 1e-300);
+      REQUIRE(best <= found * (1 + 1e-9) + 1e-300);
+      return round;
+    }
+    std::size_t asked = 0;
+    for (const KeyRange& range : fit.look_closer)
+      asked += static_cast<std::size_t>(((std::uint64_t{range.end} - range.begin) >> range.span_bits) + 1);
+    REQUIRE(asked <= (std::size_t{1} << 20));
+    most_bins = std::max(most_bins, asked);
+    grid.refine(fit.look_closer);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("kmeans: looking closer ends in the exact partition of the sorted values", "[quant][kmeans]") {
+  for (const auto source : twin::kSources)
+    for (const bool weighted : {false, true}) {
+      const Data data = ascending(source, 3000, weighted, 11);
+      for (const std::size_t cells : {2, 5, 16}) {
+        CAPTURE(static_cast<int>(source), weighted, cells);
+        std::size_t bins = 0;
+        const int rounds = rounds_until_exact(data, cells, 16, bins);
+        REQUIRE(rounds <= 4);
+      }
+    }
+}
+
+TEST_CASE("kmeans: many values in few coarse bins still end in the exact partition", "[quant][kmeans][slow]") {
+  for (const auto source : {twin::Source::normal, twin::Source::student, twin::Source::uniform}) {
+    const Data data = ascending(source, 60000, source == twin::Source::student, 5);
+    for (const std::size_t cells : {4, 16, 64}) {
+      CAPTURE(static_cast<int>(source), cells);
+      std::size_t bins = 0;
+      const int rounds = rounds_until_exact(data, cells, 18, bins);
+      REQUIRE(rounds <= 5);
+    }
+  }
+}
+
+TEST_CASE("kmeans: fewer distinct values than levels are levels themselves, in a resolved group or not",
+          "[quant][kmeans]") {
+  const auto method = find_quantizer("kmeans").make({16});
+  FitScratch scratch;
+  const std::vector<float> x{3, 1, 3, -2, 1, 1};
+  const std::vector<float> expected{-2, 1, 3};
+  const Codebook book = method->fit_values(x, {}, scratch);
+  REQUIRE(std::vector<float>(book.levels().begin(), book.levels().end()) == expected);
+  Data data{{-2, 1, 1, 1, 3, 3}, {1, 1, 1, 1, 1, 1}};
+  Grid grid(16);
+  for (int round = 0; round < 5; ++round) {
+    const Fit fit = method->fit(grid.group(data));
+    if (fit.look_closer.empty()) {
+      REQUIRE(std::vector<float>(fit.codebook.levels().begin(), fit.codebook.levels().end()) == expected);
+      return;
+    }
+    grid.refine(fit.look_closer);
+  }
+  FAIL("never final");
+}
+
+TEST_CASE("kmeans: values in hand fit as their resolved group does, whatever the scratch has seen", "[quant][kmeans]") {
+  FitScratch used, fresh;
+  for (const std::size_t n : {1, 5, 33, 4096, 100, 1000})
+    for (const std::size_t levels : {2, 16, 256}) {
+      const auto method = find_quantizer("kmeans").make({levels});
+      const Data data = ascending(twin::Source::laplace, n, true, n);
+      const Codebook one = method->fit_values(data.values, data.weights, used);
+      FitScratch other;
+      const Codebook two = method->fit_values(data.values, data.weights, other);
+      const Codebook three = method->Quantizer::fit_values(data.values, data.weights, fresh);
+      REQUIRE(std::ranges::equal(one.levels(), two.levels()));
+      REQUIRE(std::ranges::equal(one.levels(), three.levels()));
+    }
+}
