@@ -11,6 +11,7 @@
 #include "lmq/io/file.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/quantize_run.hpp"
+#include "lmq/run/signals.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
@@ -65,56 +66,6 @@ void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
   }
 }
 
-/// The input's files as they are now: what unfinished work was made from must still be there when it is continued.
-std::string input_stamp(const Job& job) {
-  std::string text = job.plan.digest + '\n';
-  const auto add = [&](const Catalogue& catalogue) {
-    for (const ShardInfo& shard : catalogue.shards)
-      text += fmt::format("{} {} {}\n", shard.name, shard.bytes, shard.modified_ns);
-  };
-  add(job.reader->catalogue());
-  if (job.importance) add(job.importance->catalogue());
-  return text;
-}
-
-std::filesystem::path stamp_path(const Options& options) { return options.work_dir / "inputs"; }
-
-/// Headers are part of the plan's digest, values are not: a checkpoint that was written anew since is told by its
-/// stamp.
-void check_stamp(const Options& options, const Job& job) {
-  const std::string now = input_stamp(job);
-  const std::filesystem::path path = stamp_path(options);
-  std::error_code error;
-  if (options.resume && std::filesystem::is_regular_file(path, error)) {
-    const File file(path, File::Mode::read);
-    std::string then(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 1u << 26)), '\0');
-    file.read(0, std::as_writable_bytes(std::span(then)));
-    if (then == now) return;
-    if (then.substr(0, then.find('\n')) == job.plan.digest)
-      fail(
-          Errc::usage,
-          fmt::format(
-              "{}: the checkpoint's files have changed since this work was begun; give --resume never to throw it away",
-              printable(options.work_dir.string())));
-    const auto is_journal = [](const auto& entry) { return entry.path().filename().string().starts_with("journal-"); };
-    const std::filesystem::directory_iterator files(options.work_dir, error);
-    if (std::any_of(begin(files), end(files), is_journal)) return;  // other work: the run says so
-  }
-  std::filesystem::create_directories(options.work_dir, error);
-  if (error)
-    fail(Errc::cannot_create,
-         fmt::format("--work-dir {}: cannot be made: {}", printable(options.work_dir.string()), error.message()));
-  File file(path, File::Mode::create);
-  file.write(0, std::as_bytes(std::span(now)));
-  file.close();
-}
-
-void remove_stamp(const Options& options) {
-  std::error_code ignored;
-  std::filesystem::remove(stamp_path(options), ignored);
-  std::filesystem::remove(options.work_dir, ignored);  // only when empty
-}
-
 nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report,
                            const std::vector<TensorLine>& lines, const Totals& totals, int ranks) {
   return {{"lmq_version", kVersion},
@@ -134,13 +85,13 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
 }  // namespace
 
 int quantize(Comm& comm, const Options& options) {
+  const SignalGuard signals;  // from the first moment a signal means: stop cleanly, exit code 75
   const Job job = open_job(comm, options, true, [&](const Reader& reader) { check_output(options, reader); });
   const MemoryEstimate need = estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count());
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
     check_memory(options, need);
     check_space(options, job);
-    check_stamp(options, job);
   });
   RunOptions run;
   run.output = options.output;
@@ -156,7 +107,6 @@ int quantize(Comm& comm, const Options& options) {
       run_quantize(comm, *job.reader, job.importance ? &*job.importance : nullptr, job.plan, *format, run);
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    remove_stamp(options);
     const auto lines = lines_of(report, job);
     const Totals totals = totals_of(lines, report.file_bytes);
     if (!options.json_file.empty())
