@@ -54,12 +54,13 @@ std::uint64_t plan_bytes(const std::vector<TensorInfo>& tensors, const Plan& pla
   return bytes;
 }
 
-std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan) {
+std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t ranks) {
   std::uint64_t bins = 0;
   for (const Scope& scope : plan.scopes)
     for (const std::uint32_t index : scope.tensors)
       bins = std::max(bins, bits(tensors[index].value_type()) <= 16 ? kNarrowBins : kWideBins);
-  const std::uint64_t open = std::min<std::uint64_t>(kOpenScopes, plan.scopes.size());
+  const std::uint64_t open =
+      std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
   // An arriving tally is held beside the sum it is merged into, and the solver's view beside both.
   const std::uint64_t arriving = open > 0 ? bins * (2 * kTallyBinBytes + kGroupBinBytes) : 0;
   return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + open * bins * kTallyBinBytes + arriving;
@@ -67,7 +68,8 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
 
 }  // namespace
 
-MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t threads) {
+MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t threads,
+                               std::size_t ranks) {
   UnitBytes most;
   for (const TensorPlan& planned : plan.tensors) {
     if (planned.units == 0) continue;
@@ -83,7 +85,7 @@ MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Pla
           .input = 2 * (most.view + most.importance),
           .work = most.work,
           .output = most.output,
-          .coordinator = coordinator_bytes(tensors, plan)};
+          .coordinator = coordinator_bytes(tensors, plan, ranks)};
 }
 
 double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads) {

@@ -102,9 +102,10 @@ struct MemoryEstimate {
   [[nodiscard]] std::uint64_t total() const noexcept { return program + input + work + output + coordinator; }
 };
 /// Upper bound for the pipeline of lmq_run: one view in hand and one read ahead, the largest of each kind of unit at
-/// once; ranks other than 0 hold total() - coordinator. Constants: lmq/plan/costs.hpp.
+/// once; ranks other than 0 hold total() - coordinator, which grows with `ranks` by the scopes open at once. Constants:
+/// lmq/plan/costs.hpp.
 [[nodiscard]] MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan,
-                                             std::size_t threads);
+                                             std::size_t threads, std::size_t ranks = 1);
 /// Wall seconds with `ranks` ranks of `threads` threads each (>= 1), from the costs of lmq/plan/costs.hpp.
 [[nodiscard]] double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads);
 
