@@ -6,7 +6,9 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/kernels/assign.hpp"
+#include "lmq/kernels/widen.hpp"
 #include "lmq/quant/tally.hpp"
+#include "steps.hpp"
 #include "unit_errors.hpp"
 #include "unit_rows.hpp"
 
@@ -35,13 +37,26 @@ void check_window(const TensorView& view, std::uint64_t cols, const Importance& 
   }
 }
 
+/// Few weights of a wide type are fitted value by value: their bins would be nearly empty, and asked for again and
+/// again.
+constexpr std::uint64_t kFewWeights = std::uint64_t{1} << 16;
+
+Codebook fit_few(const TensorView& view, const Quantizer& quantizer, const Importance& importance) {
+  std::vector<float> values(view.count), weights(importance.kind == Importance::Kind::none ? 0 : view.count);
+  widen(view.dtype, view.bytes, values);
+  if (!weights.empty()) importance_at(importance, 0, weights);
+  FitScratch scratch;
+  return quantizer.fit_values(values, weights, scratch);
+}
+
 /// The codebook of a window that shares it with no other.
 Codebook fit_window(const TensorView& view, const QuantSpec& spec, const Importance& importance) {
   if (view.count == 0) return Codebook::table({0.0f});
+  const auto quantizer = make_quantizer(spec);
+  if (bits(view.dtype) > 16 && view.count <= kFewWeights) return fit_few(view, *quantizer, importance);
   Importance scaled = importance;
   const float largest = importance.values.empty() ? 0.0f : *std::ranges::max_element(importance.values);
   scaled.quantum = importance_quantum(largest, view.count);
-  const auto quantizer = make_quantizer(spec);
   Tally tally = Tally::of(view, scaled, {});
   if (tally.nonfinite() > 0) fail(Errc::internal, "quantize_unit: the window holds values that are not finite");
   for (;;) {

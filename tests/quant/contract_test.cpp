@@ -1,0 +1,120 @@
+// What every method of the registry must do; a new method is tested here before its own test exists.
+#include <catch2/catch.hpp>
+
+#include "lmq/quant/quantizer.hpp"
+#include "quant_samples.hpp"
+
+using lmq::Codebook;
+using lmq::DType;
+
+namespace {
+/// Values that methods stumble over.
+std::vector<std::vector<float>> inputs() {
+  std::vector<std::vector<float>> made{{1.0f},
+                                       {-0.0f},
+                                       {0.0f, -0.0f, 0.0f},
+                                       {2.5f, 2.5f, 2.5f},
+                                       {-1.0f, 1.0f},
+                                       {-3e38f, 3e38f, 2.9e38f, 0.0f},
+                                       {0x1p-149f, -0x1p-149f, 0x1p-148f, 0.0f},
+                                       {1.0f, 1.0f + 0x1p-23f, 1.0f + 0x1p-22f},
+                                       {1e-30f, 1e30f, -1e-30f, 5.0f, 5.0f}};
+  for (const int kind : {0, 1, 2, 3}) {
+    made.push_back(samples::floats(17, kind, 1));
+    made.push_back(samples::floats(3000, kind, 2));
+  }
+  for (float& value : made[made.size() - 3]) value = std::min(std::max(value, -3e38f), 3e38f);
+  return made;
+}
+
+std::vector<float> levels_of(const Codebook& book) { return {book.levels().begin(), book.levels().end()}; }
+
+void check_codebook(const Codebook& book, const std::vector<float>& values, std::size_t levels) {
+  REQUIRE(!book.levels().empty());
+  REQUIRE(book.levels().size() <= levels);
+  for (std::size_t k = 0; k < book.levels().size(); ++k) {
+    REQUIRE(std::isfinite(book.levels()[k]));
+    if (k > 0) REQUIRE(book.levels()[k - 1] < book.levels()[k]);
+  }
+  std::vector<float> distinct(values);
+  std::ranges::sort(distinct);
+  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+  if (distinct.size() == 1) {
+    REQUIRE(book.levels().size() == 1);
+    REQUIRE(book.levels()[0] == distinct[0]);
+  }
+}
+
+/// Fits a tally until the codebook is final, as the run does.
+Codebook fit_tally(const lmq::Quantizer& quantizer, const lmq::TensorView& view, const lmq::Importance& importance,
+                   double quantum) {
+  lmq::Tally tally = lmq::Tally::of(view, importance, {});
+  for (int round = 0;; ++round) {
+    REQUIRE(round < 40);
+    const lmq::Fit fit = quantizer.fit(tally.group(quantum));
+    if (fit.look_closer.empty()) return fit.codebook;
+    tally.refine(lmq::Tally::of(view, importance, fit.look_closer), fit.look_closer);
+  }
+}
+}  // namespace
+
+TEST_CASE("every method fits what it is given, the same for any number of threads") {
+  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+    for (const std::size_t levels : {2, 3, 16, 256})
+      for (const auto& values : inputs())
+        for (const bool weighted : {false, true}) {
+          INFO(entry.name << ", " << levels << " levels, " << values.size() << " values, first " << values[0]);
+          const auto quantizer = entry.make({levels});
+          auto weights = samples::importance(values.size(), 9);
+          if (weighted && values.size() < 8) weights.assign(values.size(), 0.0f);  // all zero counts as all ones
+          const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+          lmq::Importance importance;
+          if (weighted)
+            importance = {lmq::Importance::Kind::weights, weights, 0,
+                          lmq::importance_quantum(*std::ranges::max_element(weights), values.size())};
+          lmq::FitScratch scratch;
+          const auto weight_span = weighted ? std::span<const float>(weights) : std::span<const float>{};
+          const Codebook direct = quantizer->fit_values(values, weight_span, scratch);
+          check_codebook(direct, values, levels);
+          const Codebook again = entry.make({levels})->fit_values(values, weight_span, scratch);
+          REQUIRE((levels_of(again) == levels_of(direct)));
+          if (values.size() > 100 && levels > 3) continue;  // solving bins is for millions of weights: slow for few
+          std::vector<float> first;
+          for (const std::size_t threads : {1, 3}) {
+            const samples::Threads set(threads);
+            const Codebook book = fit_tally(*quantizer, view, importance, importance.quantum);
+            check_codebook(book, values, levels);
+            if (threads == 1) first = levels_of(book);
+            REQUIRE((levels_of(book) == first));
+          }
+        }
+}
+
+TEST_CASE("every method: values that fit into the levels of a table come back exactly, or the codebook is a grid") {
+  const std::vector<float> few{-4.0f, -1.0f, 0.5f, 0.75f, 8.0f};
+  std::vector<float> values;
+  for (int i = 0; i < 500; ++i) values.push_back(few[static_cast<std::size_t>(i * i) % few.size()]);
+  for (const lmq::QuantizerEntry& entry : lmq::quantizers()) {
+    lmq::FitScratch scratch;
+    const Codebook book = entry.make({16})->fit_values(values, {}, scratch);
+    if (book.kind() == lmq::CodebookKind::grid) continue;
+    for (const float value : values) CHECK(std::ranges::find(book.levels(), value) != book.levels().end());
+  }
+}
+
+TEST_CASE("every method: a power of two scales the levels bit by bit; doubled data changes nothing") {
+  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+    for (const int kind : {0, 1}) {
+      const auto values = samples::floats(2000, kind, 5);
+      auto scaled = values, doubled = values;
+      for (float& value : scaled) value *= 4;
+      doubled.insert(doubled.end(), values.begin(), values.end());
+      lmq::FitScratch scratch;
+      const auto quantizer = entry.make({16});
+      const auto book = levels_of(quantizer->fit_values(values, {}, scratch));
+      auto four = levels_of(quantizer->fit_values(scaled, {}, scratch));
+      for (float& level : four) level /= 4;
+      CHECK((four == book));
+      CHECK((levels_of(quantizer->fit_values(doubled, {}, scratch)) == book));
+    }
+}
