@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
   const std::size_t count = argc > 1 ? std::stoull(argv[1]) : std::size_t{1} << 19;
   const int rounds = argc > 2 ? std::stoi(argv[2]) : 7;
   lmq::set_thread_count(1);
-  fmt::print("{} codes, {}; the coder alone codes 16 bits per lane fewer than a record\n", count, lmq::isa_name());
+  fmt::print("{} codes, {}, one core\n", count, lmq::isa_name());
   std::vector<Case> cases;
   std::vector<Coder> coders;
   coders.reserve(8);

@@ -133,5 +133,6 @@ TEST_CASE("decode_chunk pads with zeros and refuses what does not fit", "[h5filt
   CHECK(floats(0).size() == 12);
   CHECK(floats(48).size() == 12);
   CHECK(floats(47).empty());
+  CHECK(floats(1ULL << 40).empty());  // no chunk is that large
   CHECK(decode_chunk({}, 80, bytes) == nullptr);
 }
