@@ -67,8 +67,6 @@ void Worker::keep_failure(bool& mine) {
 }
 
 void Worker::load_all() {
-  // Two sets of buffers: the slot holds one, the running task the other; the slot is empty when the next is loaded.
-  TaskBuffers buffers[2];
   try {
     for (std::size_t turn = 0;; ++turn) {
       Task task;
@@ -80,7 +78,7 @@ void Worker::load_all() {
         queue_.pop_front();
         loading_ = true;
       }
-      LoadedTask loaded = executor_.load(std::move(task), buffers[turn % 2]);
+      LoadedTask loaded = executor_.load(std::move(task), buffers_[turn % 2]);
       {
         const std::lock_guard lock(mutex_);
         loading_ = false;
