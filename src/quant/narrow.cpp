@@ -10,7 +10,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kBlocksPerCell = 8;
 constexpr double kMargin = 1e-10;                          // of the loss: far above rounding, far below what matters
-constexpr std::size_t kMostPlaces = std::size_t{1} << 20;  // before a split by four: 400 bytes each at the end
+constexpr std::size_t kMostPlaces = std::size_t{1} << 17;  // before a split by four: about 600 bytes each then
 }  // namespace
 
 // Adds a block without the insides of single values at its ends: no threshold needs to lie there.
@@ -163,15 +163,27 @@ void Narrowing::prune(double bound) {
   std::swap(place_at_, next_place_at_);
 }
 
+// Where to cut a block of several places: between the middle place and the middle of its values, so that tails are cut
+// where they are thin.
+std::uint32_t Narrowing::cut(Place b) const {
+  const std::uint32_t middle = b.first + (b.last - b.first) / 2;
+  const std::uint32_t left = left_edge(b), right = right_edge(b);
+  if (right - left < 4) return middle;
+  const double half = 0.5 * (p_.value[left] + p_.value[right - 1]);
+  const auto edge = static_cast<std::uint32_t>(std::lower_bound(p_.value + left, p_.value + right, half) - p_.value);
+  const std::uint32_t place = inside_ ? 2 * edge : edge;
+  return std::clamp((middle & ~1u) / 2 + place / 2, b.first, b.last - 1);
+}
+
 // Halves every block twice. Where a block is cut depends on the block only, so thresholds share their blocks.
 void Narrowing::split() {
   next_place_.clear();
   next_place_at_.assign(1, 0);
-  const auto cut = [](Place b) { return b.first + (b.last - b.first) / 2; };
   const auto halve = [&](Place b, auto&& take) {
     if (b.first == b.last) return take(b);
-    take(Place{b.first, cut(b)});
-    take(Place{cut(b) + 1, b.last});
+    const std::uint32_t middle = cut(b);
+    take(Place{b.first, middle});
+    take(Place{middle + 1, b.last});
   };
   for (std::size_t t = 0; t <= cells_; ++t) {
     for (std::size_t k = place_at_[t]; k < place_at_[t + 1]; ++k)
@@ -253,7 +265,7 @@ double Narrowing::stage_price() const {
 // Bounds, drops and splits blocks until splitting does not pay, or (to_the_end) until every block is one position or
 // there are too many to go on.
 void Narrowing::narrow(bool to_the_end) {
-  for (;;) {
+  for (int stuck = 0;;) {
     corners_of_places();
     improve();
     measure_places();
@@ -261,9 +273,12 @@ void Narrowing::narrow(bool to_the_end) {
     const double most = loss_ * (1 + 1e-9);
     bound_forwards(most);
     bound_backwards(most);
+    const std::size_t before = place_.size();
     prune(bound);
     if (all_single()) return;
-    if (to_the_end && place_.size() > kMostPlaces) return;
+    // Bins too coarse for the bound: better measured than cut up.
+    stuck = 10 * place_.size() > 9 * before ? stuck + 1 : 0;
+    if (to_the_end && (place_.size() > kMostPlaces || stuck == 2)) return;
     if (!to_the_end && windows_price() <= stage_price()) return;
     split();
   }

@@ -54,6 +54,13 @@ class Narrowing {
   void solve(const LinePoints& points, std::size_t cells, CellEnds& ends);
   /// The same by the layered recurrence over all edges: O(cells m log m).
   void solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  /// The same by E1 for a guessed penalty, which gives a best partition p into k cells, k near `cells`, and the layered
+  /// recurrence between its ends: with d = cells - k > 0 some best partition q has p_{t-d} <= q_t <= p_t, with
+  /// d < 0 p_t <= q_t <= p_{t-d}. (Where q is not inside, exchanging the parts of p and q that have crossed makes
+  /// neither worse: the cost is Monge, and p is best for its number.) O(m log m + |d| m).
+  void solve_interlaced(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  /// A guess at -d loss / d cells of the best partition, from a good one. O(m).
+  [[nodiscard]] double slope(const LinePoints& points, std::size_t cells);
   /// Bins inside which a threshold of a partition of the true values may lie that is at least as good as `best`
   /// (the best one at bin edges) times 1 + 1e-10. Bins of one value are never among them.
   [[nodiscard]] std::vector<std::uint32_t> open_bins(const LinePoints& points, const CellEnds& best);
@@ -86,6 +93,7 @@ class Narrowing {
   void corners_of_places();
   void windows_of_places();
   void whole_windows();
+  void windows_between(const CellEnds& other);
   void improve();
   double windowed(CellEnds& ends);
 
@@ -99,6 +107,7 @@ class Narrowing {
   void measure_place(std::size_t t, std::size_t k, double level);
   [[nodiscard]] BlockArrays arrays() const;
   void prune(double bound);
+  [[nodiscard]] std::uint32_t cut(Place block) const;
   void split();
   [[nodiscard]] bool all_single() const;
   [[nodiscard]] double windows_price() const;
@@ -106,6 +115,7 @@ class Narrowing {
   void narrow(bool to_the_end);
 
   LinePoints p_;
+  PenalisedPartition<SquaredErrorCost> penalised_;
   const PartitionScans* scans_ = nullptr;
   std::size_t cells_ = 0;
   bool inside_ = false;  // places also inside bins: position 2x is edge x, 2x-1 inside bin x-1

@@ -17,6 +17,9 @@ double rough_cube_root(double x) {
   return std::bit_cast<double>(std::bit_cast<std::uint64_t>(x) / 3 + 0x2A9F7893782DA1CEull);
 }
 
+// True when the edges are neighbours.
+bool run(std::span<const std::uint32_t> edges) { return edges.back() - edges.front() + std::size_t{1} == edges.size(); }
+
 }  // namespace
 
 void Narrowing::begin(const LinePoints& points, std::size_t cells, bool inside) {
@@ -172,14 +175,28 @@ double Narrowing::windowed(CellEnds& ends) {
     shift_.resize(before.size()), weight_.resize(before.size());
     row_shift_.resize(rows.size()), row_weight_.resize(rows.size());
     limit_.resize(rows.size()), value_.resize(rows.size());
-    for (std::size_t k = 0; k < before.size(); ++k) {
-      shift_[k] = s(t, before[k], reference_[t - 1]);
-      weight_[k] = p_.W[before[k]];
+    if (run(before)) {  // whole windows: neighbours in memory
+      const std::size_t x = before.front(), from = reference_[t - 1];
+      for (std::size_t k = 0; k < before.size(); ++k) shift_[k] = s(t, x + k, from);
+      std::copy_n(p_.W + x, before.size(), weight_.begin());
+    } else {
+      for (std::size_t k = 0; k < before.size(); ++k) {
+        shift_[k] = s(t, before[k], reference_[t - 1]);
+        weight_[k] = p_.W[before[k]];
+      }
     }
-    std::size_t limit = 0;
-    for (std::size_t r = 0; r < rows.size(); ++r) {
-      row_shift_[r] = s(t, rows[r], reference_[t]) + layer_[t].residual;
-      row_weight_[r] = p_.W[rows[r]];
+    if (run(rows)) {
+      const std::size_t x = rows.front(), from = reference_[t];
+      const double residual = layer_[t].residual;
+      for (std::size_t r = 0; r < rows.size(); ++r) row_shift_[r] = s(t, x + r, from) + residual;
+      std::copy_n(p_.W + x, rows.size(), row_weight_.begin());
+    } else {
+      for (std::size_t r = 0; r < rows.size(); ++r) {
+        row_shift_[r] = s(t, rows[r], reference_[t]) + layer_[t].residual;
+        row_weight_[r] = p_.W[rows[r]];
+      }
+    }
+    for (std::size_t r = 0, limit = 0; r < rows.size(); ++r) {
       while (limit < before.size() && before[limit] < rows[r]) ++limit;
       limit_[r] = static_cast<std::uint32_t>(limit);
     }
@@ -211,12 +228,56 @@ void Narrowing::improve() {
   loss_ = reference_loss();
 }
 
-void Narrowing::solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+// Candidates: the edges that the best partition into another number of cells leaves to each threshold.
+void Narrowing::windows_between(const CellEnds& other) {
+  const auto ahead = static_cast<std::ptrdiff_t>(cells_) - static_cast<std::ptrdiff_t>(other.size() - 1);
+  const auto end = [&](std::ptrdiff_t t) {
+    return other[static_cast<std::size_t>(
+        std::clamp<std::ptrdiff_t>(t, 0, static_cast<std::ptrdiff_t>(other.size()) - 1))];
+  };
+  candidate_.assign(1, 0);
+  candidate_at_.assign({0, 1});
+  for (std::size_t t = 1; t < cells_; ++t) {
+    const auto at = static_cast<std::ptrdiff_t>(t);
+    const std::size_t first = std::max<std::size_t>(end(std::min(at, at - ahead)), t);
+    const std::size_t last = std::min<std::size_t>(end(std::max(at, at - ahead)), p_.m - cells_ + t);
+    for (std::size_t x = first; x <= last; ++x) candidate_.push_back(static_cast<std::uint32_t>(x));
+    candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
+  }
+  candidate_.push_back(static_cast<std::uint32_t>(p_.m));
+  candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
+}
+
+double Narrowing::slope(const LinePoints& points, std::size_t cells) {
   begin(points, cells, false);
-  const std::size_t blocks = std::min(points.m, 8 * cells);
-  companded(blocks);
+  companded(std::min(points.m, 8 * cells));
   first_path(path_);
   set_reference(path_);
+  return 2 * reference_loss() / static_cast<double>(cells);
+}
+
+void Narrowing::solve_interlaced(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+  const SquaredErrorCost cost{points.W, points.S, points.C};
+  double penalty = slope(points, cells);
+  const auto wanted = static_cast<double>(cells);
+  for (int run = 0;; ++run) {
+    const CellEnds& found = penalised_.solve(cost, points.m, penalty);
+    const double ratio = static_cast<double>(found.size() - 1) / wanted;
+    if (found.size() - 1 == cells) {
+      ends = found;
+      return;
+    }
+    if (run == 2 || std::abs(ratio - 1) * wanted <= 8) {  // a cell of difference costs a tenth of a run of E1
+      windows_between(found);
+      windowed(ends);
+      return;
+    }
+    penalty *= ratio * ratio * ratio;
+  }
+}
+
+void Narrowing::solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+  (void)slope(points, cells);  // a good reference
   whole_windows();
   windowed(ends);
 }

@@ -131,17 +131,18 @@ void PartitionSolver::State::run(std::size_t cells, Engine engine) {
     return;
   }
   prefix_sums();
+  // Measured with bench/partition_bench.cpp.
   if (engine == Engine::automatic) {
-    // Measured: see bench/partition_bench.cpp.
-    if (m <= 24 * cells && cells > 32 && m > 256)
-      engine = Engine::lagrangian;
-    else
-      engine = Engine::narrowing;
+    engine = cells <= 4 ? Engine::layered : Engine::interlaced;
+    if (cells <= 8 && m >= 1024 * cells) engine = Engine::narrowing;
   }
   if (engine == Engine::layered)
     narrowing.solve_layered(points(), cells, ends);
   else if (engine == Engine::lagrangian)
-    ends = lagrangian_partition(SquaredErrorCost{W.data(), S.data(), C.data()}, m, cells);
+    ends = lagrangian_partition(SquaredErrorCost{W.data(), S.data(), C.data()}, m, cells,
+                                narrowing.slope(points(), cells));
+  else if (engine == Engine::interlaced)
+    narrowing.solve_interlaced(points(), cells, ends);
   else
     narrowing.solve(points(), cells, ends);
 }

@@ -20,6 +20,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 constexpr std::size_t kFew = 16;  // so few candidates are quicker tried than divided
 
+constexpr std::size_t kPillar = kLanes * kLanes;
+
 struct Best {
   double value;
   std::size_t index;
@@ -71,21 +73,18 @@ struct Span {
   std::uint32_t row_first, row_last, first, last;  // rows [row_first, row_last), candidates first..last inclusive
 };
 
-// Rows kLanes apart (and the last one), by divide and conquer on the monotone arg-min.
+// Pillars: every kPillar-th row and the last one, by divide and conquer on the monotone arg-min.
 LMQ_INLINE void pillar_rows(const LayerProblem& p) {
-  const auto row_of = [&](std::uint32_t pillar) {
-    const std::size_t row = pillar * kLanes + (kLanes - 1);
-    return row < p.rows ? row : p.rows - 1;
-  };
   std::array<Span, 64> stack;  // depth is at most log2(pillars) + 1
   std::size_t depth = 0;
-  const auto pillars = static_cast<std::uint32_t>((p.rows + kLanes - 1) / kLanes);
+  const auto pillars = static_cast<std::uint32_t>((p.rows + kPillar - 1) / kPillar);
   stack[depth++] = {0, pillars, 0, static_cast<std::uint32_t>(p.candidates - 1)};
   while (depth > 0) {
     Span s = stack[--depth];
     while (s.row_first < s.row_last) {
       const std::uint32_t pillar = (s.row_first + s.row_last) / 2;
-      const std::size_t row = row_of(pillar), limit = p.limit[row];
+      const std::size_t whole = pillar * kPillar + (kPillar - 1), row = whole < p.rows ? whole : p.rows - 1;
+      const std::size_t limit = p.limit[row];
       std::size_t last = s.last + std::size_t{1} < limit ? s.last + std::size_t{1} : limit;
       const std::size_t first = s.first < limit ? s.first : limit - 1;
       if (last <= first) last = first + 1;
@@ -100,13 +99,12 @@ LMQ_INLINE void pillar_rows(const LayerProblem& p) {
   }
 }
 
-// Rows [row, row + kLanes) side by side over candidates first..last. A candidate that is no edge before the row has no
-// weight left and is passed over.
-LMQ_INLINE void rows_abreast(const LayerProblem& p, std::size_t row, std::size_t first, std::size_t last) {
-  const Doubles shift = *reinterpret_cast<const LooseDoubles*>(p.row_shift + row);
-  const Doubles weight = *reinterpret_cast<const LooseDoubles*>(p.row_weight + row);
+// kLanes rows side by side over candidates first..last. A candidate that is no edge before the row has no weight left
+// and is passed over.
+LMQ_INLINE Longs abreast(const LayerProblem& p, Doubles shift, Doubles weight, std::size_t first, std::size_t last,
+                         Doubles& best) {
   const Doubles never = Doubles{} + kInfinity;
-  Doubles best = never;
+  best = never;
   Longs best_at = Longs{} + static_cast<std::int64_t>(first);
   for (std::size_t k = first; k <= last; ++k) {
     const Doubles e = shift - p.shift[k], w = weight - p.weight[k];
@@ -116,12 +114,37 @@ LMQ_INLINE void rows_abreast(const LayerProblem& p, std::size_t row, std::size_t
     best = better ? value : best;
     best_at = better ? Longs{} + static_cast<std::int64_t>(k) : best_at;
   }
+  return best_at;
+}
+
+LMQ_INLINE void neighbour_rows(const LayerProblem& p, std::size_t row, std::size_t first, std::size_t last) {
+  const Doubles shift = *reinterpret_cast<const LooseDoubles*>(p.row_shift + row);
+  const Doubles weight = *reinterpret_cast<const LooseDoubles*>(p.row_weight + row);
+  Doubles best;
+  const Longs best_at = abreast(p, shift, weight, first, last, best);
   *reinterpret_cast<LooseDoubles*>(p.value + row) = best;
   for (std::size_t lane = 0; lane < kLanes; ++lane) p.argument[row + lane] = static_cast<std::uint32_t>(best_at[lane]);
 }
 
+// Every kLanes-th row of [row, end) and the last one, at most kLanes of them.
+LMQ_INLINE void spread_rows(const LayerProblem& p, std::size_t row, std::size_t end, std::size_t first,
+                            std::size_t last) {
+  double shifts[kLanes], weights[kLanes];
+  std::size_t rows[kLanes];
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    const std::size_t at = row + kLanes * lane + (kLanes - 1);
+    rows[lane] = at < end ? at : end - 1;
+    shifts[lane] = p.row_shift[rows[lane]];
+    weights[lane] = p.row_weight[rows[lane]];
+  }
+  Doubles shift, weight, best;
+  __builtin_memcpy(&shift, shifts, sizeof shift);
+  __builtin_memcpy(&weight, weights, sizeof weight);
+  const Longs best_at = abreast(p, shift, weight, first, last, best);
+  for (std::size_t lane = 0; lane < kLanes; ++lane) p.argument[rows[lane]] = static_cast<std::uint32_t>(best_at[lane]);
+}
+
 LMQ_INLINE void layer_body(const LayerProblem& p) {
-  if (p.rows == 0) return;
   if (p.rows < kLanes) {
     std::size_t first = 0;
     for (std::size_t row = 0; row < p.rows; ++row) {
@@ -131,18 +154,22 @@ LMQ_INLINE void layer_body(const LayerProblem& p) {
     }
     return;
   }
-  if (p.candidates > kFew) pillar_rows(p);
+  const bool few = p.candidates <= kFew;
+  if (!few) pillar_rows(p);
   std::size_t first = 0;
-  for (std::size_t row = 0; row < p.rows; row += kLanes) {
-    const std::size_t end = row + kLanes < p.rows ? row + kLanes : p.rows;
-    std::size_t last = p.limit[end - 1] - std::size_t{1};
-    if (p.candidates > kFew && p.argument[end - 1] < last) last = p.argument[end - 1];
-    if (end == row + kLanes) {
-      rows_abreast(p, row, first, last);
-    } else {  // the last rows, with some done before whose arg-min may lie before `first`
-      rows_abreast(p, end - kLanes, p.argument[end - kLanes], last);
+  for (std::size_t pillar = 0; pillar < p.rows; pillar += kPillar) {
+    const std::size_t end = pillar + kPillar < p.rows ? pillar + kPillar : p.rows;
+    if (!few && end - pillar > kLanes) spread_rows(p, pillar, end, first, p.argument[end - 1]);
+    for (std::size_t row = pillar; row < end; row += kLanes) {
+      const std::size_t next = row + kLanes < end ? row + kLanes : end;
+      const std::size_t limit = p.limit[next - 1] - std::size_t{1};
+      const std::size_t last = few || limit < p.argument[next - 1] ? limit : p.argument[next - 1];
+      if (next == row + kLanes)
+        neighbour_rows(p, row, first, last);
+      else  // the last rows, with some done before whose arg-min may lie before `first`
+        neighbour_rows(p, next - kLanes, p.argument[next - kLanes], last);
+      first = p.argument[next - 1];
     }
-    first = p.argument[end - 1];
   }
 }
 
@@ -151,11 +178,11 @@ LMQ_INLINE T greater_of(T a, T b) {
   return a < b ? b : a;
 }
 
-// Loads block k's number, or a vector of them from k on.
-template <class T>
+// Block k's number, in every lane; or (From is a vector) the numbers of the blocks from k on.
+template <class T, class From>
 LMQ_INLINE T at(const double* array, std::size_t k) {
-  if constexpr (sizeof(T) == sizeof(double))
-    return array[k];
+  if constexpr (sizeof(From) == sizeof(double))
+    return T{} + array[k];
   else
     return *reinterpret_cast<const LooseDoubles*>(array + k);
 }
@@ -182,9 +209,10 @@ LMQ_INLINE T cell_bound(const P& p, const R& r) {
   const T up = base + r.rise + part, down = base + r.dip - (part - mass * (level - mean));
   const T square = greater_of<T>(up * up, down * down);
   const T drop = p.d_left - r.d_right;  // a cell costs nothing at least
-  const T close = slope - potential - square / core;
-  const T bound = greater_of<T>(close, drop);
-  return core > 0 ? bound : drop;
+  const T never = T{} - kInfinity;
+  T close = slope - potential - square / core;
+  close = core > 0 ? close : never;
+  return greater_of<T>(close, drop);
 }
 
 template <class T>
@@ -197,15 +225,13 @@ struct Right {
 };
 template <class T, class From>
 LMQ_INLINE Left<T> left_of(const BlockArrays& b, std::size_t k) {
-  return {T{} + at<From>(b.w_first, k), T{} + at<From>(b.w_last, k), T{} + at<From>(b.level, k),
-          T{} + at<From>(b.mean, k),    T{} + at<From>(b.low, k),    T{} + at<From>(b.ratio, k),
-          T{} + at<From>(b.s_left, k),  T{} + at<From>(b.d_left, k)};
+  return {at<T, From>(b.w_first, k), at<T, From>(b.w_last, k), at<T, From>(b.level, k),  at<T, From>(b.mean, k),
+          at<T, From>(b.low, k),     at<T, From>(b.ratio, k),  at<T, From>(b.s_left, k), at<T, From>(b.d_left, k)};
 }
 template <class T, class From>
 LMQ_INLINE Right<T> right_of(const BlockArrays& b, std::size_t k) {
-  return {T{} + at<From>(b.w_first, k), T{} + at<From>(b.level, k), T{} + at<From>(b.s_right, k),
-          T{} + at<From>(b.lower, k),   T{} + at<From>(b.dip, k),   T{} + at<From>(b.rise, k),
-          T{} + at<From>(b.d_right, k)};
+  return {at<T, From>(b.w_first, k), at<T, From>(b.level, k), at<T, From>(b.s_right, k), at<T, From>(b.lower, k),
+          at<T, From>(b.dip, k),     at<T, From>(b.rise, k),  at<T, From>(b.d_right, k)};
 }
 
 LMQ_INLINE double least_lane(Doubles best) {
@@ -221,7 +247,8 @@ LMQ_INLINE double before_body(const BlockArrays& b, std::size_t first, std::size
     Doubles best = Doubles{} + kInfinity;
     for (std::size_t k = first; k < last; k += kLanes) {
       k = k + kLanes <= last ? k : last - kLanes;
-      const Doubles value = at<Doubles>(b.forward, k) + cell_bound<Doubles>(left_of<Doubles, Doubles>(b, k), r);
+      const Doubles value =
+          at<Doubles, Doubles>(b.forward, k) + cell_bound<Doubles>(left_of<Doubles, Doubles>(b, k), r);
       best = value < best ? value : best;
     }
     return least_lane(best);
@@ -241,7 +268,8 @@ LMQ_INLINE double behind_body(const BlockArrays& b, std::size_t left, std::size_
     Doubles best = Doubles{} + kInfinity;
     for (std::size_t k = first; k < last; k += kLanes) {
       k = k + kLanes <= last ? k : last - kLanes;
-      const Doubles value = at<Doubles>(b.onward, k) + cell_bound<Doubles>(p, right_of<Doubles, Doubles>(b, k));
+      const Doubles value =
+          at<Doubles, Doubles>(b.onward, k) + cell_bound<Doubles>(p, right_of<Doubles, Doubles>(b, k));
       best = value < best ? value : best;
     }
     return least_lane(best);

@@ -23,6 +23,7 @@ class PartitionSolver {
     automatic,   ///< the quickest for (m, K)
     layered,     ///< divide and conquer over all points
     lagrangian,  ///< E2
+    interlaced,  ///< E1 once, then layered between the ends it found
     narrowing,   ///< certified narrowing (src/quant/narrow.hpp), then layered inside the windows that are left
   };
 

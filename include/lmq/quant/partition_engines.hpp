@@ -62,27 +62,40 @@ class PenalisedPartition {
     return f_[j] + cost(j, at) < f_[other] + cost(other, at);
   }
 
+  // Drops the candidates that j makes useless, then finds where j takes over from the last one left.
   void insert(const Cost& cost, std::size_t j, std::size_t m, std::size_t head) {
-    if (!beats(cost, j, queue_.back().candidate, m)) return;  // Monge: once better, better for ever
-    while (queue_.size() > head) {
+    for (;;) {
       const Entry last = queue_.back();
       const std::size_t from = std::max(last.start, j + 1);
-      if (beats(cost, j, last.candidate, from)) {
-        if (queue_.size() == head + 1) {  // j is best for everything to come
-          queue_.back() = {j, j + 1};
-          return;
-        }
-        queue_.pop_back();
-        continue;
+      if (!beats(cost, j, last.candidate, from)) {
+        if (const std::size_t start = takeover(cost, j, last.candidate, from, m); start <= m)
+          queue_.push_back({j, start});
+        return;
       }
-      std::size_t worse = from, better = m;  // first start in (worse, better]
-      while (better - worse > 1) {
-        const std::size_t middle = worse + (better - worse) / 2;
-        (beats(cost, j, last.candidate, middle) ? better : worse) = middle;
+      if (queue_.size() == head + 1) {  // j is best for everything to come
+        queue_.back() = {j, j + 1};
+        return;
       }
-      queue_.push_back({j, better});
-      return;
+      queue_.pop_back();
     }
+  }
+
+  // The first end after `from`, where j does not beat `other`, at which it does; m + 1 if none. It is near as a rule.
+  std::size_t takeover(const Cost& cost, std::size_t j, std::size_t other, std::size_t from, std::size_t m) const {
+    std::size_t worse = from, better = m + 1;
+    for (std::size_t step = 1; worse < m; step *= 2) {
+      const std::size_t probe = std::min(worse + step, m);
+      if (beats(cost, j, other, probe)) {
+        better = probe;
+        break;
+      }
+      worse = probe;
+    }
+    while (better <= m && better - worse > 1) {
+      const std::size_t middle = worse + (better - worse) / 2;
+      (beats(cost, j, other, middle) ? better : worse) = middle;
+    }
+    return better;
   }
 
   std::vector<double> f_;
@@ -109,19 +122,16 @@ template <CellCost Cost>
   for (int run = 0;; ++run) {
     const auto low = static_cast<double>(few.size() - 1), high = static_cast<double>(many.size() - 1);
     const double chord = (few_loss - many_loss) / (high - low);
-    // The chord always ends; before it, guesses by the law loss ~ cells^-2, whose slope is -2 loss / cells.
+    // The chord always ends, but slowly from far away; between chords, the law loss ~ cells^-2, slope ~ cells^-3.
     double lambda = chord;
-    const bool guess = run < 12 && (run == 0 ? penalty > 0 : many_loss > 0 && run % 3 != 2);
-    if (guess && run == 0) lambda = penalty;
-    if (guess && run > 0) {
-      const double at = (static_cast<double>(cells) - low) / (high - low);
-      const double slope_few = 2 * few_loss / low, slope_many = 2 * many_loss / high;
-      lambda = slope_few * std::pow(slope_many / slope_few, at);
-      if (!(lambda > 0)) lambda = chord;
-    }
+    if (penalty > 0 && run < 12 && run % 4 != 3 && high - low > 8) lambda = penalty;
     const CellEnds& found = search.solve(cost, m, lambda);
     const std::size_t count = found.size() - 1;
     if (count == cells) return found;
+    // A little beyond: the next end shall lie on the other side.
+    const double aim = static_cast<double>(cells) + (count < cells ? 0.5 : -0.5);
+    const double ratio = static_cast<double>(count) / aim;
+    penalty = lambda * ratio * ratio * ratio;
     if (count <= few.size() - 1 || count >= many.size() - 1) {
       if (lambda == chord) return splice_paths(few, many, cells);  // both ends lie on one edge of the hull
       continue;
