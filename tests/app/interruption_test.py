@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import LmqTest, bf16, finish, lmq_processes_below, run, sha256, start, write_safetensors
+from lmq_harness import LmqTest, bf16, finish, lmq_processes_below, run, sha256, start, wait_until_gone, write_safetensors
 
 LAYOUTS = [0, 2, 3]
 
@@ -59,8 +59,9 @@ class Interruption(LmqTest):
                 for ranks in (2, 3, 0, 2):
                     process = start(*self.arguments, "--threads", "1", ranks=ranks)
                     time.sleep(self.whole * self.random.uniform(0.1, 0.9) / max(ranks, 1) + (0.3 if ranks else 0))
-                    victims = lmq_processes_below(process.pid) if ranks else [process.pid]
-                    if whom == "mpirun" or not victims:
+                    orphans = lmq_processes_below(process.pid) if ranks else []
+                    victims = orphans or [process.pid]
+                    if whom == "mpirun":
                         victims = [process.pid]
                     elif whom == "one":
                         victims = [self.random.choice(victims)]
@@ -69,7 +70,8 @@ class Interruption(LmqTest):
                             os.kill(victim, signal.SIGKILL)
                         except ProcessLookupError:
                             pass
-                    finish(process)
+                    finish(process, force=True)
+                    wait_until_gone(orphans)   # ranks whose mpirun was killed notice it on their own
                     if not self.assert_older_or_complete():
                         self.older()
                 self.continue_to_the_end()

@@ -137,16 +137,27 @@ def lmq_processes_below(pid):
     return found
 
 
-def finish(process, timeout=60):
-    """Waits, then makes sure that nothing of its process group is left."""
-    err = process.communicate(timeout=timeout)[1].decode()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            break
+def wait_until_gone(pids, timeout=30):
+    deadline = time.monotonic() + timeout
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"ranks {pids} do not end")
         time.sleep(0.02)
+
+
+def finish(process, timeout=60, force=False):
+    """Waits for the end. With force a launcher that outlives its killed ranks is killed too, after a while."""
+    try:
+        err = process.communicate(timeout=5 if force else timeout)[1].decode()
+    except subprocess.TimeoutExpired:
+        if not force:
+            raise
+        for pid in lmq_processes_below(process.pid) + [process.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        err = process.communicate(timeout=timeout)[1].decode()
     return Finished(process.returncode, "", err)
 
 

@@ -50,7 +50,7 @@ class Sameness(LmqTest):
         self.one_digest(STORIES, ["--bits", "4"], [(0, 2, ""), (1, 1, ""), (2, 2, "baseline")])
 
     def large_checkpoint(self):
-        """Tensors of several units, in three types, one of them a stack of experts."""
+        """Tensors of several units, in four types, one of them a stack of experts."""
         random = np.random.default_rng(3)
         draw = lambda *shape: random.standard_normal(shape, np.float32) * np.float32(0.02)
         path = self.at("large.safetensors")
@@ -66,11 +66,14 @@ class Sameness(LmqTest):
     def test_tensors_of_several_units(self):
         source = self.large_checkpoint()
         layouts = [(0, 2, ""), (0, 1, "baseline"), (3, 1, "")]
-        for arguments in (["--method", "kmeans", "--bits", "4"], ["--method", "kmeans", "--levels", "5", "--granularity", "model"],
-                          ["--method", "uniform", "--granularity", "row"]):
+        one_type = self.at("one_type.json")   # one codebook serves one type
+        with open(one_type, "w") as file:
+            json.dump({"rules": [{"match": "[des]*", "keep": True}, {"match": "*", "levels": 5, "granularity": "model"}]}, file)
+        for arguments in (["--method", "kmeans", "--bits", "4"], ["--recipe", one_type], ["--method", "uniform", "--granularity", "row"]):
             with self.subTest(arguments=arguments):
                 path = self.one_digest(source, arguments, layouts)
-        self.ok(run("verify", path, "--against", source, ranks=2))
+                self.ok(run("verify", path, "--against", source, ranks=2))
+        self.refused(run("quantize", source, "-o", path, "--granularity", "model"), 64, "double.weight", "model")
 
     def test_importance(self):
         source = self.small_checkpoint()
