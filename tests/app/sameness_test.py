@@ -220,6 +220,31 @@ class Export(LmqTest):
             self.assertEqual(json.load(file), {"architectures": ["X"], "z": 1})
         self.assertEqual(sorted(os.listdir(model)), ["config.json", "model.safetensors"])
 
+    def test_block_scaled_fp8_comes_back_with_its_scales_folded_in(self):
+        source, out = self.at("model"), self.at("out")
+        os.mkdir(source)
+        random = np.random.default_rng(8)
+        patterns = random.integers(0, 0x7E, (300, 200)).astype(np.uint8) | (random.integers(0, 2, (300, 200)) << 7).astype(np.uint8)
+        scales = (2.0 ** random.integers(-9, -5, (3, 2))).astype(np.float32)
+        write_safetensors(os.path.join(source, "model.safetensors"), {
+            "x.weight": ("F8_E4M3", (300, 200), patterns), "x.weight_scale_inv": ("F32", (3, 2), scales),
+            "norm.weight": ("BF16", (200,), bf16(np.ones(200)))})
+        with open(os.path.join(source, "config.json"), "w") as file:
+            json.dump({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, file)
+        exponent, mantissa = (patterns >> 3) & 15, patterns & 7
+        values = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10.0), mantissa * 2.0 ** -9) * np.where(patterns >> 7, -1, 1)
+        values *= np.repeat(np.repeat(scales, 128, 0), 128, 1)[:300, :200]
+        self.ok(run("quantize", source, "-o", self.at("q.h5"), "--bits", "8", "--progress", "none"))
+        self.ok(run("verify", self.at("q.h5"), "--against", source))
+        done = self.ok(run("export", self.at("q.h5"), "--to", "safetensors", "-o", out, "--source", source))
+        self.assertIn("BF16 now", done.out)
+        tensors, _ = read_safetensors(os.path.join(out, "model.safetensors"))
+        self.assertEqual(set(tensors), {"x.weight", "norm.weight"})
+        dtype, shape, blob = tensors["x.weight"]
+        self.assertEqual((dtype, shape), ("BF16", (300, 200)))
+        error = np.sqrt(np.sum((widen(dtype, blob).reshape(shape) - values) ** 2) / np.sum(values ** 2))
+        self.assertLess(error, 0.02)
+
 
 class Verify(LmqTest):
     def setUp(self):
