@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "lmq/base/digest.hpp"
@@ -25,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockName = "lock";
+constexpr auto kPatience = std::chrono::seconds(15);
 
 struct OurFile {
   fs::path path;
@@ -82,6 +85,17 @@ void refuse_other_work(const JournalContents& journal, const JournalHeader& now,
                                   path.string(), kAdvice));
 }
 
+/// The rest of a killed run may need a while to go.
+bool try_lock(const File& file) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (flock(file.fd(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return true;  // no locks on this file system
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return true;
+}
+
 std::string who_i_am() {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
@@ -104,7 +118,7 @@ WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume) : folde
 
 void WorkDir::lock() {
   lock_ = File(folder_ / kLockName, File::Mode::append);
-  if (flock(lock_.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  if (!try_lock(lock_)) {
     std::vector<std::byte> text(std::min<std::uint64_t>(lock_.size(), 300));
     lock_.read(0, text);
     std::string who(reinterpret_cast<const char*>(text.data()), text.size());

@@ -11,8 +11,9 @@
 namespace lmq {
 
 /// The folder of spools and journals, opened by rank 0 alone: locked against another run for as long as this lives.
-/// The lock is the system's (flock): it ends with the process, however that ends; where the file system knows none,
-/// only the file `lock` tells people who works here.
+/// The lock is the system's (flock): it ends with the process, however that ends; ranks of a killed run may need a
+/// while for that, so it is waited for. Where the file system knows none, only the file `lock` tells people who works
+/// here.
 class WorkDir {
  public:
   /// Makes the folder when it is missing. `resume`: journals of the same plan and input are read, others are

@@ -36,8 +36,8 @@ class Worker {
   void keep_failure(bool& mine);
 
   Executor executor_;
-  // Two sets of buffers: the slot holds one, the running task the other; the slot is empty when the next is loaded. They
-  // outlive both threads: the loader may end while a task still runs on what it loaded.
+  // Two sets of buffers: the slot holds one, the running task the other; the slot is empty when the next is loaded.
+  // They outlive both threads: the loader may end while a task still runs on what it loaded.
   TaskBuffers buffers_[2];
   std::mutex mutex_;
   std::condition_variable work_, news_;  // for the threads; for the main thread
