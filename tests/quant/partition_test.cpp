@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "lmq/quant/partition_engines.hpp"
+#include "partition_scan.hpp"
 #include "partition_twin.hpp"
 
 using namespace lmq;
@@ -56,9 +57,9 @@ TEST_CASE("partition: equals brute force over all cuts of up to 10 points, with 
 
 TEST_CASE("partition: every engine finds the optimum of the slow twin on every source", "[quant][partition][twin]") {
   PartitionSolver solver;
-  for (std::uint64_t seed = 0; seed < 600; ++seed) {
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
     const auto source = twin::kSources[seed % std::size(twin::kSources)];
-    const std::size_t n = 20 + seed * 7 % 150;
+    const std::size_t n = 20 + seed * 7 % 110;
     const auto d = twin::distinct(twin::draw(source, n, seed),
                                   seed % 3 == 0 ? twin::random_weights(n, seed + 1) : std::vector<float>{});
     const std::size_t most = std::min<std::size_t>(8, d.values.size());
@@ -85,6 +86,68 @@ TEST_CASE("partition: narrowing closes on larger inputs as on small ones", "[qua
       const auto ends = solver.solve(d.values, d.weights, cells, Engine::layered);
       const double best = twin::loss_of(d.values, d.weights, ends);
       require_optimal(solver, d, cells, best, Engine::narrowing);
+    }
+  }
+}
+
+TEST_CASE("partition: 65536 points, every engine against plain divide and conquer", "[quant][partition][slow]") {
+  PartitionSolver solver;
+  for (const auto source : {twin::Source::normal, twin::Source::student}) {
+    const bool weighted = source == twin::Source::student;
+    const auto d =
+        twin::distinct(twin::draw(source, 65536, 1), weighted ? twin::random_weights(65536, 2) : std::vector<float>{});
+    const auto all = solver.all(d.values, d.weights, 16);
+    for (const std::size_t cells : {2, 4, 7, 16}) {
+      const double best = twin::loss_of(d.values, d.weights, all.ends(cells));
+      for (const Engine engine :
+           {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced, Engine::narrowing}) {
+        CAPTURE(static_cast<int>(source), cells);
+        require_optimal(solver, d, cells, best, engine);
+      }
+    }
+    (void)solver.solve(d.values, d.weights, 256, Engine::layered);
+    const double best = solver.loss();
+    for (const Engine engine : {Engine::lagrangian, Engine::interlaced}) require_optimal(solver, d, 256, best, engine);
+  }
+}
+
+TEST_CASE("partition: the scans of every instruction set give the same bits", "[quant][partition][twin]") {
+  const PartitionScans* sets[4];
+  const std::size_t count = partition_scan_sets(sets, 4);
+  std::mt19937_64 random(3);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  for (const std::size_t n : {1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 66, 200, 1000}) {
+    // The second layer of a partition of n + 1 points into cells: base is the loss of one cell.
+    std::vector<double> w(n + 1), s(n + 1), base(n), row_s(n), row_w(n);
+    for (std::size_t k = 0; k <= n; ++k)
+      w[k] = static_cast<double>(k + 1), s[k] = (k > 0 ? s[k - 1] : 0) + static_cast<double>(k) + uniform(random);
+    for (std::size_t k = 0; k < n; ++k) base[k] = -s[k] * s[k] / w[k], row_s[k] = s[k + 1], row_w[k] = w[k + 1];
+    std::vector<std::uint32_t> limit(n);
+    for (std::size_t k = 0; k < n; ++k) limit[k] = static_cast<std::uint32_t>(k + 1);
+    std::vector<double> expected(n), value(n);
+    std::vector<std::uint32_t> expected_at(n), at(n);
+    for (std::size_t r = 0; r < n; ++r) {  // the meaning
+      expected[r] = std::numeric_limits<double>::infinity();
+      for (std::uint32_t k = 0; k < limit[r]; ++k) {
+        const double e = row_s[r] - s[k], x = base[k] - e * e / (row_w[r] - w[k]);
+        if (x < expected[r]) expected[r] = x, expected_at[r] = k;
+      }
+    }
+    std::vector<std::vector<double>> numbers(15, std::vector<double>(n));
+    for (auto& array : numbers)
+      for (double& x : array) x = uniform(random);
+    const BlockArrays blocks{numbers[0].data(),  numbers[1].data(),  numbers[2].data(),  numbers[3].data(),
+                             numbers[4].data(),  numbers[5].data(),  numbers[6].data(),  numbers[7].data(),
+                             numbers[8].data(),  numbers[9].data(),  numbers[10].data(), numbers[11].data(),
+                             numbers[12].data(), numbers[13].data(), numbers[14].data()};
+    for (std::size_t i = 0; i < count; ++i) {
+      CAPTURE(n, i);
+      sets[i]->layer(
+          {n, base.data(), s.data(), w.data(), n, row_s.data(), row_w.data(), limit.data(), value.data(), at.data()});
+      REQUIRE(value == expected);
+      REQUIRE(at == expected_at);
+      REQUIRE(sets[i]->bound_before(blocks, n / 3, n, 0) == sets[0]->bound_before(blocks, n / 3, n, 0));
+      REQUIRE(sets[i]->bound_behind(blocks, 0, n / 3, n) == sets[0]->bound_behind(blocks, 0, n / 3, n));
     }
   }
 }
