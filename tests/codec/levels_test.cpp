@@ -10,7 +10,8 @@
 using namespace lmq;
 
 TEST_CASE("half: every finite half times every power of two is exact and comes back", "[levels]") {
-  const int exponent = GENERATE(kMinHalfExponent, -30, -15, -1, 0, 7, kMaxHalfExponent);
+  const int exponent = GENERATE(-125, -30, -15, -1, 0, 7, 112);  // the least and the most
+  CAPTURE(exponent);
   int wrong = 0;
   for (std::uint32_t half = 0; half < 0x10000; ++half) {
     if ((half & 0x7C00) == 0x7C00) continue;
