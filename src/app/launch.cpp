@@ -87,7 +87,7 @@ int with_comm(int& argc, char**& argv, const std::function<int(Comm&)>& body) {
     }
     if (!failure.line.empty()) complain(fmt::format("{} (rank {} on {})", failure.line, comm->rank(), host_name()));
     comm->abort(failure.code);
-    std::abort();   // never reached
+    std::abort();  // never reached
   }
 }
 
@@ -103,9 +103,9 @@ void settle_threads(std::size_t asked) {
   else if (!told && local > 1 && allowed == online)
     set_thread_count(std::max<std::size_t>(1, online / local));
   const std::size_t wanted = local * thread_count();
-  if (wanted > std::max(online, local) && launch_rank() == 0)
-    warn(fmt::format("{} rank{} with {} threads on a machine of {} CPUs", local, local == 1 ? "" : "s", thread_count(),
-                     online));
+  if (wanted > online && launch_rank() == 0)
+    warn(fmt::format("{} rank{} of {} thread{} on a machine of {} CPUs", local, local == 1 ? "" : "s", thread_count(),
+                     thread_count() == 1 ? "" : "s", online));
 }
 
 }  // namespace lmq::app

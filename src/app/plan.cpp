@@ -178,7 +178,7 @@ int plan(const Options& options) {
   const std::unique_ptr<Comm> comm = make_self_comm();
   const Job job = open_job(*comm, options, false, {});
   const std::size_t threads = thread_count();
-  const MemoryEstimate memory = estimate_memory(job.reader->catalogue().tensors, job.plan, threads);
+  const MemoryEstimate memory = estimate_memory(job.reader->catalogue().tensors, job.plan, threads, options.ranks);
   check_memory(options, memory);
   if (job.recipe.nonfinite == Recipe::Nonfinite::keep)
     note(

@@ -87,7 +87,8 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
 int quantize(Comm& comm, const Options& options) {
   const SignalGuard signals;  // from the first moment a signal means: stop cleanly, exit code 75
   const Job job = open_job(comm, options, true, [&](const Reader& reader) { check_output(options, reader); });
-  const MemoryEstimate need = estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count());
+  const MemoryEstimate need =
+      estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count(), static_cast<std::size_t>(comm.size()));
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
     check_memory(options, need);
