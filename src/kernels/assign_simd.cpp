@@ -13,6 +13,16 @@ HWY_BEFORE_NAMESPACE();
 namespace lmq::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// counts + 1 where the mask is set: by masked addition where masks are registers, else by subtracting the mask's -1.
+template <class D, class M>
+HWY_INLINE hn::Vec<D> count_if(D d, hn::Vec<D> counts, M mask) {
+#if HWY_TARGET <= HWY_AVX3
+  return hn::IfThenElse(mask, hn::Add(counts, hn::Set(d, 1)), counts);
+#else
+  return hn::Sub(counts, hn::VecFromMask(d, mask));
+#endif
+}
+
 // Four vectors at once, so that each threshold is loaded once for all of them.
 void count16(const std::byte* bytes, std::size_t count, const std::int16_t* thresholds, std::size_t levels,
              std::uint8_t* codes) {
@@ -31,10 +41,10 @@ void count16(const std::byte* bytes, std::size_t count, const std::int16_t* thre
     auto n0 = hn::Zero(d), n1 = n0, n2 = n0, n3 = n0;
     for (std::size_t k = 0; k < levels; ++k) {
       const auto threshold = hn::Set(d, thresholds[k]);
-      n0 = hn::Sub(n0, hn::VecFromMask(d, hn::Gt(k0, threshold)));
-      n1 = hn::Sub(n1, hn::VecFromMask(d, hn::Gt(k1, threshold)));
-      n2 = hn::Sub(n2, hn::VecFromMask(d, hn::Gt(k2, threshold)));
-      n3 = hn::Sub(n3, hn::VecFromMask(d, hn::Gt(k3, threshold)));
+      n0 = count_if(d, n0, hn::Gt(k0, threshold));
+      n1 = count_if(d, n1, hn::Gt(k1, threshold));
+      n2 = count_if(d, n2, hn::Gt(k2, threshold));
+      n3 = count_if(d, n3, hn::Gt(k3, threshold));
     }
     hn::StoreU(hn::DemoteTo(d8, n0), d8, codes + i);
     hn::StoreU(hn::DemoteTo(d8, n1), d8, codes + i + lanes);
@@ -58,7 +68,6 @@ void count32(const std::byte* bytes, std::size_t count, const float* boundaries,
   const hn::Rebind<std::uint8_t, decltype(d)> d8;
   const std::size_t lanes = hn::Lanes(d);
   const auto* in = reinterpret_cast<const float*>(bytes);
-  const auto below = [&](auto mask) HWY_ATTR { return hn::BitCast(di, hn::VecFromMask(d, mask)); };
   std::size_t i = 0;
   for (; i + 4 * lanes <= count; i += 4 * lanes) {
     const auto v0 = hn::LoadU(d, in + i), v1 = hn::LoadU(d, in + i + lanes);
@@ -66,10 +75,10 @@ void count32(const std::byte* bytes, std::size_t count, const float* boundaries,
     auto n0 = hn::Zero(di), n1 = n0, n2 = n0, n3 = n0;
     for (std::size_t k = 0; k < levels; ++k) {
       const auto boundary = hn::Set(d, boundaries[k]);
-      n0 = hn::Sub(n0, below(hn::Ge(v0, boundary)));
-      n1 = hn::Sub(n1, below(hn::Ge(v1, boundary)));
-      n2 = hn::Sub(n2, below(hn::Ge(v2, boundary)));
-      n3 = hn::Sub(n3, below(hn::Ge(v3, boundary)));
+      n0 = count_if(di, n0, hn::RebindMask(di, hn::Ge(v0, boundary)));
+      n1 = count_if(di, n1, hn::RebindMask(di, hn::Ge(v1, boundary)));
+      n2 = count_if(di, n2, hn::RebindMask(di, hn::Ge(v2, boundary)));
+      n3 = count_if(di, n3, hn::RebindMask(di, hn::Ge(v3, boundary)));
     }
     hn::StoreU(hn::DemoteTo(d8, n0), d8, codes + i);
     hn::StoreU(hn::DemoteTo(d8, n1), d8, codes + i + lanes);

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "lmq/kernels/isa.hpp"
 #include "lmq/kernels/keys.hpp"
+#include "moments.hpp"
 #include "unaligned.hpp"
 
 // Counting is bound by loads and stores of single counters, which no vector unit helps: the fast form only spreads
@@ -90,16 +92,10 @@ void MomentHistogram::add(const std::byte* floats, std::size_t count) {
   constexpr std::uint64_t kMost = (1u << 24) - 1;  // then count and sum of offsets fit their 24 and 40 bits
   while (count > 0) {
     const std::size_t part = std::min<std::size_t>(count, kMost - pending_);
-    const auto* values = reinterpret_cast<const unaligned::u32*>(floats);
-    for (std::size_t i = 0; i < part; ++i) {
-      const std::uint32_t pattern = values[i];
-      const std::uint32_t flip = static_cast<std::uint32_t>(static_cast<std::int32_t>(pattern) >> 31) | 0x80000000u;
-      const std::uint32_t key = (pattern ^ flip) + (pattern == 0x80000000u);  // as float_key
-      const std::uint64_t offset = key & 0xFFFFu;
-      Cell& cell = cells_[key >> 16];
-      cell.packed += offset + (std::uint64_t{1} << 40);
-      cell.second += offset * offset;
-    }
+    const KeyExtremes extremes = baseline_forced() ? add_moments_plainly(floats, part, cells_.data())
+                                                   : add_moments_vector(floats, part, cells_.data());
+    extremes_.lowest = std::min(extremes_.lowest, extremes.lowest);
+    extremes_.highest = std::max(extremes_.highest, extremes.highest);
     pending_ += part, floats += 4 * part, count -= part;
     if (pending_ == kMost) spill();
   }
@@ -109,11 +105,12 @@ void MomentHistogram::spill() {
   std::vector<Moments> kept;
   kept.swap(carry_);
   kept.resize(kPatterns);
-  drain(kept);
+  const KeyExtremes extremes = drain(kept);
   kept.swap(carry_);
+  extremes_ = extremes;
 }
 
-void MomentHistogram::drain(std::span<Moments> totals) {
+KeyExtremes MomentHistogram::drain(std::span<Moments> totals) {
   for (std::size_t bin = 0; bin < kPatterns; ++bin) {
     Cell& cell = cells_[bin];
     if (cell.packed == 0) continue;
@@ -129,6 +126,7 @@ void MomentHistogram::drain(std::span<Moments> totals) {
   }
   carry_.clear();
   pending_ = 0;
+  return std::exchange(extremes_, {});
 }
 
 namespace reference {

@@ -1,5 +1,6 @@
 #include "lmq/kernels/isa.hpp"
 
+#include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
@@ -18,13 +19,23 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace lmq {
+namespace {
 HWY_EXPORT(compiled_target);
 
+/// Reads LMQ_ISA: "baseline", or the name of an instruction set above which none is used ("AVX2" on a machine with
+/// AVX3). A name that is none of this build's changes nothing.
+bool read_isa() noexcept {
+  const char* text = std::getenv("LMQ_ISA");
+  const std::string_view wanted = text != nullptr ? text : "";
+  if (wanted == "baseline") return true;
+  for (std::int64_t target = 1; target > 0 && target <= HWY_STATIC_TARGET; target *= 2)  // better sets are lower bits
+    if ((HWY_TARGETS & target) != 0 && wanted == hwy::TargetName(target)) hwy::DisableTargets(target - 1);
+  return false;
+}
+}  // namespace
+
 bool baseline_forced() noexcept {
-  static const bool forced = [] {
-    const char* isa = std::getenv("LMQ_ISA");
-    return isa != nullptr && std::string_view(isa) == "baseline";
-  }();
+  static const bool forced = read_isa();
   return forced;
 }
 

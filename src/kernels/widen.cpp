@@ -28,16 +28,26 @@ void widen_bf16(const unaligned::u16* __restrict in, std::size_t count, unaligne
 }
 
 void widen_f16(const unaligned::u16* __restrict in, std::size_t count, unaligned::u32* __restrict out) noexcept {
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uint32_t magnitude = in[i] & 0x7FFFu, sign = (in[i] & 0x8000u) << 16;
-    const std::uint32_t rebias = magnitude >= 0x7C00u ? 224u << 23 : 112u << 23;
-    const std::uint32_t quiet = magnitude > 0x7C00u ? 0x400000u : 0u;
-    const std::uint32_t normal = ((magnitude << 13) + rebias) | quiet;
-    const float tiny = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
-    std::uint32_t tiny_bits;
-    __builtin_memcpy(&tiny_bits, &tiny, sizeof tiny);
-    out[i] = sign | (magnitude < 0x400u ? tiny_bits : normal);
-  }
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::ScalableTag<std::int32_t> d;
+  const hn::Repartition<float, decltype(d)> df;
+  const hn::Rebind<std::uint16_t, decltype(d)> d16;
+  const auto widened = [&](const auto patterns) HWY_ATTR {
+    const auto wide = hn::PromoteTo(d, patterns);
+    const auto magnitude = hn::And(wide, hn::Set(d, 0x7FFF)), sign = hn::ShiftLeft<16>(hn::Xor(wide, magnitude));
+    const auto infinite = hn::Set(d, 0x7C00), quiet = hn::Set(d, 0x400000), zero = hn::Zero(d);
+    const auto rebias = hn::IfThenElse(hn::Gt(infinite, magnitude), hn::Set(d, 112 << 23), hn::Set(d, 224 << 23));
+    const auto normal =
+        hn::Or(hn::Add(hn::ShiftLeft<13>(magnitude), rebias), hn::IfThenElse(hn::Gt(magnitude, infinite), quiet, zero));
+    const auto tiny = hn::BitCast(d, hn::Mul(hn::ConvertTo(df, magnitude), hn::Set(df, 0x1p-24f)));
+    return hn::Or(sign, hn::IfThenElse(hn::Gt(hn::Set(d, 0x400), magnitude), tiny, normal));
+  };
+  const auto* from = reinterpret_cast<const std::uint16_t*>(in);
+  auto* to = reinterpret_cast<std::int32_t*>(out);
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) hn::StoreU(widened(hn::LoadU(d16, from + i)), d, to + i);
+  for (; i < count; ++i) out[i] = static_cast<std::uint32_t>(hn::GetLane(widened(hn::Set(d16, std::uint16_t{in[i]}))));
 }
 
 void widen_f8(const float* __restrict table, const std::uint8_t* __restrict in, std::size_t count,

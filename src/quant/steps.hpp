@@ -1,6 +1,6 @@
 #pragma once
 #include <algorithm>
-#include <cmath>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -27,9 +27,19 @@ inline void importance_at(const Importance& importance, std::uint64_t begin, std
 /// Importance as integer steps of a quantum: max(1, round(h / quantum)), ties to even. h / quantum < 2^62.
 inline void importance_steps(std::span<const float> importance, double quantum,
                              std::span<std::uint64_t> steps) noexcept {
+  constexpr double kMagic = 0x1p52;  // adding it leaves the rounded number in the mantissa, below 2^51
   const double scale = 1 / quantum;  // exact: a power of two
+  bool large = false;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const double wanted = double{importance[i]} * scale;
+    const std::uint64_t rounded = std::bit_cast<std::uint64_t>(wanted + kMagic) - std::bit_cast<std::uint64_t>(kMagic);
+    steps[i] = rounded + (rounded == 0);
+    large |= wanted >= 0x1p51;
+  }
+  if (!large) return;
   for (std::size_t i = 0; i < steps.size(); ++i)
-    steps[i] = static_cast<std::uint64_t>(std::max(1LL, std::llrint(std::min(double{importance[i]} * scale, 0x1p62))));
+    if (const double wanted = double{importance[i]} * scale; wanted >= 0x1p51)  // whole: a float holds 24 bits
+      steps[i] = static_cast<std::uint64_t>(std::min(wanted, 0x1p62));
 }
 
 }  // namespace lmq

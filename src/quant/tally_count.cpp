@@ -67,7 +67,7 @@ void each_task(std::size_t count, const Body& body) {
   });
 }
 
-/// Calls body(block's begin, floats) for the blocks of a task; F32 is not copied.
+/// Calls body(block's begin, floats) for the blocks of a task.
 template <class Body>
 void each_float_block(const Window& window, std::size_t begin, std::size_t count, const Body& body) {
   std::array<float, kBlock> floats;
@@ -180,18 +180,19 @@ class BlockSteps {
   std::array<std::uint64_t, kBlock> steps_;
 };
 
+template <class Pattern>
 void add_weighted_patterns(const Window& window, std::size_t begin, std::size_t count, CountScratch& scratch) {
   scratch.cells.resize(kPatterns);
+  WeightedCell* const cells = scratch.cells.data();
   BlockSteps block_steps(window.importance);
   for (std::size_t at = begin; at < begin + count; at += kBlock) {
     const auto steps = block_steps.at(at, std::min(kBlock, begin + count - at));
     const std::byte* from = window.bytes(at, steps.size()).data();
     for (std::size_t i = 0; i < steps.size(); ++i) {
-      std::uint16_t pattern = 0;
-      std::memcpy(&pattern, from + i * window.size, window.size == 2 ? 2 : 1);
-      WeightedCell& cell = scratch.cells[pattern];
-      ++cell.count;
-      cell.mass += steps[i];
+      Pattern pattern;
+      std::memcpy(&pattern, from + i * sizeof(Pattern), sizeof(Pattern));
+      ++cells[pattern].count;
+      cells[pattern].mass += steps[i];
     }
   }
 }
@@ -199,7 +200,10 @@ void add_weighted_patterns(const Window& window, std::size_t begin, std::size_t 
 Counted count_weighted_patterns(const Window& window) {
   PerWorker<CountScratch> scratch(pool(), thread_count());
   each_task(window.view.count, [&](std::size_t begin, std::size_t count, std::size_t worker) {
-    add_weighted_patterns(window, begin, count, scratch[worker]);
+    if (window.size == 2)
+      add_weighted_patterns<std::uint16_t>(window, begin, count, scratch[worker]);
+    else
+      add_weighted_patterns<std::uint8_t>(window, begin, count, scratch[worker]);
   });
   std::vector<WeightedCell> totals(kPatterns);
   scratch.finish([&](CountScratch& one) {
@@ -229,17 +233,20 @@ Counted count_floats(const Window& window) {
   each_task(window.view.count, [&](std::size_t begin, std::size_t count, std::size_t worker) {
     CountScratch& mine = scratch[worker];
     if (!mine.moments) mine.moments = std::make_unique<MomentHistogram>();
+    if (window.view.dtype == DType::f32) {
+      mine.moments->add(window.bytes(begin, count).data(), count);
+      return;
+    }
     each_float_block(window, begin, count, [&](std::size_t, std::span<const float> floats) {
-      mine.moments->add(reinterpret_cast<const std::byte*>(floats.data()), floats.size());
-      note_extremes(mine, floats);
+      mine.moments->add(std::as_bytes(floats).data(), floats.size());
     });
   });
   Counted counted;
   std::vector<Moments> totals(kPatterns);
   scratch.finish([&](CountScratch& one) {
-    one.moments->drain(totals);
-    counted.minimum_key = std::min(counted.minimum_key, std::exchange(one.lowest, 0xFFFFFFFFu));
-    counted.maximum_key = std::max(counted.maximum_key, std::exchange(one.highest, 0u));
+    const KeyExtremes extremes = one.moments->drain(totals);
+    counted.minimum_key = std::min(counted.minimum_key, extremes.lowest);
+    counted.maximum_key = std::max(counted.maximum_key, extremes.highest);
   });
   for (std::size_t upper = 0; upper < kPatterns; ++upper)
     add_wide_bin(counted, upper,

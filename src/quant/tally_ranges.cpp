@@ -39,21 +39,14 @@ Pool<HitScratch>& pool() {
   return scratch;
 }
 
-/// Which upper halves of keys any range touches: 8 KiB, one bit each.
-class Filter {
- public:
-  explicit Filter(std::span<const KeyRange> ranges) {
-    for (const KeyRange& range : ranges)
-      for (std::uint32_t upper = range.begin >> 16; upper <= range.end >> 16; ++upper)
-        words_[upper >> 6] |= std::uint64_t{1} << (upper & 63);
-  }
-  [[nodiscard]] std::size_t touches(std::uint32_t key) const noexcept {
-    return words_[key >> 22] >> (key >> 16 & 63) & 1;
-  }
-
- private:
-  std::array<std::uint64_t, 1024> words_{};
-};
+/// Which upper halves of keys any range touches.
+KeyFilter filter_of(std::span<const KeyRange> ranges) {
+  KeyFilter filter{};
+  for (const KeyRange& range : ranges)
+    for (std::uint32_t upper = range.begin >> 16; upper <= range.end >> 16; ++upper)
+      filter[upper / 32] |= std::uint32_t{1} << upper % 32;
+  return filter;
+}
 
 /// Ascending by key: four passes by byte, those that would change nothing left out.
 template <class T>
@@ -97,34 +90,39 @@ void add_hits(const std::vector<T>& hits, std::span<const KeyRange> ranges, Coun
   merge_bins(counted.bins, bins);
 }
 
-/// Appends the keys of a block that a range may hold (and their steps).
-void gather(std::span<const float> floats, const Filter& filter, std::vector<std::uint32_t>& keys) {
+/// Appends the keys of a block that a range may hold.
+void gather(const std::byte* floats, std::size_t count, const KeyFilter& filter, std::vector<std::uint32_t>& keys) {
   const std::size_t old = keys.size();
-  keys.resize(old + floats.size());
-  std::uint32_t* out = keys.data() + old;
-  for (const float value : floats) {
-    const std::uint32_t key = float_key(value);
-    *out = key;
-    out += filter.touches(key);
-  }
-  keys.resize(static_cast<std::size_t>(out - keys.data()));
-}
-void gather(std::span<const float> floats, std::span<const std::uint64_t> steps, const Filter& filter,
-            std::vector<Hit>& hits) {
-  for (std::size_t i = 0; i < floats.size(); ++i)
-    if (const std::uint32_t key = float_key(floats[i]); filter.touches(key)) hits.push_back({key, steps[i]});
+  keys.resize(old + count + kFilterSlack);
+  keys.resize(old + filter_keys(floats, count, filter, keys.data() + old));
 }
 
-void gather_task(const TensorView& view, const Importance& importance, const Filter& filter, std::size_t begin,
+/// The same with their steps.
+void gather(std::span<const float> floats, std::span<const std::uint64_t> steps, const KeyFilter& filter,
+            std::vector<Hit>& hits) {
+  for (std::size_t i = 0; i < floats.size(); ++i) {
+    const std::uint32_t key = float_key(floats[i]);
+    if (filter[key >> 21] >> (key >> 16) % 32 & 1) hits.push_back({key, steps[i]});
+  }
+}
+
+void gather_task(const TensorView& view, const Importance& importance, const KeyFilter& filter, std::size_t begin,
                  std::size_t count, HitScratch& scratch) {
   const std::size_t size = bits(view.dtype) / 8;
   std::array<float, kBlock> floats, weights;
   std::array<std::uint64_t, kBlock> steps;
+  const bool weighted = importance.kind != Importance::Kind::none;
+  if (!weighted && view.dtype == DType::f32) {
+    const std::byte* bytes = view.bytes.data() + begin * size;
+    for (std::size_t at = 0; at < count; at += kBlock)
+      gather(bytes + at * size, std::min(kBlock, count - at), filter, scratch.keys);
+    return;
+  }
   for (std::size_t at = begin; at < begin + count; at += kBlock) {
     const std::size_t n = std::min(kBlock, begin + count - at);
     widen(view.dtype, view.bytes.subspan(at * size, n * size), std::span(floats).first(n));
-    if (importance.kind == Importance::Kind::none) {
-      gather(std::span(floats).first(n), filter, scratch.keys);
+    if (!weighted) {
+      gather(std::as_bytes(std::span(floats)).data(), n, filter, scratch.keys);
       continue;
     }
     importance_at(importance, at, std::span(weights).first(n));
@@ -142,7 +140,7 @@ void check_ranges(std::span<const KeyRange> ranges) {
 
 Counted count_ranges(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges) {
   check_ranges(ranges);
-  const Filter filter(ranges);
+  const KeyFilter filter = filter_of(ranges);
   PerWorker<HitScratch> scratch(pool(), thread_count());
   parallel_for_worker((view.count + kTask - 1) / kTask, [&](std::size_t task, std::size_t worker) {
     const std::size_t begin = task * kTask;

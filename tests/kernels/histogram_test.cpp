@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/samples.hpp"
+#include "lmq/kernels/keys.hpp"
 
 using lmq::DType;
 
@@ -44,9 +45,9 @@ TEST_CASE("moments are exact integers") {
       const auto bytes = samples::bytes(DType::f32, length, kind, 6);
       histogram.add(samples::shifted(bytes, room).data(), length);
       lmq::reference::add_moments(bytes.data(), length, plain);
-      if (kind == 3) histogram.drain(fast);
+      if (kind == 3) (void)histogram.drain(fast);
     }
-  histogram.drain(fast);
+  (void)histogram.drain(fast);
   bool same = true;
   for (std::size_t bin = 0; bin < 65536; ++bin)
     same = same && fast[bin].count == plain[bin].count && fast[bin].first == plain[bin].first &&
@@ -61,9 +62,49 @@ TEST_CASE("moments survive more weights than a cell holds", "[slow]") {
   lmq::MomentHistogram histogram;
   histogram.add(reinterpret_cast<const std::byte*>(values.data()), count);
   std::vector<lmq::Moments> totals(65536);
-  histogram.drain(totals);
+  const lmq::KeyExtremes extremes = histogram.drain(totals);
+  CHECK((extremes.lowest == 0xBF80FFFFu && extremes.highest == 0xBF80FFFFu));
   const lmq::Moments& bin = totals[0xBF80];
   CHECK(bin.count == count);
   CHECK(bin.first == count * 65535u);
   CHECK(bin.second == static_cast<unsigned __int128>(count) * 65535u * 65535u);
+}
+
+TEST_CASE("extremes are those of the finite floats") {
+  for (const std::size_t length : samples::kLengths)
+    for (const int kind : {0, 2, 3}) {
+      auto values = samples::floats(length, kind, 14);
+      for (const bool spoiled : {false, true}) {
+        if (spoiled)
+          for (std::size_t i = 0; i < length; i += 11)
+            values[i] = std::vector{std::nanf(""), -std::nanf(""), INFINITY, -INFINITY}[i % 4];
+        lmq::KeyExtremes plain;
+        for (const float value : values)
+          if (std::isfinite(value)) {
+            plain.lowest = std::min(plain.lowest, lmq::float_key(value));
+            plain.highest = std::max(plain.highest, lmq::float_key(value));
+          }
+        lmq::MomentHistogram histogram;
+        std::vector<lmq::Moments> totals(65536);
+        histogram.add(reinterpret_cast<const std::byte*>(values.data()), length / 2);
+        histogram.add(reinterpret_cast<const std::byte*>(values.data() + length / 2), length - length / 2);
+        const lmq::KeyExtremes extremes = histogram.drain(totals);
+        CHECK((extremes.lowest == plain.lowest && extremes.highest == plain.highest));
+      }
+    }
+}
+
+TEST_CASE("filtered keys are those of the reference, in order, at any address") {
+  for (const std::size_t length : samples::kLengths)
+    for (const int kind : {0, 2, 3}) {
+      const auto bytes = samples::bytes(DType::f32, length, kind, 15);
+      lmq::KeyFilter filter{};
+      std::mt19937 random(4);
+      for (auto& word : filter) word = static_cast<std::uint32_t>(random()) & static_cast<std::uint32_t>(random());
+      std::vector<std::byte> room;
+      std::vector<std::uint32_t> fast(length + lmq::kFilterSlack), plain(length + lmq::kFilterSlack);
+      fast.resize(lmq::filter_keys(samples::shifted(bytes, room).data(), length, filter, fast.data()));
+      plain.resize(lmq::reference::filter_keys(bytes.data(), length, filter, plain.data()));
+      CHECK((fast == plain));
+    }
 }

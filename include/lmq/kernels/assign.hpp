@@ -42,7 +42,7 @@ class NearestLevel {
   DType type_ = DType::f32;
   Way way_ = Way::constant;
   std::size_t count_ = 0;                 // boundaries
-  std::array<float, 256> boundaries_{};   // ascending, then +infinity
+  std::array<float, 256> boundaries_{};   // ascending; coarse32: then +infinity
   std::array<std::int16_t, 256> keys_{};  // compare16: largest signed key of a value < boundary
   std::vector<Code> table_;               // table16: by pattern; table8: by pattern; coarse32: by the upper 16 bits
 };
