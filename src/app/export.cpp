@@ -96,10 +96,12 @@ bool is_plain_shard_name(const std::string& name) {
 std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter, bool one_file) {
   std::vector<Shard> shards;
   const nlohmann::json& provenance = file.provenance();
-  const bool known = !one_file && provenance.is_object() && provenance.value("shards", nlohmann::json()).is_array() &&
-                     provenance.value("shard_of", nlohmann::json()).is_object();
+  const nlohmann::json listed =
+      provenance.is_object() && !one_file ? provenance.value("shards", nlohmann::json()) : nlohmann::json();
+  const bool known =
+      listed.is_array() && (listed.size() == 1 || provenance.value("shard_of", nlohmann::json()).is_object());
   if (known)
-    for (const auto& shard : provenance["shards"])
+    for (const auto& shard : listed)
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
         shards.push_back({shard["name"].get<std::string>(), {}});
   if (shards.empty() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))

@@ -20,9 +20,9 @@ std::string provenance_json(const Job& job) {
   for (const auto& [key, value] : catalogue.metadata) metadata[key] = value;
   Json out{{"format", catalogue.format},
            {"shards", std::move(shards)},
-           {"shard_of", std::move(shard_of)},
            {"metadata", std::move(metadata)},
            {"lmq_version", kVersion}};
+  if (catalogue.shards.size() > 1) out["shard_of"] = std::move(shard_of);
   if (!scale_of.empty()) out["scale_of"] = std::move(scale_of);
   if (job.importance) {
     Json files = Json::array();
