@@ -3,6 +3,7 @@
 #include "lmq/base/math.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/plan/plan.hpp"
+#include "lmq/quant/tally.hpp"
 
 namespace lmq {
 namespace {
@@ -26,7 +27,7 @@ std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexce
 /// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
 std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) noexcept {
   if (!shared(planned.spec)) return 0;
-  return std::min(count, bits(tensor.value_type()) <= 16 ? kNarrowBins : kWideBins) * kTallyBinBytes;
+  return std::min(count, expected_bins(tensor.value_type())) * kTallyBinBytes;
 }
 
 UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
@@ -57,8 +58,7 @@ std::uint64_t plan_bytes(const std::vector<TensorInfo>& tensors, const Plan& pla
 std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t ranks) {
   std::uint64_t bins = 0;
   for (const Scope& scope : plan.scopes)
-    for (const std::uint32_t index : scope.tensors)
-      bins = std::max(bins, bits(tensors[index].value_type()) <= 16 ? kNarrowBins : kWideBins);
+    for (const std::uint32_t index : scope.tensors) bins = std::max(bins, expected_bins(tensors[index].value_type()));
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
   // An arriving tally is held beside the sum it is merged into, and the solver's view beside both.

@@ -8,7 +8,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round
+constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round, unless there are more to halve
 
 // The last key of a bin. No float has the key before that of 0, which is read as 0.
 std::uint32_t last_key(const Group& group, std::uint32_t bin) {

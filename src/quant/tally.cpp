@@ -118,4 +118,11 @@ std::uint64_t Tally::count() const noexcept {
   return sum;
 }
 
+std::uint64_t expected_bins(DType dtype) noexcept {
+  if (bits(dtype) <= 8) return 256;
+  if (dtype == DType::bf16) return std::uint64_t{1} << 13;
+  if (dtype == DType::f16) return std::uint64_t{1} << 16;
+  return (std::uint64_t{1} << 16) + (std::uint64_t{1} << 19);
+}
+
 }  // namespace lmq

@@ -135,13 +135,13 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
     return error_sums + rows_scratch_bytes(group, count, spec.options.levels, threads);
   }
   constexpr std::uint64_t kBins = 65536;
+  const std::uint64_t most_bins = std::min(count, expected_bins(dtype));
   const bool wide = bits(dtype) > 16;
   // Counters of a worker: 16-bit histogram or moments, weighted cells and moments; hits of ranges, twice (the worst
   // case: every weight is looked at again). Then bins and their merge, the group's columns, and a solver's columns.
   const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0));
   const std::uint64_t hits = wide ? count * 2 * sizeof(std::uint32_t) : 0;
-  const std::uint64_t bins = wide ? std::min<std::uint64_t>(count, kBins + (std::uint64_t{1} << 19)) : kBins;
-  return error_sums + threads * counters + hits + bins * (2 * sizeof(Tally::Bin) + 40 + 120);
+  return error_sums + threads * counters + hits + most_bins * (2 * sizeof(Tally::Bin) + 40 + 120);
 }
 
 }  // namespace lmq

@@ -22,15 +22,13 @@ struct Costs {
 inline constexpr Costs kCosts{};
 
 /// Resident bytes of one MPI process of ours before it touches a tensor (Open MPI 4.1 and HDF5 1.10 on Debian 12).
-inline constexpr std::uint64_t kProgramBytes = std::uint64_t{45} << 20;
+inline constexpr std::uint64_t kProgramBytes = std::uint64_t{27} << 20;
 /// Bytes the coordinator keeps per unit: result, place in the file, layout entries.
 inline constexpr std::uint64_t kResultBytes = 150;
 /// Bytes the coordinator keeps per tensor: attributes, layout, report line.
 inline constexpr std::uint64_t kTensorBytes = 2048;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
-/// Bins of a tally: one per distinct value of a 16-bit type; F32 after refinement.
-inline constexpr std::uint64_t kNarrowBins = std::uint64_t{1} << 16, kWideBins = std::uint64_t{1} << 20;
 /// Bytes of a bin in a tally, and in the solver's view of it.
 inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40;
 
