@@ -3,6 +3,7 @@
 #include "commands.hpp"
 #include "launch.hpp"
 #include "lmq/base/parallel.hpp"
+#include "lmq/run/signals.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {
@@ -16,9 +17,11 @@ int dispatch(int argc, char** argv) {
   }
   const Options options = parse_options(argc, argv);
   switch (options.command) {
-    case Command::quantize:
+    case Command::quantize: {
+      const SignalGuard signals;  // from the first moment, MPI's start included, a signal means: stop cleanly, code 75
       settle_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return quantize(comm, options); });
+    }
     case Command::verify:
       settle_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return verify(comm, options); });

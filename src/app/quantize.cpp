@@ -11,7 +11,6 @@
 #include "lmq/io/file.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/quantize_run.hpp"
-#include "lmq/run/signals.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
@@ -85,7 +84,6 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
 }  // namespace
 
 int quantize(Comm& comm, const Options& options) {
-  const SignalGuard signals;  // from the first moment a signal means: stop cleanly, exit code 75
   const Job job = open_job(comm, options, true, [&](const Reader& reader) { check_output(options, reader); });
   const MemoryEstimate need =
       estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count(), static_cast<std::size_t>(comm.size()));
