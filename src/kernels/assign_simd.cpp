@@ -51,7 +51,7 @@ void count16(const std::byte* bytes, std::size_t count, const std::int16_t* thre
     hn::StoreU(hn::DemoteTo(d8, n2), d8, codes + i + 2 * lanes);
     hn::StoreU(hn::DemoteTo(d8, n3), d8, codes + i + 3 * lanes);
   }
-  const auto* tail = reinterpret_cast<const unaligned::u16*>(bytes);
+  const unaligned::u16* tail = reinterpret_cast<const unaligned::u16*>(bytes);
   for (; i < count; ++i) {
     const auto pattern = static_cast<std::int16_t>(tail[i]);
     const auto signed_key = static_cast<std::int16_t>(pattern ^ ((pattern >> 15) & 0x7FFF));
@@ -85,7 +85,7 @@ void count32(const std::byte* bytes, std::size_t count, const float* boundaries,
     hn::StoreU(hn::DemoteTo(d8, n2), d8, codes + i + 2 * lanes);
     hn::StoreU(hn::DemoteTo(d8, n3), d8, codes + i + 3 * lanes);
   }
-  const auto* tail = reinterpret_cast<const unaligned::f32*>(bytes);
+  const unaligned::f32* tail = reinterpret_cast<const unaligned::f32*>(bytes);
   for (; i < count; ++i) {
     unsigned at_least = 0;
     for (std::size_t k = 0; k < levels; ++k) at_least += tail[i] >= boundaries[k];

@@ -187,7 +187,7 @@ ErrorSums error_vector(bool is_bf16, const std::byte* weights, std::size_t count
 #else
   static_cast<void>(level_count);
 #endif
-  const auto* f32 = reinterpret_cast<const unaligned::f32*>(weights);
+  const unaligned::f32* f32 = reinterpret_cast<const unaligned::f32*>(weights);
   const auto weight = [&](std::size_t i) { return is_bf16 ? bf16_at(weights, i) : float{f32[i]}; };
   const auto level = [&](std::size_t i) { return codes ? levels[codes[i]] : values[i]; };
   return finish(weight, level, importance, steps * kLanes, count, lanes);

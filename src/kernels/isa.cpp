@@ -28,8 +28,10 @@ bool read_isa() noexcept {
   const char* text = std::getenv("LMQ_ISA");
   const std::string_view wanted = text != nullptr ? text : "";
   if (wanted == "baseline") return true;
-  for (std::int64_t target = 1; target > 0 && target <= HWY_STATIC_TARGET; target *= 2)  // better sets are lower bits
+  for (int bit = 0; bit < 63; ++bit) {  // better sets are lower bits
+    const std::int64_t target = std::int64_t{1} << bit;
     if ((HWY_TARGETS & target) != 0 && wanted == hwy::TargetName(target)) hwy::DisableTargets(target - 1);
+  }
   return false;
 }
 }  // namespace

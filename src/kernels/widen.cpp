@@ -70,8 +70,9 @@ void narrow_bf16(const unaligned::u32* __restrict in, std::size_t count, unalign
 // Types with a narrower exponent. Normal: subtract the difference of the biases, round by adding half. Subnormal:
 // adding 2^(24 - bias - mantissa), whose last bit is worth the smallest subnormal, makes the adder round.
 template <class Out, int kMantissa, int kBias>
-void narrow_small(const unaligned::u32* __restrict in, std::size_t count, Out* __restrict out, std::uint32_t sign_bit,
-                  std::uint32_t largest, std::uint32_t infinity, std::uint32_t nan, bool unsigned_zero) noexcept {
+void narrow_small(const unaligned::u32* __restrict in, std::size_t count, std::byte* __restrict out,
+                  std::uint32_t sign_bit, std::uint32_t largest, std::uint32_t infinity, std::uint32_t nan,
+                  bool unsigned_zero) noexcept {
   constexpr int kDrop = 23 - kMantissa;
   constexpr std::uint32_t kRebias = static_cast<std::uint32_t>(127 - kBias) << 23;
   constexpr std::uint32_t kSmallestNormal = static_cast<std::uint32_t>(128 - kBias) << 23;
@@ -95,22 +96,27 @@ void narrow_small(const unaligned::u32* __restrict in, std::size_t count, Out* _
     value = value > largest || magnitude >= 0x7F800000u ? infinity : value;
     const std::uint32_t as_nan = sign | nan | (in[i] & payload_mask) >> kDrop;
     const std::uint32_t zero_sign = unsigned_zero && value == 0 ? 0u : sign;
-    out[i] = static_cast<Out>(magnitude > 0x7F800000u ? as_nan : zero_sign | value);
+    const auto narrowed = static_cast<Out>(magnitude > 0x7F800000u ? as_nan : zero_sign | value);
+    __builtin_memcpy(out + i * sizeof(Out), &narrowed, sizeof narrowed);
   }
 }
 
 template <class Out, int kMantissa, int kBias>
 void narrow_as(const SmallFloat& type, const float* in, std::size_t count, std::byte* out) noexcept {
-  narrow_small<Out, kMantissa, kBias>(reinterpret_cast<const unaligned::u32*>(in), count, reinterpret_cast<Out*>(out),
-                                      type.sign, type.largest, type.infinity, type.nan, type.unsigned_zero);
+  narrow_small<Out, kMantissa, kBias>(reinterpret_cast<const unaligned::u32*>(in), count, out, type.sign, type.largest,
+                                      type.infinity, type.nan, type.unsigned_zero);
 }
 
 /// True when any magnitude (pattern without sign) is at least `limit`.
-template <class T, class In>
-bool any_at_least(const In* in, std::size_t count, T limit) noexcept {
+template <class T>
+bool any_at_least(const std::byte* in, std::size_t count, T limit) noexcept {
   constexpr T kMagnitude = static_cast<T>(~T{0}) >> 1;
   T found = 0;
-  for (std::size_t i = 0; i < count; ++i) found |= static_cast<T>((in[i] & kMagnitude) >= limit ? ~T{0} : T{0});
+  for (std::size_t i = 0; i < count; ++i) {
+    T pattern;
+    __builtin_memcpy(&pattern, in + i * sizeof(T), sizeof(T));
+    found |= static_cast<T>((pattern & kMagnitude) >= limit ? ~T{0} : T{0});
+  }
   return found != 0;
 }
 
@@ -141,37 +147,35 @@ void narrow_vector(DType type, const float* in, std::size_t count, std::byte* ou
     case DType::bf16:
       return narrow_bf16(reinterpret_cast<const unaligned::u32*>(in), count, reinterpret_cast<unaligned::u16*>(out));
     case DType::f16:
-      return narrow_as<unaligned::u16, 10, 15>(small, in, count, out);
+      return narrow_as<std::uint16_t, 10, 15>(small, in, count, out);
     case DType::f8_e4m3:
-      return narrow_as<unaligned::u8, 3, 7>(small, in, count, out);
+      return narrow_as<std::uint8_t, 3, 7>(small, in, count, out);
     case DType::f8_e5m2:
-      return narrow_as<unaligned::u8, 2, 15>(small, in, count, out);
+      return narrow_as<std::uint8_t, 2, 15>(small, in, count, out);
     case DType::f8_e4m3fnuz:
-      return narrow_as<unaligned::u8, 3, 8>(small, in, count, out);
+      return narrow_as<std::uint8_t, 3, 8>(small, in, count, out);
     default:
-      return narrow_as<unaligned::u8, 2, 16>(small, in, count, out);
+      return narrow_as<std::uint8_t, 2, 16>(small, in, count, out);
   }
 }
 
 bool any_nonfinite(DType type, const std::byte* in, std::size_t count) {
-  const auto* in8 = reinterpret_cast<const std::uint8_t*>(in);
-  const auto* in16 = reinterpret_cast<const unaligned::u16*>(in);
   switch (type) {
     case DType::bf16:
-      return any_at_least<std::uint16_t>(in16, count, 0x7F80);
+      return any_at_least<std::uint16_t>(in, count, 0x7F80);
     case DType::f16:
-      return any_at_least<std::uint16_t>(in16, count, 0x7C00);
+      return any_at_least<std::uint16_t>(in, count, 0x7C00);
     case DType::f32:
-      return any_at_least<std::uint32_t>(reinterpret_cast<const unaligned::u32*>(in), count, 0x7F800000u);
+      return any_at_least<std::uint32_t>(in, count, 0x7F800000u);
     // From 2^128 - 2^103 on, a double rounds to an infinite float.
     case DType::f64:
-      return any_at_least<std::uint64_t>(reinterpret_cast<const unaligned::u64*>(in), count, 0x47EFFFFFF0000000u);
+      return any_at_least<std::uint64_t>(in, count, 0x47EFFFFFF0000000u);
     case DType::f8_e4m3:
-      return any_at_least<std::uint8_t>(in8, count, 0x7F);
+      return any_at_least<std::uint8_t>(in, count, 0x7F);
     case DType::f8_e5m2:
-      return any_at_least<std::uint8_t>(in8, count, 0x7C);
+      return any_at_least<std::uint8_t>(in, count, 0x7C);
     default:
-      return any_equal8(in8, count, 0x80);
+      return any_equal8(reinterpret_cast<const std::uint8_t*>(in), count, 0x80);
   }
 }
 }  // namespace lmq::HWY_NAMESPACE

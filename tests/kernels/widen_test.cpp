@@ -30,7 +30,7 @@ std::vector<std::byte> all_patterns(DType type) {
 
 std::vector<std::uint32_t> bits_of(const std::vector<float>& floats) {
   std::vector<std::uint32_t> patterns(floats.size());
-  std::memcpy(patterns.data(), floats.data(), floats.size() * 4);
+  if (!floats.empty()) std::memcpy(patterns.data(), floats.data(), floats.size() * 4);
   return patterns;
 }
 

@@ -89,7 +89,8 @@ void check_group(const lmq::Group& group, const lmq::TensorView& view, const Imp
 }
 }  // namespace
 
-TEST_CASE("a tally counts every weight exactly, any type, length, thread count, with and without importance") {
+TEST_CASE("a tally counts every weight exactly, any type, length, thread count, with and without importance",
+          "[slow]") {
   for (const DType type : samples::kAllTypes)
     for (const std::size_t length : {0, 1, 65, 4099, 200001})
       for (const int kind : {0, 1, 2, 3, 4}) {
@@ -141,7 +142,7 @@ TEST_CASE("windows merge to the tally of the whole, in any order, also as bytes"
   }
 }
 
-TEST_CASE("refining ranges gives the bins of the finer resolution") {
+TEST_CASE("refining ranges gives the bins of the finer resolution", "[slow]") {
   for (const DType type : {DType::f32, DType::f64})
     for (const bool weighted : {false, true})
       for (const int kind : {0, 3}) {

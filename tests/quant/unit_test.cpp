@@ -105,7 +105,8 @@ constexpr Case kCases[] = {{Granularity::tensor, 0},
                            {Granularity::group, 1000}};
 }  // namespace
 
-TEST_CASE("units of every type, granularity, method and importance keep their promises for any number of threads") {
+TEST_CASE("units of every type, granularity, method and importance keep their promises for any number of threads",
+          "[slow]") {
   constexpr std::size_t kCols = 129, kRows = 40;
   for (const DType type : samples::kAllTypes)
     for (const int kind : {0, 1, 3, 4}) {
