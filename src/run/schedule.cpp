@@ -106,6 +106,11 @@ std::optional<Task> Schedule::next_ready(int rank) {
 }
 
 std::optional<Task> Schedule::next_opening() {
+  if (restored_ && opening_position_ == 0) {
+    // Scopes that an earlier run opened come first: they count as open, and only their solves make room for others.
+    std::stable_partition(opening_.begin(), opening_.end(), [&](std::uint64_t s) { return scopes_[s].open; });
+    restored_ = false;
+  }
   while (!opening_.empty()) {
     ScopeState& scope = scopes_[opening_.front()];
     if (!scope.open && !scope.solved && open_scopes_ >= most_open_) return std::nullopt;
@@ -163,6 +168,7 @@ void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& ta
   if (!awaits_measure(unit, round)) return;
   const auto s = static_cast<std::uint64_t>(units_[unit].scope);
   ScopeState& scope = scopes_[s];
+  restored_ = restored_ || !scope.open;
   open(scope);
   (round == 0 ? scope.base : scope.finer).merge(tally);
   scope.measured[units_[unit].position] = true;

@@ -26,7 +26,7 @@ struct Shared {
   std::vector<std::vector<std::byte>> slots;  // [ranks] what each brought to the collective
   std::size_t arrived = 0;
   std::size_t generation = 0;
-  bool broken = false;  // a rank has left by an exception
+  bool broken = false;  // a rank has left by an exception that the others know nothing of
 
   /// Waits until all ranks are here; `last` is done once, by the last to come.
   template <class Last>
@@ -116,6 +116,8 @@ void run_on_threads(int ranks, const std::function<void(Comm&)>& body) {
       try {
         ThreadComm comm(shared, rank);
         body(comm);
+      } catch (const AgreedError&) {
+        errors[static_cast<std::size_t>(rank)] = std::current_exception();  // the others know, and leave by themselves
       } catch (...) {
         errors[static_cast<std::size_t>(rank)] = std::current_exception();
         const std::lock_guard lock(shared.mutex);

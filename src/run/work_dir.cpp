@@ -27,7 +27,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLockName = "lock";
-constexpr auto kPatience = std::chrono::seconds(15);
 
 struct OurFile {
   fs::path path;
@@ -86,8 +85,8 @@ void refuse_other_work(const JournalContents& journal, const JournalHeader& now,
 }
 
 /// The rest of a killed run may need a while to go.
-bool try_lock(const File& file) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+bool take_lock(const File& file, std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
   while (flock(file.fd(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) return true;  // no locks on this file system
     if (std::chrono::steady_clock::now() > deadline) return false;
@@ -104,21 +103,22 @@ std::string who_i_am() {
 
 }  // namespace
 
-WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume) : folder_(std::move(folder)) {
+WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume, std::chrono::milliseconds patience)
+    : folder_(std::move(folder)) {
   std::error_code problem;
   fs::create_directories(folder_, problem);
   if (problem)
     fail(Errc::cannot_create,
          fmt::format("{}: cannot make the work directory: {}", folder_.string(), problem.message()));
-  lock();
+  lock(patience);
   if (!resume)
     for (const OurFile& file : our_files(folder_)) fs::remove(file.path, problem);
   read_journals(now);
 }
 
-void WorkDir::lock() {
+void WorkDir::lock(std::chrono::milliseconds patience) {
   lock_ = File(folder_ / kLockName, File::Mode::append);
-  if (!try_lock(lock_)) {
+  if (!take_lock(lock_, patience)) {
     std::vector<std::byte> text(std::min<std::uint64_t>(lock_.size(), 300));
     lock_.read(0, text);
     std::string who(reinterpret_cast<const char*>(text.data()), text.size());

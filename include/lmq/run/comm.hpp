@@ -45,8 +45,8 @@ class Comm {
 
 [[nodiscard]] std::unique_ptr<Comm> make_self_comm();
 /// Runs `body(comm)` on `ranks` threads of this process; the exception of the lowest rank is thrown after all have
-/// ended. A rank that leaves by an exception makes the collectives of the others throw (their errors are not the ones
-/// reported).
+/// ended. A rank that leaves by an exception other than AgreedError makes the calls of the others throw (their errors
+/// are not the ones reported).
 void run_on_threads(int ranks, const std::function<void(Comm&)>& body);
 
 /// Does `work` on every rank; when it fails anywhere, every rank throws the error of the lowest failing rank as an

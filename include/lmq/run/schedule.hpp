@@ -95,6 +95,7 @@ class Schedule {
   std::size_t opening_position_ = 0;   // in the first of them
   std::deque<std::uint64_t> free_;     // units without a scope, costliest first
   std::uint64_t open_scopes_ = 0;
+  bool restored_ = false;  // a scope was opened by a result that nobody had been asked for
   std::uint64_t unsolved_ = 0, unquantized_ = 0;
   std::uint64_t weights_to_measure_ = 0, weights_measured_ = 0, weights_to_quantize_ = 0, weights_quantized_ = 0;
 };

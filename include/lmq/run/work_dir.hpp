@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -19,7 +20,8 @@ class WorkDir {
   /// Makes the folder when it is missing. `resume`: journals of the same plan and input are read, others are
   /// Errc::usage (run and rank of `now` do not matter); else our files there are removed. Nothing else in the folder is
   /// ever touched. Errc::cannot_create; Errc::usage when another run holds it.
-  WorkDir(std::filesystem::path folder, const JournalHeader& now, bool resume);
+  WorkDir(std::filesystem::path folder, const JournalHeader& now, bool resume,
+          std::chrono::milliseconds patience = std::chrono::seconds(15));
 
   /// Number for this run's files: higher than any there.
   [[nodiscard]] std::uint32_t run() const noexcept { return run_; }
@@ -29,7 +31,7 @@ class WorkDir {
   void remove() noexcept;
 
  private:
-  void lock();
+  void lock(std::chrono::milliseconds patience);
   void read_journals(const JournalHeader& now);
   std::filesystem::path folder_;
   File lock_;

@@ -1,0 +1,144 @@
+#include <sys/wait.h>
+#include <unistd.h>
+#include <catch2/catch.hpp>
+
+#include "io/make_safetensors.hpp"
+#include "lmq/run/spool.hpp"
+#include "lmq/run/work_dir.hpp"
+
+using namespace lmq;
+using namespace lmq::test;
+
+namespace {
+
+JournalHeader header(std::uint32_t run, std::uint32_t rank) { return {run, rank, "plan", "stamp"}; }
+
+std::vector<std::byte> payload(std::size_t number) {
+  return std::vector<std::byte>(1 + number * 37 % 500, static_cast<std::byte>(number));
+}
+
+/// Appends `count` records to the spool of a rank.
+void fill(const std::filesystem::path& folder, std::uint32_t run, std::uint32_t rank, std::size_t count) {
+  Spool spool(folder, header(run, rank));
+  for (std::size_t i = 0; i < count; ++i) {
+    Finished finished;
+    finished.key = {TaskKind::quantize, i, 0};
+    spool.append(finished, payload(i));
+  }
+  spool.flush();
+}
+
+Errc code_of(const std::function<void()>& body, std::string* text = nullptr) {
+  try {
+    body();
+  } catch (const Error& error) {
+    if (text) *text = error.what();
+    return error.code;
+  }
+  return Errc{0};
+}
+
+}  // namespace
+
+TEST_CASE("spool: what was appended is found again, with its bytes, in any number of runs", "[run][spool]") {
+  const TempFolder folder;
+  const auto home = folder / "work";
+  { const WorkDir made(home, header(0, 0), true); }
+  for (std::uint32_t run = 1; run <= 3; ++run) {
+    fill(home, run, 0, 5);
+    fill(home, run, 7, run);
+    WorkDir work(home, header(0, 0), true);
+    REQUIRE(work.run() == run + 1);
+    REQUIRE(work.results().size() == 5 * run + run * (run + 1) / 2);
+    SpoolFiles files(home);
+    std::vector<std::byte> buffer;
+    for (const Finished& finished : work.results()) {
+      const auto bytes = files.read(finished.place, buffer);
+      REQUIRE(std::ranges::equal(bytes, payload(finished.key.subject)));
+    }
+  }
+  WorkDir work(home, header(0, 0), true);
+  work.remove();
+  REQUIRE_FALSE(std::filesystem::exists(home));
+}
+
+TEST_CASE("spool: nothing is written before there is something to keep", "[run][spool]") {
+  const TempFolder folder;
+  { Spool spool(folder.path(), header(1, 0)); }
+  REQUIRE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("spool: entries whose payload is cut off are not taken, flipped payloads are seen", "[run][spool]") {
+  const TempFolder folder;
+  fill(folder.path(), 1, 0, 10);
+  const auto spool = folder / spool_name(1, 0);
+  auto bytes = read_file(spool);
+  bytes[0] ^= std::byte{1};
+  bytes.resize(bytes.size() - 1);
+  write_file(spool, bytes);
+  WorkDir work(folder.path(), header(0, 0), true);
+  REQUIRE(work.results().size() == 9);
+  SpoolFiles files(folder.path());
+  std::vector<std::byte> buffer;
+  for (const Finished& finished : work.results())
+    REQUIRE(files.read(finished.place, buffer).empty() == (finished.key.subject == 0));
+  std::filesystem::remove(spool);
+  SpoolFiles fresh(folder.path());
+  REQUIRE(fresh.read(work.results()[1].place, buffer).empty());
+}
+
+TEST_CASE("work directory: of another plan, or another input, it is refused and not touched", "[run][spool]") {
+  const TempFolder folder;
+  fill(folder.path(), 1, 0, 3);
+  std::string text;
+  REQUIRE(code_of([&] { WorkDir(folder.path(), {0, 0, "other", "stamp"}, true); }, &text) == Errc::usage);
+  REQUIRE_THAT(text, Catch::Contains("--resume never") && Catch::Contains("--work-dir"));
+  REQUIRE(code_of([&] { WorkDir(folder.path(), {0, 0, "plan", "changed"}, true); }, &text) == Errc::usage);
+  REQUIRE_THAT(text, Catch::Contains("changed"));
+  REQUIRE(WorkDir(folder.path(), header(0, 0), true).results().size() == 3);
+}
+
+TEST_CASE("work directory: starting anew removes our files and no others", "[run][spool]") {
+  const TempFolder folder;
+  fill(folder.path(), 1, 0, 3);
+  for (const char* name : {"notes.txt", "spool-1", "journal-000001-000000.bak", "journal-x-y", "spool-000001-0000001"})
+    write_file(folder / name, "mine");
+  {
+    WorkDir work(folder.path(), {0, 0, "other", "stamp"}, false);
+    REQUIRE(work.results().empty());
+    REQUIRE_FALSE(std::filesystem::exists(folder / spool_name(1, 0)));
+    work.remove();
+  }
+  std::vector<std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) left.push_back(entry.path().filename());
+  std::sort(left.begin(), left.end());
+  REQUIRE(left == std::vector<std::string>{"journal-000001-000000.bak", "journal-x-y", "notes.txt",
+                                           "spool-000001-0000001", "spool-1"});
+}
+
+TEST_CASE("work directory: two runs do not share it, and a killed one does not lock it", "[run][spool][slow]") {
+  const TempFolder folder;
+  {
+    const WorkDir first(folder.path(), header(0, 0), true);
+    std::string text;
+    REQUIRE(code_of([&] { WorkDir(folder.path(), header(0, 0), true, std::chrono::milliseconds(100)); }, &text) ==
+            Errc::usage);
+    REQUIRE_THAT(text, Catch::Contains("process " + std::to_string(getpid())));
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    WorkDir held(folder.path(), header(0, 0), true);
+    kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(WIFSIGNALED(status));
+  REQUIRE_NOTHROW(WorkDir(folder.path(), header(0, 0), true, std::chrono::milliseconds(100)));
+}
+
+TEST_CASE("work directory: a place where nothing can be made says so", "[run][spool]") {
+  const TempFolder folder;
+  write_file(folder / "file", "not a folder");
+  REQUIRE(code_of([&] { WorkDir(folder / "file" / "work", header(0, 0), true); }) == Errc::cannot_create);
+  REQUIRE(code_of([&] { WorkDir(folder / "file", header(0, 0), true); }) == Errc::cannot_create);
+}
