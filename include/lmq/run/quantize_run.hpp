@@ -18,12 +18,12 @@ enum class ProgressMode : std::uint8_t { automatic, plain, none };
 struct RunOptions {
   std::filesystem::path output;    ///< final name; an older file there stays until the rename
   std::filesystem::path work_dir;  ///< spools and journals; on a file system all ranks see
-  bool resume = true;              ///< continue what the work directory holds of the same plan; else start anew
+  bool resume = true;              ///< continue what the work directory holds of the same plan; false: throw it away
   double max_minutes = 0;          ///< stop cleanly in time, 0: no limit
   std::uint64_t memory = 0;        ///< bytes a rank may hold
   ProgressMode progress = ProgressMode::automatic;
   std::string recipe_json;      ///< canonical recipe, stored as /lmq/recipe
-  std::string provenance_json;  ///< input names, sizes, digests, version, options, stored as /lmq/provenance
+  std::string provenance_json;  ///< input names, sizes, digests, version, stored as /lmq/provenance
   /// Asked on rank 0 after each result with their number; true ends the run as a signal would (for programs that embed
   /// this, and for tests).
   std::function<bool(std::uint64_t results)> stop_after;
