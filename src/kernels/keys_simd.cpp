@@ -57,60 +57,67 @@ std::size_t filter_vector(const std::byte* floats, std::size_t count, const std:
   return static_cast<std::size_t>(out - keys);
 }
 
-// Per block: keys, and {2^40 + offset, offset^2} as pairs, by vectors; then one 128-bit addition for each float.
+#if HWY_TARGET != HWY_SCALAR
+namespace {
+using Longs = hn::Repartition<std::uint64_t, Words>;
+constexpr std::size_t kBlock = 256;                       // floats prepared at once
+constexpr std::size_t kLanes = HWY_LANES(std::uint32_t);  // of a vector
+constexpr std::uint64_t kOne = std::uint64_t{1} << 40;    // a count of 1 in MomentHistogram::Cell::packed
+
+/// {packed, offset^2} of kLanes / 2 offsets: the pairs of even lanes, then those of odd ones.
+template <class V>
+HWY_INLINE void store_pairs(V offsets, std::uint64_t* to) {
+  const Longs d64;
+  const auto packed = hn::Add(offsets, hn::Set(d64, kOne));
+  const auto square = hn::MulEven(hn::BitCast(Words{}, offsets), hn::BitCast(Words{}, offsets));
+  hn::Store(hn::InterleaveLower(d64, packed, square), d64, to);
+  hn::Store(hn::InterleaveUpper(d64, packed, square), d64, to + kLanes / 2);
+}
+
+/// One 128-bit addition for each float of a block.
+HWY_INLINE void add_pairs(const std::uint32_t* keys, const std::uint64_t* pairs, MomentHistogram::Cell* cells) {
+  const hn::Full128<std::uint64_t> pair;
+  const auto add = [&](std::uint32_t key, const std::uint64_t* from) HWY_ATTR {
+    auto* cell = reinterpret_cast<std::uint64_t*>(cells + (key >> 16));
+    hn::StoreU(hn::Add(hn::LoadU(pair, cell), hn::Load(pair, from)), pair, cell);
+  };
+  for (std::size_t j = 0; j < kBlock; j += kLanes / 2) {
+    const std::uint64_t* even = pairs + 2 * j;
+    const std::uint64_t* odd = even + kLanes / 2;
+    for (std::size_t k = 0; k < kLanes / 2; k += 2) add(keys[j + k], even + k), add(keys[j + k + 1], odd + k);
+  }
+}
+}  // namespace
+#endif
+
+// Per block: keys, counts and squares by vectors; then one addition for each float. Extremes over all floats, finite or
+// not.
 void moments_vector(const std::byte* floats, std::size_t count, MomentHistogram::Cell* cells, std::uint32_t* lowest,
                     std::uint32_t* highest) {
-#if HWY_TARGET == HWY_SCALAR
-  const KeyExtremes extremes = add_moments_plainly(floats, count, cells);
-  *lowest = extremes.lowest, *highest = extremes.highest;
-#else
+  std::size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
   const Words d;
   const hn::Half<Words> half;
-  const hn::Repartition<std::uint64_t, Words> d64;
-  const hn::Full128<std::uint64_t> pair;
-  constexpr std::size_t kBlock = 256;
-  constexpr std::size_t kLanes = HWY_LANES(std::uint32_t);
   alignas(64) std::uint64_t pairs[2 * kBlock];
   alignas(64) std::uint32_t keys[kBlock];
   const auto* patterns = reinterpret_cast<const std::uint32_t*>(floats);
-  const auto one = hn::Set(d64, std::uint64_t{1} << 40);
   auto least = hn::Set(d, 0xFFFFFFFFu), most = hn::Zero(d);
-  // Within each 128 bits of a vector: the pair of its lower, then of its upper 64-bit lane.
-  const auto store_pairs = [&](auto offsets, std::uint64_t* to) HWY_ATTR {
-    const auto packed = hn::Add(offsets, one);
-    const auto square = hn::MulEven(hn::BitCast(d, offsets), hn::BitCast(d, offsets));
-    hn::Store(hn::InterleaveLower(d64, packed, square), d64, to);
-    hn::Store(hn::InterleaveUpper(d64, packed, square), d64, to + kLanes / 2);
-  };
-  std::size_t i = 0;
   for (; i + kBlock <= count; i += kBlock) {
     for (std::size_t j = 0; j < kBlock; j += kLanes) {
-      const auto key = keys_of(hn::LoadU(d, patterns + i + j));
+      const auto key = keys_of(hn::LoadU(d, patterns + i + j)), offset = hn::And(key, hn::Set(d, 0xFFFFu));
       least = hn::Min(least, key), most = hn::Max(most, key);
       hn::Store(key, d, keys + j);
-      const auto offset = hn::And(key, hn::Set(d, 0xFFFFu));
-      store_pairs(hn::PromoteTo(d64, hn::LowerHalf(half, offset)), pairs + 2 * j);
-      store_pairs(hn::PromoteTo(d64, hn::UpperHalf(half, offset)), pairs + 2 * j + kLanes);
+      store_pairs(hn::PromoteTo(Longs{}, hn::LowerHalf(half, offset)), pairs + 2 * j);
+      store_pairs(hn::PromoteTo(Longs{}, hn::UpperHalf(half, offset)), pairs + 2 * j + kLanes);
     }
-    const auto add = [&](std::uint32_t key, const std::uint64_t* from) HWY_ATTR {
-      auto* cell = reinterpret_cast<std::uint64_t*>(cells + (key >> 16));
-      hn::StoreU(hn::Add(hn::LoadU(pair, cell), hn::Load(pair, from)), pair, cell);
-    };
-    for (std::size_t j = 0; j < kBlock; j += kLanes / 2) {
-      const std::uint64_t* lower = pairs + 2 * j;
-      const std::uint64_t* upper = lower + kLanes / 2;
-      for (std::size_t k = 0; k < kLanes / 2; k += 2) {
-        add(keys[j + k], lower + k);
-        add(keys[j + k + 1], upper + k);
-      }
-    }
+    add_pairs(keys, pairs, cells);
   }
   *lowest = hn::GetLane(hn::MinOfLanes(d, least));
   *highest = hn::GetLane(hn::MaxOfLanes(d, most));
+#endif
   const KeyExtremes rest = add_moments_plainly(floats + 4 * i, count - i, cells);
   *lowest = rest.lowest < *lowest ? rest.lowest : *lowest;
   *highest = rest.highest > *highest ? rest.highest : *highest;
-#endif
 }
 }  // namespace lmq::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
