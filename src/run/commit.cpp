@@ -1,6 +1,10 @@
 #include "lmq/run/commit.hpp"
 
+#include <fmt/format.h>
+#include <sys/file.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <system_error>
 #include <utility>
 
@@ -16,6 +20,14 @@ std::filesystem::path part_path(const std::filesystem::path& output, const std::
   std::filesystem::path part = output;
   part += ".part-" + plan_digest.substr(0, 8);
   return part;
+}
+
+void refuse_busy_part(const std::filesystem::path& part) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(part, ignored)) return;
+  const File file(part, File::Mode::update);
+  if (flock(file.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    fail(Errc::usage, fmt::format("{}: another run is writing this file now", part.string()));
 }
 
 Commit::Commit(const OutputContents& contents, LayoutFormat& format, std::filesystem::path output, int ranks,
@@ -34,13 +46,21 @@ Commit::Commit(const OutputContents& contents, LayoutFormat& format, std::filesy
     bytes_to_copy_ += stored_bytes(contents, unit);
     ++waiting_;
   }
+  refuse_busy_part(part_);
   try {
     places_ = format.create(part_, output_.layout);
+    claim();
   } catch (...) {
     std::error_code ignored;
     std::filesystem::remove(part_, ignored);
     throw;
   }
+}
+
+void Commit::claim() {
+  part_lock_ = File(part_, File::Mode::update);
+  (void)flock(part_lock_.fd(),
+              LOCK_EX | LOCK_NB);  // where there are no locks, two runs of one output are not told apart
 }
 
 Commit::~Commit() {

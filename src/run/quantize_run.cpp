@@ -33,6 +33,7 @@ std::string stamp_of_input(const Reader& reader, const ImportanceFile* importanc
 /// That the output can be made is better known before the work than after it.
 void try_output(const RunOptions& options, const Plan& plan) {
   const std::filesystem::path part = part_path(options.output, plan.digest);
+  refuse_busy_part(part);
   File(part, File::Mode::create).close();
   std::error_code ignored;
   std::filesystem::remove(part, ignored);

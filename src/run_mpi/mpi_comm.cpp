@@ -17,11 +17,12 @@ namespace lmq {
 namespace {
 
 // Counts of MPI 3 are int: what is longer goes in pieces.
-constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << 30;
-constexpr int kTagWhole = 1;  // one message of at most kPieceBytes
+constexpr std::uint64_t kMostPieceBytes = std::uint64_t{1} << 30;
+constexpr int kTagWhole = 1;  // one message of at most one piece
 constexpr int kTagLong = 2;   // u64: length of a message whose pieces follow with kTagPiece
 constexpr int kTagPiece = 3;
 constexpr auto kPause = std::chrono::microseconds(100);
+constexpr int kEagerLooks = 50;
 // After an exception nobody may wait for long for ranks that stand elsewhere.
 constexpr auto kPatience = std::chrono::seconds(5);
 
@@ -34,7 +35,7 @@ struct Outgoing {
 
 class MpiComm final : public Comm {
  public:
-  MpiComm(int& argc, char**& argv) {
+  MpiComm(int& argc, char**& argv, std::uint64_t piece_bytes) : piece_bytes_(std::min(piece_bytes, kMostPieceBytes)) {
     int provided = 0;
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if (provided < MPI_THREAD_FUNNELED) fail(Errc::unsupported, "MPI library: no MPI_THREAD_FUNNELED, which is needed");
@@ -66,7 +67,7 @@ class MpiComm final : public Comm {
     Outgoing& out = outgoing_.emplace_back();
     out.bytes = std::move(bytes);
     out.length = out.bytes.size();
-    const bool whole = out.length <= kPieceBytes;
+    const bool whole = out.length <= piece_bytes_;
     if (!whole) MPI_Isend(&out.length, sizeof out.length, MPI_BYTE, to, kTagLong, world_, &out.requests.emplace_back());
     for_pieces(out.bytes, [&](std::byte* piece, int length) {
       MPI_Isend(piece, length, MPI_BYTE, to, whole ? kTagWhole : kTagPiece, world_, &out.requests.emplace_back());
@@ -89,10 +90,12 @@ class MpiComm final : public Comm {
 
   [[nodiscard]] std::vector<std::byte> broadcast(std::vector<std::byte> bytes, int root) override {
     std::uint64_t length = bytes.size();
-    MPI_Bcast(&length, sizeof length, MPI_BYTE, root, collective_);
+    wait([&](MPI_Request* request) { MPI_Ibcast(&length, sizeof length, MPI_BYTE, root, collective_, request); });
     bytes.resize(length);
     if (length == 0) return bytes;
-    for_pieces(bytes, [&](std::byte* piece, int count) { MPI_Bcast(piece, count, MPI_BYTE, root, collective_); });
+    for_pieces(bytes, [&](std::byte* piece, int count) {
+      wait([&](MPI_Request* request) { MPI_Ibcast(piece, count, MPI_BYTE, root, collective_, request); });
+    });
     return bytes;
   }
 
@@ -100,11 +103,14 @@ class MpiComm final : public Comm {
     std::vector<std::vector<std::byte>> all;
     std::uint64_t length = bytes.size();
     std::vector<std::uint64_t> lengths(rank_ == 0 ? static_cast<std::size_t>(size_) : 0);
-    MPI_Gather(&length, sizeof length, MPI_BYTE, lengths.data(), sizeof length, MPI_BYTE, 0, collective_);
+    wait([&](MPI_Request* request) {
+      MPI_Igather(&length, sizeof length, MPI_BYTE, lengths.data(), sizeof length, MPI_BYTE, 0, collective_, request);
+    });
     if (rank_ != 0) {
       if (length > 0)
-        for_pieces(bytes,
-                   [&](std::byte* piece, int count) { MPI_Send(piece, count, MPI_BYTE, 0, kTagPiece, collective_); });
+        for_pieces(bytes, [&](std::byte* piece, int count) {
+          wait([&](MPI_Request* request) { MPI_Isend(piece, count, MPI_BYTE, 0, kTagPiece, collective_, request); });
+        });
       return all;
     }
     all.push_back(std::move(bytes));
@@ -112,7 +118,7 @@ class MpiComm final : public Comm {
       std::vector<std::byte>& theirs = all.emplace_back(lengths[static_cast<std::size_t>(from)]);
       if (!theirs.empty())
         for_pieces(theirs, [&](std::byte* piece, int count) {
-          MPI_Recv(piece, count, MPI_BYTE, from, kTagPiece, collective_, MPI_STATUS_IGNORE);
+          wait([&](MPI_Request* request) { MPI_Irecv(piece, count, MPI_BYTE, from, kTagPiece, collective_, request); });
         });
     }
     return all;
@@ -131,10 +137,10 @@ class MpiComm final : public Comm {
  private:
   /// At least once, so that empty messages arrive too.
   template <class Body>
-  static void for_pieces(std::vector<std::byte>& bytes, Body body) {
+  void for_pieces(std::vector<std::byte>& bytes, Body body) const {
     std::uint64_t at = 0;
     do {
-      const std::uint64_t length = std::min<std::uint64_t>(kPieceBytes, bytes.size() - at);
+      const std::uint64_t length = std::min<std::uint64_t>(piece_bytes_, bytes.size() - at);
       body(bytes.data() + at, static_cast<int>(length));
       at += length;
     } while (at < bytes.size());
@@ -162,6 +168,20 @@ class MpiComm final : public Comm {
       int left = 0;
       MPI_Testall(static_cast<int>(out->requests.size()), out->requests.data(), &left, MPI_STATUSES_IGNORE);
       out = left ? outgoing_.erase(out) : std::next(out);
+    }
+  }
+
+  /// Until what `start` starts is done. Ranks may be apart by minutes (one reads, the others wait for what it found),
+  /// and a rank that waits must not take the processor from one that works: after a first try it sleeps between looks.
+  template <class Start>
+  void wait(Start start) {
+    MPI_Request request;
+    start(&request);
+    for (int done = 0, looks = 0;; ++looks) {
+      MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+      if (done) return;
+      drive_sends();
+      if (looks > kEagerLooks) std::this_thread::sleep_for(kPause);
     }
   }
 
@@ -197,6 +217,7 @@ class MpiComm final : public Comm {
 
   MPI_Comm world_ = MPI_COMM_NULL;       // messages and barriers
   MPI_Comm collective_ = MPI_COMM_NULL;  // pieces of collectives, so that no probe for messages sees them
+  std::uint64_t piece_bytes_;
   int rank_ = 0, size_ = 1;
   std::list<Outgoing> outgoing_;  // a list: requests and lengths keep their addresses
   std::deque<std::vector<std::byte>> to_self_;
@@ -212,7 +233,9 @@ bool started_by_mpi() noexcept {
                      [](const char* sign) { return std::getenv(sign) != nullptr; });
 }
 
-std::unique_ptr<Comm> make_mpi_comm(int& argc, char**& argv) { return std::make_unique<MpiComm>(argc, argv); }
+std::unique_ptr<Comm> make_mpi_comm(int& argc, char**& argv, std::uint64_t piece_bytes) {
+  return std::make_unique<MpiComm>(argc, argv, piece_bytes);
+}
 
 std::string mpi_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";

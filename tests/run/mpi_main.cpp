@@ -12,7 +12,7 @@ Comm* world = nullptr;
 
 // Rank 0 prints; the worst result of any rank is the result of all.
 int main(int argc, char** argv) {
-  auto comm = lmq::make_mpi_comm(argc, argv);
+  auto comm = lmq::make_mpi_comm(argc, argv, 1 << 20);  // so that long messages are tried too
   lmq::test::world = comm.get();
   if (comm->rank() != 0 && std::freopen("/dev/null", "w", stdout) == nullptr) return 70;
   int result = Catch::Session().run(argc, argv);

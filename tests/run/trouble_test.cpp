@@ -250,3 +250,30 @@ TEST_CASE("trouble: killed at any moment, nothing half-done has the final name",
   REQUIRE(read_file(folder / "out") == expected);
   REQUIRE_FALSE(part_left(folder.path()));
 }
+
+TEST_CASE("trouble: two runs do not write one output at the same time, whatever their work directories",
+          "[run][trouble]") {
+  const TempFolder folder;
+  make_small_checkpoint(folder / "model.safetensors");
+  const SmallRun run(folder / "model.safetensors", folder.path());
+  FlatFormat outer, inner;
+  Failure second;
+  RunOptions options = run.options("out");
+  std::uint64_t most = 0;
+  options.stop_after = [&](std::uint64_t results) {
+    // Late in the run, when the first is copying.
+    if (part_left(folder.path()) && most == 0) {
+      most = results;
+      RunOptions other = run.options("out");
+      other.work_dir = folder / "other.work";
+      second = failure_of(run, 1, other, inner);
+    }
+    return false;
+  };
+  const auto comm = make_self_comm();
+  (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), outer, options);
+  REQUIRE(most > 0);
+  REQUIRE(second.code == Errc::usage);
+  (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), outer, run.options("expected"));
+  REQUIRE(read_file(folder / "out") == read_file(folder / "expected"));
+}

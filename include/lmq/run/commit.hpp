@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "lmq/io/file.hpp"
 #include "lmq/run/output.hpp"
 #include "lmq/run/task.hpp"
 
@@ -37,10 +38,12 @@ class Commit {
   [[nodiscard]] std::uint64_t bytes_copied() const noexcept { return bytes_copied_; }
 
  private:
+  void claim();
   [[nodiscard]] Task copy_task(std::uint64_t unit) const;
 
   const OutputContents& contents_;
   std::filesystem::path output_path_, part_;
+  File part_lock_;  // held while the file is being written
   std::vector<TensorReport> tensors_;
   Output output_;
   FilePlaces places_;
@@ -52,7 +55,8 @@ class Commit {
   bool finished_ = false;
 };
 
-/// Name of the file while it is being written.
+/// Name of the file while it is being written. Another run that is writing it holds a lock on it: Errc::usage then.
+void refuse_busy_part(const std::filesystem::path& part);
 [[nodiscard]] std::filesystem::path part_path(const std::filesystem::path& output, const std::string& plan_digest);
 
 }  // namespace lmq
