@@ -8,7 +8,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round, unless there are more to halve
+constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round
 
 // The last key of a bin. No float has the key before that of 0, which is read as 0.
 std::uint32_t last_key(const Group& group, std::uint32_t bin) {
@@ -19,13 +19,17 @@ unsigned span_bits(const Group& group, std::uint32_t bin) {
   return static_cast<unsigned>(std::bit_width(last_key(group, bin) - ordered_key(group.low[bin])));
 }
 
-// The open bins as ranges, cut as finely as the round allows; at least in two.
+// The open bins as ranges, cut as finely as the round allows; at least in two. Nothing where even that is too much
+// (hundreds of levels on millions of F32 weights, whose thresholds can all move together at hardly any price): then the
+// partition at the bins' edges is final, when bins are so narrow that a threshold is off by less than 1e-4 of its
+// value.
 std::vector<KeyRange> ranges_of(const Group& group, const std::vector<std::uint32_t>& bins) {
   const auto asked = [&](unsigned finer) {
     std::size_t sum = 0;
     for (const std::uint32_t bin : bins) sum += std::size_t{1} << std::min(finer, span_bits(group, bin));
     return sum;
   };
+  if (asked(1) > kMostNewBins) return {};
   unsigned finer = 1;
   while (finer < 32 && asked(finer + 1) <= kMostNewBins) ++finer;
   std::vector<KeyRange> ranges;

@@ -10,7 +10,8 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kBlocksPerCell = 8;
 constexpr double kMargin = 1e-10;                          // of the loss: far above rounding, far below what matters
-constexpr std::size_t kMostPlaces = std::size_t{1} << 17;  // before a split by four: about 600 bytes each then
+constexpr std::size_t kManyPlaces = std::size_t{1} << 18;  // to be halved once; 150 bytes each
+constexpr std::size_t kMostPlaces = 2 * kManyPlaces;
 }  // namespace
 
 // Adds a block without the insides of single values at its ends: no threshold needs to lie there.
@@ -99,7 +100,9 @@ void Narrowing::measure_places() {
       const std::uint32_t edge = right_edge(place_[k]);
       while (c + 1 < candidate_at_[t + 1] && candidate_[c] < edge) ++c;
       double level = layer_[t].level;
-      if (t > 0 && t < cells_) {
+      if (t > 0 && t < cells_ && candidate_[c] != edge) {
+        level = p_.value[edge - 1];  // so many cells do not end there: they would be tiny
+      } else if (t > 0 && t < cells_) {
         const std::uint32_t x = candidate_[c], a = candidate_[candidate_at_[t - 1] + back_[c]];
         level = (p_.S[x] - p_.S[a]) / (p_.W[x] - p_.W[a]);
       }
@@ -113,6 +116,7 @@ void Narrowing::measure_places() {
 void Narrowing::bound_forwards(double most) {
   const BlockArrays blocks = arrays();
   const SquaredErrorCost core{p_.W, p_.S, p_.C};
+  pairs_ = 0;
   forward_[0] = 0;
   for (std::size_t t = 1; t <= cells_; ++t) {
     std::size_t first = place_at_[t - 1], last = first;
@@ -125,6 +129,7 @@ void Narrowing::bound_forwards(double most) {
              core(right_edge(place_[first]), left) > most + rounding(left, right_edge(place_[first])))
         ++first;
       forward_[k] = scans_->bound_before(blocks, first, last, k) + phi_[k];
+      pairs_ += static_cast<double>(last - first);
     }
   }
 }
@@ -175,10 +180,12 @@ std::uint32_t Narrowing::cut(Place b) const {
   return std::clamp((middle & ~1u) / 2 + place / 2, b.first, b.last - 1);
 }
 
-// Halves every block twice. Where a block is cut depends on the block only, so thresholds share their blocks.
+// Halves every block, twice when they are not too many. Where a block is cut depends on the block only, so thresholds
+// share their blocks.
 void Narrowing::split() {
   next_place_.clear();
   next_place_at_.assign(1, 0);
+  const bool twice = place_.size() <= kManyPlaces;
   const auto halve = [&](Place b, auto&& take) {
     if (b.first == b.last) return take(b);
     const std::uint32_t middle = cut(b);
@@ -187,7 +194,12 @@ void Narrowing::split() {
   };
   for (std::size_t t = 0; t <= cells_; ++t) {
     for (std::size_t k = place_at_[t]; k < place_at_[t + 1]; ++k)
-      halve(place_[k], [&](Place half) { halve(half, [&](Place part) { add_place(next_place_, part); }); });
+      halve(place_[k], [&](Place half) {
+        if (twice)
+          halve(half, [&](Place part) { add_place(next_place_, part); });
+        else
+          add_place(next_place_, half);
+      });
     next_place_at_.push_back(static_cast<std::uint32_t>(next_place_.size()));
   }
   std::swap(place_, next_place_);
@@ -263,7 +275,7 @@ double Narrowing::stage_price() const {
 }
 
 // Bounds, drops and splits blocks until splitting does not pay, or (to_the_end) until every block is one position or
-// there are too many to go on.
+// it does not pay either.
 void Narrowing::narrow(bool to_the_end) {
   for (int stuck = 0;;) {
     corners_of_places();
@@ -276,9 +288,11 @@ void Narrowing::narrow(bool to_the_end) {
     const std::size_t before = place_.size();
     prune(bound);
     if (all_single()) return;
-    // Bins too coarse for the bound: better measured than cut up.
-    stuck = 10 * place_.size() > 9 * before ? stuck + 1 : 0;
-    if (to_the_end && (place_.size() > kMostPlaces || stuck == 2)) return;
+    // Bins too coarse for the bound are better measured than cut up.
+    const double left = static_cast<double>(place_.size()) / static_cast<double>(before);
+    stuck = left > 0.9 ? stuck + 1 : 0;
+    const double next = pairs_ * left * left * (place_.size() <= kManyPlaces ? 16 : 4);
+    if (to_the_end && (place_.size() > kMostPlaces || next > most_pairs_ || stuck == 2)) return;
     if (!to_the_end && windows_price() <= stage_price()) return;
     split();
   }
@@ -297,7 +311,8 @@ void Narrowing::solve(const LinePoints& points, std::size_t cells, CellEnds& end
   windowed(ends);
 }
 
-std::vector<std::uint32_t> Narrowing::open_bins(const LinePoints& points, const CellEnds& best) {
+std::vector<std::uint32_t> Narrowing::open_bins(const LinePoints& points, const CellEnds& best, double effort) {
+  most_pairs_ = effort;
   begin(points, best.size() - 1, true);
   set_reference(best);
   loss_ = reference_loss();

@@ -50,7 +50,7 @@ struct LinePoints {
 /// the above only used weight, mean and range of what lies between a block's first and last edge.
 class Narrowing {
  public:
-  /// The best partition into exactly `cells` cells, 1 <= cells <= m. Cost: see bench/partition_bench.cpp.
+  /// The best partition into exactly `cells` cells, 1 <= cells <= m. Cost: see tests/bench/partition_bench.cpp.
   void solve(const LinePoints& points, std::size_t cells, CellEnds& ends);
   /// The same by the layered recurrence over all edges: O(cells m log m).
   void solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends);
@@ -63,7 +63,8 @@ class Narrowing {
   [[nodiscard]] double slope(const LinePoints& points, std::size_t cells);
   /// Bins inside which a threshold of a partition of the true values may lie that is at least as good as `best`
   /// (the best one at bin edges) times 1 + 1e-10. Bins of one value are never among them.
-  [[nodiscard]] std::vector<std::uint32_t> open_bins(const LinePoints& points, const CellEnds& best);
+  /// effort: pairs of blocks to look at in one stage before more bins are reported instead (about 1 ns each).
+  [[nodiscard]] std::vector<std::uint32_t> open_bins(const LinePoints& points, const CellEnds& best, double effort);
 
  private:
   struct Layer {
@@ -121,7 +122,9 @@ class Narrowing {
   bool inside_ = false;  // places also inside bins: position 2x is edge x, 2x-1 inside bin x-1
   CellEnds reference_, path_, blocks_;
   std::vector<Layer> layer_;  // [cells + 1], 1-based
-  double loss_ = 0;           // of the reference path, absolute
+  double pairs_ = 0;          // of blocks bounded in the last stage, one way
+  double most_pairs_ = 0;
+  double loss_ = 0;  // of the reference path, absolute
   std::vector<double> measure_;
 
   std::vector<std::uint32_t> candidate_, candidate_at_, back_, limit_;  // windowed recurrence

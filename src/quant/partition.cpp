@@ -131,7 +131,7 @@ void PartitionSolver::State::run(std::size_t cells, Engine engine) {
     return;
   }
   prefix_sums();
-  // Measured with bench/partition_bench.cpp.
+  // Measured with tests/bench/partition_bench.cpp.
   if (engine == Engine::automatic) {
     engine = cells <= 4 ? Engine::layered : Engine::interlaced;
     if (cells <= 8 && m >= 1024 * cells) engine = Engine::narrowing;
@@ -267,7 +267,9 @@ std::vector<std::uint32_t> PartitionSolver::open_bins(const Group& group) {
   points.low = s.low.data();
   points.high = s.high.data();
   points.scatter = s.scatter.data();
-  return s.narrowing.open_bins(points, s.ends);
+  // About as long as another look at all the weights takes: the fewer bins stay open, the fewer are measured again.
+  const double count = std::accumulate(group.count.begin(), group.count.end(), 0.0);
+  return s.narrowing.open_bins(points, s.ends, std::clamp(16 * count, 0x1p26, 0x1p33));
 }
 
 }  // namespace lmq
