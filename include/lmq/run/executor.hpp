@@ -43,7 +43,8 @@ struct Outcome {
   std::vector<std::byte> tally;
 };
 
-/// Does tasks: one thread loads, one runs. Results that are worth keeping are in the spool when `run` returns.
+/// Does tasks: one thread loads, one runs. Results that are worth keeping (all but very large
+/// tallies) are in the spool when `run` returns.
 /// Held at most: two views of the largest unit with their importance (TaskBuffers), codes and codebooks of one unit,
 /// one record, and what statistics, solver or quantizer need as scratch.
 class Executor {
