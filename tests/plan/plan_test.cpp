@@ -1,3 +1,4 @@
+#include "lmq/plan/costs.hpp"
 #include "lmq/plan/plan.hpp"
 
 #include <algorithm>
@@ -232,7 +233,7 @@ TEST_CASE("plan: memory is bounded by the unit, not by the model", "[plan]") {
   for (int i = 0; i < 100; ++i) tensors.push_back(tensor("layer" + std::to_string(i), {8192, 8192}));
   const Plan plan = plan_of(tensors);
   const MemoryEstimate one = estimate_memory(tensors, plan, 1), many = estimate_memory(tensors, plan, 16);
-  REQUIRE(one.program >= (std::uint64_t{40} << 20));
+  REQUIRE(one.program >= kProgramBytes);
   REQUIRE(one.input >= 2 * kUnitWeights * 2);
   REQUIRE(one.work >= kUnitWeights);
   REQUIRE(one.output >= kUnitWeights);
