@@ -6,6 +6,37 @@
 
 namespace lmq {
 
+bool covers(const Importance& importance, std::uint64_t count) noexcept {
+  const std::size_t held = importance.values.size();
+  switch (importance.kind) {
+    case Importance::Kind::none:
+      return true;
+    case Importance::Kind::columns:
+      return held > 0 || count == 0;
+    case Importance::Kind::weights:
+      return held == count;
+    case Importance::Kind::outer:
+      break;
+  }
+  if (count == 0) return true;
+  if (importance.length == 0 || held == 0 || held % importance.length != 0) return false;
+  const std::uint64_t touched = (importance.first_column % importance.length + count - 1) / importance.length + 1;
+  if (!importance.rows.empty() && importance.rows.size() < touched) return false;
+  const std::uint64_t blocks =
+      importance.block_rows == 0
+          ? 1
+          : (importance.first_row % importance.block_rows + touched - 1) / importance.block_rows + 1;
+  return held / importance.length >= blocks;
+}
+
+double largest_importance(const Importance& importance) noexcept {
+  if (importance.values.empty()) return 0;
+  const float largest = *std::ranges::max_element(importance.values);
+  if (importance.kind != Importance::Kind::outer || importance.rows.empty()) return largest;
+  const float product = largest * *std::ranges::max_element(importance.rows);  // rounded as importance_at does
+  return product;
+}
+
 double importance_quantum(double largest, std::uint64_t weights) noexcept {
   if (!(largest > 0) || !std::isfinite(largest)) return 1;
   // weights * (largest / quantum + 1) <= 2^61 + weights: the 1 is what rounding and the minimum of one step may add.

@@ -9,17 +9,33 @@
 
 namespace lmq {
 
-/// Importance of `out.size()` weights from weight `begin` of the window on, as floats: all of kind columns or weights.
+/// One row's part of kind outer, from `column` on.
+inline void outer_run(const Importance& importance, std::uint64_t row, std::size_t column,
+                      std::span<float> out) noexcept {
+  const std::uint64_t block =
+      importance.block_rows == 0 ? 0 : (importance.first_row % importance.block_rows + row) / importance.block_rows;
+  const float* const values = importance.values.data() + block * importance.length + column;
+  const float factor = importance.rows.empty() ? 1.0f : importance.rows[static_cast<std::size_t>(row)];
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = factor * values[i];
+}
+
+/// Importance of `out.size()` weights from weight `begin` of the window on, as floats: all kinds but none.
 inline void importance_at(const Importance& importance, std::uint64_t begin, std::span<float> out) noexcept {
   if (importance.kind == Importance::Kind::weights) {
     std::ranges::copy(importance.values.subspan(begin, out.size()), out.begin());
     return;
   }
-  const std::size_t cols = importance.values.size();
-  std::size_t column = static_cast<std::size_t>((importance.first_column + begin) % cols);
-  for (std::size_t done = 0; done < out.size(); column = 0) {
+  const bool outer = importance.kind == Importance::Kind::outer;
+  const std::size_t cols = outer ? static_cast<std::size_t>(importance.length) : importance.values.size();
+  const std::uint64_t at = importance.first_column % cols + begin;
+  std::uint64_t row = at / cols;
+  auto column = static_cast<std::size_t>(at % cols);
+  for (std::size_t done = 0; done < out.size(); column = 0, ++row) {
     const std::size_t run = std::min(cols - column, out.size() - done);
-    std::ranges::copy(importance.values.subspan(column, run), out.begin() + static_cast<std::ptrdiff_t>(done));
+    if (outer)
+      outer_run(importance, row, column, out.subspan(done, run));
+    else
+      std::ranges::copy(importance.values.subspan(column, run), out.begin() + static_cast<std::ptrdiff_t>(done));
     done += run;
   }
 }

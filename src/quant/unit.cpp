@@ -24,15 +24,10 @@ void check_window(const TensorView& view, std::uint64_t cols, const Importance& 
   const auto refuse = [](const char* what) { fail(Errc::internal, std::string("quantize_unit: ") + what); };
   if (!is_float(view.dtype)) refuse("the type cannot be quantized");
   if (view.bytes.size() != view.count * (bits(view.dtype) / 8)) refuse("the view's bytes and count differ");
-  if (importance.kind == Importance::Kind::weights && importance.values.size() != view.count)
-    refuse("importance of weights has another count than the view");
-  if (importance.kind == Importance::Kind::columns && importance.values.size() != cols)
-    refuse("importance of columns has another length than a row");
+  if (!covers(importance, view.count)) refuse("the importance does not cover the window");
   if (spec.options.levels < 1 || spec.options.levels > 256) refuse("levels are outside 1..256");
   if (spec.granularity == Granularity::row || spec.granularity == Granularity::group) {
     if (view.count > 0 && (cols == 0 || view.count % cols != 0)) refuse("the window is not whole rows");
-    if (importance.kind == Importance::Kind::columns && importance.first_column != 0)
-      refuse("the window does not begin with a row");
     if (spec.granularity == Granularity::group && spec.group == 0) refuse("a group of no weights");
   }
 }
@@ -55,8 +50,7 @@ Codebook fit_window(const TensorView& view, const QuantSpec& spec, const Importa
   const auto quantizer = make_quantizer(spec);
   if (bits(view.dtype) > 16 && view.count <= kFewWeights) return fit_few(view, *quantizer, importance);
   Importance scaled = importance;
-  const float largest = importance.values.empty() ? 0.0f : *std::ranges::max_element(importance.values);
-  scaled.quantum = importance_quantum(largest, view.count);
+  scaled.quantum = importance_quantum(largest_importance(importance), view.count);
   Tally tally = Tally::of(view, scaled, {});
   if (tally.nonfinite() > 0) fail(Errc::internal, "quantize_unit: the window holds values that are not finite");
   for (;;) {

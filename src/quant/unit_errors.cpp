@@ -28,7 +28,7 @@ UnitStats sum_errors(std::uint64_t count, const Importance& importance, const Pr
       std::span<const float> scale;
       if (importance.kind == Importance::Kind::weights) {
         scale = importance.values.subspan(static_cast<std::size_t>(begin), length);
-      } else if (importance.kind == Importance::Kind::columns) {
+      } else if (importance.kind != Importance::Kind::none) {
         importance_at(importance, begin, std::span(weights).first(length));
         scale = std::span(weights).first(length);
       }

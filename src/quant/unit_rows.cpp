@@ -9,6 +9,7 @@
 #include "lmq/kernels/assign.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "pool.hpp"
+#include "steps.hpp"
 #include "unit_errors.hpp"
 
 namespace lmq {
@@ -39,7 +40,7 @@ struct FittedBook {
 /// What one worker keeps between windows.
 struct RowScratch {
   FitScratch fit;
-  std::vector<float> values;
+  std::vector<float> values, importance;
   NearestLevel nearest;
   std::vector<float> decoded;  // of one task of error sums
 };
@@ -48,12 +49,15 @@ Pool<RowScratch>& pool() {
   return scratch;
 }
 
-/// Importance of the weights [begin, begin + count), which lie in one row; empty when there is none.
-std::span<const float> row_importance(const Importance& importance, const Layout& layout, std::uint64_t begin,
-                                      std::size_t count) {
+/// Importance of the weights [begin, begin + count); empty when there is none. `room` holds what has to be made.
+std::span<const float> group_importance(const Importance& importance, std::uint64_t begin, std::size_t count,
+                                        std::vector<float>& room) {
   if (importance.kind == Importance::Kind::none) return {};
-  const std::uint64_t at = importance.kind == Importance::Kind::columns ? begin % layout.cols : begin;
-  return importance.values.subspan(static_cast<std::size_t>(at), count);
+  if (importance.kind == Importance::Kind::weights)
+    return importance.values.subspan(static_cast<std::size_t>(begin), count);
+  room.resize(count);
+  importance_at(importance, begin, room);
+  return room;
 }
 
 /// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last.
@@ -69,8 +73,8 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
       const std::uint64_t begin = layout.begin(b);
       mine.values.resize(static_cast<std::size_t>(layout.end(b) - begin));
       widen(view.dtype, bytes_of(view, begin, mine.values.size()), mine.values);
-      const Codebook codebook =
-          quantizer.fit_values(mine.values, row_importance(importance, layout, begin, mine.values.size()), mine.fit);
+      const Codebook codebook = quantizer.fit_values(
+          mine.values, group_importance(importance, begin, mine.values.size(), mine.importance), mine.fit);
       const auto from = codebook.levels();
       if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
       float* to = std::ranges::copy(from, book.data() + b * levels).out;
@@ -164,7 +168,7 @@ std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::
   // columns (about 200 bytes a value, some kilobytes a level), a map and the decoded values of a task.
   const std::uint64_t codebooks = group > 0 ? ceil_div(count, group) + 1 : 1;
   return codebooks * (16 + levels * sizeof(float)) +
-         threads * (group * (sizeof(float) + 200) + levels * 4096 + (std::uint64_t{1} << 19));
+         threads * (group * (2 * sizeof(float) + 200) + levels * 4096 + (std::uint64_t{1} << 19));
 }
 
 }  // namespace lmq

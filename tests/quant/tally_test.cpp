@@ -22,14 +22,11 @@ Importance by_weight(std::span<const float> values, double quantum) {
 
 std::uint64_t steps_of(const Importance& importance, std::size_t index) {
   if (importance.kind == Importance::Kind::none) return 1;
-  const std::size_t at = importance.kind == Importance::Kind::weights
-                             ? index
-                             : (importance.first_column + index) % importance.values.size();
   return std::max<std::uint64_t>(
-      1, static_cast<std::uint64_t>(std::nearbyint(double{importance.values[at]} / importance.quantum)));
+      1,
+      static_cast<std::uint64_t>(std::nearbyint(double{samples::weight_of(importance, index)} / importance.quantum)));
 }
 
-/// The bins a tally should have, one weight at a time.
 std::vector<Tally::Bin> plain_bins(const lmq::TensorView& view, const Importance& importance,
                                    std::span<const KeyRange> ranges) {
   std::map<std::uint32_t, Tally::Bin> bins;
@@ -102,7 +99,8 @@ TEST_CASE("a tally counts every weight exactly, any type, length, thread count, 
             weights.begin(), weights.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(weights.size(), 37)));
         const Importance kinds[] = {none(),
                                     by_weight(std::span(weights).first(length), 0x1p-20),
-                                    {Importance::Kind::columns, columns, 1, 0x1p-12}};
+                                    {Importance::Kind::columns, columns, 1, 0x1p-12},
+                                    samples::outer(weights, length, 37, 5, 31, 2, 0x1p-24)};
         for (const Importance& importance : kinds) {
           const auto plain = plain_bins(view, importance, {});
           for (const std::size_t threads : {1, 2, 3, 7}) {

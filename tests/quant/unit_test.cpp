@@ -42,11 +42,7 @@ std::vector<float> decoded(const lmq::QuantizedUnit& unit) {
   return values;
 }
 
-float importance_of(const Importance& importance, std::size_t i) {
-  if (importance.kind == Importance::Kind::none) return 1;
-  if (importance.kind == Importance::Kind::weights) return importance.values[i];
-  return importance.values[(importance.first_column + i) % importance.values.size()];
-}
+double importance_of(const Importance& importance, std::size_t index) { return samples::weight_of(importance, index); }
 
 bool same(const lmq::UnitStats& a, const lmq::UnitStats& b) {
   return a.squared_error == b.squared_error && a.weighted_error == b.weighted_error && a.energy == b.energy &&
@@ -113,8 +109,10 @@ TEST_CASE("units of every type, granularity, method and importance keep their pr
       const auto bytes = samples::bytes(type, kCols * kRows, kind, 41);
       const auto view = samples::view_of(type, bytes);
       const auto weights = samples::importance(kCols * kRows, 42), columns = samples::importance(kCols, 43);
-      const Importance kinds[] = {
-          {}, {Importance::Kind::weights, weights, 0, 1}, {Importance::Kind::columns, columns, 0, 1}};
+      const Importance kinds[] = {{},
+                                  {Importance::Kind::weights, weights, 0, 1},
+                                  {Importance::Kind::columns, columns, 0, 1},
+                                  samples::outer(weights, kCols * kRows, kCols, 16, 0, 3, 1)};
       for (const std::string_view method : {"uniform", "kmeans"})
         for (const Case& one : kCases)
           for (const Importance& importance : kinds)
@@ -147,7 +145,8 @@ TEST_CASE("a shared codebook serves windows of any length, and buffers are recyc
         const Codebook book =
             count == 16 ? Codebook::grid(-0.05f, 0.0066f, 16) : Codebook::table(samples::levels(count, 0, 6));
         const auto columns = samples::importance(33, 43);
-        const Importance importance{Importance::Kind::columns, columns, 5, 1};
+        const Importance by_column{Importance::Kind::columns, columns, 5, 1};
+        const Importance importance = length % 2 == 0 ? by_column : samples::outer(columns, length, 33, 0, 5, 0, 1);
         const QuantSpec spec = spec_of("kmeans", count, Granularity::model);
         const UnitOutcome fresh = lmq::quantize_unit(view, spec, 33, importance, &book);
         const samples::Threads set(3);
@@ -268,6 +267,65 @@ TEST_CASE("the first value that is not finite is found for any number of threads
     }
   }
   CHECK_FALSE(lmq::first_nonfinite(samples::view_of(DType::bf16, {})));
+}
+
+TEST_CASE("importance of rows and columns equals the same importance weight by weight, wherever the window begins") {
+  constexpr std::size_t kCount = 5000;
+  const auto factors = samples::importance(300, 71);
+  for (const DType type : {DType::bf16, DType::f32})
+    for (const std::size_t length : {1, 2, 50, 4999, 5000, 7000})
+      for (const std::size_t block_rows : {0, 1, 3})
+        for (const std::size_t first_column : {std::size_t{0}, length / 2, length - 1}) {
+          const auto bytes = samples::bytes(type, kCount, 0, 72);
+          const auto view = samples::view_of(type, bytes);
+          Importance outer = samples::outer(factors, kCount, length, block_rows, first_column, block_rows / 2, 1);
+          for (const bool with_rows : {true, false}) {
+            INFO(length << " " << block_rows << " " << first_column << " " << with_rows);
+            if (!with_rows) outer.rows = {};
+            std::vector<float> each(kCount);
+            for (std::size_t i = 0; i < kCount; ++i) each[i] = samples::weight_of(outer, i);
+            const Importance weights{Importance::Kind::weights, each, 0, 1};
+            REQUIRE(lmq::covers(outer, kCount));
+            CHECK(lmq::largest_importance(outer) >= lmq::largest_importance(weights));
+            for (const Case& one : {Case{Granularity::tensor, 0}, Case{Granularity::group, 96}}) {
+              const QuantSpec spec = spec_of("kmeans", 8, one.granularity, one.group);
+              const UnitOutcome a = lmq::quantize_unit(view, spec, 500, outer, nullptr);
+              check_outcome(a, view, spec, outer);
+              if (one.granularity == Granularity::tensor) continue;  // another quantum: another rounding of the sums
+              const UnitOutcome b = lmq::quantize_unit(view, spec, 500, weights, nullptr);
+              REQUIRE(same(a.unit, b.unit));
+              REQUIRE(same(a.stats, b.stats));
+            }
+          }
+        }
+}
+
+TEST_CASE("importance that does not cover its window is refused") {
+  const std::vector<float> values(12, 1.0f);
+  const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  Importance outer{Importance::Kind::outer, std::span(values).first(4), 0, 1};
+  outer.length = 4, outer.rows = std::span(values).first(3);
+  const auto refused = [&] {
+    try {
+      (void)lmq::quantize_unit(view, spec_of("kmeans", 4, Granularity::tensor), 4, outer, nullptr);
+    } catch (const lmq::Error& error) {
+      return error.code == lmq::Errc::internal;
+    }
+    return false;
+  };
+  CHECK_FALSE(refused());
+  outer.first_column = 1;  // four rows
+  CHECK(refused());
+  outer.rows = {};
+  CHECK_FALSE(refused());
+  outer.block_rows = 3;  // the fourth row is of another block
+  CHECK(refused());
+  outer.values = std::span(values).first(8);
+  CHECK_FALSE(refused());
+  outer.values = std::span(values).first(7);
+  CHECK(refused());
+  outer.length = 0;
+  CHECK(refused());
 }
 
 TEST_CASE("contradictions are refused") {

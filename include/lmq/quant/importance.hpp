@@ -4,15 +4,35 @@
 
 namespace lmq {
 
-/// Weight of each error. Values are finite and >= 0 (checked at the door). Exact sums over ranks need integers: a value h
-/// counts as max(1, round(h / quantum)) steps of `quantum`, a power of two common to everything that shares a codebook.
+/// Weight of each error. Values are finite and >= 0 (checked at the door), and absolute: those of two tensors compare.
+/// Exact sums over ranks need integers: a value h counts as max(1, round(h / quantum)) steps of `quantum`, a power of two
+/// common to everything that shares a codebook.
+///
+/// A window may begin anywhere in a row. Kinds columns and outer see the tensor as rows of their own length, which need
+/// not be that of the codebooks: weight i of the window lies in column (first_column + i) % length of row
+/// (first_column + i) / length, counted from the window's first row.
 struct Importance {
-  enum class Kind : std::uint8_t { none, columns, weights };
+  enum class Kind : std::uint8_t {
+    none,     ///< every error weighs 1
+    columns,  ///< values[column]
+    weights,  ///< values[weight of the window]
+    outer,    ///< rows[row] * values[block of the row][column], rounded to float
+  };
   Kind kind = Kind::none;
-  std::span<const float> values;   ///< columns: [cols] of the tensor; weights: [count] of this window; none: empty
-  std::uint64_t first_column = 0;  ///< columns: the column of the window's first weight (windows may begin inside a row)
+  std::span<const float> values;   ///< columns: [length]; weights: [count]; outer: [blocks][length]; none: empty
+  std::uint64_t first_column = 0;  ///< columns, outer: the column of the window's first weight
   double quantum = 1;
+  std::span<const float> rows = {};  ///< outer: a factor for each row that the window touches; empty: all 1
+  std::uint64_t length = 0;          ///< outer: weights of a row
+  std::uint64_t block_rows = 0;      ///< outer: rows that share a block of columns (an expert); 0: one block for all
+  std::uint64_t first_row = 0;       ///< outer: place of the window's first row in its block
 };
+
+/// True when the spans hold what a window of `count` weights asks of them.
+[[nodiscard]] bool covers(const Importance& importance, std::uint64_t count) noexcept;
+
+/// No weight of the window weighs more than this: max rows * max values for kind outer.
+[[nodiscard]] double largest_importance(const Importance& importance) noexcept;
 
 /// Quantum for `weights` weights of importance at most `largest`: fine enough for floats, coarse enough that their sum
 /// stays below 2^62. 1 when largest == 0 (all equal).
