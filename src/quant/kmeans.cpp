@@ -19,17 +19,14 @@ unsigned span_bits(const Group& group, std::uint32_t bin) {
   return static_cast<unsigned>(std::bit_width(last_key(group, bin) - ordered_key(group.low[bin])));
 }
 
-// The open bins as ranges, cut as finely as the round allows; at least in two. Nothing where even that is too much
-// (hundreds of levels on millions of F32 weights, whose thresholds can all move together at hardly any price): then the
-// partition at the bins' edges is final, when bins are so narrow that a threshold is off by less than 1e-4 of its
-// value.
-std::vector<KeyRange> ranges_of(const Group& group, const std::vector<std::uint32_t>& bins) {
+// The open bins as ranges, cut as finely as the round allows; at least in two.
+std::vector<KeyRange> ranges_of(const Group& group, std::span<const std::uint32_t> bins) {
   const auto asked = [&](unsigned finer) {
     std::size_t sum = 0;
     for (const std::uint32_t bin : bins) sum += std::size_t{1} << std::min(finer, span_bits(group, bin));
     return sum;
   };
-  if (asked(1) > kMostNewBins) return {};
+  if (bins.empty()) return {};
   unsigned finer = 1;
   while (finer < 32 && asked(finer + 1) <= kMostNewBins) ++finer;
   std::vector<KeyRange> ranges;
@@ -57,7 +54,7 @@ class KmeansQuantizer final : public Quantizer {
   [[nodiscard]] Fit fit(const Group& group) const override {
     PartitionSolver solver;
     (void)solver.solve_group(group, levels_);
-    return {table_of(solver.levels()), ranges_of(group, solver.open_bins(group))};
+    return {table_of(solver.levels()), ranges_of(group, solver.open_bins())};
   }
 
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,

@@ -22,25 +22,25 @@ bool run(std::span<const std::uint32_t> edges) { return edges.back() - edges.fro
 
 }  // namespace
 
-void Narrowing::begin(const LinePoints& points, std::size_t cells, bool inside) {
+void Narrowing::begin(const LinePoints& points, std::size_t cells) {
   p_ = points;
   cells_ = cells;
-  inside_ = inside;
+  at_edges();
   scans_ = &partition_scans();
 }
 
+void Narrowing::at_edges() {
+  inside_ = false;
+  place_w_ = p_.W;
+  place_s_ = p_.S;
+}
+
 double Narrowing::s(std::size_t t, std::size_t x, std::size_t from) const {
-  return (p_.S[x] - p_.S[from]) - layer_[t].level * (p_.W[x] - p_.W[from]);
+  return (place_s_[x] - p_.S[reference_[from]]) - layer_[t].level * (place_w_[x] - p_.W[reference_[from]]);
 }
 
 double Narrowing::phi(std::size_t t, std::size_t x) const {
-  const std::size_t from = reference_[t];
-  return layer_[t].step * ((p_.S[x] - p_.S[from]) - layer_[t].theta * (p_.W[x] - p_.W[from]));
-}
-
-// Sum of w (v - level)^2 between two edges, from prefix sums.
-double Narrowing::squares(double level, std::size_t x, std::size_t from) const {
-  return (p_.C[x] - p_.C[from]) - level * (2 * (p_.S[x] - p_.S[from]) - level * (p_.W[x] - p_.W[from]));
+  return layer_[t].step * ((place_s_[x] - p_.S[reference_[t]]) - layer_[t].theta * (place_w_[x] - p_.W[reference_[t]]));
 }
 
 void Narrowing::set_reference(const CellEnds& ends) {
@@ -50,7 +50,7 @@ void Narrowing::set_reference(const CellEnds& ends) {
     const std::size_t a = ends[t - 1], b = ends[t];
     Layer& layer = layer_[t];
     layer.level = b == a + 1 ? p_.value[a] : (p_.S[b] - p_.S[a]) / (p_.W[b] - p_.W[a]);
-    layer.residual = s(t, b, a);
+    layer.residual = (p_.S[b] - p_.S[a]) - layer.level * (p_.W[b] - p_.W[a]);
   }
   for (std::size_t t = 1; t < cells_; ++t) {
     layer_[t].step = 2 * (layer_[t + 1].level - layer_[t].level);
@@ -68,11 +68,18 @@ double Narrowing::reference_loss() const {
   return sum;
 }
 
-// Loss of the reference path in the units of the recurrence (phi is 0 on it).
-double Narrowing::reference_excess() const {
+// Loss of a path over edges in the units of the recurrence.
+double Narrowing::excess(const CellEnds& ends) const {
   double sum = 0;
-  for (std::size_t t = 1; t <= cells_; ++t)
-    sum -= layer_[t].residual * layer_[t].residual / (p_.W[reference_[t]] - p_.W[reference_[t - 1]]);
+  for (std::size_t t = 1; t <= cells_; ++t) {
+    const std::uint32_t a = ends[t - 1], b = ends[t], from = reference_[t];
+    const auto shift = [&](std::uint32_t x, std::uint32_t at) {
+      return (p_.S[x] - p_.S[at]) - layer_[t].level * (p_.W[x] - p_.W[at]);
+    };
+    const double e = shift(b, from) + layer_[t].residual - shift(a, reference_[t - 1]);
+    sum -= e * e / (p_.W[b] - p_.W[a]);
+    if (t < cells_) sum += layer_[t].step * ((p_.S[b] - p_.S[from]) - layer_[t].theta * (p_.W[b] - p_.W[from]));
+  }
   return sum;
 }
 
@@ -163,69 +170,114 @@ void Narrowing::whole_windows() {
   candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
 }
 
-// The exact recurrence over the candidates of each threshold: candidate_[candidate_at_[t] ..), ascending, each
-// threshold's first above that of the threshold before. Returns the excess over the reference's constant.
-double Narrowing::windowed(CellEnds& ends) {
-  back_.resize(candidate_.size());
+// Numbers of the candidates of two neighbouring thresholds: left and right ends of cell t.
+void Narrowing::load_layer(std::size_t t) {
+  const std::span left(candidate_.data() + candidate_at_[t - 1], candidate_at_[t] - candidate_at_[t - 1]);
+  const std::span right(candidate_.data() + candidate_at_[t], candidate_at_[t + 1] - candidate_at_[t]);
+  shift_.resize(left.size()), weight_.resize(left.size());
+  row_shift_.resize(right.size()), row_weight_.resize(right.size());
+  const double residual = layer_[t].residual;
+  if (run(left)) {  // neighbours in memory
+    for (std::size_t k = 0, x = left.front(); k < left.size(); ++k) shift_[k] = s(t, x + k, t - 1);
+    std::copy_n(place_w_ + left.front(), left.size(), weight_.begin());
+  } else {
+    for (std::size_t k = 0; k < left.size(); ++k) shift_[k] = s(t, left[k], t - 1), weight_[k] = place_w_[left[k]];
+  }
+  if (run(right)) {
+    for (std::size_t r = 0, x = right.front(); r < right.size(); ++r) row_shift_[r] = s(t, x + r, t) + residual;
+    std::copy_n(place_w_ + right.front(), right.size(), row_weight_.begin());
+  } else {
+    for (std::size_t r = 0; r < right.size(); ++r)
+      row_shift_[r] = s(t, right[r], t) + residual, row_weight_[r] = place_w_[right[r]];
+  }
+}
+
+// One layer: rows [first, rows) have something below their limit, those before have not.
+void Narrowing::solve_layer(std::size_t columns, std::size_t rows, std::uint32_t* argument) {
+  std::size_t first = 0;
+  while (first < rows && limit_[first] == 0) value_[first] = kInfinity, argument[first++] = 0;
+  if (first == rows) return;
+  scans_->layer({columns, base_.data(), shift_.data(), weight_.data(), rows - first, row_shift_.data() + first,
+                 row_weight_.data() + first, limit_.data() + first, value_.data() + first, argument + first});
+}
+
+// The exact recurrence over the candidates of each threshold: candidate_[candidate_at_[t] ..), ascending.
+// forward_[c]: least excess up to a threshold at candidate c. Returns that of all.
+double Narrowing::forwards() {
+  back_.resize(candidate_.size()), forward_.resize(candidate_.size());
   base_.assign(1, 0.0);
-  double result = 0;
+  forward_[0] = 0;
   for (std::size_t t = 1; t <= cells_; ++t) {
-    const std::span before(candidate_.data() + candidate_at_[t - 1], candidate_at_[t] - candidate_at_[t - 1]);
-    const std::span rows(candidate_.data() + candidate_at_[t], candidate_at_[t + 1] - candidate_at_[t]);
-    shift_.resize(before.size()), weight_.resize(before.size());
-    row_shift_.resize(rows.size()), row_weight_.resize(rows.size());
-    limit_.resize(rows.size()), value_.resize(rows.size());
-    if (run(before)) {  // whole windows: neighbours in memory
-      const std::size_t x = before.front(), from = reference_[t - 1];
-      for (std::size_t k = 0; k < before.size(); ++k) shift_[k] = s(t, x + k, from);
-      std::copy_n(p_.W + x, before.size(), weight_.begin());
-    } else {
-      for (std::size_t k = 0; k < before.size(); ++k) {
-        shift_[k] = s(t, before[k], reference_[t - 1]);
-        weight_[k] = p_.W[before[k]];
-      }
-    }
-    if (run(rows)) {
-      const std::size_t x = rows.front(), from = reference_[t];
-      const double residual = layer_[t].residual;
-      for (std::size_t r = 0; r < rows.size(); ++r) row_shift_[r] = s(t, x + r, from) + residual;
-      std::copy_n(p_.W + x, rows.size(), row_weight_.begin());
-    } else {
-      for (std::size_t r = 0; r < rows.size(); ++r) {
-        row_shift_[r] = s(t, rows[r], reference_[t]) + layer_[t].residual;
-        row_weight_[r] = p_.W[rows[r]];
-      }
-    }
-    for (std::size_t r = 0, limit = 0; r < rows.size(); ++r) {
-      while (limit < before.size() && before[limit] < rows[r]) ++limit;
+    load_layer(t);
+    const std::uint32_t *left = candidate_.data() + candidate_at_[t - 1], *right = candidate_.data() + candidate_at_[t];
+    const std::size_t lefts = shift_.size(), rights = row_shift_.size();
+    limit_.resize(rights), value_.resize(rights);
+    for (std::size_t r = 0, limit = 0; r < rights; ++r) {
+      while (limit < lefts && left[limit] < right[r]) ++limit;
       limit_[r] = static_cast<std::uint32_t>(limit);
     }
-    scans_->layer({before.size(), base_.data(), shift_.data(), weight_.data(), rows.size(), row_shift_.data(),
-                   row_weight_.data(), limit_.data(), value_.data(), back_.data() + candidate_at_[t]});
-    if (t == cells_) {
-      result = value_[0];
-    } else {
-      for (std::size_t r = 0; r < rows.size(); ++r) value_[r] += phi(t, rows[r]);
+    solve_layer(lefts, rights, back_.data() + candidate_at_[t]);
+    for (std::size_t r = 0; r < rights; ++r) {
+      const std::size_t k = limit_[r];
+      if (inside_ && right[r] % 2 == 1 && k < lefts && left[k] == right[r] && base_[k] <= value_[r]) {
+        value_[r] = base_[k];  // a cell of no weight, between two thresholds inside one block
+        back_[candidate_at_[t] + r] = static_cast<std::uint32_t>(k);
+      }
+      if (t < cells_) value_[r] += phi(t, right[r]);
+    }
+    std::ranges::copy(value_, forward_.begin() + candidate_at_[t]);
+    std::swap(base_, value_);
+  }
+  return forward_.back();
+}
+
+// backward_[c]: least excess behind a threshold at candidate c. The same recurrence in a mirror.
+void Narrowing::backwards() {
+  backward_.resize(candidate_.size());
+  backward_.back() = 0;
+  base_.assign(1, 0.0);
+  for (std::size_t t = cells_; t > 0; --t) {
+    load_layer(t);
+    std::swap(shift_, row_shift_), std::swap(weight_, row_weight_);
+    for (auto* array : {&shift_, &weight_, &row_shift_, &row_weight_}) {
+      std::ranges::reverse(*array);
+      for (double& x : *array) x = -x;
+    }
+    const std::size_t columns = shift_.size(), rows = row_shift_.size();
+    const std::uint32_t *left = candidate_.data() + candidate_at_[t - 1], *right = candidate_.data() + candidate_at_[t];
+    limit_.resize(rows), value_.resize(rows), argument_.resize(rows);
+    for (std::size_t r = 0, limit = 0; r < rows; ++r) {
+      while (limit < columns && right[columns - 1 - limit] > left[rows - 1 - r]) ++limit;
+      limit_[r] = static_cast<std::uint32_t>(limit);
+    }
+    solve_layer(columns, rows, argument_.data());
+    for (std::size_t r = 0; r < rows; ++r) {
+      const std::size_t k = limit_[r];
+      const std::uint32_t x = left[rows - 1 - r];
+      if (inside_ && x % 2 == 1 && k < columns && right[columns - 1 - k] == x)
+        value_[r] = std::min(value_[r], base_[k]);
+      backward_[candidate_at_[t] - 1 - r] = value_[r];
+      if (t > 1) value_[r] += phi(t - 1, x);
     }
     std::swap(base_, value_);
   }
-  ends.resize(cells_ + 1);
-  std::size_t k = 0;
-  for (std::size_t t = cells_; t > 0; --t) {
-    ends[t] = candidate_[candidate_at_[t] + k];
-    k = back_[candidate_at_[t] + k];
-  }
-  ends[0] = 0;
-  return result;
 }
 
-// The best path through the candidates becomes the reference if it beats the present one.
-void Narrowing::improve() {
-  const double excess = windowed(path_);
-  if (!(excess < reference_excess() - 1e-13 * loss_) || path_ == reference_) return;
-  lloyd(path_, 3);
-  set_reference(path_);
-  loss_ = reference_loss();
+// The best path through the candidates, after forwards().
+void Narrowing::trace(CellEnds& path) const {
+  path.resize(cells_ + 1);
+  std::size_t k = 0;
+  for (std::size_t t = cells_; t > 0; --t) {
+    path[t] = candidate_[candidate_at_[t] + k];
+    k = back_[candidate_at_[t] + k];
+  }
+  path[0] = 0;
+}
+
+double Narrowing::windowed(CellEnds& ends) {
+  const double least = forwards();
+  trace(ends);
+  return least;
 }
 
 // Candidates: the edges that the best partition into another number of cells leaves to each threshold.
@@ -249,7 +301,7 @@ void Narrowing::windows_between(const CellEnds& other) {
 }
 
 double Narrowing::slope(const LinePoints& points, std::size_t cells) {
-  begin(points, cells, false);
+  begin(points, cells);
   companded(std::min(points.m, 8 * cells));
   first_path(path_);
   set_reference(path_);

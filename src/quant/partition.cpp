@@ -46,7 +46,10 @@ struct PartitionSolver::State {
   bool weighted = false;
   CellEnds ends;
   Narrowing narrowing;
+  double gap = 0;                   // of the last group
+  std::vector<std::uint32_t> open;  // its bins
 
+  void load_ranges(const Group& group);
   void load(std::span<const double> values, std::span<const double> weights);
   void set_weights(std::span<const double> weights);
   void prefix_sums();
@@ -239,37 +242,45 @@ std::size_t PartitionSolver::fit_values(std::span<const float> values, std::span
 }
 
 std::span<const std::uint32_t> PartitionSolver::solve_group(const Group& group, std::size_t cells) {
-  state_->load(group.mean, group.mass);
-  state_->run(cells, Engine::automatic);
-  return state_->ends;
-}
-
-std::vector<std::uint32_t> PartitionSolver::open_bins(const Group& group) {
   State& s = *state_;
-  if (group.size() != s.m) fail(Errc::internal, "open_bins of another group than solve_group's");
-  std::vector<std::uint32_t> unresolved;
-  for (std::uint32_t j = 0; j < s.m; ++j)
-    if (group.low[j] != group.high[j]) unresolved.push_back(j);
-  const std::size_t cells = s.ends.size() - 1;
-  if (unresolved.empty() || cells == s.m || cells == 1) return cells == s.m ? unresolved : std::vector<std::uint32_t>{};
-  s.low.resize(s.m), s.high.resize(s.m), s.scatter.resize(s.m);
-  for (std::size_t j = 0; j < s.m; ++j) {
-    const bool single = group.low[j] == group.high[j] || !(group.scatter[j] > 0);
-    // A mean rounded out of its bin's range must not hide a threshold.
-    s.low[j] = single ? s.value[j] : std::min(double{group.low[j]} - s.centre, s.value[j]);
-    s.high[j] = single ? s.value[j] : std::max(double{group.high[j]} - s.centre, s.value[j]);
-    s.scatter[j] = single ? 0.0 : group.scatter[j];
+  s.load(group.mean, group.mass);
+  s.open.clear();
+  s.gap = 0;
+  cells = std::clamp<std::size_t>(cells, 1, s.m);
+  if (cells == 1 || group.resolved()) {
+    s.run(cells, Engine::automatic);
+    return s.ends;
   }
-  Running sum;
-  for (std::size_t j = 0; j < s.m; ++j) s.C[j] += sum.total(), sum.add(s.scatter[j]);
-  s.C[s.m] += sum.total();
+  if (cells == s.m) {
+    s.run(cells, Engine::automatic);
+    s.gap = 1;
+    for (std::uint32_t j = 0; j < s.m; ++j)
+      if (group.low[j] != group.high[j]) s.open.push_back(j);
+    return s.ends;
+  }
+  s.load_ranges(group);
+  s.prefix_sums();
   LinePoints points = s.points();
   points.low = s.low.data();
   points.high = s.high.data();
   points.scatter = s.scatter.data();
-  // About as long as another look at all the weights takes: the fewer bins stay open, the fewer are measured again.
-  const double count = std::accumulate(group.count.begin(), group.count.end(), 0.0);
-  return s.narrowing.open_bins(points, s.ends, std::clamp(16 * count, 0x1p26, 0x1p33));
+  s.gap = s.narrowing.bracket(points, cells, kClosedGap, s.ends, s.open);
+  return s.ends;
+}
+
+double PartitionSolver::gap() const { return state_->gap; }
+
+std::span<const std::uint32_t> PartitionSolver::open_bins() const { return state_->open; }
+
+void PartitionSolver::State::load_ranges(const Group& group) {
+  low.resize(m), high.resize(m), scatter.resize(m);
+  for (std::size_t j = 0; j < m; ++j) {
+    const bool single = group.low[j] == group.high[j] || !(group.scatter[j] > 0);
+    // A mean rounded out of its bin's range must not hide a threshold.
+    low[j] = single ? value[j] : std::min(double{group.low[j]} - centre, value[j]);
+    high[j] = single ? value[j] : std::max(double{group.high[j]} - centre, value[j]);
+    scatter[j] = single ? 0.0 : group.scatter[j];
+  }
 }
 
 }  // namespace lmq

@@ -133,21 +133,12 @@ TEST_CASE("partition: the scans of every instruction set give the same bits", "[
         if (x < expected[r]) expected[r] = x, expected_at[r] = k;
       }
     }
-    std::vector<std::vector<double>> numbers(15, std::vector<double>(n));
-    for (auto& array : numbers)
-      for (double& x : array) x = uniform(random);
-    const BlockArrays blocks{numbers[0].data(),  numbers[1].data(),  numbers[2].data(),  numbers[3].data(),
-                             numbers[4].data(),  numbers[5].data(),  numbers[6].data(),  numbers[7].data(),
-                             numbers[8].data(),  numbers[9].data(),  numbers[10].data(), numbers[11].data(),
-                             numbers[12].data(), numbers[13].data(), numbers[14].data()};
     for (std::size_t i = 0; i < count; ++i) {
       CAPTURE(n, i);
       sets[i]->layer(
           {n, base.data(), s.data(), w.data(), n, row_s.data(), row_w.data(), limit.data(), value.data(), at.data()});
       REQUIRE(value == expected);
       REQUIRE(at == expected_at);
-      REQUIRE(sets[i]->bound_before(blocks, n / 3, n, 0) == sets[0]->bound_before(blocks, n / 3, n, 0));
-      REQUIRE(sets[i]->bound_behind(blocks, 0, n / 3, n) == sets[0]->bound_behind(blocks, 0, n / 3, n));
     }
   }
 }

@@ -10,6 +10,8 @@
 
 namespace lmq {
 
+/// A partition whose loss is proven to lie at most this part above the optimum is final.
+inline constexpr double kClosedGap = 1e-9;
 inline constexpr double kLeastWeight = 0x1p-30;  ///< least weight of a value, as a part of the largest
 
 /// Exact optimal partition of points on a line into at most K cells: minimises the sum over cells of
@@ -54,12 +56,15 @@ class PartitionSolver {
   std::size_t fit_values(std::span<const float> values, std::span<const float> weights, std::size_t cells,
                          std::span<float> levels);
 
-  /// Partition of a group at bin edges (cells of whole bins); ends as for solve.
+  /// Partition of a group at bin edges (cells of whole bins); ends as for solve. The best one when the group is
+  /// resolved, else see gap().
   [[nodiscard]] std::span<const std::uint32_t> solve_group(const Group& group, std::size_t cells);
-  /// After solve_group of an unresolved group: the bins (ascending) inside which a threshold of a partition of the true
-  /// values at least as good as (1 + 1e-10) times the best one at bin edges may lie. Empty: the partition at bin edges
-  /// is the optimum of the true values. Proof: src/quant/narrow.hpp.
-  [[nodiscard]] std::vector<std::uint32_t> open_bins(const Group& group);
+  /// After solve_group: no partition of the true values, into intervals of any kind, has a loss below that of the
+  /// result times 1 - gap. 0 for a resolved group (the result is the optimum). Proof: src/quant/narrow.hpp.
+  [[nodiscard]] double gap() const;
+  /// After solve_group: empty when gap() <= kClosedGap; else the bins (ascending) inside which a threshold of the best
+  /// partition of the true values may lie.
+  [[nodiscard]] std::span<const std::uint32_t> open_bins() const;
 
  private:
   struct State;
