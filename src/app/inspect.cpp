@@ -4,7 +4,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "codebooks.hpp"
 #include "commands.hpp"
+#include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/reader.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
@@ -105,9 +107,16 @@ int inspect(const Options& options) {
   if (std::filesystem::is_regular_file(options.input, ignored) && is_hdf5(options.input)) {
     const QuantizedFile file(options.input);
     for (const std::string& finding : file.findings()) warn(finding);
+    if (options.codebook) {
+      print_codebooks(file, *options.codebook, options.json);
+      return 0;
+    }
     print(options.json ? dump(file_json(file)) : file_text(file));
     return 0;
   }
+  if (options.codebook)
+    fail(Errc::usage, fmt::format("--codebook {}: {} was not written by lmq: it has no codebooks",
+                                  printable(*options.codebook), printable(options.input.string())));
   const auto reader = open_reader(options.input);
   for (const std::string& warning : reader->catalogue().warnings) warn(warning);
   print(options.json ? dump(checkpoint_json(reader->catalogue())) : checkpoint_table(reader->catalogue()));

@@ -29,11 +29,13 @@ constexpr CommandEntry kCommands[] = {
      "Examples:\n"
      "  lmq plan model/ --bits 4 --ranks 16 --threads 8\n"
      "  lmq plan model/ --recipe recipe.json --json | jq .memory_per_rank_bytes\n"},
-    {Command::inspect, "inspect", "FILE [--json]", "what a file holds",
+    {Command::inspect, "inspect", "FILE [--codebook TENSOR] [--json]", "what a file holds",
      "FILE is a checkpoint (.safetensors, folder, index.json) or a file that lmq wrote; told apart by content.\n"
+     "With --codebook every line is one codebook: its first row and first column, then its levels.\n"
      "\n"
      "Examples:\n"
      "  lmq inspect model/\n"
+     "  lmq inspect model.h5 --codebook model.layers.0.mlp.up_proj.weight\n"
      "  lmq inspect model.h5 --json | jq '.tensors[] | select(.method != \"raw\") | .bits_per_weight'\n"},
     {Command::verify, "verify", "OUT.h5 [--against INPUT] [options]",
      "check a file, and its errors against the original",
@@ -99,6 +101,7 @@ void add_command_options(Command command, po::options_description& table) {
       add("json", "print JSON");
       break;
     case Command::inspect:
+      add("codebook", text()->value_name("TENSOR"), "the levels of one quantized tensor as plain numbers, instead");
       add("json", "print JSON");
       break;
     case Command::verify:

@@ -245,6 +245,7 @@ Options parse_options(int argc, char** argv) {
   if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
   if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
   if (values.has("against")) options.against = values.text("against");
+  if (values.has("codebook")) options.codebook = values.text("codebook");
   if (values.has("source")) options.source = values.text("source");
   if (values.has("progress"))
     options.progress = values.choice<ProgressMode>(

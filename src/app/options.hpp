@@ -36,6 +36,8 @@ struct Options {
       recipe_arguments;  ///< the options that shape the result, as typed, for suggested command lines
   // plan, inspect, verify
   bool json = false;  ///< JSON instead of a table on standard output
+  // inspect
+  std::optional<std::string> codebook;  ///< the tensor whose levels are asked for
   // verify
   std::optional<std::filesystem::path> against;
   // export

@@ -37,17 +37,6 @@ struct Check {
   }
 };
 
-/// The levels that a record's codebook stands for, [levels].
-std::vector<float> levels_of(const QuantizedUnit& unit) {
-  if (unit.kind == CodebookKind::table) return unit.book;
-  std::vector<float> levels(unit.levels);
-  for (std::size_t k = 0; k < levels.size(); ++k) {
-    const float rise = static_cast<float>(k) * unit.book[1];
-    levels[k] = unit.book[0] + rise;
-  }
-  return levels;
-}
-
 /// A codebook for the whole tensor is also listed as plain numbers; the first unit's record is the one compared.
 void check_codebook(const Check& check) {
   if (check.unit.begin != 0) return;

@@ -18,6 +18,17 @@ std::uint64_t QuantizedUnit::codebooks() const noexcept {
   return group == 0 || cols == 0 ? 1 : count / cols * ceil_div(cols, group);
 }
 
+std::vector<float> levels_of(const QuantizedUnit& unit, std::uint64_t book) {
+  const auto at = static_cast<std::size_t>(book);
+  if (unit.kind == CodebookKind::table) {
+    const auto levels = std::span(unit.book).subspan(at * unit.levels, unit.levels);
+    return {levels.begin(), levels.end()};
+  }
+  std::vector<float> levels(unit.levels);
+  grid_levels(unit.book[2 * at], unit.book[2 * at + 1], levels);
+  return levels;
+}
+
 int half_exponent(std::span<const float> book) noexcept {
   std::uint32_t largest = 0;  // magnitudes order like their bits
   for (const float level : book) largest = std::max(largest, std::bit_cast<std::uint32_t>(level) & 0x7FFFFFFF);

@@ -33,10 +33,7 @@ Codebook Codebook::grid(float low, float step, std::size_t count) {
   if (count > kMostLevels || (count > 1 && !(step > 0)) || !std::isfinite(step))
     fail(Errc::internal, "a grid of " + std::to_string(count) + " levels with step " + std::to_string(step));
   std::vector<float> levels(count);
-  for (std::size_t k = 0; k < count; ++k) {
-    const float rise = static_cast<float>(k) * step;
-    levels[k] = low + rise + 0.0f;
-  }
+  grid_levels(low, step, levels);
   Codebook book = table(std::move(levels));
   if (count > 1) book.step_ = step;
   book.kind_ = book.levels_.size() == count ? CodebookKind::grid : CodebookKind::table;

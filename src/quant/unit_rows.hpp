@@ -10,14 +10,6 @@
 
 namespace lmq {
 
-/// level k = low + float(k) * step, each operation rounded to float; -0 becomes +0.
-inline void grid_levels(float low, float step, std::span<float> levels) noexcept {
-  for (std::size_t k = 0; k < levels.size(); ++k) {
-    const float rise = static_cast<float>(k) * step;
-    levels[k] = low + rise + 0.0f;
-  }
-}
-
 /// Quantizes a window of whole rows with a codebook for each run of unit.group weights of a row (the last of a row may
 /// be shorter). In: unit.count > 0, cols, group, level_type, codes of the right size. Out: kind, levels, book, codes.
 /// The unit is a grid when its codebooks are grids (or single levels), else a table.

@@ -33,13 +33,7 @@ std::unique_ptr<Quantizer> quantizer_of(const QuantSpec& spec) {
 /// Levels of a unit's one codebook; empty when it has several.
 std::vector<float> single_codebook(const QuantizedUnit& unit) {
   if (unit.codebooks() != 1 || unit.group != 0) return {};
-  if (unit.kind == CodebookKind::table) return unit.book;
-  std::vector<float> levels(unit.levels);
-  for (std::size_t k = 0; k < levels.size(); ++k) {
-    const float rise = static_cast<float>(k) * unit.book[1];
-    levels[k] = unit.book[0] + rise;
-  }
-  return levels;
+  return levels_of(unit);
 }
 
 }  // namespace

@@ -142,6 +142,35 @@ class Sameness(LmqTest):
         self.assertIn("bits per weight", done.out)
         self.assertIn("bits per weight", self.ok(run("inspect", path)).out)
 
+    def test_inspect_prints_the_codebooks_that_the_values_are_made_of(self):
+        random, source = np.random.default_rng(8), self.at("books.safetensors")
+        write_safetensors(source, {"single.weight": ("F32", (4300, 1024), random.standard_normal((4300, 1024), np.float32)),
+                                   "norm.weight": ("F32", (64,), random.standard_normal(64, np.float32))})
+        for arguments, group in ((["--granularity", "tensor"], 0), (["--granularity", "row"], 1024), (["--group", "300"], 300),
+                                 (["--method", "uniform", "--group", "300"], 300)):
+            path, _ = self.quantize(source, "books.h5", "--bits", "2", *arguments)
+            self.ok(run("export", path, "--to", "safetensors", "-o", self.at("plain.safetensors")))
+            name, (rows, cols) = "single.weight", (4300, 1024)
+            dtype, _, blob = read_safetensors(self.at("plain.safetensors"))[0][name]
+            values = widen(dtype, blob).reshape(rows, cols)
+            listed = json.loads(self.ok(run("inspect", path, "--codebook", name, "--json")).out)
+            with self.subTest(arguments=arguments):
+                self.assertEqual((listed["name"], listed["group"]), (name, group))
+                width = group or cols
+                places = [(0, 0)] if group == 0 else [(row, at) for row in range(rows) for at in range(0, cols, width)]
+                self.assertEqual([(book["row"], book["column"]) for book in listed["codebooks"]], places)
+                for book in listed["codebooks"][::97]:
+                    row, at = book["row"], book["column"]
+                    part = values if group == 0 else values[row, at:at + width]
+                    levels = np.float32(book["levels"])
+                    self.assertEqual(set(np.float32(part).ravel()) - set(levels), set())
+                text = self.ok(run("inspect", path, "--codebook", name)).out.splitlines()
+                numbers = [[float(word) for word in line.split()] for line in text if not line.startswith("#")]
+                self.assertEqual(numbers, [[b["row"], b["column"], *b["levels"]] for b in listed["codebooks"]])
+        self.refused(run("inspect", path, "--codebook", "norm.weight"), 64, "norm.weight", "not quantized")
+        self.refused(run("inspect", path, "--codebook", "singel.weight"), 64, "did you mean single.weight?")
+        self.refused(run("inspect", source, "--codebook", name), 64, "not written by lmq")
+
 
 class Export(LmqTest):
     def test_every_tensor_comes_back(self):

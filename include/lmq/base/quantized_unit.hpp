@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -40,6 +41,17 @@ struct QuantizedUnit {
   /// Number of codebooks: 1, or rows * ceil(cols / group).
   [[nodiscard]] std::uint64_t codebooks() const noexcept;
 };
+
+/// Level k of a grid is low + float(k) * step, each operation rounded to float; -0 becomes +0.
+inline void grid_levels(float low, float step, std::span<float> levels) noexcept {
+  for (std::size_t k = 0; k < levels.size(); ++k) {
+    const float rise = static_cast<float>(k) * step;
+    levels[k] = low + rise + 0.0f;
+  }
+}
+
+/// The levels that a unit's codebook stands for, [levels]; `book` < codebooks().
+[[nodiscard]] std::vector<float> levels_of(const QuantizedUnit& unit, std::uint64_t book = 0);
 
 /// Rounds a record's codebook numbers in place to what `type` can store. The power of two of LevelType::f16 follows from
 /// the largest magnitude in `book`. Order is kept (ascending stays ascending, equal numbers may appear). Idempotent.

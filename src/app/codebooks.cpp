@@ -1,0 +1,84 @@
+#include "codebooks.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lmq/base/error.hpp"
+#include "lmq/base/math.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/codec/record.hpp"
+#include "options.hpp"
+#include "table.hpp"
+#include "terminal.hpp"
+
+namespace lmq::app {
+namespace {
+
+const StoredTensor& find_tensor(const QuantizedFile& file, const std::string& name) {
+  const auto& tensors = file.tensors();
+  const auto at = std::ranges::find(tensors, name, [](const StoredTensor& tensor) { return tensor.line.name; });
+  if (at == tensors.end()) {
+    std::vector<std::string> names;
+    for (const StoredTensor& tensor : tensors) names.push_back(tensor.line.name);
+    const std::string near = nearest(name, names);
+    fail(Errc::usage, fmt::format("--codebook {}: {} has no such tensor{}", printable(name), file.name(),
+                                  near.empty() ? "" : fmt::format("; did you mean {}?", printable(near))));
+  }
+  if (at->treatment != Treatment::quantize)
+    fail(Errc::usage, fmt::format("--codebook {}: the tensor is not quantized ({}), it has no codebook",
+                                  printable(name), at->line.reason.empty() ? at->line.method : at->line.reason));
+  return *at;
+}
+
+std::string quoted(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// What precedes the codebooks.
+std::string head(const StoredTensor& tensor, const QuantizedUnit& unit, bool json) {
+  if (json)
+    return fmt::format("{{\"name\": {}, \"method\": {}, \"group\": {}, \"codebooks\": [", quoted(tensor.line.name),
+                       quoted(tensor.line.method), unit.group);
+  const std::string serves =
+      unit.group == 0 ? "one codebook for all" : fmt::format("a codebook for every {} weights of a row", unit.group);
+  return fmt::format("# {}, {}, {}: {}\n# row, column, levels\n", printable(tensor.line.name),
+                     shape_text(tensor.line.shape), printable(tensor.line.method), serves);
+}
+
+/// The codebooks of one record, a line each. `first`: the record is the tensor's first.
+std::string lines_of(const QuantizedUnit& unit, std::uint64_t begin, bool first, bool json) {
+  std::string text;
+  const std::uint64_t in_row = unit.group > 0 ? ceil_div(unit.cols, unit.group) : 1;
+  for (std::uint64_t book = 0; book < unit.codebooks(); ++book) {
+    const std::uint64_t row = unit.group > 0 ? begin / unit.cols + book / in_row : 0;
+    const auto levels = levels_of(unit, book);
+    if (json) text += first && book == 0 ? "\n" : ",\n";
+    const auto line = json ? fmt::format("  {{\"row\": {}, \"column\": {}, \"levels\": [{}]}}", row,
+                                         book % in_row * unit.group, fmt::join(levels, ", "))
+                           : fmt::format("{} {} {}\n", row, book % in_row * unit.group, fmt::join(levels, " "));
+    text += line;
+  }
+  return text;
+}
+
+}  // namespace
+
+void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool json) {
+  const StoredTensor& stored = find_tensor(file, tensor);
+  std::vector<std::byte> bytes;
+  bool first = true;
+  for (const StoredUnit& place : file.units()) {
+    if (&file.tensors()[place.tensor] != &stored) continue;
+    file.read(place, bytes);
+    const QuantizedUnit unit = decode_record(bytes, file.place(place));
+    if (first) print(head(stored, unit, json));
+    print(lines_of(unit, place.begin, first, json));
+    first = false;
+    if (unit.group == 0) break;
+  }
+  if (first) fail(Errc::malformed, fmt::format("{}: tensor '{}' has no units", file.name(), printable(tensor)));
+  if (json) print("\n]}\n");
+}
+
+}  // namespace lmq::app
