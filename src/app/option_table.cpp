@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "lmq/base/error.hpp"
+#include "lmq/plan/recipe.hpp"
 
 namespace lmq::app {
 namespace {
@@ -70,7 +71,12 @@ void add_recipe_options(po::options_description& table) {
       ("group", text()->value_name("N"), "weights per codebook inside a row (default 128 for --granularity group)")  //
       ("coder", text()->value_name("C"), "how codes are stored: cheapest, fixed or rans (default cheapest)")         //
       ("level-type", text()->value_name("T"),
-       "how levels are stored: f32 or f16 (default f32; f16 for rows and groups)")                                    //
+       "how levels are stored: f32 or f16 (default f32; f16 for rows and groups)")  //
+      ;
+  for (const MethodOption* known : method_options())
+    table.add_options()(std::string(known->name).c_str(), text()->value_name(known->words.empty() ? "X" : "WORD"),
+                        fmt::format("{} ({})", known->help, methods_with_option(known->name)).c_str());
+  table.add_options()                                                                                                 //
       ("recipe", text()->value_name("R.json"), "rules by tensor name, instead of the options above and --nonfinite")  //
       ("importance", text()->value_name("FILE"), "weights of the errors: safetensors with the tensors' names")        //
       ("nonfinite", text()->value_name("WHAT"),

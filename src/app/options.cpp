@@ -38,6 +38,14 @@ class Values {
       fail(Errc::usage, fmt::format("--{} {}: a whole number from {} to {} is expected", name, value, least, most));
     return number;
   }
+  [[nodiscard]] double number(const char* name) const {
+    const std::string value = text(name);
+    double found = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), found);
+    if (error != std::errc{} || end != value.data() + value.size() || !std::isfinite(found))
+      fail(Errc::usage, fmt::format("--{} {}: a number is expected", name, value));
+    return found;
+  }
   template <class T>
   [[nodiscard]] T choice(const char* name, const std::vector<std::pair<std::string, T>>& choices) const {
     const std::string value = text(name);
@@ -114,6 +122,14 @@ void take_rule(const Values& values, Options& options) {
         "coder", {{"cheapest", CoderChoice::cheapest}, {"fixed", CoderChoice::fixed}, {"rans", CoderChoice::rans}});
   if (values.has("level-type"))
     rule.level_type = values.choice<LevelType>("level-type", {{"f32", LevelType::f32}, {"f16", LevelType::f16}});
+  for (const MethodOption* known : method_options()) {
+    const std::string name(known->name);
+    if (!values.has(name.c_str())) continue;
+    if (known->words.empty())
+      rule.options[name] = values.number(name.c_str());
+    else
+      rule.options[name] = values.text(name.c_str());
+  }
   if (values.has("nonfinite"))
     options.nonfinite = values.choice<Recipe::Nonfinite>(
         "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
@@ -121,9 +137,11 @@ void take_rule(const Values& values, Options& options) {
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  constexpr const char* kOfRules[] = {"method", "bits",  "levels",     "granularity",
-                                      "group",  "coder", "level-type", "nonfinite"};
-  for (const char* name : kOfRules) {
+  std::vector<std::string> of_rules{"method", "bits",  "levels",     "granularity",
+                                    "group",  "coder", "level-type", "nonfinite"};
+  for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
+  for (const std::string& rule_option : of_rules) {
+    const char* name = rule_option.c_str();
     if (!values.has(name)) continue;
     if (values.has("recipe"))
       fail(Errc::usage, fmt::format("--{} contradicts --recipe {}: the recipe decides for every tensor; say it there",

@@ -105,10 +105,20 @@ void level_boundaries(std::span<const float> levels, std::span<float> boundaries
 }
 
 void NearestLevel::prepare(std::span<const float> levels, DType type, std::size_t expected) {
-  constexpr std::size_t kFew = 20, kMany = 1 << 15;  // a linear compare beats a table up to some 20 boundaries
-  type_ = type;
   count_ = levels.size() - 1;
   level_boundaries(levels, std::span(boundaries_).first(count_));
+  choose_way(type, expected);
+}
+
+void NearestLevel::prepare_boundaries(std::span<const float> boundaries, DType type, std::size_t expected) {
+  count_ = boundaries.size();
+  std::ranges::transform(boundaries, boundaries_.begin(), [](float value) { return value + 0.0f; });  // -0 is +0
+  choose_way(type, expected);
+}
+
+void NearestLevel::choose_way(DType type, std::size_t expected) {
+  constexpr std::size_t kFew = 20, kMany = 1 << 15;  // a linear compare beats a table up to some 20 boundaries
+  type_ = type;
   while (count_ > 0 && boundaries_[count_ - 1] == kNever) --count_;
   if (count_ == 0) {
     way_ = Way::constant;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -43,11 +44,65 @@ void check_range(const std::optional<T>& value, std::uint64_t low, std::uint64_t
     fail(Errc::usage, fmt::format("{}.{}: found {}, allowed are {}..{}", place, field, *value, low, high));
 }
 
-std::uint16_t method_id(const std::string& method, const std::string& place) {
+const QuantizerEntry& method_entry(const std::string& method, const std::string& place) {
   for (const QuantizerEntry& entry : quantizers())
-    if (entry.name == method) return entry.id;
+    if (entry.name == method) return entry;
   fail(Errc::usage,
        fmt::format("{}.method: found {}, allowed are {}", place, in_quotes(method), one_of(method_names(), method)));
+}
+
+/// The value of an option as methods read it. Errc::usage unless it is allowed.
+double option_value(const MethodOption& known, const OptionValue& value, const std::string& place) {
+  const auto refuse = [&](const std::string& found, const std::string& allowed) {
+    fail(Errc::usage, fmt::format("{}.{}: found {}, allowed {}", place, known.name, found, allowed));
+  };
+  if (!known.words.empty()) {
+    const std::vector<std::string_view> words(known.words.begin(), known.words.end());
+    const auto* word = std::get_if<std::string>(&value);
+    if (word == nullptr) refuse(fmt::format("{}", std::get<double>(value)), "are " + one_of(words, ""));
+    const auto at = std::ranges::find(words, *word);
+    if (at == words.end()) refuse(in_quotes(*word), "are " + one_of(words, *word));
+    return static_cast<double>(at - words.begin());
+  }
+  const auto* number = std::get_if<double>(&value);
+  const std::string allowed =
+      fmt::format("is a {}number, {} to {}", known.whole ? "whole " : "", known.low, known.high);
+  if (number == nullptr) refuse(in_quotes(std::get<std::string>(value)), allowed);
+  if (!(*number >= known.low && *number <= known.high) || (known.whole && *number != std::floor(*number)))
+    refuse(fmt::format("{}", *number), allowed);
+  return *number + 0.0;
+}
+
+QuantizerOptions method_values(const QuantizerEntry& method, const Rule& rule, const std::string& place) {
+  QuantizerOptions options{rule.levels.value_or(kDefaultLevels)};
+  for (const MethodOption& known : method.options) {
+    const auto found = rule.options.find(std::string(known.name));
+    options.values.push_back(found == rule.options.end() ? known.fallback : option_value(known, found->second, place));
+  }
+  for (const auto& [key, value] : rule.options)
+    if (std::ranges::find(method.options, key, &MethodOption::name) == method.options.end())
+      fail(Errc::usage, fmt::format("{}.{}: method \"{}\" has no such option (methods that have it: {})", place, key,
+                                    method.name, methods_with_option(key)));
+  try {
+    if (method.settle) method.settle(options, rule.levels.has_value());
+  } catch (const Error& error) {
+    fail(error.code, fmt::format("{}: method \"{}\": {}", place, method.name, error.what()));
+  }
+  return options;
+}
+
+void put_options(const QuantizerEntry& method, const QuantizerOptions& options, Json& out) {
+  for (std::size_t i = 0; i < method.options.size(); ++i) {
+    const MethodOption& known = method.options[i];
+    const double value = option(options, method.options, i);
+    if (std::isnan(value)) continue;
+    if (!known.words.empty())
+      out[std::string(known.name)] = known.words[static_cast<std::size_t>(value)];
+    else if (known.whole)
+      out[std::string(known.name)] = static_cast<std::int64_t>(value);
+    else
+      out[std::string(known.name)] = value;
+  }
 }
 
 void check_keep(const Rule& rule, const std::string& place) {
@@ -57,8 +112,9 @@ void check_keep(const Rule& rule, const std::string& place) {
       {"coder", rule.coder.has_value()},      {"level_type", rule.level_type.has_value()},
       {"row_axes", rule.row_axes.has_value()}};
   for (const auto& [field, set] : fields)
-    if (set)
-      fail(Errc::usage, fmt::format("{}.{}: a rule with \"keep\": true has only \"match\" beside it", place, field));
+    if (set || !rule.options.empty())
+      fail(Errc::usage, fmt::format("{}.{}: a rule with \"keep\": true has only \"match\" beside it", place,
+                                    set ? std::string(field) : rule.options.begin()->first));
 }
 
 Json canonical_rule(const Rule& rule) {
@@ -70,6 +126,7 @@ Json canonical_rule(const Rule& rule) {
            {"granularity", name(spec.granularity)},
            {"level_type", name(spec.level_type)},
            {"coder", name(spec.coder)}};
+  put_options(*find_quantizer(spec.method), spec.options, out);
   if (spec.granularity == Granularity::group) out["group"] = spec.group;
   if (rule.row_axes) out["row_axes"] = *rule.row_axes;
   return out;
@@ -95,6 +152,22 @@ std::vector<std::string_view> method_names() {
   return names;
 }
 
+std::vector<const MethodOption*> method_options() {
+  std::vector<const MethodOption*> all;
+  for (const QuantizerEntry& entry : quantizers())
+    for (const MethodOption& known : entry.options)
+      if (std::ranges::find(all, known.name, &MethodOption::name) == all.end()) all.push_back(&known);
+  return all;
+}
+
+std::string methods_with_option(std::string_view name) {
+  std::string names;
+  for (const QuantizerEntry& entry : quantizers())
+    if (std::ranges::find(entry.options, name, &MethodOption::name) != entry.options.end())
+      names += (names.empty() ? "" : ", ") + std::string(entry.name);
+  return names;
+}
+
 bool matches_all(std::string_view pattern) noexcept {
   return !pattern.empty() && pattern.find_first_not_of('*') == pattern.npos;
 }
@@ -117,11 +190,12 @@ QuantSpec resolve(const Rule& rule, const std::string& place) {
     return {};
   }
   QuantSpec spec;
-  spec.method = method_id(rule.method.value_or(std::string(kDefaultMethod)), place);
+  const QuantizerEntry& method = method_entry(rule.method.value_or(std::string(kDefaultMethod)), place);
+  spec.method = method.id;
   check_range(rule.levels, kMinLevels, kMaxLevels, place, "levels");
   check_range(rule.group, kMinGroup, kMaxGroup, place, "group");
   check_range(rule.row_axes, 0, kMaxRank, place, "row_axes");
-  spec.options.levels = rule.levels.value_or(kDefaultLevels);
+  spec.options = method_values(method, rule, place);
   spec.granularity = rule.granularity.value_or(Granularity::tensor);
   const bool grouped = spec.granularity == Granularity::group;
   if (rule.group && !grouped)

@@ -40,6 +40,11 @@ struct Place {
       refuse(fmt::format("is a whole number, {}..{}", low, high));
     return value.get<std::uint64_t>();
   }
+  [[nodiscard]] OptionValue option() const {
+    if (value.is_string()) return value.get<std::string>();
+    if (!value.is_number()) refuse("is a number or a word");
+    return value.get<double>();
+  }
   template <class T, std::size_t N>
   [[nodiscard]] T word(const std::array<Word<T>, N>& words) const {
     std::vector<std::string_view> names;
@@ -105,8 +110,13 @@ void for_each_key(const Place& object, const std::string& prefix, const std::vec
            fmt::format("{}: unknown key {}, known are {}", object.path, in_quotes(key), one_of(known, key)));
 }
 
-const std::vector<std::string_view> kRuleKeys{"match",       "keep",  "method",     "levels", "bits",
-                                              "granularity", "group", "level_type", "coder",  "row_axes"};
+std::vector<std::string_view> rule_keys() {
+  std::vector<std::string_view> keys{"match",       "keep",  "method",     "levels", "bits",
+                                     "granularity", "group", "level_type", "coder",  "row_axes"};
+  for (const MethodOption* known : method_options()) keys.push_back(known->name);
+  return keys;
+}
+
 const std::vector<std::string_view> kRecipeKeys{"version", "nonfinite", "min_elements", "keep_vectors", "rules"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
@@ -130,6 +140,8 @@ bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
     rule.coder = at.word(kCoderWords);
   else if (key == "row_axes")
     rule.row_axes = at.whole(0, kMaxRank);
+  else if (!methods_with_option(key).empty())
+    rule.options[key] = at.option();
   else
     return false;
   return true;
@@ -138,7 +150,7 @@ bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
 Rule parse_rule(const Place& at) {
   constexpr std::size_t kLongestMatch = 1024;
   Rule rule;
-  for_each_key(at, at.path + ".", kRuleKeys,
+  for_each_key(at, at.path + ".", rule_keys(),
                [&](const std::string& key, const Place& place) { return take_rule_key(rule, key, place); });
   if (!at.value.contains("match"))
     fail(Errc::usage, fmt::format("{}: the key \"match\" is missing (\"*\" matches every tensor)", at.path));

@@ -40,16 +40,34 @@ Codebook Codebook::grid(float low, float step, std::size_t count) {
   return book;
 }
 
+Codebook Codebook::with_cuts(std::vector<float> cuts) const {
+  if (cuts.size() + 1 != levels_.size())
+    fail(Errc::internal, std::to_string(cuts.size()) + " cuts for " + std::to_string(levels_.size()) + " levels");
+  for (std::size_t k = 0; k < cuts.size(); ++k)
+    if (std::isnan(cuts[k]) || (k > 0 && cuts[k] < cuts[k - 1])) fail(Errc::internal, "cuts that do not ascend");
+  Codebook book = *this;
+  book.cuts_ = std::move(cuts);
+  return book;
+}
+
 Codebook Codebook::stored_as(LevelType type) const {
+  Codebook book;
+  std::vector<float> rounded;  // as many as levels_, ascending
   if (kind_ == CodebookKind::grid) {
     std::array numbers{low(), step_};
     round_levels(numbers, type);
-    return levels_.size() == 1 || !(numbers[1] > 0) ? grid(numbers[0], 0, 1)
-                                                    : grid(numbers[0], numbers[1], levels_.size());
+    const bool single = levels_.size() == 1 || !(numbers[1] > 0);
+    book = single ? grid(numbers[0], 0, 1) : grid(numbers[0], numbers[1], levels_.size());
+    for (std::size_t k = 0; k < levels_.size(); ++k)
+      rounded.push_back(numbers[0] + static_cast<float>(k) * std::max(numbers[1], 0.0f));
+  } else {
+    rounded = levels_;
+    round_levels(rounded, type);
+    book = table(rounded);
   }
-  std::vector<float> levels = levels_;
-  round_levels(levels, type);
-  return table(std::move(levels));
+  for (std::size_t k = 0; k < cuts_.size(); ++k)  // the cut between equal levels goes
+    if (rounded[k] < rounded[k + 1]) book.cuts_.push_back(cuts_[k]);
+  return book;
 }
 
 }  // namespace lmq

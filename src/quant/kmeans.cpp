@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <bit>
 
 #include "lmq/quant/partition.hpp"
 #include "methods.hpp"
@@ -9,15 +8,6 @@ namespace lmq {
 namespace {
 
 constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round
-
-// The last key of a bin. No float has the key before that of 0, which is read as 0.
-std::uint32_t last_key(const Group& group, std::uint32_t bin) {
-  return ordered_key(group.high[bin]) - (group.low[bin] < 0 && group.high[bin] == 0 ? 1 : 0);
-}
-
-unsigned span_bits(const Group& group, std::uint32_t bin) {
-  return static_cast<unsigned>(std::bit_width(last_key(group, bin) - ordered_key(group.low[bin])));
-}
 
 // The open bins as ranges, cut as finely as the round allows; at least in two.
 std::vector<KeyRange> ranges_of(const Group& group, std::span<const std::uint32_t> bins) {

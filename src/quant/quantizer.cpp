@@ -13,6 +13,17 @@ FitScratch::FitScratch(FitScratch&&) noexcept = default;
 FitScratch& FitScratch::operator=(FitScratch&&) noexcept = default;
 FitScratch::~FitScratch() = default;
 
+double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index) {
+  return index < options.values.size() ? options.values[index] : known[index].fallback;
+}
+
+QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels) {
+  QuantizerOptions options{levels};
+  for (const MethodOption& known : entry.options) options.values.push_back(known.fallback);
+  if (entry.settle) entry.settle(options, false);
+  return options;
+}
+
 Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, FitScratch&) const {
   std::vector<float> sorted(values.size()), weights(importance.size());
   SortScratch scratch;

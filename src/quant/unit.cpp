@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "assigner.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
-#include "lmq/kernels/assign.hpp"
+#include "lmq/base/random.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/tally.hpp"
 #include "steps.hpp"
@@ -32,10 +33,6 @@ void check_window(const TensorView& view, std::uint64_t cols, const Importance& 
   }
 }
 
-/// Few weights of a wide type are fitted value by value: their bins would be nearly empty, and asked for again and
-/// again.
-constexpr std::uint64_t kFewWeights = std::uint64_t{1} << 16;
-
 Codebook fit_few(const TensorView& view, const Quantizer& quantizer, const Importance& importance) {
   std::vector<float> values(view.count), weights(importance.kind == Importance::Kind::none ? 0 : view.count);
   widen(view.dtype, view.bytes, values);
@@ -45,57 +42,49 @@ Codebook fit_few(const TensorView& view, const Quantizer& quantizer, const Impor
 }
 
 /// The codebook of a window that shares it with no other.
-Codebook fit_window(const TensorView& view, const QuantSpec& spec, const Importance& importance) {
+Codebook fit_window(const TensorView& view, const Quantizer& quantizer, const Importance& importance) {
   if (view.count == 0) return Codebook::table({0.0f});
-  const auto quantizer = make_quantizer(spec);
-  if (bits(view.dtype) > 16 && view.count <= kFewWeights) return fit_few(view, *quantizer, importance);
+  if (bits(view.dtype) > 16 && view.count <= quantizer.few_weights()) return fit_few(view, quantizer, importance);
   Importance scaled = importance;
   scaled.quantum = importance_quantum(largest_importance(importance), view.count);
   Tally tally = Tally::of(view, scaled, {});
   if (tally.nonfinite() > 0) fail(Errc::internal, "quantize_unit: the window holds values that are not finite");
   for (;;) {
-    Fit fit = quantizer->fit(tally.group(scaled.quantum));
+    Fit fit = quantizer.fit(tally.group(scaled.quantum));
     if (fit.look_closer.empty()) return std::move(fit.codebook);
     tally.refine(Tally::of(view, scaled, fit.look_closer), fit.look_closer);
   }
 }
 
-/// Puts a shared codebook's numbers, as they will be stored, into the unit; returns its levels as they will be read.
-std::vector<float> store_codebook(const Codebook& codebook, LevelType type, QuantizedUnit& unit) {
-  unit.kind = codebook.kind();
-  if (codebook.kind() == CodebookKind::table) {
-    unit.book.assign(codebook.levels().begin(), codebook.levels().end());
-    round_levels(unit.book, type);
-    for (float& level : unit.book) level += 0.0f;  // -0 becomes +0
-    unit.book.erase(std::unique(unit.book.begin(), unit.book.end()), unit.book.end());
-    unit.levels = static_cast<std::uint32_t>(unit.book.size());
-    return unit.book;
-  }
-  unit.book.assign({codebook.low(), codebook.step()});
-  round_levels(unit.book, type);
-  unit.levels = unit.book[1] > 0 ? static_cast<std::uint32_t>(codebook.levels().size()) : 1;
-  std::vector<float> levels(unit.levels);
-  grid_levels(unit.book[0], unit.book[1], levels);
-  return levels;
+/// Puts a shared codebook's numbers, as they will be stored, into the unit.
+void store_codebook(const Codebook& stored, QuantizedUnit& unit) {
+  unit.kind = stored.kind();
+  unit.levels = static_cast<std::uint32_t>(stored.levels().size());
+  if (stored.kind() == CodebookKind::table)
+    unit.book.assign(stored.levels().begin(), stored.levels().end());
+  else
+    unit.book.assign({stored.low(), stored.step()});
 }
 
-UnitStats assign_shared(const TensorView& view, const Importance& importance, std::span<const float> levels,
-                        std::span<Code> codes) {
-  NearestLevel nearest;
-  nearest.prepare(levels, view.dtype, view.count);
-  const LevelTable table(levels);
+UnitStats assign_shared(const TensorView& view, const Importance& importance, const Codebook& stored,
+                        const Quantizer& quantizer, const Draws& draws, std::span<Code> codes) {
+  Assigner assigner;
+  assigner.prepare(stored.levels(), stored.cuts(), quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
+                   view.dtype, view.count);
+  const LevelTable table(stored.levels());
   return sum_errors(view.count, importance, nullptr,
                     [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t) {
                       const auto weights = bytes_of(view, begin, count);
                       const auto block = codes.subspan(static_cast<std::size_t>(begin), count);
-                      nearest.assign(weights, block);
+                      assigner.assign(weights, draws.first + begin, block);
                       return error_of_codes(view.dtype, weights, block, table, scale);
                     });
 }
 }  // namespace
 
 UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
-                          const Importance& importance, const Codebook* shared, QuantizedUnit&& recycle) {
+                          const Importance& importance, const Codebook* shared, QuantizedUnit&& recycle,
+                          const Draws& draws) {
   check_window(view, cols, importance, spec);
   UnitOutcome outcome{std::move(recycle), {}};
   QuantizedUnit& unit = outcome.unit;
@@ -104,20 +93,21 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   unit.count = view.count;
   unit.level_type = spec.level_type;
   if (unit.codes.size() != view.count) unit.codes.resize(view.count);
+  const auto quantizer = make_quantizer(spec);
   const bool by_rows = spec.granularity == Granularity::row || spec.granularity == Granularity::group;
   if (by_rows) {
     unit.cols = cols;
     unit.group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
     if (view.count > 0) {
-      outcome.stats = quantize_rows(view, spec.options.levels, *make_quantizer(spec), importance, unit);
+      outcome.stats = quantize_rows(view, spec.options.levels, *quantizer, importance, draws, unit);
       return outcome;
     }
   }
   unit.cols = 0;
   unit.group = 0;
-  const Codebook own = shared ? Codebook() : fit_window(view, spec, importance);
-  const auto levels = store_codebook(shared ? *shared : own, spec.level_type, unit);
-  outcome.stats = assign_shared(view, importance, levels, unit.codes);
+  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, importance)).stored_as(spec.level_type);
+  store_codebook(stored, unit);
+  outcome.stats = assign_shared(view, importance, stored, *quantizer, draws, unit.codes);
   return outcome;
 }
 

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <vector>
 
+#include "assigner.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
-#include "lmq/kernels/assign.hpp"
+#include "lmq/base/random.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "pool.hpp"
 #include "steps.hpp"
@@ -41,7 +44,7 @@ struct FittedBook {
 struct RowScratch {
   FitScratch fit;
   std::vector<float> values, importance;
-  NearestLevel nearest;
+  Assigner assigner;
   std::vector<float> decoded;  // of one task of error sums
 };
 Pool<RowScratch>& pool() {
@@ -60,9 +63,16 @@ std::span<const float> group_importance(const Importance& importance, std::uint6
   return room;
 }
 
-/// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last.
+void put_cuts(std::span<const float> from, std::span<float> to) {
+  if (!to.empty()) to[0] = std::numeric_limits<float>::quiet_NaN();
+  std::ranges::copy(from, to.begin());
+}
+
+/// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last; cuts, where the
+/// method has them, to cuts [codebooks][levels - 1]: of a codebook of n levels n - 1, or NaN first when it has none.
 std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                                  const Importance& importance, const Layout& layout, std::span<float> book) {
+                                  const Importance& importance, const Layout& layout, std::span<float> book,
+                                  std::span<float> cuts) {
   std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
   const std::uint64_t per_task = std::max<std::uint64_t>(1, kFitTask / layout.group);
   PerWorker<RowScratch> scratch(pool(), thread_count());
@@ -79,6 +89,7 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
       if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
       float* to = std::ranges::copy(from, book.data() + b * levels).out;
       std::fill(to, book.data() + (b + 1) * levels, from.back());
+      if (!cuts.empty()) put_cuts(codebook.cuts(), cuts.subspan(b * (levels - 1), levels - 1));
       fitted[b] = {static_cast<std::uint16_t>(from.size()), codebook.step() > 0 || from.size() == 1, codebook.low(),
                    codebook.step()};
     }
@@ -121,18 +132,32 @@ std::span<const float> levels_of(const QuantizedUnit& unit, std::uint64_t book, 
   return levels;
 }
 
+/// How a window's weights get their codes.
+struct RowRounding {
+  std::span<const FittedBook> fitted;
+  std::span<const float> cuts;  // as fit_books gave them; empty: none
+  std::size_t stride = 0;       // of the cuts
+  Rounding rounding = Rounding::nearest;
+  std::uint64_t key = 0, first = 0;  // of the draws
+  [[nodiscard]] std::span<const float> cuts_of(std::uint64_t book) const {
+    if (cuts.empty() || fitted[book].count < 2) return {};
+    const auto mine = cuts.subspan(static_cast<std::size_t>(book) * stride, fitted[book].count - 1u);
+    return std::isnan(mine[0]) ? std::span<const float>{} : mine;
+  }
+};
+
 /// Codes of the weights [begin, begin + count) and their levels.
-void assign_task(const TensorView& view, const Layout& layout, std::uint64_t begin, std::size_t count,
-                 RowScratch& scratch, QuantizedUnit& unit) {
+void assign_task(const TensorView& view, const Layout& layout, const RowRounding& how, std::uint64_t begin,
+                 std::size_t count, RowScratch& scratch, QuantizedUnit& unit) {
   scratch.decoded.resize(count);
   std::array<float, 256> room;
   for (std::uint64_t at = begin; at < begin + count;) {
     const std::uint64_t book = layout.book_of(at);
     const auto length = static_cast<std::size_t>(std::min(layout.end(book), begin + count) - at);
     const auto levels = levels_of(unit, book, room);
-    scratch.nearest.prepare(levels, view.dtype, length);
+    scratch.assigner.prepare(levels, how.cuts_of(book), how.rounding, how.key, view.dtype, length);
     const auto codes = std::span(unit.codes).subspan(static_cast<std::size_t>(at), length);
-    scratch.nearest.assign(bytes_of(view, at, length), codes);
+    scratch.assigner.assign(bytes_of(view, at, length), how.first + at, codes);
     float* decoded = scratch.decoded.data() + (at - begin);
     for (std::size_t i = 0; i < length; ++i) decoded[i] = levels[codes[i]];
     at += length;
@@ -141,17 +166,22 @@ void assign_task(const TensorView& view, const Layout& layout, std::uint64_t beg
 }  // namespace
 
 UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                        const Importance& importance, QuantizedUnit& unit) {
+                        const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
   const Layout layout(unit);
   unit.book.resize(static_cast<std::size_t>(layout.codebooks) * levels);
-  settle_book(fit_books(view, levels, quantizer, importance, layout, unit.book), levels, unit);
+  const bool with_cuts = quantizer.rounding() == Rounding::cuts && levels > 1;
+  std::vector<float> cuts(with_cuts ? static_cast<std::size_t>(layout.codebooks) * (levels - 1) : 0);
+  const auto fitted = fit_books(view, levels, quantizer, importance, layout, unit.book, cuts);
+  settle_book(fitted, levels, unit);
+  const RowRounding how{fitted,     cuts, levels - 1, quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
+                        draws.first};
   PerWorker<RowScratch> scratch(pool(), thread_count());
   std::vector<std::uint64_t> task_begin(thread_count());
   const UnitStats stats = sum_errors(
       view.count, importance,
       [&](std::uint64_t begin, std::size_t count, std::size_t worker) {
         task_begin[worker] = begin;
-        assign_task(view, layout, begin, count, scratch[worker], unit);
+        assign_task(view, layout, how, begin, count, scratch[worker], unit);
       },
       [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t worker) {
         const auto decoded = std::span<const float>(scratch[worker].decoded)
@@ -164,10 +194,10 @@ UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quanti
 
 std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,
                                  std::size_t threads) noexcept {
-  // Fitted books (16 bytes each) and the book before it is settled; for each thread the values of a group, the solver's
-  // columns (about 200 bytes a value, some kilobytes a level), a map and the decoded values of a task.
+  // Fitted books (16 bytes each) and the book before it is settled, cuts; for each thread the values of a group, the
+  // solver's columns (about 200 bytes a value, some kilobytes a level), a map and the decoded values of a task.
   const std::uint64_t codebooks = group > 0 ? ceil_div(count, group) + 1 : 1;
-  return codebooks * (16 + levels * sizeof(float)) +
+  return codebooks * (16 + 2 * levels * sizeof(float)) +
          threads * (group * (2 * sizeof(float) + 200) + levels * 4096 + (std::uint64_t{1} << 19));
 }
 

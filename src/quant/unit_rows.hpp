@@ -12,9 +12,9 @@ namespace lmq {
 
 /// Quantizes a window of whole rows with a codebook for each run of unit.group weights of a row (the last of a row may
 /// be shorter). In: unit.count > 0, cols, group, level_type, codes of the right size. Out: kind, levels, book, codes.
-/// The unit is a grid when its codebooks are grids (or single levels), else a table.
+/// draws: of stochastic rounding. The unit is a grid when its codebooks are grids (or single levels), else a table.
 [[nodiscard]] UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                                      const Importance& importance, QuantizedUnit& unit);
+                                      const Importance& importance, const Draws& draws, QuantizedUnit& unit);
 
 /// Bytes it holds beside view, unit and error sums.
 [[nodiscard]] std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,

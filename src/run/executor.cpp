@@ -126,7 +126,8 @@ Outcome Executor::quantize(const LoadedTask& loaded) {
   Codebook shared;
   if (!loaded.task.body.empty()) shared = codebook_from_bytes(loaded.task.body, kFromRankZero);
   UnitOutcome done = quantize_unit(loaded.view, tensor.spec, tensor.cols, loaded.importance,
-                                   loaded.task.body.empty() ? nullptr : &shared, std::move(recycled_));
+                                   loaded.task.body.empty() ? nullptr : &shared, std::move(recycled_),
+                                   {digest64(std::as_bytes(std::span(info_of(unit).name))), unit.begin});
   const EncodedRecord record = encode_record(done.unit, tensor.spec.coder);
   UnitResult result;
   result.stats = done.stats;

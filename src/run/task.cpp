@@ -162,6 +162,7 @@ std::vector<std::byte> codebook_to_bytes(const Codebook& codebook) {
   out.le(static_cast<std::uint8_t>(codebook.kind()));
   out.le(codebook.step());
   put_floats(out, codebook.levels());
+  put_floats(out, codebook.cuts());
   return out.take();
 }
 
@@ -170,9 +171,11 @@ Codebook codebook_from_bytes(std::span<const std::byte> bytes, const std::string
   const auto kind = in.le<std::uint8_t>("codebook kind");
   const auto step = in.le<float>("codebook step");
   std::vector<float> levels = get_floats(in, "codebook levels");
+  std::vector<float> cuts = get_floats(in, "codebook cuts");
   if (levels.empty() || levels.size() > 256) in.refuse(std::to_string(levels.size()) + " levels, expected 1 to 256");
-  if (CodebookKind{kind} == CodebookKind::grid) return Codebook::grid(levels.front(), step, levels.size());
-  return Codebook::table(std::move(levels));
+  const Codebook book = CodebookKind{kind} == CodebookKind::grid ? Codebook::grid(levels.front(), step, levels.size())
+                                                                 : Codebook::table(std::move(levels));
+  return cuts.empty() ? book : book.with_cuts(std::move(cuts));
 }
 
 std::vector<std::byte> ranges_to_bytes(std::span<const KeyRange> ranges) {

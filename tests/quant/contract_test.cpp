@@ -64,7 +64,7 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
       for (const auto& values : inputs())
         for (const bool weighted : {false, true}) {
           INFO(entry.name << ", " << levels << " levels, " << values.size() << " values, first " << values[0]);
-          const auto quantizer = entry.make({levels});
+          const auto quantizer = entry.make(lmq::default_options(entry, levels));
           auto weights = samples::importance(values.size(), 9);
           if (weighted && values.size() < 8) weights.assign(values.size(), 0.0f);  // all zero counts as all ones
           const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
@@ -76,7 +76,8 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
           const auto weight_span = weighted ? std::span<const float>(weights) : std::span<const float>{};
           const Codebook direct = quantizer->fit_values(values, weight_span, scratch);
           check_codebook(direct, values, levels);
-          const Codebook again = entry.make({levels})->fit_values(values, weight_span, scratch);
+          const Codebook again =
+              entry.make(lmq::default_options(entry, levels))->fit_values(values, weight_span, scratch);
           REQUIRE((levels_of(again) == levels_of(direct)));
           std::vector<float> first;
           for (const std::size_t threads : {1, 3}) {
@@ -95,7 +96,7 @@ TEST_CASE("every method: values that fit into the levels of a table come back ex
   for (int i = 0; i < 500; ++i) values.push_back(few[static_cast<std::size_t>(i * i) % few.size()]);
   for (const lmq::QuantizerEntry& entry : lmq::quantizers()) {
     lmq::FitScratch scratch;
-    const Codebook book = entry.make({16})->fit_values(values, {}, scratch);
+    const Codebook book = entry.make(lmq::default_options(entry, 16))->fit_values(values, {}, scratch);
     if (book.kind() == lmq::CodebookKind::grid) continue;
     for (const float value : values) CHECK(std::ranges::find(book.levels(), value) != book.levels().end());
   }
@@ -109,7 +110,7 @@ TEST_CASE("every method: a power of two scales the levels bit by bit; doubled da
       for (float& value : scaled) value *= 4;
       doubled.insert(doubled.end(), values.begin(), values.end());
       lmq::FitScratch scratch;
-      const auto quantizer = entry.make({16});
+      const auto quantizer = entry.make(lmq::default_options(entry, 16));
       const auto book = levels_of(quantizer->fit_values(values, {}, scratch));
       auto four = levels_of(quantizer->fit_values(scaled, {}, scratch));
       for (float& level : four) level /= 4;

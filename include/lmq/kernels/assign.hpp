@@ -26,6 +26,9 @@ class NearestLevel {
   /// type    of the weights (is_float)
   /// expected  weights that will be mapped: tables are made only where they pay
   void prepare(std::span<const float> levels, DType type, std::size_t expected);
+  /// The same with given boundaries, ascending, equal ones allowed, 0..255 of them: the code of a weight is the number
+  /// of boundaries <= it.
+  void prepare_boundaries(std::span<const float> boundaries, DType type, std::size_t expected);
   /// Codes of codes.size() finite weights. Cost on one core, BF16: 0.2 ns per weight with 16 levels, 0.4 ns with 256.
   void assign(std::span<const std::byte> weights, std::span<Code> codes) const noexcept;
   /// The same through the plain loop.
@@ -33,6 +36,7 @@ class NearestLevel {
 
  private:
   enum class Way : std::uint8_t { constant, compare16, table16, table8, compare32, coarse32, search32 };
+  void choose_way(DType type, std::size_t expected);
   void prepare_compare16();
   void prepare_table16();
   void prepare_table8();

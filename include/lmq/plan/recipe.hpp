@@ -1,8 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "lmq/quant/unit.hpp"
@@ -14,18 +16,22 @@ inline constexpr std::string_view kDefaultMethod = "kmeans";
 inline constexpr std::size_t kDefaultLevels = 16;
 inline constexpr std::uint64_t kDefaultGroup = 128;
 
+/// What a rule says of a method's option: a number or a word.
+using OptionValue = std::variant<double, std::string>;
+
 /// What to do with the tensors a pattern names; unset fields take the defaults.
 struct Rule {
-  std::string match = "*";                      ///< glob over the whole tensor name: * ? [abc] [!abc]
-  bool keep = false;                            ///< store raw
-  std::optional<std::string> method = {};       ///< default kmeans
-  std::optional<std::size_t> levels = {};       ///< 2..256, default 16; "bits" b of the JSON text is 2^b levels
-  std::optional<Granularity> granularity = {};  ///< default tensor
-  std::optional<std::uint64_t> group = {};      ///< 8..65536, default 128; only with Granularity::group
-  std::optional<LevelType> level_type = {};     ///< default f32 for model and tensor, f16 for row and group
-  std::optional<CoderChoice> coder = {};        ///< default cheapest
-  std::optional<std::uint64_t> row_axes = {};   ///< leading axes that make a row index, for three dimensions and more;
-                                                ///< default 2 for stacks of experts with three dimensions, else 1
+  std::string match = "*";                          ///< glob over the whole tensor name: * ? [abc] [!abc]
+  bool keep = false;                                ///< store raw
+  std::optional<std::string> method = {};           ///< default kmeans
+  std::optional<std::size_t> levels = {};           ///< 2..256, default 16; "bits" b of the JSON text is 2^b levels
+  std::map<std::string, OptionValue> options = {};  ///< of the method, by name; see `lmq methods`
+  std::optional<Granularity> granularity = {};      ///< default tensor
+  std::optional<std::uint64_t> group = {};          ///< 8..65536, default 128; only with Granularity::group
+  std::optional<LevelType> level_type = {};         ///< default f32 for model and tensor, f16 for row and group
+  std::optional<CoderChoice> coder = {};            ///< default cheapest
+  std::optional<std::uint64_t> row_axes = {};  ///< leading axes that make a row index, for three dimensions and more;
+                                               ///< default 2 for stacks of experts with three dimensions, else 1
 };
 
 /// What the user wants. The first rule that matches a tensor decides; a tensor that none matches is quantized by the
@@ -55,6 +61,11 @@ struct Recipe {
 /// The rule with its defaults, checked. Errc::usage begins with `place` (for example "r.json: rules[2]").
 /// For a rule that keeps: only checked.
 [[nodiscard]] QuantSpec resolve(const Rule& rule, const std::string& place);
+
+/// Options that any method has, each name once, in the order of the methods.
+[[nodiscard]] std::vector<const MethodOption*> method_options();
+/// Names of the methods that have an option: "sls-l1, sls-l0".
+[[nodiscard]] std::string methods_with_option(std::string_view name);
 
 /// Glob match of a whole name, by UTF-8 characters; '*' also crosses dots and slashes; a backslash takes the next
 /// character as it is; '[' without its ']' is itself. O(pattern * name), no recursion.

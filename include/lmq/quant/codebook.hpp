@@ -16,17 +16,24 @@ class Codebook {
   /// level k = low + float(k) * step, k < count; step > 0, or count == 1. Falls back to a table where rounding made
   /// neighbours equal.
   [[nodiscard]] static Codebook grid(float low, float step, std::size_t count);
+  /// The same levels with a decision between each two: a weight gets the level whose index is the number of cuts <= it.
+  /// cuts [levels - 1] ascending (equal ones: a level that nobody gets), not NaN; Errc::internal otherwise. Cuts are
+  /// for those who assign; they are not stored with the codes.
+  [[nodiscard]] Codebook with_cuts(std::vector<float> cuts) const;
 
   [[nodiscard]] CodebookKind kind() const noexcept { return kind_; }
   [[nodiscard]] std::span<const float> levels() const noexcept { return levels_; }
+  /// Empty: every weight gets its nearest level.
+  [[nodiscard]] std::span<const float> cuts() const noexcept { return cuts_; }
   [[nodiscard]] float low() const noexcept { return levels_.empty() ? 0.0f : levels_.front(); }
   [[nodiscard]] float step() const noexcept { return step_; }
   /// The codebook as it will be read back when its numbers are stored as `type` (a table for LevelType::f16 tables may
-  /// lose levels that rounding made equal).
+  /// lose levels that rounding made equal, and the cuts between them).
   [[nodiscard]] Codebook stored_as(LevelType type) const;
 
  private:
   std::vector<float> levels_;
+  std::vector<float> cuts_;
   float step_ = 0;
   CodebookKind kind_ = CodebookKind::table;
 };

@@ -19,15 +19,23 @@ struct KeyRange {
 /// Weights that share a codebook, reduced to ascending disjoint bins (the sufficient statistic of every method that
 /// depends on values only; reference: sorted distinct values). A bin with low == high is one distinct value, exactly.
 struct Group {
-  std::vector<float> low, high;        ///< [bins] first and last value that may lie in the bin (low <= high)
-  std::vector<double> count;           ///< [bins] n_j: weights in the bin, > 0
-  std::vector<double> mass;            ///< [bins] a_j: sum of importance (== count when unweighted), > 0
-  std::vector<double> mean;            ///< [bins] importance-weighted mean of the bin's values
-  std::vector<double> scatter;         ///< [bins] importance-weighted sum of (value - mean)^2 in the bin; 0 for one value
-  float minimum = 0, maximum = 0;      ///< exact extremes of all values (0 when empty)
+  std::vector<float> low, high;    ///< [bins] first and last value that may lie in the bin (low <= high)
+  std::vector<double> count;       ///< [bins] n_j: weights in the bin, > 0
+  std::vector<double> mass;        ///< [bins] a_j: sum of importance (== count when unweighted), > 0
+  std::vector<double> mean;        ///< [bins] importance-weighted mean of the bin's values
+  std::vector<double> scatter;     ///< [bins] importance-weighted sum of (value - mean)^2 in the bin; 0 for one value
+  float minimum = 0, maximum = 0;  ///< exact extremes of all values (0 when empty)
   [[nodiscard]] std::size_t size() const noexcept { return low.size(); }
   /// True when every bin is one value: then a fit is exact and final.
   [[nodiscard]] bool resolved() const noexcept;
 };
+
+/// The ranges that cut every bin of an unresolved group into as many parts as a budget of bins allows (a power of two,
+/// the same for all; bins of fewer keys into single values). Empty when not even halves fit, or all bins are values: a
+/// method that needs the same resolution everywhere asks until then. Cost O(bins).
+[[nodiscard]] std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins);
+/// Last key of a bin, inclusive, and log2 of how many keys it spans.
+[[nodiscard]] std::uint32_t last_key(const Group& group, std::size_t bin) noexcept;
+[[nodiscard]] unsigned span_bits(const Group& group, std::size_t bin) noexcept;
 
 }  // namespace lmq

@@ -11,14 +11,35 @@
 
 namespace lmq {
 
-struct QuantizerOptions {
-  std::size_t levels = 16;   ///< wanted levels, 2..256
+/// An option of a method beside the number of levels: `--name VALUE` on the command line, "name": VALUE in a rule of a
+/// recipe. Its value is a number; that of a word is its index.
+struct MethodOption {
+  std::string_view name;     ///< lower case, words joined by '-'; one meaning for all methods that have it
+  std::string_view help;     ///< one line
+  double low = 0, high = 0;  ///< a number lies in [low, high]
+  double fallback = 0;       ///< the value when it is not given; NaN: the method decides
+  bool whole = false;        ///< whole numbers only, below 2^53
+  std::span<const std::string_view> words = {};  ///< not empty: the words that are allowed
 };
+
+struct QuantizerOptions {
+  std::size_t levels = 16;          ///< wanted levels, 2..256; where an option implies the number: at most so many
+  std::vector<double> values = {};  ///< of the method's options, in their order; empty: the fallbacks
+};
+/// Value of the method's option `index`; NaN when it is not given and has no fallback.
+[[nodiscard]] double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index);
 
 /// A codebook, or the ranges that must be measured more finely before it can be certified (never for a resolved group).
 struct Fit {
   Codebook codebook;
-  std::vector<KeyRange> look_closer;   ///< empty: the codebook is final
+  std::vector<KeyRange> look_closer;  ///< empty: the codebook is final
+};
+
+/// Which of a codebook's levels a weight gets.
+enum class Rounding : std::uint8_t {
+  nearest,     ///< the nearest one, the smaller of two
+  cuts,        ///< as the codebook's cuts say, where it has some; else the nearest
+  stochastic,  ///< one of the two neighbours at random, so that the mean is the weight
 };
 
 class PartitionSolver;
@@ -34,10 +55,11 @@ class FitScratch {
   [[nodiscard]] PartitionSolver& partition() noexcept { return *partition_; }
 
  private:
-  std::unique_ptr<PartitionSolver> partition_;   // never null, except in a moved-from object
+  std::unique_ptr<PartitionSolver> partition_;  // never null, except in a moved-from object
 };
 
-/// Which levels? Methods answer for a group; which level for each weight is nearest level unless a method says otherwise.
+/// Which levels? Methods answer for a group; which level for each weight is nearest level unless a method says
+/// otherwise.
 class Quantizer {
  public:
   virtual ~Quantizer() = default;
@@ -50,15 +72,27 @@ class Quantizer {
   /// Unless overridden: builds the resolved Group of the values and calls fit.
   [[nodiscard]] virtual Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                             FitScratch& scratch) const;
+  /// Windows of F32 or F64 with at most so many weights are fitted by fit_values; larger ones by bins that are refined.
+  [[nodiscard]] virtual std::uint64_t few_weights() const noexcept { return std::uint64_t{1} << 16; }
+  [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }
+  /// Of stochastic rounding: draws are a function of (seed, tensor, element).
+  [[nodiscard]] virtual std::uint64_t seed() const noexcept { return 0; }
 };
 
 struct QuantizerEntry {
-  std::uint16_t id;             ///< written to files: never reused, never renumbered
-  std::string_view name;        ///< as on the command line
-  std::string_view summary;     ///< one line for `lmq methods`
-  std::string_view source;      ///< paper and section
+  std::uint16_t id;          ///< written to files: never reused, never renumbered
+  std::string_view name;     ///< as on the command line
+  std::string_view summary;  ///< one line for `lmq methods`
+  std::string_view source;   ///< paper and section
   std::unique_ptr<Quantizer> (*make)(const QuantizerOptions&);
+  std::span<const MethodOption> options = {};
+  /// Completes and checks the options of a rule before anything is read: sets the levels that other options imply,
+  /// refuses what contradicts itself (Errc::usage, one line). Settled options stay as they are.
+  void (*settle)(QuantizerOptions& options, bool levels_given) = nullptr;
 };
+
+/// Options of a method with `levels` and all else by default, settled.
+[[nodiscard]] QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels);
 
 /// The table of methods, in the order of `lmq methods`.
 [[nodiscard]] std::span<const QuantizerEntry> quantizers() noexcept;

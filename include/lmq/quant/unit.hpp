@@ -13,20 +13,20 @@ enum class Granularity : std::uint8_t { model = 0, tensor = 1, row = 2, group = 
 
 /// How one tensor is to be quantized.
 struct QuantSpec {
-  std::uint16_t method = 0;              ///< registry id
+  std::uint16_t method = 0;  ///< registry id
   QuantizerOptions options;
   Granularity granularity = Granularity::tensor;
-  std::uint64_t group = 0;               ///< weights per codebook for Granularity::group (a row's last group may be shorter)
+  std::uint64_t group = 0;  ///< weights per codebook for Granularity::group (a row's last group may be shorter)
   LevelType level_type = LevelType::f32;
   CoderChoice coder = CoderChoice::cheapest;
 };
 
 /// Errors of one unit against its source; deterministic (16 lanes of doubles per fixed block, blocks in order).
 struct UnitStats {
-  double squared_error = 0;      ///< sum (w - q)^2
-  double weighted_error = 0;     ///< sum importance * (w - q)^2; equals squared_error without importance
-  double energy = 0;             ///< sum w^2
-  double largest_error = 0;      ///< max |w - q|
+  double squared_error = 0;   ///< sum (w - q)^2
+  double weighted_error = 0;  ///< sum importance * (w - q)^2; equals squared_error without importance
+  double energy = 0;          ///< sum w^2
+  double largest_error = 0;   ///< max |w - q|
 };
 
 struct UnitOutcome {
@@ -34,15 +34,23 @@ struct UnitOutcome {
   UnitStats stats;
 };
 
+/// Where a window stands among the draws of stochastic rounding.
+struct Draws {
+  std::uint64_t tensor = 0;  ///< stands for the tensor: a digest of its name
+  std::uint64_t first = 0;   ///< element of the tensor with which the window begins
+};
+
 /// Quantizes one window of a tensor: fits codebooks per row or group, or takes `shared` (granularity model and tensor),
-/// assigns, measures. cols: row length of the tensor (row and group windows are whole rows). The view holds finite values
-/// (see first_nonfinite). Parallel inside over fixed blocks; same bits for any thread count and instruction set.
+/// assigns, measures. cols: row length of the tensor (row and group windows are whole rows). The view holds finite
+/// values (see first_nonfinite). Parallel inside over fixed blocks; same bits for any thread count and instruction set.
 /// `recycle` gives back the buffers of an earlier outcome (fresh pages are the dearest bytes).
 [[nodiscard]] UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
-                                        const Importance& importance, const Codebook* shared, QuantizedUnit&& recycle = {});
+                                        const Importance& importance, const Codebook* shared,
+                                        QuantizedUnit&& recycle = {}, const Draws& draws = {});
 
 /// Errors of decoded values against a window of the source: exactly what quantize_unit recorded for the same values.
-[[nodiscard]] UnitStats measure_error(const TensorView& view, std::span<const float> decoded, const Importance& importance);
+[[nodiscard]] UnitStats measure_error(const TensorView& view, std::span<const float> decoded,
+                                      const Importance& importance);
 
 /// Index in the window of the first NaN or infinity of a float type, or nothing.
 [[nodiscard]] std::optional<std::uint64_t> first_nonfinite(const TensorView& view);
