@@ -118,8 +118,10 @@ void take_rule(const Values& values, Options& options) {
     rule.group = 128;
   }
   if (values.has("coder"))
-    rule.coder = values.choice<CoderChoice>(
-        "coder", {{"cheapest", CoderChoice::cheapest}, {"fixed", CoderChoice::fixed}, {"rans", CoderChoice::rans}});
+    rule.coder = values.choice<CoderChoice>("coder", {{"cheapest", CoderChoice::cheapest},
+                                                      {"fixed", CoderChoice::fixed},
+                                                      {"rans", CoderChoice::rans},
+                                                      {"planes", CoderChoice::planes}});
   if (values.has("level-type"))
     rule.level_type = values.choice<LevelType>("level-type", {{"f32", LevelType::f32}, {"f16", LevelType::f16}});
   for (const MethodOption* known : method_options()) {

@@ -18,14 +18,51 @@ std::uint64_t QuantizedUnit::codebooks() const noexcept {
   return group == 0 || cols == 0 ? 1 : count / cols * ceil_div(cols, group);
 }
 
-std::vector<float> levels_of(const QuantizedUnit& unit, std::uint64_t book) {
-  const auto at = static_cast<std::size_t>(book);
-  if (unit.kind == CodebookKind::table) {
-    const auto levels = std::span(unit.book).subspan(at * unit.levels, unit.levels);
-    return {levels.begin(), levels.end()};
+std::uint64_t QuantizedUnit::book_numbers() const noexcept {
+  if (kind == CodebookKind::rank1) return (cols == 0 ? 0 : count / cols) + cols + levels;
+  return codebooks() * numbers_per_codebook(kind, levels);
+}
+
+std::uint64_t numbers_per_codebook(CodebookKind kind, std::uint64_t levels) noexcept {
+  switch (kind) {
+    case CodebookKind::grid:
+      return 2;
+    case CodebookKind::bases:
+      return static_cast<std::uint64_t>(std::bit_width(levels)) - (levels > 0 ? 1 : 0);
+    case CodebookKind::centred:
+      return 1;
+    default:
+      return levels;
   }
+}
+
+void expand_levels(CodebookKind kind, std::span<const float> numbers, std::span<float> levels) noexcept {
+  switch (kind) {
+    case CodebookKind::grid:
+      return grid_levels(numbers[0], numbers[1], levels);
+    case CodebookKind::bases:
+      levels[0] = 0;
+      for (std::size_t count = 1, j = 0; count < levels.size(); count *= 2, ++j)
+        for (std::size_t c = count; c-- > 0;) {  // the codes of the first j signs become those of one more
+          const float sum = levels[c];
+          levels[2 * c] = sum - numbers[j] + 0.0F;
+          levels[2 * c + 1] = sum + numbers[j] + 0.0F;
+        }
+      return;
+    case CodebookKind::centred:
+      for (std::size_t k = 0; k < levels.size(); ++k)
+        levels[k] = (static_cast<float>(k) - static_cast<float>(levels.size() - 1) / 2) * numbers[0] + 0.0F;
+      return;
+    default:
+      for (std::size_t k = 0; k < levels.size(); ++k) levels[k] = numbers[k] + 0.0F;
+  }
+}
+
+std::vector<float> levels_of(const QuantizedUnit& unit, std::uint64_t book) {
+  const std::uint64_t numbers = numbers_per_codebook(unit.kind, unit.levels);
+  const std::uint64_t at = unit.kind == CodebookKind::rank1 ? unit.book.size() - numbers : book * numbers;
   std::vector<float> levels(unit.levels);
-  grid_levels(unit.book[2 * at], unit.book[2 * at + 1], levels);
+  expand_levels(unit.kind, std::span(unit.book).subspan(at, numbers), levels);
   return levels;
 }
 

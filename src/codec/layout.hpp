@@ -15,17 +15,17 @@ namespace lmq {
 
 /// Constants of the record (docs/format.md, section 2).
 inline constexpr std::uint32_t kRecordMagic = 0x52514D4C;  // "LMQR"
-inline constexpr std::uint8_t kRecordVersion = 1;
+/// Version 1 knew tables and grids, fixed width and rANS; a record is written in the least version that can say it.
+inline constexpr std::uint8_t kRecordVersion = 2;
+[[nodiscard]] constexpr std::uint8_t record_version(CodebookKind kind, CoderChoice coder) noexcept {
+  return kind <= CodebookKind::grid && coder <= CoderChoice::rans ? 1 : 2;
+}
 inline constexpr std::size_t kHeaderBytes = 40, kChecksumBytes = 8;
 inline constexpr std::uint64_t kBlockCodes = 1ULL << 19;
 
 [[nodiscard]] constexpr std::uint64_t block_count(std::uint64_t codes) noexcept { return ceil_div(codes, kBlockCodes); }
 [[nodiscard]] constexpr std::uint64_t block_codes(std::uint64_t codes, std::uint64_t block) noexcept {
   return block + 1 < block_count(codes) ? kBlockCodes : codes - block * kBlockCodes;
-}
-/// Numbers of one codebook.
-[[nodiscard]] constexpr std::uint64_t book_numbers(CodebookKind kind, std::uint64_t levels) noexcept {
-  return kind == CodebookKind::grid ? 2 : levels;
 }
 [[nodiscard]] constexpr std::uint64_t number_bytes(LevelType type) noexcept { return type == LevelType::f16 ? 2 : 4; }
 
@@ -48,7 +48,7 @@ struct RecordParts {
   RecordHeader header;
   std::vector<float> book;
   RansModel model;                                 ///< rans with more than one code
-  std::vector<std::span<const std::byte>> blocks;  ///< rans: one per block; fixed: one for all
+  std::vector<std::span<const std::byte>> blocks;  ///< rans: one per block; fixed: one for all; planes: one per plane
 };
 /// Errc::malformed with the place otherwise.
 [[nodiscard]] RecordParts open_record(std::span<const std::byte> record, const std::string& source);

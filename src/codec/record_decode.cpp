@@ -76,12 +76,21 @@ class CodeSource {
       std::ranges::fill(codes, header.detail);
     } else if (coded()) {
       if (!rans_decode(shared, cursor, codes)) damaged(source_, block, "codes end early");
+    } else if (header.coder == CoderChoice::planes) {
+      std::ranges::fill(codes, Code{0});
+      for (unsigned j = 0; j < header.code_bits; ++j)
+        unpack_plane(parts_.blocks[j].subspan(begin / 8, packed_bytes(codes.size(), 1)), header.code_bits - 1 - j,
+                     codes);
+      check_codes(block, codes);
     } else {
       unpack_codes(parts_.blocks[0].subspan(begin / 8 * header.code_bits, packed_bytes(codes.size(), header.code_bits)),
                    header.code_bits, codes);
-      if (header.levels < 1U << header.code_bits && std::ranges::max(codes) >= header.levels)
-        damaged(source_, block, "a code exceeds the levels");
+      check_codes(block, codes);
     }
+  }
+  void check_codes(std::size_t block, std::span<const Code> codes) const {
+    if (parts_.header.levels < 1U << parts_.header.code_bits && std::ranges::max(codes) >= parts_.header.levels)
+      damaged(source_, block, "a code exceeds the levels");
   }
 
   /// The tail, from the states where coding began; every bit of theirs is accounted for.
@@ -108,10 +117,11 @@ class Dequantizer {
   explicit Dequantizer(const RecordParts& parts)
       : header_(parts.header),
         book_(parts.book),
-        numbers_(book_numbers(header_.kind, header_.levels)),
+        numbers_(static_cast<std::size_t>(numbers_per_codebook(header_.kind, header_.levels))),
         row_groups_(header_.group > 0 ? ceil_div(header_.cols, header_.group) : 0) {}
 
   void operator()(std::uint64_t begin, std::span<const Code> codes, std::span<float> values) const {
+    if (header_.kind == CodebookKind::rank1) return scaled(begin, codes, values);
     if (header_.group == 0) return one(0, codes, values);
     std::uint64_t row = begin / header_.cols, col = begin % header_.cols;
     for (std::size_t done = 0; done < codes.size();) {
@@ -127,13 +137,30 @@ class Dequantizer {
  private:
   void one(std::uint64_t index, std::span<const Code> codes, std::span<float> values) const {
     const auto book = book_.subspan(index * numbers_, numbers_);
+    if (header_.kind == CodebookKind::table) return table_values(codes, book, values);
     if (header_.kind == CodebookKind::grid) return grid_values(codes, book[0], book[1], values);
-    table_values(codes, book, values);
+    std::array<float, 256> room;
+    const auto levels = std::span(room).first(header_.levels);
+    expand_levels(header_.kind, book, levels);
+    table_values(codes, levels, values);
+  }
+
+  /// Numbers of the codes, times the factors of their rows and columns.
+  void scaled(std::uint64_t begin, std::span<const Code> codes, std::span<float> values) const {
+    table_values(codes, book_.last(numbers_), values);
+    const auto columns = book_.subspan(book_.size() - numbers_ - header_.cols, header_.cols);
+    std::uint64_t row = begin / header_.cols, col = begin % header_.cols;
+    for (std::size_t done = 0; done < values.size(); ++row, col = 0) {
+      const auto run = static_cast<std::size_t>(std::min<std::uint64_t>(header_.cols - col, values.size() - done));
+      scale_values(book_[row], columns.subspan(col, run), values.subspan(done, run));
+      done += run;
+    }
   }
 
   const RecordHeader& header_;
   std::span<const float> book_;
-  std::uint64_t numbers_, row_groups_;
+  std::size_t numbers_;
+  std::uint64_t row_groups_;
 };
 }  // namespace
 

@@ -50,7 +50,11 @@ void check(const QuantizedUnit& unit) {
   if (unit.levels < 1 || unit.levels > 256) contradiction(fmt::format("{} levels, not 1..256", unit.levels));
   if (unit.group > 0 && (unit.cols == 0 || unit.count % unit.cols != 0))
     contradiction(fmt::format("{} weights are no whole number of rows of {}", unit.count, unit.cols));
-  const std::uint64_t numbers = unit.codebooks() * book_numbers(unit.kind, unit.levels);
+  if (unit.kind == CodebookKind::bases && (unit.levels < 2 || !std::has_single_bit(unit.levels)))
+    contradiction(fmt::format("{} levels of bases, not a power of two", unit.levels));
+  if (unit.kind == CodebookKind::rank1 && (unit.group != 0 || unit.cols == 0 || unit.count % unit.cols != 0))
+    contradiction("factors of rows and columns want whole rows and no groups");
+  const std::uint64_t numbers = unit.book_numbers();
   if (unit.book.size() != numbers)
     contradiction(fmt::format("{} codebook numbers, expected {}", unit.book.size(), numbers));
   if (!std::ranges::all_of(unit.book, [](float x) { return std::isfinite(x); }))
@@ -86,7 +90,7 @@ void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
 void write_header(const RecordHeader& header, std::vector<std::byte>& to) {
   ByteWriter out;
   out.le(kRecordMagic);
-  out.le(kRecordVersion);
+  out.le(record_version(header.kind, header.coder));
   out.le(static_cast<std::uint8_t>(header.coder));
   out.le(static_cast<std::uint8_t>(header.code_bits));
   out.le(header.detail);
@@ -155,13 +159,21 @@ Choice choose(const QuantizedUnit& unit, const CodeCounts& counts, CoderChoice w
   for (unsigned s = 0; s < counts.size(); ++s)
     if (counts[s] > 0) last = s;
   if (counts[last] == unit.count)  // also when there are no codes at all
-    return {.coder = wanted == CoderChoice::rans ? wanted : CoderChoice::fixed,
+    return {.coder = wanted == CoderChoice::cheapest ? CoderChoice::fixed : wanted,
             .bits = 0,
             .detail = static_cast<std::uint8_t>(last),
             .table = {},
             .blocks = {}};
   const auto width = static_cast<unsigned>(std::bit_width(last));
-  const Choice fixed{.coder = CoderChoice::fixed, .bits = width, .detail = 0, .table = {}, .blocks = {}};
+  // Planes cost what fixed width does, but for the last byte of each; they are what products of signs work on.
+  const bool planes = wanted == CoderChoice::planes ||
+                      (wanted == CoderChoice::cheapest && unit.count % 8 == 0 && unit.kind == CodebookKind::bases);
+  const Choice fixed{.coder = planes ? CoderChoice::planes : CoderChoice::fixed,
+                     .bits = width,
+                     .detail = 0,
+                     .table = {},
+                     .blocks = {}};
+  if (wanted == CoderChoice::planes) return fixed;
   if (wanted == CoderChoice::fixed) return fixed;
   const RansModel model = choose_model(counts);
   const std::uint64_t fixed_bytes = packed_bytes(unit.count, width);
@@ -207,6 +219,19 @@ void write_fixed(const QuantizedUnit& unit, unsigned bits, EncodedRecord& into) 
   });
 }
 
+void write_planes(const QuantizedUnit& unit, unsigned bits, EncodedRecord& into) {
+  const std::size_t begin = into.bytes.size();
+  const auto plane = static_cast<std::size_t>(packed_bytes(unit.count, 1));
+  into.ledger.codes = plane * bits;
+  into.bytes.resize(begin + plane * bits);
+  parallel_for(static_cast<std::size_t>(block_count(unit.count)), [&](std::size_t b) {
+    const std::uint64_t codes = block_codes(unit.count, b);
+    for (unsigned j = 0; j < bits; ++j)
+      pack_plane(std::span(unit.codes).subspan(b * kBlockCodes, codes), bits - 1 - j,
+                 std::span(into.bytes).subspan(begin + j * plane + b * (kBlockCodes / 8), packed_bytes(codes, 1)));
+  });
+}
+
 }  // namespace
 
 void encode_record(const QuantizedUnit& unit, CoderChoice choice, EncodedRecord& into) {
@@ -236,6 +261,8 @@ void encode_record(const QuantizedUnit& unit, CoderChoice choice, EncodedRecord&
   if (chosen.bits > 0) {
     if (chosen.coder == CoderChoice::rans) {
       write_rans(chosen, into);
+    } else if (chosen.coder == CoderChoice::planes) {
+      write_planes(unit, chosen.bits, into);
     } else {
       write_fixed(unit, chosen.bits, into);
     }

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -20,6 +21,14 @@ Enum take_enum(ByteReader& in, std::uint8_t first, std::uint8_t last, const char
   return static_cast<Enum>(value);
 }
 
+CoderChoice take_coder(ByteReader& in) {
+  const auto value = in.le<std::uint8_t>("coder");
+  const auto coder = static_cast<CoderChoice>(value);
+  if (coder != CoderChoice::fixed && coder != CoderChoice::rans && coder != CoderChoice::planes)
+    in.refuse(fmt::format("coder {} is unknown", value));
+  return coder;
+}
+
 DType take_dtype(ByteReader& in) {
   const auto id = in.le<std::uint8_t>("source type");
   const auto type = dtype_from_id(id);
@@ -27,18 +36,25 @@ DType take_dtype(ByteReader& in) {
   return *type;
 }
 
-/// Codebooks, or refused when they cannot be in the bytes that are left.
-std::uint64_t take_codebooks(const RecordHeader& header, ByteReader& in) {
+/// Numbers of all codebooks, or refused when they cannot be in the bytes that are left.
+std::uint64_t count_numbers(const RecordHeader& header, ByteReader& in) {
   std::uint64_t books = 1;
-  if (header.group > 0) {
+  if (header.kind == CodebookKind::rank1 && (header.group != 0 || header.cols == 0))
+    in.refuse("factors of rows and columns want whole rows and no groups");
+  if (header.group > 0 || header.kind == CodebookKind::rank1) {
     if (header.cols == 0 || header.count % header.cols != 0)
       in.refuse(fmt::format("{} weights are no whole number of rows of {}", header.count, header.cols));
-    books = header.count / header.cols * ceil_div(header.cols, header.group);  // <= count
+    if (header.group > 0) books = header.count / header.cols * ceil_div(header.cols, header.group);  // <= count
   }
-  const std::uint64_t size = book_numbers(header.kind, header.levels) * number_bytes(header.level_type);
+  const std::uint64_t size = numbers_per_codebook(header.kind, header.levels) * number_bytes(header.level_type);
   if (books > in.left() / size)
     in.refuse(fmt::format("{} codebooks of {} bytes, {} bytes are left", books, size, in.left()));
-  return books;
+  const std::uint64_t numbers = books * numbers_per_codebook(header.kind, header.levels);
+  if (header.kind != CodebookKind::rank1) return numbers;
+  const std::uint64_t most = in.left() / number_bytes(header.level_type), rows = header.count / header.cols;
+  if (header.cols > most || rows > most - header.cols || numbers > most - header.cols - rows)
+    in.refuse(fmt::format("factors of {} rows and {} columns, {} bytes are left", rows, header.cols, in.left()));
+  return rows + header.cols + numbers;
 }
 
 void check_coder(const RecordHeader& header, ByteReader& in) {
@@ -49,7 +65,7 @@ void check_coder(const RecordHeader& header, ByteReader& in) {
   if (header.code_bits == 0 || rans) {
     if (header.detail >= header.levels) in.refuse(fmt::format("code {} with {} levels", header.detail, header.levels));
   } else if (header.detail != 0) {
-    in.refuse("a detail that fixed width does not have");
+    in.refuse("a detail that this coder does not have");
   }
   if (header.level_type == LevelType::f32 ? header.exponent != 0
                                           : header.exponent < kMinHalfExponent || header.exponent > kMaxHalfExponent)
@@ -58,19 +74,25 @@ void check_coder(const RecordHeader& header, ByteReader& in) {
 
 RecordHeader take_header(ByteReader& in) {
   if (in.le<std::uint32_t>("magic") != kRecordMagic) in.refuse("this is no record: it does not begin with LMQR");
-  if (const auto version = in.le<std::uint8_t>("version"); version != kRecordVersion)
-    in.refuse(fmt::format("record version {}, this program reads {}", version, kRecordVersion));
+  const auto version = in.le<std::uint8_t>("version");
+  if (version < 1 || version > kRecordVersion)
+    in.refuse(fmt::format("record version {}, this program reads 1 to {}", version, kRecordVersion));
   RecordHeader header;
-  header.coder = take_enum<CoderChoice>(in, 1, 2, "coder");
+  header.coder = take_coder(in);
   header.code_bits = in.le<std::uint8_t>("code bits");
   header.detail = in.le<std::uint8_t>("detail");
-  header.kind = take_enum<CodebookKind>(in, 0, 1, "codebook kind");
+  header.kind = take_enum<CodebookKind>(in, 0, 4, "codebook kind");
   header.level_type = take_enum<LevelType>(in, 0, 1, "level type");
   header.source = take_dtype(in);
   header.exponent = in.le<std::int8_t>("exponent");
   header.method = in.le<std::uint16_t>("method");
   header.levels = in.le<std::uint16_t>("levels");
   if (header.levels < 1 || header.levels > 256) in.refuse(fmt::format("{} levels, expected 1..256", header.levels));
+  if (header.kind == CodebookKind::bases && (header.levels < 2 || !std::has_single_bit(header.levels)))
+    in.refuse(fmt::format("{} levels of bases, expected a power of two", header.levels));
+  if (version != record_version(header.kind, header.coder))
+    in.refuse(fmt::format("record version {} with codebook kind {} and coder {}", version,
+                          static_cast<unsigned>(header.kind), static_cast<unsigned>(header.coder)));
   header.count = in.le<std::uint64_t>("weights");
   if (header.count > kMaxRecordCount) in.refuse(fmt::format("{} weights, at most {}", header.count, kMaxRecordCount));
   header.cols = in.le<std::uint64_t>("columns");
@@ -80,7 +102,7 @@ RecordHeader take_header(ByteReader& in) {
 }
 
 std::vector<float> take_book(const RecordHeader& header, ByteReader& in) {
-  const std::uint64_t numbers = take_codebooks(header, in) * book_numbers(header.kind, header.levels);
+  const std::uint64_t numbers = count_numbers(header, in);
   std::vector<float> book;
   if (header.level_type == LevelType::f32) {
     book = in.array<float>(numbers, "codebooks");
@@ -114,7 +136,7 @@ RecordHeader read_record_header(std::span<const std::byte> record, const std::st
   ByteReader in(record, source);
   const RecordHeader header = take_header(in);
   if (in.left() < kChecksumBytes) in.refuse("the record ends before its checksum");
-  (void)take_codebooks(header, in);
+  (void)count_numbers(header, in);
   return header;
 }
 
@@ -137,6 +159,9 @@ RecordParts open_record(std::span<const std::byte> record, const std::string& so
   if (parts.header.code_bits > 0) {
     if (parts.header.coder == CoderChoice::rans) {
       take_rans_blocks(parts, in);
+    } else if (parts.header.coder == CoderChoice::planes) {
+      for (unsigned plane = 0; plane < parts.header.code_bits; ++plane)
+        parts.blocks.push_back(in.raw(packed_bytes(parts.header.count, 1), "plane"));
     } else {
       parts.blocks.push_back(in.raw(packed_bytes(parts.header.count, parts.header.code_bits), "codes"));
     }

@@ -91,6 +91,44 @@ void unpack_codes_reference(std::span<const std::byte> packed, unsigned bits, st
   }
 }
 
+void pack_plane(std::span<const std::uint8_t> codes, unsigned bit, std::span<std::byte> plane) noexcept {
+  // Of eight bytes 0 or 1, the product brings byte j to bit 56 + j; no two of its terms meet.
+  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kGather = 0x0102040810204080ULL;
+  std::size_t i = 0;
+  for (; i + 8 <= codes.size(); i += 8) {
+    std::uint64_t x;
+    std::memcpy(&x, codes.data() + i, 8);
+    plane[i / 8] = static_cast<std::byte>((x >> bit & kOnes) * kGather >> 56);
+  }
+  pack_plane_reference(codes.subspan(i), bit, plane.subspan(i / 8));
+}
+
+void unpack_plane(std::span<const std::byte> plane, unsigned bit, std::span<std::uint8_t> codes) noexcept {
+  // Each of eight copies of the byte keeps its own bit; adding 127 carries any bit to the top of its byte.
+  constexpr std::uint64_t kOnes = 0x0101010101010101ULL, kOwn = 0x8040201008040201ULL;
+  constexpr std::uint64_t kCarry = 0x7F7F7F7F7F7F7F7FULL;
+  std::size_t i = 0;
+  for (; i + 8 <= codes.size(); i += 8) {
+    const std::uint64_t own = std::to_integer<std::uint64_t>(plane[i / 8]) * kOnes & kOwn;
+    const std::uint64_t ones = (((own & kCarry) + kCarry) | own) >> 7 & kOnes;
+    std::uint64_t x;
+    std::memcpy(&x, codes.data() + i, 8);
+    x |= ones << bit;
+    std::memcpy(codes.data() + i, &x, 8);
+  }
+  unpack_plane_reference(plane.subspan(i / 8), bit, codes.subspan(i));
+}
+
+void pack_plane_reference(std::span<const std::uint8_t> codes, unsigned bit, std::span<std::byte> plane) noexcept {
+  std::ranges::fill(plane, std::byte{0});
+  for (std::size_t i = 0; i < codes.size(); ++i) plane[i / 8] |= static_cast<std::byte>((codes[i] >> bit & 1) << i % 8);
+}
+
+void unpack_plane_reference(std::span<const std::byte> plane, unsigned bit, std::span<std::uint8_t> codes) noexcept {
+  for (std::size_t i = 0; i < codes.size(); ++i)
+    codes[i] = static_cast<std::uint8_t>(codes[i] | (std::to_integer<unsigned>(plane[i / 8]) >> i % 8 & 1) << bit);
+}
+
 void count_codes(std::span<const std::uint8_t> codes, std::span<std::uint64_t, 256> counts) noexcept {
   // Equal neighbours would wait for each other's counter: eight counters take turns, emptied before they overflow.
   constexpr std::size_t kRun = std::size_t{1} << 30;

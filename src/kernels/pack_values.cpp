@@ -86,5 +86,12 @@ void grid_values(std::span<const std::uint8_t> codes, float low, float step, std
   }
 }
 
+void scale_values(float row, std::span<const float> columns, std::span<float> values) noexcept {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const float factor = row * columns[i];
+    values[i] = factor * values[i] + 0.0F;
+  }
+}
+
 }  // namespace lmq
 #endif

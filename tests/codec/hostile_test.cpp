@@ -69,6 +69,9 @@ std::vector<std::pair<std::size_t, Bytes>> samples() {
   add(grouped_unit(6, 50, 16, 3, CodebookKind::grid, LevelType::f16), CoderChoice::rans);
   add(grouped_unit(6, 50, 16, 4, CodebookKind::table, LevelType::f32), CoderChoice::fixed);
   add(bell_unit(400, 200, 3), CoderChoice::rans);
+  add(grouped_unit(6, 50, 16, 8, CodebookKind::bases, LevelType::f16), CoderChoice::planes);
+  add(grouped_unit(6, 50, 16, 3, CodebookKind::centred, LevelType::f32), CoderChoice::rans);
+  add(grouped_unit(6, 50, 0, 4, CodebookKind::rank1, LevelType::f16), CoderChoice::planes);
   add(bell_unit(0, 4, 3), CoderChoice::cheapest);
   return records;
 }

@@ -22,6 +22,19 @@ TEST_CASE("pack: both twins write the same bytes and read the codes back, for ev
   REQUIRE((back == codes && back_plain == codes));
 }
 
+TEST_CASE("pack: planes of both twins are the same, and together they are the codes", "[pack][twin]") {
+  const std::size_t count = GENERATE(0u, 1u, 7u, 8u, 9u, 64u, 65u, 4099u);
+  const auto codes = bell_codes(count, 256, 1, count);
+  std::vector<Code> back(count, 0), back_plain(count, 0);
+  for (unsigned bit = 0; bit < 8; ++bit) {
+    std::vector<std::byte> plane(packed_bytes(count, 1), std::byte{0xAA}), plain(plane.size(), std::byte{0x55});
+    pack_plane(codes, bit, plane), pack_plane_reference(codes, bit, plain);
+    REQUIRE(plane == plain);
+    unpack_plane(plane, bit, back), unpack_plane_reference(plane, bit, back_plain);
+  }
+  REQUIRE((back == codes && back_plain == codes));
+}
+
 TEST_CASE("pack: the first code lies in the lowest bits of the first byte", "[pack]") {
   const std::vector<Code> codes{1, 2, 3, 4};
   std::vector<std::byte> packed(2);

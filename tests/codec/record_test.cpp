@@ -1,6 +1,8 @@
 #include "lmq/codec/record.hpp"
 
+#include <bit>
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
@@ -44,19 +46,24 @@ TEST_CASE("record: decoding restores the unit and its values, for every size, al
 }
 
 TEST_CASE("record: codebooks per group, tables and grids, floats and scaled halves", "[record]") {
-  const auto kind = GENERATE(CodebookKind::table, CodebookKind::grid);
+  const auto kind = GENERATE(CodebookKind::table, CodebookKind::grid, CodebookKind::bases, CodebookKind::centred,
+                             CodebookKind::rank1);
   const auto type = GENERATE(LevelType::f32, LevelType::f16);
-  const unsigned levels = GENERATE(2u, 16u, 200u);
+  const unsigned levels = GENERATE(2u, 16u, 128u, 200u);
   const std::uint64_t cols = GENERATE(1u, 7u, 96u, 130u), group = GENERATE(0u, 1u, 32u, 128u, 500u);
   CAPTURE(int(kind), int(type), levels, cols, group);
-  round_trip(grouped_unit(75, cols, group, levels, kind, type), CoderChoice::cheapest);
+  if (kind == CodebookKind::bases && levels == 200) return;  // no power of two
+  const QuantizedUnit unit = grouped_unit(75, cols, group, levels, kind, type);
+  round_trip(unit, CoderChoice::cheapest);
+  const EncodedRecord planes = round_trip(unit, CoderChoice::planes);
+  REQUIRE(planes.ledger.codes == (unit.count + 7) / 8 * std::bit_width(std::ranges::max(unit.codes)));
 }
 
 TEST_CASE("record: several blocks, the same bytes for any number of threads", "[record]") {
   const std::size_t count = GENERATE((1u << 19) - 1, 1u << 19, (1u << 20) + 12345);
   const unsigned levels = GENERATE(4u, 100u);
   const QuantizedUnit unit = bell_unit(count, levels, 6);
-  for (const auto choice : {CoderChoice::fixed, CoderChoice::rans}) {
+  for (const auto choice : {CoderChoice::fixed, CoderChoice::rans, CoderChoice::planes}) {
     set_thread_count(1);
     const EncodedRecord one = round_trip(unit, choice);
     set_thread_count(3);
@@ -84,6 +91,37 @@ TEST_CASE("record: a small tensor pays little beside its codes", "[record]") {
   CAPTURE(levels, record.ledger.tables, record.ledger.codes, record.entropy_bits / 8);
   REQUIRE(record.ledger.header == 48);
   REQUIRE(double(record.ledger.tables + record.ledger.codes) <= record.entropy_bits / 8 + 48);
+}
+
+TEST_CASE("record: planes are taken for bases where they cost what fixed width does, and hold one sign each",
+          "[record]") {
+  QuantizedUnit unit = grouped_unit(8, 64, 32, 4, CodebookKind::bases, LevelType::f32);
+  for (std::size_t i = 0; i < unit.codes.size(); ++i) unit.codes[i] = static_cast<Code>(i * 7 % 4);
+  const EncodedRecord record = round_trip(unit, CoderChoice::cheapest);
+  REQUIRE(read_record_header(record.bytes, "test").coder == CoderChoice::planes);
+  REQUIRE(record.bytes.size() == round_trip(unit, CoderChoice::fixed).bytes.size());
+  const std::size_t planes = record.bytes.size() - 8 - 2 * 64, weights = unit.codes.size();
+  for (unsigned j = 0; j < 2; ++j)  // v_1's signs, then v_2's
+    for (std::size_t i = 0; i < weights; ++i)
+      REQUIRE((std::to_integer<unsigned>(record.bytes[planes + j * weights / 8 + i / 8]) >> i % 8 & 1) ==
+              (unit.codes[i] >> (1 - j) & 1u));
+  for (Code& code : unit.codes) code = static_cast<Code>(code == 0 ? 0 : 3);
+  REQUIRE(round_trip(unit, CoderChoice::rans).bytes.size() > 0);
+}
+
+TEST_CASE("record: symbols by rANS never cost more than planes coded one by one would", "[record]") {
+  for (const unsigned dice : {1u, 3u, 8u}) {
+    const QuantizedUnit unit = bell_unit(1'000'000, 8, dice);
+    double apart = 0;
+    for (unsigned bit = 0; bit < 3; ++bit) {
+      double ones = 0;
+      for (const Code code : unit.codes) ones += code >> bit & 1;
+      const double p = ones / double(unit.count);
+      apart -= double(unit.count) * (p * std::log2(p) + (1 - p) * std::log2(1 - p));
+    }
+    const EncodedRecord record = encode_record(unit, CoderChoice::rans);
+    REQUIRE(8.0 * double(record.ledger.codes + record.ledger.tables) <= apart * 1.001 + 4096);
+  }
 }
 
 TEST_CASE("record: one used code costs nothing per weight", "[record]") {

@@ -1,4 +1,5 @@
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -51,17 +52,47 @@ inline QuantizedUnit grouped_unit(std::uint64_t rows, std::uint64_t cols, std::u
   unit.cols = cols;
   unit.group = group;
   unit.kind = kind;
+  if (kind == CodebookKind::rank1) unit.group = 0;
   unit.level_type = type;
   unit.book.clear();
   Random random{seed + 77};
-  const std::uint64_t numbers = unit.codebooks() * (kind == CodebookKind::grid ? 2 : levels);
+  const std::uint64_t numbers = unit.book_numbers();
   for (std::uint64_t i = 0; i < numbers; ++i)
     unit.book.push_back(static_cast<float>(static_cast<std::int64_t>(random.below(2001)) - 1000) / 4096.0F);
   round_levels(unit.book, type);
   return unit;
 }
 
-/// What every decoder must give: the definition, weight by weight.
+/// The value of weight i, whose codebook is `book`: the definition.
+inline float value_of(const QuantizedUnit& unit, std::uint64_t i, std::uint64_t book) {
+  const unsigned code = unit.codes[i];
+  switch (unit.kind) {
+    case CodebookKind::grid: {
+      const float scaled = static_cast<float>(code) * unit.book[2 * book + 1];
+      return unit.book[2 * book] + scaled;
+    }
+    case CodebookKind::bases: {
+      const auto k = static_cast<unsigned>(std::countr_zero(unit.levels));
+      float sum = 0;
+      for (unsigned j = 0; j < k; ++j) {
+        const float base = unit.book[book * k + j];
+        sum = (code >> (k - 1 - j) & 1) != 0 ? sum + base : sum - base;
+      }
+      return sum;
+    }
+    case CodebookKind::centred:
+      return (static_cast<float>(code) - static_cast<float>(unit.levels - 1) / 2) * unit.book[book];
+    case CodebookKind::rank1: {
+      const std::uint64_t rows = unit.count / unit.cols;
+      const float factor = unit.book[i / unit.cols] * unit.book[rows + i % unit.cols];
+      return factor * unit.book[rows + unit.cols + code];
+    }
+    default:
+      return unit.book[book * unit.levels + code];
+  }
+}
+
+/// What every decoder must give, weight by weight.
 inline std::vector<float> values_of(const QuantizedUnit& unit) {
   std::vector<float> values;
   for (std::uint64_t i = 0; i < unit.count; ++i) {
@@ -70,12 +101,7 @@ inline std::vector<float> values_of(const QuantizedUnit& unit) {
       const std::uint64_t row = i / unit.cols, col = i % unit.cols;
       book = row * ((unit.cols + unit.group - 1) / unit.group) + col / unit.group;
     }
-    if (unit.kind == CodebookKind::grid) {
-      const float scaled = static_cast<float>(unit.codes[i]) * unit.book[2 * book + 1];
-      values.push_back(unit.book[2 * book] + scaled);
-    } else {
-      values.push_back(unit.book[book * unit.levels + unit.codes[i]]);
-    }
+    values.push_back(value_of(unit, i, book) + 0.0F);
   }
   return values;
 }

@@ -11,35 +11,43 @@ namespace lmq {
 using Code = std::uint8_t;
 
 enum class CodebookKind : std::uint8_t {
-  table = 0,  ///< `levels` levels, ascending
-  grid = 1,   ///< low and step: level k = low + float(k) * step, each operation rounded to float
+  table = 0,    ///< `levels` levels, ascending
+  grid = 1,     ///< low and step: level k = low + float(k) * step, each operation rounded to float
+  bases = 2,    ///< v_1 .. v_k >= 0, levels = 2^k: level of a code = (..(+-v_1 +- v_2)..) +- v_k, each sum rounded to
+                ///< float, + v_j where bit k - j of the code is set. Levels need not ascend.
+  centred = 3,  ///< one step >= 0: level k = (float(k) - float(levels - 1) / 2) * step, rounded to float once
+  rank1 = 4,    ///< of a whole record (group 0, whole rows): a factor per row, one per column, then `levels` numbers:
+                ///< weight = (row factor * column factor) * number of its code, each product rounded to float
 };
 /// How a codebook's numbers are stored.
 enum class LevelType : std::uint8_t {
   f32 = 0,
-  f16 = 1,    ///< IEEE half times one power of two for the whole record (so that range never limits precision)
+  f16 = 1,  ///< IEEE half times one power of two for the whole record (so that range never limits precision)
 };
 /// Which coder the recipe allows; the cheaper by real price is taken where it allows more than one.
-enum class CoderChoice : std::uint8_t { cheapest = 0, fixed = 1, rans = 2 };
+/// (planes: bit k - j of all codes, j = 1 .. k, one plane after another; 3 is another coder's.)
+enum class CoderChoice : std::uint8_t { cheapest = 0, fixed = 1, rans = 2, planes = 4 };
 
 /// One unit of a quantized tensor, before coding and after decoding: codebooks and codes.
 /// Weights lie row-major; a codebook serves `group` consecutive inputs of a row (the last group of a row may be
 /// shorter), or the whole record when group == 0.
 struct QuantizedUnit {
-  std::uint16_t method = 0;           ///< registry id, for people; decoding does not look at it
-  DType source = DType::f32;          ///< type of the tensor it was made from
-  std::uint64_t count = 0;            ///< weights in the unit
-  std::uint64_t cols = 0;             ///< row length; only used when group > 0, and count is then a multiple of it
-  std::uint64_t group = 0;            ///< weights per codebook inside a row, 0: one codebook for the record
+  std::uint16_t method = 0;   ///< registry id, for people; decoding does not look at it
+  DType source = DType::f32;  ///< type of the tensor it was made from
+  std::uint64_t count = 0;    ///< weights in the unit
+  std::uint64_t cols = 0;     ///< row length; only used when group > 0, and count is then a multiple of it
+  std::uint64_t group = 0;    ///< weights per codebook inside a row, 0: one codebook for the record
   CodebookKind kind = CodebookKind::table;
   LevelType level_type = LevelType::f32;
-  std::uint32_t levels = 0;           ///< levels per codebook, 1..256; short codebooks repeat their last level
-  std::vector<float> book;            ///< [codebooks][levels] for a table, [codebooks][2] (low, step) for a grid;
-                                      ///< every number is exactly representable in level_type (see round_levels)
-  std::vector<Code> codes;            ///< [count], each < levels
+  std::uint32_t levels = 0;  ///< levels per codebook, 1..256; short codebooks repeat their last level
+  std::vector<float> book;   ///< [codebooks][numbers_per_codebook]; of rank1 [rows + cols + levels]; every
+                             ///< number is exactly representable in level_type (see round_levels)
+  std::vector<Code> codes;   ///< [count], each < levels
 
   /// Number of codebooks: 1, or rows * ceil(cols / group).
   [[nodiscard]] std::uint64_t codebooks() const noexcept;
+  /// Numbers in `book`.
+  [[nodiscard]] std::uint64_t book_numbers() const noexcept;
 };
 
 /// Level k of a grid is low + float(k) * step, each operation rounded to float; -0 becomes +0.
@@ -50,11 +58,18 @@ inline void grid_levels(float low, float step, std::span<float> levels) noexcept
   }
 }
 
-/// The levels that a unit's codebook stands for, [levels]; `book` < codebooks().
+/// The levels that a unit's codebook stands for, [levels], by code; `book` < codebooks().
 [[nodiscard]] std::vector<float> levels_of(const QuantizedUnit& unit, std::uint64_t book = 0);
 
-/// Rounds a record's codebook numbers in place to what `type` can store. The power of two of LevelType::f16 follows from
-/// the largest magnitude in `book`. Order is kept (ascending stays ascending, equal numbers may appear). Idempotent.
+/// Numbers that one codebook is stored as; rank1: its numbers apart from the factors.
+[[nodiscard]] std::uint64_t numbers_per_codebook(CodebookKind kind, std::uint64_t levels) noexcept;
+/// The value of every code, [levels], from the numbers of one codebook; of rank1 from its last `levels` numbers. -0
+/// becomes +0.
+void expand_levels(CodebookKind kind, std::span<const float> numbers, std::span<float> levels) noexcept;
+
+/// Rounds a record's codebook numbers in place to what `type` can store. The power of two of LevelType::f16 follows
+/// from the largest magnitude in `book`. Order is kept (ascending stays ascending, equal numbers may appear).
+/// Idempotent.
 void round_levels(std::span<float> book, LevelType type);
 
 /// The p of LevelType::f16: the largest magnitude, rounded to 11 significant bits, lies in [2^(p + 15), 2^(p + 16));
