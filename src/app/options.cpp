@@ -100,9 +100,8 @@ void take_rule(const Values& values, Options& options) {
   static_cast<void>(find_quantizer(*rule.method));
   if (values.has("bits") && values.has("levels"))
     fail(Errc::usage, "--bits and --levels say the same thing: give one of them");
-  rule.levels = values.has("levels") ? static_cast<std::size_t>(values.whole("levels", 2, 256))
-                : values.has("bits") ? std::size_t{1} << values.whole("bits", 1, 8)
-                                     : std::size_t{16};
+  if (values.has("levels")) rule.levels = static_cast<std::size_t>(values.whole("levels", 2, 256));
+  if (values.has("bits")) rule.levels = std::size_t{1} << values.whole("bits", 1, 8);
   if (values.has("granularity"))
     rule.granularity = values.choice<Granularity>("granularity", {{"model", Granularity::model},
                                                                   {"tensor", Granularity::tensor},

@@ -6,5 +6,10 @@ namespace lmq {
 // One line per method; each is defined in the source file of its name. registry.cpp lists them in order.
 extern const QuantizerEntry kUniform;
 extern const QuantizerEntry kKmeans;
+extern const QuantizerEntry kSlsL1;
+extern const QuantizerEntry kSlsL1L2;
+extern const QuantizerEntry kSlsL0;
+extern const QuantizerEntry kSlsIter;
+extern const QuantizerEntry kSlsCluster;
 
 }  // namespace lmq

@@ -4,6 +4,7 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/quant/partition.hpp"
+#include "sls_quantizer.hpp"
 #include "sort_floats.hpp"
 
 namespace lmq {
@@ -12,6 +13,11 @@ FitScratch::FitScratch() : partition_(std::make_unique<PartitionSolver>()) {}
 FitScratch::FitScratch(FitScratch&&) noexcept = default;
 FitScratch& FitScratch::operator=(FitScratch&&) noexcept = default;
 FitScratch::~FitScratch() = default;
+
+SparseScratch& FitScratch::sparse() {
+  if (!sparse_) sparse_ = std::make_unique<SparseScratch>();
+  return *sparse_;
+}
 
 double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index) {
   return index < options.values.size() ? options.values[index] : known[index].fallback;

@@ -8,7 +8,7 @@
 namespace lmq {
 
 std::span<const QuantizerEntry> quantizers() noexcept {
-  static const std::array table{kUniform, kKmeans};
+  static const std::array table{kUniform, kKmeans, kSlsL1, kSlsL1L2, kSlsL0, kSlsIter, kSlsCluster};
   return table;
 }
 

@@ -3,18 +3,15 @@
 #include <algorithm>
 #include <limits>
 
+#include "lmq/base/random.hpp"
 #include "sls_l0.hpp"
 
 namespace lmq {
 namespace {
 
-// A number in [0, 1) as a function of (seed, index): the mixer of splitmix64 (Steele, Lea & Flood 2014).
+// A number in [0, 1) as a function of (seed, index).
 double uniform(std::uint64_t seed, std::uint64_t index) {
-  std::uint64_t z = (seed + 1) * 0x9E3779B97F4A7C15u + index * 0xD1B54A32D192ED03u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 11) * 0x1p-53;
+  return static_cast<double>(mix64(draw_key(seed, index)) >> 11) * 0x1p-53;
 }
 
 // The point in which the running sum of `share` passes `part` of its total; one with a positive share.

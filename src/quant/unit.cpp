@@ -111,6 +111,16 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   return outcome;
 }
 
+namespace {
+std::uint64_t few_weights(const QuantSpec& spec) noexcept {
+  try {
+    return make_quantizer(spec)->few_weights();
+  } catch (...) {  // no such method, or no memory: an estimate all the same
+    return 0;
+  }
+}
+}  // namespace
+
 std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
                                      std::size_t threads) noexcept {
   const std::uint64_t error_sums = (count / kErrorBlock + 1) * sizeof(ErrorSums);
@@ -125,7 +135,10 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
   // case: every weight is looked at again). Then bins and their merge, the group's columns, and a solver's columns.
   const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0));
   const std::uint64_t hits = wide ? count * 2 * sizeof(std::uint32_t) : 0;
-  return error_sums + threads * counters + hits + most_bins * (2 * sizeof(Tally::Bin) + 40 + 120);
+  // Value by value: the values and their sorting, distinct values, and the columns of a solver.
+  constexpr std::uint64_t kFewBytes = 250;
+  if (wide && count <= few_weights(spec)) return error_sums + count * kFewBytes;
+  return error_sums + threads * counters + hits + most_bins * (2 * sizeof(Tally::Bin) + 40 + 200);
 }
 
 }  // namespace lmq

@@ -106,10 +106,24 @@ Outcome Executor::measure(const LoadedTask& loaded) {
   return outcome;
 }
 
+namespace {
+/// What a method refuses of the user's options is said with the tensor it met.
+template <class Work>
+auto for_tensor(const TensorInfo& tensor, const Work& work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (error.code != Errc::usage) throw;
+    fail(Errc::usage, fmt::format("tensor '{}': {}", printable(tensor.name), error.what()));
+  }
+}
+}  // namespace
+
 Outcome Executor::solve(const LoadedTask& loaded) {
   const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
   const Tally tally = Tally::from_bytes(loaded.task.body, kFromRankZero);
-  Fit fit = quantizer_of(scope.spec)->fit(tally.group(scope.quantum));
+  const TensorInfo& first = context_.reader.catalogue().tensors[scope.tensors.at(0)];
+  Fit fit = for_tensor(first, [&] { return quantizer_of(scope.spec)->fit(tally.group(scope.quantum)); });
   if (fit.look_closer.empty()) fit.codebook = fit.codebook.stored_as(scope.spec.level_type);
   Outcome outcome;
   outcome.finished.key = loaded.task.key;
@@ -125,9 +139,11 @@ Outcome Executor::quantize(const LoadedTask& loaded) {
   if (tensor.scope < 0 && first_nonfinite(loaded.view)) refuse_nonfinite(unit);
   Codebook shared;
   if (!loaded.task.body.empty()) shared = codebook_from_bytes(loaded.task.body, kFromRankZero);
-  UnitOutcome done = quantize_unit(loaded.view, tensor.spec, tensor.cols, loaded.importance,
-                                   loaded.task.body.empty() ? nullptr : &shared, std::move(recycled_),
-                                   {digest64(std::as_bytes(std::span(info_of(unit).name))), unit.begin});
+  const Draws draws{digest64(std::as_bytes(std::span(info_of(unit).name))), unit.begin};
+  UnitOutcome done = for_tensor(info_of(unit), [&] {
+    return quantize_unit(loaded.view, tensor.spec, tensor.cols, loaded.importance,
+                         loaded.task.body.empty() ? nullptr : &shared, std::move(recycled_), draws);
+  });
   const EncodedRecord record = encode_record(done.unit, tensor.spec.coder);
   UnitResult result;
   result.stats = done.stats;

@@ -43,6 +43,7 @@ enum class Rounding : std::uint8_t {
 };
 
 class PartitionSolver;
+struct SparseScratch;
 
 /// Buffers one thread keeps between fits, so that rows and small groups allocate nothing. Never shared between threads;
 /// results do not depend on what it was used for before.
@@ -53,9 +54,11 @@ class FitScratch {
   FitScratch& operator=(FitScratch&&) noexcept;
   ~FitScratch();
   [[nodiscard]] PartitionSolver& partition() noexcept { return *partition_; }
+  [[nodiscard]] SparseScratch& sparse();  ///< made at its first use
 
  private:
   std::unique_ptr<PartitionSolver> partition_;  // never null, except in a moved-from object
+  std::unique_ptr<SparseScratch> sparse_;
 };
 
 /// Which levels? Methods answer for a group; which level for each weight is nearest level unless a method says

@@ -1,0 +1,275 @@
+// The methods that find their cells along sums of |alpha|: sls-l1, sls-l1l2 and sls-iter.
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "lmq/base/error.hpp"
+#include "methods.hpp"
+#include "sls_options.hpp"
+#include "sls_quantizer.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr std::string_view kSource =
+    "Wang, Yang, Fei, Zhou, Gong, Du & Luo 2019, Scalar Quantization as Sparse Least Square Optimization";
+
+// A little more than `lambda`, so that printed digits and rounding still do.
+double beyond(double lambda) { return lambda * (1 + 1e-5); }
+
+// ---- l1 ----
+
+constexpr std::string_view kOffsets[] = {"free", "penalised"};
+constexpr MethodOption kL1Options[] = {
+    kLambda,
+    kLambdaRelative,
+    kCounting,
+    kAssign,
+    {.name = "offset",
+     .help = "is the first level penalised too, as the paper's letters have it, or free (default free)",
+     .words = kOffsets}};
+
+class SparseL1Quantizer final : public SparseQuantizer {
+ public:
+  explicit SparseL1Quantizer(const QuantizerOptions& options)
+      : SparseQuantizer(options.levels, option(options, kL1Options, 2) != 0, option(options, kL1Options, 3) != 0),
+        lambda_(option(options, kL1Options, 0)),
+        relative_(option(options, kL1Options, 1)),
+        offset_(option(options, kL1Options, 4) != 0 ? SparseOffset::penalised : SparseOffset::free) {}
+
+ private:
+  void find_cells(SparseScratch& s) const override {
+    const SparseData data = s.stage(ones_count());
+    if (std::isnan(lambda_) && std::isnan(relative_)) {
+      if (offset_ == SparseOffset::free)
+        cell_ends(s.l1.path(data, levels()), levels(), s.u.size(), s.ends);
+      else
+        take(s, s.l1.solve(data, least_lambda(s.l1, data), offset_));
+      return;
+    }
+    const double most = SparseL1::lambda_max(data);
+    const double lambda = std::isnan(lambda_) ? relative_ * most : lambda_;
+    take(s, s.l1.solve(data, lambda, offset_));
+    if (const std::size_t found = s.ends.size() - 1; found > levels()) {
+      const double enough =
+          offset_ == SparseOffset::free ? s.l1.path(data, levels() + 1)[levels() - 1].lambda : least_lambda(s.l1, data);
+      too_many(lambda_text(lambda_, relative_), found, beyond(enough), beyond(enough) / most);
+    }
+  }
+
+  void take(SparseScratch& s, std::span<const PooledBlock> blocks) const {
+    cell_ends(blocks, s.ends);
+    s.zero_cell = offset_ == SparseOffset::penalised && blocks[0].value == 0 ? 0 : -1;
+  }
+
+  // The least lambda that leaves few enough levels with the offset penalised, by bisection to the last bit or so.
+  double least_lambda(SparseL1& l1, SparseData data) const {
+    const auto few = [&](double lambda) { return l1.solve(data, lambda, offset_).size() <= levels(); };
+    if (few(0)) return 0;
+    double high = SparseL1::lambda_max(data);
+    for (; !few(high); high *= 2) {
+    }
+    double low = high * 0x1p-80;
+    while (high - low > 0x1p-46 * high) {
+      const double middle = std::sqrt(low * high);
+      if (!(middle > low && middle < high)) break;
+      (few(middle) ? high : low) = middle;
+    }
+    return high;
+  }
+
+  double lambda_, relative_;
+  SparseOffset offset_;
+};
+
+// ---- l1 + l2 ----
+
+constexpr std::string_view kPenalties[] = {"alpha", "jump"};
+constexpr double kSecondPart = 1e-3;  // of lambda_max, when nothing is said
+constexpr MethodOption kL1L2Options[] = {
+    kLambda,
+    kLambdaRelative,
+    kCounting,
+    kAssign,
+    {.name = "lambda2",
+     .help = "weight of the squares: more than 0 keeps more levels, less than 0 works against shrinking (default: "
+             "lambda2-relative 0.001)",
+     .low = -1e300,
+     .high = 1e300,
+     .fallback = std::numeric_limits<double>::quiet_NaN()},
+    {.name = "lambda2-relative",
+     .help = "the same as a part of the lambda that leaves one level; below 0 as a part of the largest that is convex",
+     .low = -1,
+     .high = 1e6,
+     .fallback = std::numeric_limits<double>::quiet_NaN()},
+    {.name = "penalty",
+     .help = "what is squared: alpha (the jump in units of the gap), or the jump itself (default alpha)",
+     .words = kPenalties}};
+
+class SparseL1L2Quantizer final : public SparseQuantizer {
+ public:
+  explicit SparseL1L2Quantizer(const QuantizerOptions& options)
+      : SparseQuantizer(options.levels, option(options, kL1L2Options, 2) != 0, option(options, kL1L2Options, 3) != 0),
+        lambda_(option(options, kL1L2Options, 0)),
+        relative_(option(options, kL1L2Options, 1)),
+        second_(option(options, kL1L2Options, 4)),
+        second_relative_(option(options, kL1L2Options, 5)),
+        penalty_(option(options, kL1L2Options, 6) != 0 ? SecondPenalty::jump : SecondPenalty::alpha) {
+    if (std::isnan(second_) && std::isnan(second_relative_)) second_relative_ = kSecondPart;
+  }
+
+ private:
+  void find_cells(SparseScratch& s) const override {
+    const SparseData data = s.stage(ones_count());
+    s.l1l2.set_penalty(penalty_);
+    s.zero_cell = -1;
+    const double most = SparseL1::lambda_max(data), second = second_penalty(s.l1l2, data, most);
+    if (std::isnan(lambda_) && std::isnan(relative_)) {
+      (void)s.l1l2.lambda_for(data, second, levels());
+      s.ends = s.l1l2.ends();
+      return;
+    }
+    s.ends = s.l1l2.solve(data, std::isnan(lambda_) ? relative_ * most : lambda_, second);
+    if (const std::size_t found = s.ends.size() - 1; found > levels()) {
+      const double enough = beyond(s.l1l2.lambda_for(data, second, levels()));
+      too_many(lambda_text(lambda_, relative_), found, enough, enough / most);
+    }
+  }
+
+  double second_penalty(const SparseL1L2& solver, SparseData data, double most) const {
+    if (std::isnan(second_) && second_relative_ >= 0) return second_relative_ * most;
+    if (second_ >= 0) return second_;
+    const double limit = solver.convex_limit(data);
+    if (data.u.size() < 2) return 0;
+    // At the very limit the quadratic form is singular.
+    if (std::isnan(second_)) return second_relative_ * limit * (1 - 1e-6);
+    if (-second_ < limit) return second_;
+    fail(Errc::usage,
+         fmt::format("lambda2 {:.6g}: the problem is not convex for these values and need not have a minimum; lambda2 "
+                     "must be above {:.6g} here (their least gap is small: penalty \"jump\" does not depend on gaps, "
+                     "lambda2-relative from -1 to 0 always fits)",
+                     second_, -limit));
+  }
+
+  double lambda_, relative_, second_, second_relative_;
+  SecondPenalty penalty_;
+};
+
+void settle_second(QuantizerOptions& options, bool levels_given) {
+  settle_lambda(options, levels_given);
+  if (!std::isnan(option(options, kL1L2Options, 4)) && !std::isnan(option(options, kL1L2Options, 5)))
+    fail(Errc::usage, "lambda2 and lambda2-relative say the same thing: give one of them");
+}
+
+// ---- the path ----
+
+constexpr MethodOption kIterOptions[] = {
+    kCounting,
+    kAssign,
+    {.name = "max-error",
+     .help = "as few levels as keep the squared error below this part of the weights' squares (importance counts)",
+     .low = 0,
+     .high = 1,
+     .fallback = std::numeric_limits<double>::quiet_NaN()}};
+
+class SparsePathQuantizer final : public SparseQuantizer {
+ public:
+  explicit SparsePathQuantizer(const QuantizerOptions& options)
+      : SparseQuantizer(options.levels, option(options, kIterOptions, 0) != 0, option(options, kIterOptions, 1) != 0),
+        most_error_(option(options, kIterOptions, 2)) {}
+
+ private:
+  void find_cells(SparseScratch& s) const override {
+    const auto path = s.l1.path(s.stage(ones_count()), levels());
+    s.zero_cell = -1;
+    std::size_t wanted = levels();
+    if (!std::isnan(most_error_)) {
+      const std::vector<double> errors = path_errors(s, path);
+      double energy = 0;
+      for (std::size_t k = 0; k < s.u.size(); ++k) energy += s.mass[k] * (s.u[k] * s.u[k]);
+      for (const double scatter : s.scatter) energy += scatter;
+      const auto enough = std::ranges::find_if(errors, [&](double e) { return e <= most_error_ * energy; });
+      if (enough == errors.end())
+        fail(Errc::usage, fmt::format("max-error {:.6g}: {} levels leave {:.6g} of the squares", most_error_, levels(),
+                                      errors.back() / energy));
+      wanted = static_cast<std::size_t>(enough - errors.begin()) + 1;
+    }
+    cell_ends(path, wanted, s.u.size(), s.ends);
+  }
+
+  double most_error_;
+};
+
+void settle_path(QuantizerOptions& options, bool levels_given) {
+  if (!std::isnan(option(options, kIterOptions, 2)) && !levels_given) options.levels = 256;
+}
+
+template <class Method>
+std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
+  return std::make_unique<Method>(options);
+}
+
+}  // namespace
+
+std::vector<double> path_errors(const SparseScratch& s, std::span<const VanishingEdge> path) {
+  double inside = 0;
+  for (const double scatter : s.scatter) inside += scatter;
+  CellEnds ends;
+  const std::size_t most = path.size() + 1;
+  cell_ends(path, most, s.u.size(), ends);
+  struct Cell {
+    double weight = 0, rise = 0;  // sum of a, of a (u - u_begin)
+  };
+  std::vector<Cell> cells(most);
+  double loss = inside;
+  for (std::size_t t = 0; t < most; ++t) {
+    for (std::size_t k = ends[t]; k < ends[t + 1]; ++k)
+      cells[t].weight += s.mass[k], cells[t].rise += s.mass[k] * (s.u[k] - s.u[ends[t]]);
+    const double mean = cells[t].rise / cells[t].weight;
+    for (std::size_t k = ends[t]; k < ends[t + 1]; ++k) {
+      const double e = (s.u[k] - s.u[ends[t]]) - mean;
+      loss += s.mass[k] * (e * e);
+    }
+  }
+  std::vector<double> errors(most);
+  errors[most - 1] = loss;
+  for (std::size_t levels = most - 1; levels > 0; --levels) {  // the edge that vanishes next
+    const auto at = static_cast<std::size_t>(std::ranges::lower_bound(ends, path[levels - 1].edge) - ends.begin());
+    Cell &left = cells[at - 1], &right = cells[at];
+    const double gap = s.u[ends[at]] - s.u[ends[at - 1]];
+    const double apart = gap + right.rise / right.weight - left.rise / left.weight;
+    loss += left.weight * right.weight / (left.weight + right.weight) * (apart * apart);
+    left.rise += right.rise + right.weight * gap;
+    left.weight += right.weight;
+    cells.erase(cells.begin() + static_cast<std::ptrdiff_t>(at));
+    ends.erase(ends.begin() + static_cast<std::ptrdiff_t>(at));
+    errors[levels - 1] = loss;
+  }
+  return errors;
+}
+
+const QuantizerEntry kSlsL1{.id = 3,  // written to files: never reused, never renumbered
+                            .name = "sls-l1",
+                            .summary = "l1 sparse least squares: exact pooling, then least squares levels",
+                            .source = kSource,
+                            .make = make<SparseL1Quantizer>,
+                            .options = kL1Options,
+                            .settle = settle_lambda};
+const QuantizerEntry kSlsL1L2{.id = 4,
+                              .name = "sls-l1l2",
+                              .summary = "l1 and squared l2 of either sign: exact Newton steps, or convex-concave",
+                              .source = kSource,
+                              .make = make<SparseL1L2Quantizer>,
+                              .options = kL1L2Options,
+                              .settle = settle_second};
+const QuantizerEntry kSlsIter{.id = 6,
+                              .name = "sls-iter",
+                              .summary = "iterative l1: the exact path, by number of levels or by a bound on the error",
+                              .source = kSource,
+                              .make = make<SparsePathQuantizer>,
+                              .options = kIterOptions,
+                              .settle = settle_path};
+
+}  // namespace lmq
