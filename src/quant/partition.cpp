@@ -6,6 +6,7 @@
 
 #include "lmq/base/error.hpp"
 #include "narrow.hpp"
+#include "running_sum.hpp"
 #include "sort_floats.hpp"
 
 namespace lmq {
@@ -87,21 +88,6 @@ void PartitionSolver::State::load(std::span<const double> values, std::span<cons
   for (std::size_t i = 0; i < m; ++i) value[i] = values[i] - centre;
   set_weights(weights);
 }
-
-namespace {
-
-// A running sum and what rounding took from it (Neumaier).
-struct Running {
-  double sum = 0, lost = 0;
-  void add(double x) {
-    const double next = sum + x, part = next - sum;
-    lost += (sum - (next - part)) + (x - part);
-    sum = next;
-  }
-  [[nodiscard]] double total() const { return sum + lost; }
-};
-
-}  // namespace
 
 // From the middle edge outwards: far outliers meet only the sums behind them.
 void PartitionSolver::State::prefix_sums() {

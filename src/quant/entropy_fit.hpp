@@ -1,0 +1,58 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "interval_lloyd.hpp"
+#include "interval_search.hpp"
+#include "lmq/quant/codebook.hpp"
+#include "rate_line.hpp"
+#include "uniform_steps.hpp"
+
+namespace lmq {
+
+enum class EntropyWay : std::uint8_t { exact, iterative, uniform };
+/// Where the iteration starts.
+enum class StartRule : std::uint8_t { best = 0, optimum = 1, uniform = 2 };
+
+/// What an entropy-constrained method was asked for. One of lambda, slope and rate is a number, the others NaN.
+struct EntropyWish {
+  EntropyWay way = EntropyWay::exact;
+  double lambda = std::numeric_limits<double>::quiet_NaN();  ///< squared error per bit (times importance)
+  double slope = std::numeric_limits<double>::quiet_NaN();   ///< the same as a part of the variance
+  double rate = std::numeric_limits<double>::quiet_NaN();    ///< bits per weight
+  ZeroRule zero = ZeroRule::automatic;
+  LengthForm form = LengthForm::entropy;
+  StartRule start = StartRule::best;
+  CutRule cuts = CutRule::automatic;
+  std::size_t most_levels = 256;
+};
+
+/// A code and the lambda at which it was found.
+struct EntropyCode {
+  UniformCode found;  ///< of the other ways: only .code
+  double lambda = 0;
+};
+
+/// Fits lines; keeps its memory. One for each thread.
+class EntropyFitter {
+ public:
+  /// At a slope. `quick`: as IntervalSearch::quick.
+  [[nodiscard]] EntropyCode at(const RateLine& line, const EntropyWish& wish, double lambda, bool quick);
+  /// What was asked for. A rate is met from below: the code of the least lambda whose entropy is within it, then, as
+  /// only codes on the lower hull have a lambda, its cells made finer; as a rule less than 1e-3 bits below (a line of
+  /// few points has few codes).
+  [[nodiscard]] EntropyCode fit(const RateLine& line, const EntropyWish& wish);
+
+ private:
+  [[nodiscard]] EntropyCode fit_rate(const RateLine& line, const EntropyWish& wish);
+  [[nodiscard]] EntropyCode exact_near(const RateLine& line, const EntropyWish& wish, double octaves,
+                                       EntropyCode fallback);
+  static void fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best);
+  IntervalSearch search_;
+};
+
+[[nodiscard]] Codebook codebook_of(const RateLine& line, const UniformCode& found);
+
+}  // namespace lmq
