@@ -6,7 +6,6 @@
 
 #include "interval_lloyd.hpp"
 #include "interval_search.hpp"
-#include "lmq/quant/codebook.hpp"
 #include "rate_line.hpp"
 #include "uniform_steps.hpp"
 
@@ -52,7 +51,5 @@ class EntropyFitter {
   static void fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best);
   IntervalSearch search_;
 };
-
-[[nodiscard]] Codebook codebook_of(const RateLine& line, const UniformCode& found);
 
 }  // namespace lmq

@@ -11,5 +11,8 @@ extern const QuantizerEntry kSlsL1L2;
 extern const QuantizerEntry kSlsL0;
 extern const QuantizerEntry kSlsIter;
 extern const QuantizerEntry kSlsCluster;
+extern const QuantizerEntry kEcsq;
+extern const QuantizerEntry kEcsqIter;
+extern const QuantizerEntry kEcsqUniform;
 
 }  // namespace lmq

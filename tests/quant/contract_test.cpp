@@ -64,7 +64,8 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
       for (const auto& values : inputs())
         for (const bool weighted : {false, true}) {
           INFO(entry.name << ", " << levels << " levels, " << values.size() << " values, first " << values[0]);
-          const auto quantizer = entry.make(lmq::default_options(entry, levels));
+          const lmq::QuantizerOptions options = lmq::default_options(entry, levels);
+          const auto quantizer = entry.make(options);
           auto weights = samples::importance(values.size(), 9);
           if (weighted && values.size() < 8) weights.assign(values.size(), 0.0f);  // all zero counts as all ones
           const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
@@ -75,15 +76,14 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
           lmq::FitScratch scratch;
           const auto weight_span = weighted ? std::span<const float>(weights) : std::span<const float>{};
           const Codebook direct = quantizer->fit_values(values, weight_span, scratch);
-          check_codebook(direct, values, levels);
-          const Codebook again =
-              entry.make(lmq::default_options(entry, levels))->fit_values(values, weight_span, scratch);
+          check_codebook(direct, values, options.levels);
+          const Codebook again = entry.make(options)->fit_values(values, weight_span, scratch);
           REQUIRE((levels_of(again) == levels_of(direct)));
           std::vector<float> first;
           for (const std::size_t threads : {1, 3}) {
             const samples::Threads set(threads);
             const Codebook book = fit_tally(*quantizer, view, importance, importance.quantum);
-            check_codebook(book, values, levels);
+            check_codebook(book, values, options.levels);
             if (threads == 1) first = levels_of(book);
             REQUIRE((levels_of(book) == first));
           }

@@ -1,0 +1,165 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "entropy_fit.hpp"
+#include "entropy_wish.hpp"
+#include "lmq/base/error.hpp"
+#include "methods.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();
+constexpr std::array<std::string_view, 3> kZeroWords{"auto", "off", "on"};
+constexpr std::array<std::string_view, 2> kFormWords{"entropy", "huffman"};
+constexpr std::array<std::string_view, 3> kStartWords{"best", "optimum", "uniform"};
+constexpr std::array<std::string_view, 3> kCutWords{"auto", "grid", "rate"};
+
+constexpr MethodOption kRate{"rate", "entropy of the codes in bits per weight, met from below", 0.001, 8, kUnset};
+constexpr MethodOption kLambda{"lambda", "squared error that one bit is worth", 0, 1e300, kUnset};
+constexpr MethodOption kSlope{"slope", "the same as a part of the variance of the weights", 0, 1e6, kUnset};
+constexpr MethodOption kZero{
+    .name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords};
+constexpr std::array kExactOptions{kRate, kLambda, kSlope, kZero};
+constexpr std::array kIterOptions{
+    kRate,
+    kLambda,
+    kSlope,
+    kZero,
+    MethodOption{.name = "lengths", .help = "what a code costs: its entropy or a Huffman word", .words = kFormWords},
+    MethodOption{.name = "start", .help = "where the iteration starts", .words = kStartWords}};
+constexpr std::array kUniformOptions{
+    kRate, kLambda, kSlope, kZero,
+    MethodOption{.name = "cuts", .help = "thresholds of the grid, or moved by the price of a bit", .words = kCutWords}};
+enum At : std::size_t { kAtRate, kAtLambda, kAtSlope, kAtZero, kAtFifth, kAtStart };
+
+// Without a word about the rate, the levels say it; the number of levels is then free.
+void settle(QuantizerOptions& options, bool levels_given) {
+  const std::size_t given = static_cast<std::size_t>(
+      std::count_if(options.values.begin(), options.values.begin() + kAtZero, [](double v) { return !std::isnan(v); }));
+  if (given > 1) fail(Errc::usage, "\"rate\", \"lambda\" and \"slope\" say the same thing: give one of them");
+  if (given == 0) options.values[kAtRate] = plain_log2(static_cast<double>(options.levels));
+  if (given == 0 || !levels_given) options.levels = kMostCells;
+}
+
+}  // namespace
+
+EntropyWish entropy_wish(EntropyWay way, const QuantizerOptions& options) {
+  const std::span<const MethodOption> known = way == EntropyWay::exact ? std::span<const MethodOption>(kExactOptions)
+                                              : way == EntropyWay::iterative
+                                                  ? std::span<const MethodOption>(kIterOptions)
+                                                  : kUniformOptions;
+  const auto word = [&](std::size_t at) { return static_cast<std::uint8_t>(option(options, known, at)); };
+  EntropyWish wish{.way = way, .most_levels = std::clamp<std::size_t>(options.levels, 1, kMostCells)};
+  wish.rate = option(options, known, kAtRate);
+  wish.lambda = option(options, known, kAtLambda);
+  wish.slope = option(options, known, kAtSlope);
+  wish.zero = ZeroRule{word(kAtZero)};
+  if (way == EntropyWay::iterative) wish.form = LengthForm{word(kAtFifth)}, wish.start = StartRule{word(kAtStart)};
+  if (way == EntropyWay::uniform) wish.cuts = CutRule{word(kAtFifth)};
+  if (std::isnan(wish.rate) && std::isnan(wish.lambda) && std::isnan(wish.slope))
+    wish.rate = plain_log2(static_cast<double>(options.levels));
+  return wish;
+}
+
+std::optional<EntropyWay> entropy_way(std::uint16_t method) noexcept {
+  if (method == kEcsq.id) return EntropyWay::exact;
+  if (method == kEcsqIter.id) return EntropyWay::iterative;
+  if (method == kEcsqUniform.id) return EntropyWay::uniform;
+  return std::nullopt;
+}
+
+Codebook entropy_codebook(const RateLine& line, const UniformCode& found) {
+  if (found.on_grid)
+    return Codebook::grid(static_cast<float>(found.low), static_cast<float>(found.step), found.grid_levels);
+  std::vector<float> levels, cuts;
+  const auto& ends = found.code.ends;
+  for (std::size_t t = 1; t < ends.size(); ++t) {
+    levels.push_back(static_cast<float>(line.level(ends[t - 1], ends[t])));
+    if (t + 1 < ends.size()) cuts.push_back(line.low[ends[t]]);
+  }
+  return Codebook::table(std::move(levels)).with_cuts(std::move(cuts));
+}
+
+namespace {
+
+constexpr double kBinsInCell = 32;  // bins of wide types become at least so narrow
+
+// Bins that are wider than a part of the cell they lie in, cut to that. Empty once there are none.
+std::vector<KeyRange> wide_bins(const Group& group, const RateLine& line, std::span<const std::uint32_t> ends) {
+  std::vector<KeyRange> ranges;
+  for (std::size_t t = 1; t < ends.size(); ++t) {
+    const double least = (line.value[ends[t] - 1] - line.value[ends[t - 1]]) / kBinsInCell;
+    for (std::size_t bin = ends[t - 1]; bin < ends[t]; ++bin) {
+      const unsigned bits = span_bits(group, bin);
+      const double width = double{group.high[bin]} - double{group.low[bin]};
+      if (bits == 0 || !(width > least) || !(group.scatter[bin] > 0)) continue;
+      const double parts = least > 0 ? std::min(width / least, 64.0) : 64.0;
+      unsigned finer = 1;
+      while (static_cast<double>(1u << finer) < parts) ++finer;
+      const unsigned left = bits - std::min(bits, finer);
+      const std::uint32_t begin = ordered_key(group.low[bin]), end = last_key(group, bin);
+      if (!ranges.empty() && ranges.back().end + 1 == begin && ranges.back().span_bits == left)
+        ranges.back().end = end;
+      else
+        ranges.push_back({begin, end, left});
+    }
+  }
+  return ranges;
+}
+
+class EntropyQuantizer final : public Quantizer {
+ public:
+  EntropyQuantizer(EntropyWay way, const QuantizerOptions& options) : wish_(entropy_wish(way, options)) {}
+  [[nodiscard]] Fit fit(const Group& group) const override {
+    const RateLine line(group, wish_.zero);
+    EntropyFitter fitter;
+    const UniformCode found = fitter.fit(line, wish_).found;
+    return {entropy_codebook(line, found), wide_bins(group, line, found.code.ends)};
+  }
+  [[nodiscard]] std::uint64_t few_weights() const noexcept override { return kMostExactPoints; }
+  [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::cuts; }
+
+ private:
+  EntropyWish wish_;
+};
+
+template <EntropyWay kWay>
+std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
+  return std::make_unique<EntropyQuantizer>(kWay, options);
+}
+
+}  // namespace
+
+const QuantizerEntry kEcsq{
+    .id = 12,  // written to files: never reused, never renumbered
+    .name = "ecsq",
+    .summary = "least squared error for the bits after entropy coding: the exact optimum over interval codes",
+    .source =
+        "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4; Muresan & Effros 2008 "
+        "(exact, as a shortest path)",
+    .make = make<EntropyWay::exact>,
+    .options = kExactOptions,
+    .settle = settle};
+
+const QuantizerEntry kEcsqIter{
+    .id = 13,
+    .name = "ecsq-iter",
+    .summary = "the same by the paper's iteration, for entropy or Huffman coding",
+    .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.3 (iterative algorithm)",
+    .make = make<EntropyWay::iterative>,
+    .options = kIterOptions,
+    .settle = settle};
+
+const QuantizerEntry kEcsqUniform{
+    .id = 14,
+    .name = "ecsq-uniform",
+    .summary = "uniform steps for entropy coding: the best step, offset and thresholds",
+    .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.2; Gish & Pierce 1968",
+    .make = make<EntropyWay::uniform>,
+    .options = kUniformOptions,
+    .settle = settle};
+
+}  // namespace lmq
