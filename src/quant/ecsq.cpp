@@ -64,6 +64,14 @@ EntropyWish entropy_wish(EntropyWay way, const QuantizerOptions& options) {
   return wish;
 }
 
+QuantizerOptions options_at(QuantizerOptions options, double lambda) {
+  options.levels = kMostCells;
+  options.values.resize(std::max<std::size_t>(options.values.size(), kAtZero), kUnset);
+  options.values[kAtRate] = options.values[kAtSlope] = kUnset;
+  options.values[kAtLambda] = lambda;
+  return options;
+}
+
 std::optional<EntropyWay> entropy_way(std::uint16_t method) noexcept {
   if (method == kEcsq.id) return EntropyWay::exact;
   if (method == kEcsqIter.id) return EntropyWay::iterative;

@@ -7,8 +7,9 @@
 namespace lmq {
 namespace {
 
-constexpr double kLevelBits = 32;    // of a level in the file, against two numbers of a grid
-constexpr double kRateSlack = 5e-4;  // bits per weight below the rate that are as good as the rate
+constexpr double kLevelBits = 32;       // of a level in the file, against two numbers of a grid
+constexpr double kRateSlack = 5e-4;     // bits per weight below the rate that are as good as the rate
+constexpr double kLeastOctaves = -200;  // of lambda: where all that the levels allow is spent
 constexpr int kRateSteps = 40, kFillSteps = 12;
 
 // Every point its own level: nothing is lost.
@@ -55,23 +56,27 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
   }
   // lambda = variance * 2^octaves: the same steps at any scale of the values. Two octaves a bit at high rates.
   const double unit = line.energy / line.count;
-  double octaves = 1 - 2 * wish.rate, low = -200, high = 80;  // low: too many bits
+  double octaves = 1 - 2 * wish.rate, low = kLeastOctaves, high = 80;  // low: too many bits
   EntropyCode best{{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
+  if (wish.rate + 1 > plain_log2(static_cast<double>(wish.most_levels))) {  // perhaps more than the levels can spend
+    EntropyCode all = at(line, wish, unit * plain_exp2(kLeastOctaves), true);
+    if (all.found.code.bits <= most) return all;
+  }
   for (int step = 0; step < kRateSteps && high - low > 1e-6; ++step) {
     EntropyCode found = at(line, wish, unit * plain_exp2(octaves), true);
     const double over = (found.found.code.bits - most) / line.count;
     (over > 0 ? low : high) = octaves;
     if (over <= 0) best = std::move(found);
-    if (over <= 0 && over >= -kRateSlack) break;
+    if (over <= 0 && (over >= -kRateSlack || octaves <= kLeastOctaves)) break;
     const double aim = octaves + 2 * (over + kRateSlack / 2);
     const double edge = std::min(0.02 * (high - low), 0.05);
-    if (low == -200 || high == 80)
-      octaves = std::clamp(aim + (aim - octaves) * step, -200.0, 80.0);
+    if (low == kLeastOctaves || high == 80)
+      octaves = std::clamp(aim + (aim - octaves) * step, kLeastOctaves, 80.0);
     else
       octaves = step % 4 == 3 ? std::midpoint(low, high) : std::clamp(aim, low + edge, high - edge);
   }
   if (wish.way != EntropyWay::uniform) best = exact_near(line, wish, high, std::move(best));
-  fill_rate(line, wish, best);
+  if (low > kLeastOctaves) fill_rate(line, wish, best);
   return best;
 }
 

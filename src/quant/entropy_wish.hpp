@@ -10,6 +10,8 @@ namespace lmq {
 [[nodiscard]] std::optional<EntropyWay> entropy_way(std::uint16_t method) noexcept;
 /// What a method's options ask for.
 [[nodiscard]] EntropyWish entropy_wish(EntropyWay way, const QuantizerOptions& options);
+/// The same options with a slope of their own instead of what they say of the rate.
+[[nodiscard]] QuantizerOptions options_at(QuantizerOptions options, double lambda);
 /// Levels and cuts, or a grid.
 [[nodiscard]] Codebook entropy_codebook(const RateLine& line, const UniformCode& found);
 

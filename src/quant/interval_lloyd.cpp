@@ -28,29 +28,6 @@ std::vector<double> lengths_in_form(const RateLine& line, std::span<const std::u
   return bits;
 }
 
-// Equal importance per weight: (v - c)^2 + bits * slope is v^2 plus a line in v for each level; their lower envelope.
-std::vector<std::uint32_t> by_envelope(const RateLine& line, std::span<const double> levels,
-                                       std::span<const double> bits, double lambda) {
-  const double slope = lambda * line.count / line.mass;
-  const auto crossing = [&](std::size_t l, std::size_t r) {
-    return (levels[l] + levels[r]) / 2 + slope * (bits[r] - bits[l]) / (2 * (levels[r] - levels[l]));
-  };
-  std::vector<std::size_t> hull;
-  std::vector<double> from;  // where the hull's levels, but the first, take over
-  for (std::size_t l = 0; l < levels.size(); ++l) {
-    while (!from.empty() && crossing(hull.back(), l) <= from.back()) hull.pop_back(), from.pop_back();
-    if (!hull.empty()) from.push_back(crossing(hull.back(), l));
-    hull.push_back(l);
-  }
-  std::vector<std::uint32_t> ends{0};
-  for (const double x : from) {
-    const auto end = std::ranges::upper_bound(line.value, x) - line.value.begin();
-    ends.push_back(std::max(static_cast<std::uint32_t>(end), ends.back()));
-  }
-  ends.push_back(static_cast<std::uint32_t>(line.points));
-  return ends;
-}
-
 // V[l]: least price of the points so far when the last one has level l. O(points * levels).
 std::vector<std::uint32_t> by_path(const RateLine& line, std::span<const double> levels, std::span<const double> bits,
                                    double lambda) {
@@ -89,11 +66,33 @@ double bits_in_form(const RateLine& line, std::span<const std::uint32_t> ends, L
   return bits;
 }
 
-std::vector<std::uint32_t> assign_by_rate(const RateLine& line, std::span<const double> levels,
-                                          std::span<const double> bits, double lambda) {
-  auto ends = line.even ? by_envelope(line, levels, bits, lambda) : by_path(line, levels, bits, lambda);
+// (v - c)^2 + bits * slope is v^2 plus a line in v for each level; their lower envelope.
+std::vector<std::uint32_t> assign_by_envelope(const RateLine& line, std::span<const double> levels,
+                                              std::span<const double> bits, double lambda) {
+  const double slope = lambda * line.count / line.mass;
+  const auto crossing = [&](std::size_t l, std::size_t r) {
+    return (levels[l] + levels[r]) / 2 + slope * (bits[r] - bits[l]) / (2 * (levels[r] - levels[l]));
+  };
+  std::vector<std::size_t> hull;
+  std::vector<double> from;  // where the hull's levels, but the first, take over
+  for (std::size_t l = 0; l < levels.size(); ++l) {
+    while (!from.empty() && crossing(hull.back(), l) <= from.back()) hull.pop_back(), from.pop_back();
+    if (!hull.empty()) from.push_back(crossing(hull.back(), l));
+    hull.push_back(l);
+  }
+  std::vector<std::uint32_t> ends{0};
+  for (const double x : from) {
+    const auto end = std::ranges::upper_bound(line.value, x) - line.value.begin();
+    ends.push_back(std::max(static_cast<std::uint32_t>(end), ends.back()));
+  }
+  ends.push_back(static_cast<std::uint32_t>(line.points));
   ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
   return ends;
+}
+
+std::vector<std::uint32_t> assign_by_rate(const RateLine& line, std::span<const double> levels,
+                                          std::span<const double> bits, double lambda) {
+  return line.even ? assign_by_envelope(line, levels, bits, lambda) : by_path(line, levels, bits, lambda);
 }
 
 IntervalCode iterate_intervals(const RateLine& line, IntervalCode start, double lambda, LengthForm form) {

@@ -21,6 +21,10 @@ enum class LengthForm : std::uint8_t {
 [[nodiscard]] std::vector<std::uint32_t> assign_by_rate(const RateLine& line, std::span<const double> levels,
                                                         std::span<const double> bits, double lambda);
 
+/// The same as if importance per weight were equal everywhere: O(levels log points), and no promise where it is not.
+[[nodiscard]] std::vector<std::uint32_t> assign_by_envelope(const RateLine& line, std::span<const double> levels,
+                                                            std::span<const double> bits, double lambda);
+
 /// The paper's iteration from a start: assign, drop empty cells, means and shares anew, until nothing changes. The
 /// price D + lambda * bits (in that form) never rises. Source: Choi, El-Khamy & Lee 2017, section 4.3 (iterative ECSQ).
 [[nodiscard]] IntervalCode iterate_intervals(const RateLine& line, IntervalCode start, double lambda, LengthForm form);

@@ -86,14 +86,16 @@ UniformCode uniform_code(const RateLine& line, double step, bool zero_on_cut, co
                    .step = step,
                    .zero_on_cut = zero_on_cut};
   if (search.cuts != CutRule::grid) {
-    IntervalCode now = best.code;
+    IntervalCode now = best.code, cheapest;
     for (int round = 0; round < kRateRounds; ++round) {
-      auto ends = assign_by_rate(line, interval_levels(line, now.ends), ideal_lengths(line, now), search.lambda);
+      auto ends = assign_by_envelope(line, interval_levels(line, now.ends), ideal_lengths(line, now), search.lambda);
       if (ends == now.ends) break;
       now = interval_code(line, std::move(ends));
+      if (cheapest.ends.empty() || now.price(search.lambda) < cheapest.price(search.lambda)) cheapest = now;
     }
-    if (search.cuts == CutRule::rate || now.price(search.lambda) < best.code.price(search.lambda)) {
-      best.code = std::move(now);
+    const bool better = !cheapest.ends.empty() && cheapest.price(search.lambda) < best.code.price(search.lambda);
+    if (!cheapest.ends.empty() && (better || search.cuts == CutRule::rate)) {
+      best.code = std::move(cheapest);
       best.rate_cuts = true;
     }
   }
@@ -102,8 +104,9 @@ UniformCode uniform_code(const RateLine& line, double step, bool zero_on_cut, co
 }
 
 UniformCode best_uniform(const RateLine& line, const UniformSearch& search) {
-  // lambda = 2 ln 2 D, D = step^2 / 12 at high rates.
-  const double width = std::sqrt(search.lambda * line.count / line.mass * 8.656170245333781);
+  // lambda = 2 ln 2 D, D = step^2 / 12 at high rates; 256 cells of less would not reach over one deviation.
+  const double high_rate = std::sqrt(search.lambda * line.count / line.mass * 8.656170245333781);
+  const double width = std::max(high_rate, std::sqrt(line.variance()) * 0x1p-8);
   const double spread = line.value.back() - line.value.front();
   UniformCode best{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)}), .step = 2 * spread};
   if (!(spread > 0) || !(width > 0)) return best;
