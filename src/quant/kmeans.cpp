@@ -1,5 +1,8 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
+#include <numeric>
 
 #include "lmq/quant/partition.hpp"
 #include "methods.hpp"
@@ -7,22 +10,55 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round
+constexpr double kMostNewBins = 0x1p18;  // asked for in one round
 
-// The open bins as ranges, cut as finely as the round allows; at least in two.
-std::vector<KeyRange> ranges_of(const Group& group, std::span<const std::uint32_t> bins) {
-  const auto asked = [&](unsigned finer) {
-    std::size_t sum = 0;
-    for (const std::uint32_t bin : bins) sum += std::size_t{1} << std::min(finer, span_bits(group, bin));
+// How much a threshold inside the bin can gain at most, as a power of 4: sqrt(mass scatter) times the distance of the
+// levels about it, or where that is more its scatter. Halving a bin takes a factor of 4 of it.
+int gain_of(const Group& group, std::uint32_t bin, double gap) {
+  const double scatter = group.scatter[bin], gain = std::max(std::sqrt(group.mass[bin] * scatter) * gap, scatter);
+  return std::ilogb(std::max(gain, std::numeric_limits<double>::min())) / 2;
+}
+
+struct OpenBin {
+  std::uint32_t bin;
+  int gain;
+  unsigned bits;  // of its span
+  double count;
+  [[nodiscard]] unsigned cuts(int least) const {
+    return std::min(static_cast<unsigned>(std::max(gain - least, 1)), bits);
+  }
+};
+
+// What solve_group left open, weighed.
+std::vector<OpenBin> weigh(const Group& group, const PartitionSolver& solver, const std::vector<double>& levels) {
+  std::vector<OpenBin> open;
+  std::size_t t = 1;
+  for (const std::uint32_t bin : solver.open_bins()) {
+    while (t + 1 < levels.size() && 0.5 * (levels[t] + levels[t + 1]) < group.mean[bin]) ++t;
+    const double gap = t < levels.size() ? levels[t] - levels[t - 1] : 0.0;
+    open.push_back({bin, gain_of(group, bin, gap), span_bits(group, bin), group.count[bin]});
+  }
+  return open;
+}
+
+// The open bins as ranges: those that matter most are cut most, at least in two, as finely as the round allows.
+std::vector<KeyRange> ranges_of(const Group& group, const std::vector<OpenBin>& open, int least) {
+  const auto asked = [&](int gain) {
+    double sum = 0;
+    for (const OpenBin& one : open) sum += std::min(std::ldexp(1.0, static_cast<int>(one.cuts(gain))), one.count);
     return sum;
   };
-  if (bins.empty()) return {};
-  unsigned finer = 1;
-  while (finer < 32 && asked(finer + 1) <= kMostNewBins) ++finer;
+  int gain = least, high = least;  // bisection: asked(high) is within the budget or nothing helps
+  for (const OpenBin& one : open) high = std::max(high, one.gain);
+  if (asked(gain) > kMostNewBins)
+    for (int low = gain; (gain = high) - low > 1;) {
+      const int middle = low + (high - low) / 2;
+      (asked(middle) > kMostNewBins ? low : high) = middle;
+    }
   std::vector<KeyRange> ranges;
-  for (const std::uint32_t bin : bins) {
-    const std::uint32_t begin = ordered_key(group.low[bin]), end = last_key(group, bin);
-    const unsigned bits = span_bits(group, bin), left = bits - std::min(bits, finer);
+  for (const OpenBin& one : open) {
+    const std::uint32_t begin = ordered_key(group.low[one.bin]), end = last_key(group, one.bin);
+    const unsigned left = one.bits - one.cuts(gain);
     if (!ranges.empty() && ranges.back().end + 1 == begin && ranges.back().span_bits == left)
       ranges.back().end = end;
     else
@@ -44,7 +80,13 @@ class KmeansQuantizer final : public Quantizer {
   [[nodiscard]] Fit fit(const Group& group) const override {
     PartitionSolver solver;
     (void)solver.solve_group(group, levels_);
-    return {table_of(solver.levels()), ranges_of(group, solver.open_bins())};
+    const std::vector<double> levels = solver.levels();
+    if (solver.open_bins().empty()) return {table_of(levels), {}};
+    // Thresholds of less gain than that do not add up to the gap that is accepted.
+    const double loss = solver.loss() + std::accumulate(group.scatter.begin(), group.scatter.end(), 0.0);
+    const double least = loss * (kClosedGap / 16) / static_cast<double>(levels.size());
+    return {table_of(levels),
+            ranges_of(group, weigh(group, solver, levels), std::ilogb(std::max(least, 0x1p-1000)) / 2)};
   }
 
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace lmq {
 namespace {
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kBlocksPerCell = 4;
 constexpr double kMargin = 1e-10;       // of the loss: far above rounding, far below what matters
 constexpr double kNoise = 0x1p-48;      // of the energy about the centre: rounding of sums
@@ -163,15 +165,16 @@ void Narrowing::split() {
   std::swap(candidate_, new_candidate_);
 }
 
-// Looks and splits until every place is an edge or inside one point (true), or the gap is closed (true), or there are
-// too many places (false).
+// Looks and splits until every place is an edge or inside one point; to an open end (closed >= 0) only until the gap is
+// closed, or no longer falls because bins are too coarse. False when there are too many places.
 bool Narrowing::narrow(double closed) {
   inside_ = true;
   all_places();
-  for (;;) {
+  for (double before = kInfinity;; before = gap_) {
     if (candidate_.size() > kMostCandidates) return false;
     look();
     if (gap_ <= closed * loss_ || !open_blocks()) return true;
+    if (closed >= 0 && gap_ > 0.9 * before) return true;
     split();
   }
 }

@@ -232,12 +232,11 @@ std::span<const std::uint32_t> PartitionSolver::solve_group(const Group& group, 
   s.load(group.mean, group.mass);
   s.open.clear();
   s.gap = 0;
-  cells = std::clamp<std::size_t>(cells, 1, s.m);
-  if (cells == 1 || group.resolved()) {
+  if (cells <= 1 || group.resolved()) {
     s.run(cells, Engine::automatic);
     return s.ends;
   }
-  if (cells == s.m) {
+  if (cells >= s.m) {
     s.run(cells, Engine::automatic);
     s.gap = 1;
     for (std::uint32_t j = 0; j < s.m; ++j)

@@ -44,6 +44,7 @@ Spread spread_of(const Bin& bin) noexcept {
 
 void merge_bins(std::vector<Bin>& bins, std::span<const Bin> other) {
   if (other.empty()) return;
+  if (bins.empty()) return bins.assign(other.begin(), other.end());
   std::vector<Bin> merged;
   merged.reserve(bins.size() + other.size());
   auto a = bins.cbegin();

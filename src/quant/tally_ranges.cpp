@@ -1,4 +1,5 @@
-// Counting inside key ranges: what falls into them is a few per cent of the weights, so it is gathered and sorted.
+// Counting inside key ranges. Where they cut the line into few slots, each has its sums; else what falls into the
+// ranges is gathered and sorted.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -30,7 +31,25 @@ std::uint32_t key_of(const Hit& hit) noexcept { return hit.key; }
 std::uint64_t steps_of(std::uint32_t) noexcept { return 1; }
 std::uint64_t steps_of(const Hit& hit) noexcept { return hit.steps; }
 
+/// Sums of the weights in 2^shift keys of one block of 2^16.
+struct Slot {
+  std::uint64_t count = 0, first = 0, second = 0;
+};
+constexpr std::size_t kMostSlots = std::size_t{1} << 19;
+
+/// Where the slots of a block begin, and their width; no slots unless the filter has the block.
+struct SlotBlock {
+  std::uint32_t begin = 0, shift = 0;
+};
+/// The slots of all blocks that ranges touch: as narrow as the narrowest bins asked for in the block, or as the
+/// ranges' ends demand.
+struct SlotMap {
+  std::vector<SlotBlock> blocks;  // [65536]
+  std::size_t slots = 0;          // may be more than kMostSlots: then there is no use in them
+};
+
 struct HitScratch {
+  std::vector<Slot> slots;
   std::vector<std::uint32_t> keys, sorted_keys;
   std::vector<Hit> hits, sorted_hits;
 };
@@ -46,6 +65,62 @@ KeyFilter filter_of(std::span<const KeyRange> ranges) {
     for (std::uint32_t upper = range.begin >> 16; upper <= range.end >> 16; ++upper)
       filter[upper / 32] |= std::uint32_t{1} << upper % 32;
   return filter;
+}
+
+SlotMap map_slots(std::span<const KeyRange> ranges, const KeyFilter& filter) {
+  SlotMap map{std::vector<SlotBlock>(std::size_t{1} << 16, {0, 16}), 0};
+  const auto narrow_to = [&](std::uint32_t edge, std::uint32_t upper) {  // a slot begins at `edge`, in or after a block
+    SlotBlock& block = map.blocks[upper];
+    block.shift = std::min(block.shift, static_cast<std::uint32_t>(std::countr_zero(edge | 0x10000u)));
+  };
+  for (const KeyRange& range : ranges) {
+    narrow_to(range.begin, range.begin >> 16);
+    narrow_to(range.end + 1, range.end >> 16);
+    for (std::uint32_t upper = range.begin >> 16; upper <= range.end >> 16; ++upper)
+      map.blocks[upper].shift = std::min(map.blocks[upper].shift, range.span_bits);
+  }
+  for (std::uint32_t upper = 0; upper < map.blocks.size(); ++upper) {
+    if ((filter[upper / 32] >> upper % 32 & 1) == 0) continue;
+    map.blocks[upper].begin = static_cast<std::uint32_t>(map.slots);
+    map.slots += std::size_t{1} << (16 - map.blocks[upper].shift);
+    if (map.slots > kMostSlots) break;
+  }
+  return map;
+}
+
+/// Adds the keys of blocks that ranges touch.
+void add_keys(std::span<const std::uint32_t> keys, const SlotMap& map, std::vector<Slot>& slots) {
+  for (const std::uint32_t key : keys) {
+    const SlotBlock block = map.blocks[key >> 16];
+    Slot& slot = slots[block.begin + ((key & 0xFFFFu) >> block.shift)];
+    const std::uint64_t offset = key & ((std::uint32_t{1} << block.shift) - 1);
+    ++slot.count;
+    slot.first += offset;
+    slot.second += offset * offset;
+  }
+}
+
+/// The slots inside ranges as bins; leaves all slots zero.
+void drain_slots(std::vector<Slot>& slots, const SlotMap& map, std::span<const KeyRange> ranges,
+                 std::vector<Bin>& bins) {
+  bins.reserve(static_cast<std::size_t>(std::ranges::count_if(slots, [](const Slot& slot) { return slot.count > 0; })));
+  for (const KeyRange& range : ranges)
+    for (std::uint64_t key = range.begin; key <= range.end;) {
+      const SlotBlock block = map.blocks[key >> 16];
+      const Slot& slot = slots[block.begin + ((key & 0xFFFFu) >> block.shift)];
+      const auto first = static_cast<std::uint32_t>(key >> range.span_bits << range.span_bits);
+      if (slot.count > 0) {
+        if (bins.empty() || bins.back().key != first) bins.push_back({first, range.span_bits, 0, 0, 0, 0});
+        Bin& bin = bins.back();
+        const std::uint64_t shift = key - first;  // from the bin's first key to the slot's
+        bin.count += slot.count;
+        bin.mass += slot.count;
+        bin.first += slot.first + Wide{slot.count} * shift;
+        bin.second += slot.second + Wide{slot.first} * (2 * shift) + Wide{slot.count} * (shift * shift);
+      }
+      key += std::uint64_t{1} << block.shift;
+    }
+  std::ranges::fill(slots, Slot{});
 }
 
 /// Ascending by key: four passes by byte, those that would change nothing left out.
@@ -75,8 +150,6 @@ void add_hits(const std::vector<T>& hits, std::span<const KeyRange> ranges, Coun
     while (range != ranges.end() && range->end < key) ++range;
     if (range == ranges.end()) break;
     if (key < range->begin) continue;
-    counted.minimum_key = std::min(counted.minimum_key, key);
-    counted.maximum_key = std::max(counted.maximum_key, key);
     const std::uint32_t first = key >> range->span_bits << range->span_bits;
     if (bins.empty() || bins.back().key != first || bins.back().span_bits != range->span_bits)
       bins.push_back({first, range->span_bits, 0, 0, 0, 0});
@@ -106,23 +179,30 @@ void gather(std::span<const float> floats, std::span<const std::uint64_t> steps,
   }
 }
 
-void gather_task(const TensorView& view, const Importance& importance, const KeyFilter& filter, std::size_t begin,
-                 std::size_t count, HitScratch& scratch) {
+/// What one task finds, in slots when there is a map.
+void gather_task(const TensorView& view, const Importance& importance, const KeyFilter& filter, const SlotMap* map,
+                 std::size_t begin, std::size_t count, HitScratch& scratch) {
   const std::size_t size = bits(view.dtype) / 8;
   std::array<float, kBlock> floats, weights;
   std::array<std::uint64_t, kBlock> steps;
   const bool weighted = importance.kind != Importance::Kind::none;
+  const auto take = [&](const std::byte* bytes, std::size_t n) {
+    gather(bytes, n, filter, scratch.keys);
+    if (map == nullptr) return;
+    add_keys(scratch.keys, *map, scratch.slots);
+    scratch.keys.clear();
+  };
+  if (map != nullptr) scratch.slots.resize(kMostSlots);
   if (!weighted && view.dtype == DType::f32) {
     const std::byte* bytes = view.bytes.data() + begin * size;
-    for (std::size_t at = 0; at < count; at += kBlock)
-      gather(bytes + at * size, std::min(kBlock, count - at), filter, scratch.keys);
+    for (std::size_t at = 0; at < count; at += kBlock) take(bytes + at * size, std::min(kBlock, count - at));
     return;
   }
   for (std::size_t at = begin; at < begin + count; at += kBlock) {
     const std::size_t n = std::min(kBlock, begin + count - at);
     widen(view.dtype, view.bytes.subspan(at * size, n * size), std::span(floats).first(n));
     if (!weighted) {
-      gather(std::as_bytes(std::span(floats)).data(), n, filter, scratch.keys);
+      take(std::as_bytes(std::span(floats)).data(), n);
       continue;
     }
     importance_at(importance, at, std::span(weights).first(n));
@@ -141,19 +221,33 @@ void check_ranges(std::span<const KeyRange> ranges) {
 Counted count_ranges(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges) {
   check_ranges(ranges);
   const KeyFilter filter = filter_of(ranges);
+  const SlotMap map = map_slots(ranges, filter);
+  const bool dense = map.slots <= kMostSlots && importance.kind == Importance::Kind::none;
   PerWorker<HitScratch> scratch(pool(), thread_count());
   parallel_for_worker((view.count + kTask - 1) / kTask, [&](std::size_t task, std::size_t worker) {
     const std::size_t begin = task * kTask;
-    gather_task(view, importance, filter, begin, std::min(kTask, view.count - begin), scratch[worker]);
+    gather_task(view, importance, filter, dense ? &map : nullptr, begin, std::min(kTask, view.count - begin),
+                scratch[worker]);
   });
   Counted counted;
   scratch.finish([&](HitScratch& one) {
+    if (dense) {
+      std::vector<Bin> bins;
+      drain_slots(one.slots, map, ranges, bins);
+      merge_bins(counted.bins, bins);
+      return;
+    }
     sort_by_key(one.keys, one.sorted_keys);
     sort_by_key(one.hits, one.sorted_hits);
     add_hits(one.keys, ranges, counted);
     add_hits(one.hits, ranges, counted);
     one.keys.clear(), one.hits.clear();
   });
+  if (counted.bins.empty()) return counted;
+  const Bin& last = counted.bins.back();
+  counted.minimum_key = counted.bins.front().key;
+  counted.maximum_key = last.key + ((std::uint32_t{1} << last.span_bits) - 1);
+  if (counted.maximum_key == 0x7FFFFFFFu) --counted.maximum_key;  // the key of no float
   return counted;
 }
 

@@ -169,6 +169,32 @@ TEST_CASE("refining ranges gives the bins of the finer resolution", "[slow]") {
       }
 }
 
+TEST_CASE("ragged ranges of any width, neighbours or far apart, hold just their keys") {
+  const auto bytes = samples::bytes(DType::f32, 30001, 0, 33);
+  const auto view = samples::view_of(DType::f32, bytes);
+  std::mt19937 random(7);
+  for (const std::uint32_t most : {0x4000u, 0x100000u, 0x8000000u})  // few slots to too many for sums
+    for (int trial = 0; trial < 5; ++trial) {
+      std::vector<KeyRange> ranges;
+      for (std::uint64_t key = lmq::ordered_key(0.5f) - 50 * most + random() % 64; ranges.size() < 100;) {
+        const std::uint32_t width = 1 + random() % most, span = random() % 17;
+        // Ends at a bin's end, as ranges of whole bins do; the first may begin inside a bin.
+        const std::uint64_t end = (key + width) >> span << span;
+        if (end > 0xFF000000u) break;
+        if (end > key) ranges.push_back({static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(end - 1), span});
+        key = std::max(key, end) + (random() % 3 == 0 ? 0 : random() % most);
+      }
+      // Bins of two ranges must not overlap.
+      for (std::size_t r = 1; r < ranges.size(); ++r) {
+        const std::uint32_t begin = ranges[r].begin >> ranges[r].span_bits << ranges[r].span_bits;
+        if (begin <= ranges[r - 1].end) ranges[r].span_bits = 0;
+      }
+      const Tally found = Tally::of(view, none(), ranges);
+      REQUIRE(same(found.bins(), plain_bins(view, none(), ranges)));
+      REQUIRE((Tally::from_bytes(found.to_bytes(), "test") == found));
+    }
+}
+
 TEST_CASE("everything refined to single keys is resolved") {
   const auto bytes = samples::bytes(DType::f32, 5000, 0, 8);
   const auto view = samples::view_of(DType::f32, bytes);

@@ -55,11 +55,12 @@ class Tally {
  private:
   std::vector<Bin> bins_;  // ascending by key, disjoint
   std::uint64_t nonfinite_ = 0;
-  std::uint32_t minimum_key_ = 0xFFFFFFFFu, maximum_key_ = 0;  // of all counted values; so when there are none
+  std::uint32_t minimum_key_ = 0xFFFFFFFFu, maximum_key_ = 0;  // of all counted values (so when there are none); with
+                                                               // ranges of all keys of the bins
 };
 
-/// Bins that statistics of weights of a type have, for estimates: 8 bits at most 256; BF16 about 7,200 distinct values in
-/// 1e10 normal weights, F16 eight times as many; wider types after refinement.
+/// Bins that statistics of weights of a type have, for estimates: 8 bits at most 256; BF16 about 7,200 distinct values
+/// in 1e10 normal weights, F16 eight times as many; wider types after refinement.
 [[nodiscard]] std::uint64_t expected_bins(DType dtype) noexcept;
 
 }  // namespace lmq
