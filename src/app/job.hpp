@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -18,7 +19,6 @@ namespace lmq::app {
 struct Job {
   std::unique_ptr<Reader> reader;
   std::optional<ImportanceFile> importance;
-  std::string importance_digest;  ///< of names, shapes and values; empty without importance
   Recipe recipe;
   Plan plan;
 };
@@ -32,8 +32,15 @@ struct Job {
 /// What the importance file has for a tensor, as make_plan asks for it.
 [[nodiscard]] std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_lookup(
     const std::optional<ImportanceFile>& file);
-/// digest128_hex over names, types, shapes and the digests of values, by blocks. Reads the file once more.
-[[nodiscard]] std::string digest_of_importance(const ImportanceFile& file);
+/// Opens an importance file of any kind for a checkpoint.
+[[nodiscard]] ImportanceFile open_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
+                                             const Recipe& recipe);
+/// What the plan makes of the importance file: which quantized tensors it has nothing for, what in it nobody uses, and
+/// which experts take their siblings' mean. One line each, none for what is not there; a first line says how many tensors
+/// have which kind.
+[[nodiscard]] std::vector<std::string> importance_lines(const Job& job);
+/// The same with every name, for the JSON reports; null without importance.
+[[nodiscard]] nlohmann::json importance_json(const Job& job);
 
 /// JSON for /lmq/provenance: input names, sizes and digests, the shard of every tensor, version, importance. A function
 /// of checkpoint, recipe and importance alone: no folder, machine, time, rank or thread is in it.

@@ -78,7 +78,11 @@ void add_recipe_options(po::options_description& table) {
                         fmt::format("{} ({})", known->help, methods_with_option(known->name)).c_str());
   table.add_options()                                                                                                 //
       ("recipe", text()->value_name("R.json"), "rules by tensor name, instead of the options above and --nonfinite")  //
-      ("importance", text()->value_name("FILE"), "weights of the errors: safetensors with the tensors' names")        //
+      ("importance", text()->value_name("FILE"),
+       "what errors weigh: statistics of the inputs, squared gradients, Adam's moments (safetensors, HDF5) or "
+       "llama.cpp's imatrix; docs/importance.md")  //
+      ("importance-power", text()->value_name("P"),
+       "exponent of the importance, above 0 up to 2 (default 1; 0.5 for Adam's second moments)")  //
       ("nonfinite", text()->value_name("WHAT"),
        "tensors with NaN or infinities: refuse or keep raw (default refuse)")                                        //
       ("memory", text()->value_name("SIZE"), "what a rank may hold, for example 4G (default: what the plan needs)")  //

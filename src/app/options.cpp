@@ -134,12 +134,14 @@ void take_rule(const Values& values, Options& options) {
   if (values.has("nonfinite"))
     options.nonfinite = values.choice<Recipe::Nonfinite>(
         "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
+  if (values.has("importance-power"))
+    options.importance_power = importance_power(values.number("importance-power"), "--importance-power");
 }
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  std::vector<std::string> of_rules{"method", "bits",  "levels",     "granularity",
-                                    "group",  "coder", "level-type", "nonfinite"};
+  std::vector<std::string> of_rules{"method", "bits",       "levels",    "granularity",     "group",
+                                    "coder",  "level-type", "nonfinite", "importance-power"};
   for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
   for (const std::string& rule_option : of_rules) {
     const char* name = rule_option.c_str();
@@ -154,6 +156,8 @@ void take_job(const Values& values, Options& options) {
   else
     take_rule(values, options);
   if (values.has("importance")) options.importance = values.text("importance");
+  if (values.has("importance-power") && !values.has("importance"))
+    fail(Errc::usage, "--importance-power belongs to --importance FILE, which is not given");
   for (const char* name : {"recipe", "importance", "memory"})
     if (values.has(name))
       options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});

@@ -142,6 +142,7 @@ nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEst
           {"largest_unit_weights", counted.largest_unit},
           {"weights", counted.weights},
           {"source_bytes", counted.source_bytes},
+          {"importance", importance_json(job)},
           {"estimated_output_bytes", estimate_output(job).bytes},
           {"memory_per_rank_bytes", memory.total()},
           {"memory",

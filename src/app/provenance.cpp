@@ -28,7 +28,8 @@ std::string provenance_json(const Job& job) {
     Json files = Json::array();
     for (const ShardInfo& shard : job.importance->catalogue().shards)
       files.push_back({{"name", shard.name}, {"bytes", shard.bytes}});
-    out["importance"] = {{"digest", job.importance_digest}, {"files", std::move(files)}};
+    out["importance"] = {
+        {"digest", job.importance->digest()}, {"format", job.importance->format()}, {"files", std::move(files)}};
   }
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

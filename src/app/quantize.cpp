@@ -73,6 +73,7 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
           {"plan_digest", job.plan.digest},
           {"recipe", nlohmann::json::parse(job.recipe.canonical_json())},
           {"tensors", to_json(lines)},
+          {"importance", importance_json(job)},
           {"totals", to_json(totals)},
           {"seconds", report.seconds},
           {"units_done", report.units_done},

@@ -96,17 +96,6 @@ void match_tensors(const QuantizedFile& file, Original& original, Lines& out) {
       out.push_back(fmt::format("{}: the original's tensor '{}' is missing", file.name(), printable(listed[i].name)));
 }
 
-/// Row lengths as the recipe in the file sees the original's tensors.
-void plan_columns(const QuantizedFile& file, Original& original) {
-  original.cols.assign(file.tensors().size(), 0);
-  const auto& listed = original.reader->catalogue().tensors;
-  const Recipe recipe = Recipe::parse(file.recipe().dump(), file.name() + ", /lmq/recipe");
-  const Plan plan = make_plan(listed, "", recipe, {});
-  for (std::size_t t = 0; t < original.cols.size(); ++t)
-    if (original.tensor_of[t] >= 0)
-      original.cols[t] = plan.tensors[static_cast<std::size_t>(original.tensor_of[t])].cols;
-}
-
 /// What all ranks have in hand.
 struct Inputs {
   std::unique_ptr<QuantizedFile> file;
@@ -125,12 +114,24 @@ std::string recorded_importance(const QuantizedFile& file) {
              : "";
 }
 
-void open_importance(const Options& options, Inputs& inputs) {
+/// Rank 0 reads the file; all get what it found.
+void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
+  std::vector<std::byte> bytes;
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    const Recipe recipe = Recipe::parse(inputs.file->recipe().dump(), inputs.file->name() + ", /lmq/recipe");
+    bytes = open_importance(*options.importance, inputs.reader->catalogue(), recipe).to_bytes();
+  });
+  bytes = comm.broadcast(std::move(bytes), 0);
+  run_agreed(comm, [&] { inputs.importance.emplace(ImportanceFile::from_bytes(bytes)); });
+}
+
+/// The importance given must be that of the run.
+void compare_importance(Inputs& inputs) {
   const std::string recorded = recorded_importance(*inputs.file);
   inputs.original.weighted_is_squared = recorded.empty();
-  if (!options.importance) return;
-  inputs.importance.emplace(*options.importance);
-  const std::string digest = digest_of_importance(*inputs.importance);
+  if (!inputs.importance) return;
+  const std::string& digest = inputs.importance->digest();
   if (digest == recorded)
     inputs.original.importance = &*inputs.importance;
   else
@@ -159,9 +160,9 @@ void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
     if (comm.rank() != 0) inputs.reader = open_reader(Catalogue::from_bytes(bytes));
     inputs.original.reader = inputs.reader.get();
     match_tensors(*inputs.file, inputs.original, inputs.differences);
-    open_importance(options, inputs);
-    if (inputs.original.importance != nullptr) plan_columns(*inputs.file, inputs.original);
   });
+  if (options.importance) share_importance(comm, options, inputs);
+  compare_importance(inputs);
 }
 
 std::vector<std::byte> to_bytes(const std::vector<Difference>& differences) {

@@ -12,6 +12,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/run/importance_view.hpp"
 
 namespace lmq::app {
 namespace {
@@ -19,7 +20,8 @@ namespace {
 /// Buffers one worker keeps.
 struct Scratch {
   std::vector<std::byte> stored, source;
-  std::vector<float> values, importance;
+  std::vector<float> values;
+  ImportanceWindow importance;
 };
 
 /// What one unit is checked with and where its differences go.
@@ -64,16 +66,10 @@ bool check_record(const Check& check) {
 Importance importance_of(const Check& check, const TensorInfo& tensor) {
   const ImportanceFile* file = check.original.importance;
   if (file == nullptr) return {};
-  const std::uint64_t cols = check.original.cols[check.unit.tensor];
-  const auto entry = file->find(tensor, cols);
-  if (!entry) return {};
-  const std::uint64_t begin = entry->per_column ? 0 : check.unit.begin;
-  file->read(*entry, begin, entry->per_column ? cols : check.unit.count, check.scratch.importance);
-  Importance importance;
-  importance.kind = entry->per_column ? Importance::Kind::columns : Importance::Kind::weights;
-  importance.values = check.scratch.importance;
-  importance.first_column = entry->per_column && cols > 0 ? check.unit.begin % cols : 0;
-  return importance;
+  const ImportanceEntry* const entry = file->find(tensor.name);
+  if (entry == nullptr) return {};
+  file->read(*entry, check.unit.begin, check.unit.count, check.scratch.importance);
+  return view_of(check.scratch.importance);
 }
 
 void check_against(const Check& check, const TensorInfo& listed) {

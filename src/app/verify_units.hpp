@@ -16,7 +16,6 @@ struct Original {
   const Reader* reader = nullptr;
   std::vector<std::int64_t> tensor_of;  ///< [file's tensors] index into the catalogue, -1: cannot be compared
   const ImportanceFile* importance = nullptr;
-  std::vector<std::uint64_t> cols;   ///< [file's tensors] row length the importance is seen with
   bool weighted_is_squared = false;  ///< the file was made without importance
 };
 

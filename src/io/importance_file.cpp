@@ -1,12 +1,16 @@
 #include "lmq/io/importance_file.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "file_kind.hpp"
+#include "imatrix.hpp"
+#include "importance_match.hpp"
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
@@ -15,112 +19,303 @@
 namespace lmq {
 namespace {
 
-constexpr std::uint64_t kPiece = std::uint64_t{1} << 18;  // values scanned at once
+constexpr std::uint64_t kPiece = std::uint64_t{1} << 16;  // numbers read at once: they stay in the cache
 
-void check_types(const Catalogue& catalogue) {
-  for (const TensorInfo& tensor : catalogue.tensors)
-    if (tensor.dtype != DType::f32 && tensor.dtype != DType::f16 && tensor.dtype != DType::bf16 &&
-        tensor.dtype != DType::f64)
-      fail(Errc::unsupported, fmt::format("{}: tensor '{}': importance of {}, expected F32, F16, BF16 or F64",
-                                          printable((catalogue.folder / catalogue.shards[tensor.shard].name).native()),
-                                          printable(tensor.name), name(tensor.dtype)));
+std::string place_of(const Catalogue& catalogue, const TensorInfo& tensor) {
+  return fmt::format("{}: tensor '{}'", printable((catalogue.folder / catalogue.shards[tensor.shard].name).native()),
+                     printable(tensor.name));
 }
 
-void read_floats(const Reader& reader, const TensorInfo& tensor, std::uint64_t begin, std::span<float> values,
-                 std::vector<std::byte>& scratch) {
-  const TensorView view = reader.view(tensor, begin, values.size(), scratch);
-  to_floats(view.dtype, view.bytes, values);
-}
-
-/// Largest of some values. A value is refused where it is not finite (as float) or negative.
-float largest_of(std::span<const float> values, const Catalogue& catalogue, const TensorInfo& tensor,
-                 std::uint64_t begin) {
-  float largest = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (!(values[i] >= 0 && std::isfinite(values[i])))
-      fail(Errc::malformed, fmt::format("{}: tensor '{}': importance {} is {}, expected a finite number >= 0",
-                                        printable((catalogue.folder / catalogue.shards[tensor.shard].name).native()),
-                                        printable(tensor.name), begin + i, values[i]));
-    largest = std::max(largest, values[i]);
+/// Catalogue and stacks of a file of any kind.
+Catalogue open_catalogue(const std::filesystem::path& path, const ImportanceFile::Options& options,
+                         std::vector<ImportanceStack>& stacks) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) {
+    const File file(path, File::Mode::read);
+    const FileNature nature = recognize(file);
+    Imatrix imatrix;
+    if (nature.words == "an HDF5 file" && options.read_hdf5) return options.read_hdf5(path);
+    if (nature.words == "a GGUF file")
+      imatrix = read_gguf_imatrix(path);
+    else if (nature.kind == FileKind::unknown && looks_like_binary_imatrix(file))
+      imatrix = read_binary_imatrix(path);
+    else if (nature.kind == FileKind::unknown)
+      fail(Errc::unsupported,
+           fmt::format("{}: an importance file is expected: safetensors, HDF5, or llama.cpp's imatrix (GGUF or binary)",
+                       printable(path.native())));
+    if (!imatrix.stacks.empty()) {
+      stacks = std::move(imatrix.stacks);
+      return std::move(imatrix.catalogue);
+    }
   }
-  return largest;
+  return open_reader(path)->catalogue();
 }
 
-/// Largest value of each tensor, all read once. Pieces in order of (tensor, begin), so that the first bad value is
-/// named.
-std::vector<double> scan(const Reader& reader) {
-  struct Piece {
-    std::size_t tensor;
-    std::uint64_t begin, count;
-  };
-  const std::vector<TensorInfo>& tensors = reader.catalogue().tensors;
-  std::vector<Piece> pieces;
-  for (std::size_t t = 0; t < tensors.size(); ++t)
-    for (std::uint64_t begin = 0, count = tensors[t].count(); begin < count; begin += kPiece)
-      pieces.push_back({t, begin, std::min(kPiece, count - begin)});
-  std::vector<float> found(pieces.size());
-  std::vector<std::pair<std::vector<std::byte>, std::vector<float>>> scratch(thread_count());
-  parallel_for_worker(pieces.size(), [&](std::size_t i, std::size_t worker) {
-    const Piece& piece = pieces[i];
-    auto& [bytes, values] = scratch[worker];
-    values.resize(static_cast<std::size_t>(piece.count));
-    read_floats(reader, tensors[piece.tensor], piece.begin, values, bytes);
-    found[i] = largest_of(values, reader.catalogue(), tensors[piece.tensor], piece.begin);
-  });
-  std::vector<double> largest(tensors.size());
-  for (std::size_t i = 0; i < pieces.size(); ++i)
-    largest[pieces[i].tensor] = std::max(largest[pieces[i].tensor], double{found[i]});
-  return largest;
+/// Numbers of a tensor as they lie in the file: a float type, finite, >= 0.
+void read_numbers(const Reader& reader, std::uint32_t index, std::uint64_t first, std::span<float> out) {
+  const Catalogue& catalogue = reader.catalogue();
+  const TensorInfo& tensor = catalogue.tensors.at(index);
+  if (tensor.dtype != DType::f32 && tensor.dtype != DType::f16 && tensor.dtype != DType::bf16 &&
+      tensor.dtype != DType::f64)
+    fail(Errc::unsupported, fmt::format("{}: importance of {}, expected F32, F16, BF16 or F64",
+                                        place_of(catalogue, tensor), name(tensor.dtype)));
+  if (first > tensor.count() || out.size() > tensor.count() - first)
+    fail(Errc::internal,
+         fmt::format("{}: numbers {} + {} of {}", place_of(catalogue, tensor), first, out.size(), tensor.count()));
+  std::vector<std::byte> scratch;
+  for (std::uint64_t done = 0; done < out.size(); done += kPiece) {
+    const auto piece = out.subspan(static_cast<std::size_t>(done), std::min(kPiece, out.size() - done));
+    const TensorView view = reader.view(tensor, first + done, piece.size(), scratch);
+    to_floats(view.dtype, view.bytes, piece);
+    for (std::size_t i = 0; i < piece.size(); ++i)
+      if (!(piece[i] >= 0 && std::isfinite(piece[i])))
+        fail(Errc::malformed, fmt::format("{}: importance {} is {}, expected a finite number >= 0",
+                                          place_of(catalogue, tensor), first + done + i, piece[i]));
+  }
+}
+
+std::uint32_t steps_of(double power) { return static_cast<std::uint32_t>(std::lround(std::ldexp(power, 24))); }
+
+/// Mean of the slices of which something is known, each column by itself: sum of sums / sum of divisors.
+std::vector<float> pooled_slice(const Reader& reader, const ImportanceStack& stack) {
+  std::vector<double> sums(static_cast<std::size_t>(stack.length));
+  std::vector<float> slice(sums.size());
+  double divisors = 0;
+  for (std::size_t s = 0; s < stack.divisors.size(); ++s) {
+    if (stack.divisors[s] == 0) continue;
+    read_numbers(reader, stack.tensor, s * stack.length, slice);
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += double{slice[i]};
+    divisors += double{stack.divisors[s]};
+  }
+  for (std::size_t i = 0; i < sums.size(); ++i) slice[i] = static_cast<float>(sums[i] / divisors);
+  return slice;
+}
+
+void put_part(ByteWriter& out, const ImportancePart& part) {
+  out.le(part.tensor), out.le(part.first), out.le(part.count), out.le(part.stack);
+  out.le(std::uint8_t{part.diagonal}), out.le(part.power);
+}
+
+ImportancePart take_part(ByteReader& in) {
+  ImportancePart part;
+  part.tensor = in.le<std::int64_t>("tensor"), part.first = in.le<std::uint64_t>("first");
+  part.count = in.le<std::uint64_t>("count"), part.stack = in.le<std::int64_t>("stack");
+  part.diagonal = in.le<std::uint8_t>("diagonal") != 0, part.power = in.le<double>("power");
+  return part;
+}
+
+void put_entry(ByteWriter& out, const ImportanceEntry& entry) {
+  out.text(entry.weight);
+  out.le(static_cast<std::uint8_t>(entry.kind));
+  put_part(out, entry.values), put_part(out, entry.rows);
+  out.le(entry.length), out.le(entry.block_rows), out.le(entry.largest), out.le(entry.mean);
+  out.le(std::uint64_t{entry.pooled.size()});
+  out.array(std::span<const std::uint32_t>(entry.pooled));
+}
+
+ImportanceEntry take_entry(ByteReader& in) {
+  ImportanceEntry entry;
+  entry.weight = in.text("weight");
+  const auto kind = in.le<std::uint8_t>("kind");
+  if (kind > static_cast<std::uint8_t>(ImportanceKind::weights)) in.refuse("no kind of importance");
+  entry.kind = static_cast<ImportanceKind>(kind);
+  entry.values = take_part(in), entry.rows = take_part(in);
+  entry.length = in.le<std::uint64_t>("length"), entry.block_rows = in.le<std::uint64_t>("block rows");
+  entry.largest = in.le<double>("largest"), entry.mean = in.le<double>("mean");
+  entry.pooled = in.array<std::uint32_t>(in.le<std::uint64_t>("pooled experts"), "pooled experts");
+  return entry;
+}
+
+void put_names(ByteWriter& out, const std::vector<std::string>& names) {
+  out.le(std::uint64_t{names.size()});
+  for (const std::string& one : names) out.text(one);
+}
+
+std::vector<std::string> take_names(ByteReader& in) {
+  std::vector<std::string> names;
+  for (auto left = in.le<std::uint64_t>("names"); left > 0; --left) names.push_back(in.text("name"));
+  return names;
 }
 
 }  // namespace
 
-ImportanceFile::ImportanceFile(const std::filesystem::path& path) : reader_(open_reader(path)) {
-  check_types(catalogue());
-  largest_ = scan(*reader_);
+double raised(double value, std::uint32_t steps) noexcept {
+  double result = 1;
+  for (std::uint32_t whole = steps >> 24; whole > 0; --whole) result *= value;
+  double root = value;
+  for (std::uint32_t rest = steps & 0xFFFFFFu; rest != 0; rest = rest << 1 & 0xFFFFFFu) {
+    root = std::sqrt(root);
+    if (rest & 0x800000u) result *= root;
+  }
+  return result;
 }
 
-ImportanceFile::ImportanceFile(Catalogue catalogue, std::vector<double> largest)
-    : reader_(open_reader(std::move(catalogue))), largest_(std::move(largest)) {
-  if (largest_.size() != reader_->catalogue().tensors.size())
-    fail(Errc::internal, fmt::format("{} largest values for {} tensors of importance", largest_.size(),
-                                     reader_->catalogue().tensors.size()));
+ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogue& checkpoint, const Options& options) {
+  if (options.power && !(*options.power >= 0x1p-24 && *options.power <= 2))
+    fail(Errc::internal, fmt::format("an exponent of {}", *options.power));
+  reader_ = open_reader(open_catalogue(path, options, stacks_));
+  const auto numbers = [this](std::uint32_t tensor, std::uint64_t first, std::span<float> out) {
+    read_numbers(*reader_, tensor, first, out);
+  };
+  ImportanceMatch match = match_importance(catalogue(), checkpoint, options.power.value_or(-1), stacks_, numbers);
+  entries_ = std::move(match.entries);
+  unused_ = std::move(match.unused), unknown_ = std::move(match.unknown);
+  std::vector<std::vector<std::uint64_t>> digests(entries_.size());
+  parallel_for(entries_.size(), [&](std::size_t i) { summarise(entries_[i], digests[i]); });
+  ByteWriter all;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const ImportanceEntry& entry = entries_[i];
+    all.text(entry.weight);
+    all.le(static_cast<std::uint8_t>(entry.kind));
+    for (const std::uint64_t number : {entry.length, entry.block_rows, entry.values.count, entry.rows.count})
+      all.le(number);
+    all.array(std::span<const std::uint64_t>(digests[i]));
+  }
+  digest_ = digest128_hex(all.bytes());
 }
 
-std::optional<ImportanceFile::Entry> ImportanceFile::find(const TensorInfo& weight, std::uint64_t cols) const {
-  const std::int64_t at = catalogue().find(weight.name);
-  if (at < 0) return std::nullopt;
-  const TensorInfo& tensor = catalogue().tensors[static_cast<std::size_t>(at)];
-  const bool per_weight = tensor.shape == weight.shape;
-  if (!per_weight && tensor.shape != std::vector<std::uint64_t>{cols})
-    fail(Errc::malformed,
-         fmt::format("{}: tensor '{}': importance has shape [{}], expected [{}] (per column) or [{}] (per weight)",
-                     printable((catalogue().folder / catalogue().shards[tensor.shard].name).native()),
-                     printable(tensor.name), fmt::join(tensor.shape, ", "), cols, fmt::join(weight.shape, ", ")));
-  return Entry{.per_column = !per_weight,
-               .tensor = static_cast<std::uint32_t>(at),
-               .largest = largest_[static_cast<std::size_t>(at)]};
+std::vector<std::byte> ImportanceFile::to_bytes() const {
+  ByteWriter out;
+  const auto listed = catalogue().to_bytes();
+  out.le(std::uint64_t{listed.size()});
+  out.raw(listed);
+  out.le(std::uint64_t{stacks_.size()});
+  for (const ImportanceStack& stack : stacks_) {
+    out.le(stack.tensor), out.le(stack.length), out.le(std::uint64_t{stack.divisors.size()});
+    out.array(std::span<const float>(stack.divisors));
+  }
+  out.le(std::uint64_t{entries_.size()});
+  for (const ImportanceEntry& entry : entries_) put_entry(out, entry);
+  put_names(out, unused_), put_names(out, unknown_);
+  out.text(digest_);
+  return out.take();
 }
 
-std::vector<std::string> ImportanceFile::unused(const Catalogue& checkpoint) const {
-  std::vector<std::string> names;
-  for (const TensorInfo& tensor : catalogue().tensors)
-    if (checkpoint.find(tensor.name) < 0) names.push_back(tensor.name);
-  return names;
+ImportanceFile ImportanceFile::from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, "importance of rank 0");
+  ImportanceFile file;
+  file.reader_ = open_reader(Catalogue::from_bytes(in.raw(in.le<std::uint64_t>("catalogue"), "catalogue")));
+  for (auto left = in.le<std::uint64_t>("stacks"); left > 0; --left) {
+    ImportanceStack& stack = file.stacks_.emplace_back();
+    stack.tensor = in.le<std::uint32_t>("tensor"), stack.length = in.le<std::uint64_t>("length");
+    stack.divisors = in.array<float>(in.le<std::uint64_t>("divisors"), "divisors");
+  }
+  for (auto left = in.le<std::uint64_t>("entries"); left > 0; --left) file.entries_.push_back(take_entry(in));
+  file.unused_ = take_names(in), file.unknown_ = take_names(in);
+  file.digest_ = in.text("digest");
+  if (in.left() > 0) in.refuse("bytes behind the end");
+  return file;
 }
 
-void ImportanceFile::read(const Entry& entry, std::uint64_t begin, std::uint64_t count,
-                          std::vector<float>& values) const {
-  const TensorInfo& tensor = catalogue().tensors.at(entry.tensor);
-  if (begin > tensor.count() || count > tensor.count() - begin)
-    fail(Errc::internal,
-         fmt::format("importance of '{}': values {} + {} of {}", printable(tensor.name), begin, count, tensor.count()));
-  values.resize(static_cast<std::size_t>(count));
-  constexpr std::uint64_t kSmall = std::uint64_t{1} << 16;  // the bytes pass through the cache, not through fresh pages
-  std::vector<std::byte> scratch;
-  for (std::uint64_t done = 0; done < count; done += kSmall)
-    read_floats(*reader_, tensor, begin + done, std::span(values).subspan(done, std::min(kSmall, count - done)),
-                scratch);
+const ImportanceEntry* ImportanceFile::find(std::string_view weight) const noexcept {
+  const auto at = std::ranges::lower_bound(entries_, weight, {},
+                                           [](const ImportanceEntry& entry) { return std::string_view(entry.weight); });
+  return at != entries_.end() && at->weight == weight ? &*at : nullptr;
+}
+
+void ImportanceFile::read(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const {
+  if (begin > part.count || values.size() > part.count - begin || part.tensor < 0)
+    fail(Errc::internal, fmt::format("importance: numbers {} + {} of {}", begin, values.size(), part.count));
+  const auto tensor = static_cast<std::uint32_t>(part.tensor);
+  if (part.diagonal) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      read_numbers(*reader_, tensor, (begin + i) * (part.count + 1), values.subspan(i, 1));
+  } else if (part.stack < 0) {
+    read_numbers(*reader_, tensor, part.first + begin, values);
+  } else {
+    const ImportanceStack& stack = stacks_.at(static_cast<std::size_t>(part.stack));
+    std::vector<float> pooled;
+    for (std::size_t done = 0; done < values.size();) {
+      const std::uint64_t at = part.first + begin + done, slice = at / stack.length, within = at % stack.length;
+      const auto run =
+          values.subspan(done, static_cast<std::size_t>(std::min(stack.length - within, values.size() - done)));
+      if (const float divisor = stack.divisors.at(static_cast<std::size_t>(slice)); divisor > 0) {
+        read_numbers(*reader_, tensor, at, run);
+        for (float& value : run) value = static_cast<float>(double{value} / double{divisor});
+      } else {
+        if (pooled.empty()) pooled = pooled_slice(*reader_, stack);
+        std::ranges::copy(std::span(pooled).subspan(static_cast<std::size_t>(within), run.size()), run.begin());
+      }
+      done += run.size();
+    }
+  }
+  const std::uint32_t steps = steps_of(part.power);
+  if (steps == 1u << 24 && part.stack < 0) return;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const float before = values[i];
+    if (steps != 1u << 24) values[i] = static_cast<float>(raised(double{before}, steps));
+    if (!std::isfinite(values[i]))
+      fail(Errc::malformed,
+           fmt::format("{}: importance {} is {}; to the power of {} it is no finite float",
+                       place_of(catalogue(), catalogue().tensors[tensor]), begin + i, before, part.power));
+  }
+}
+
+void ImportanceFile::read(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count,
+                          ImportanceWindow& window) const {
+  window.kind = entry.kind;
+  window.rows.clear();
+  window.first_column = window.length = window.block_rows = window.first_row = 0;
+  if (entry.kind == ImportanceKind::weights) {
+    window.values.resize(static_cast<std::size_t>(count));
+    return read(entry.values, begin, window.values);
+  }
+  const std::uint64_t row = begin / entry.length;
+  const std::uint64_t last = count == 0 ? row : (begin + count - 1) / entry.length;
+  window.first_column = begin % entry.length;
+  window.length = entry.length;
+  window.block_rows = entry.block_rows;
+  window.first_row = entry.block_rows == 0 ? 0 : row % entry.block_rows;
+  if (entry.values.tensor < 0) {
+    window.values.assign(static_cast<std::size_t>(entry.length), 1.0f);
+  } else {
+    const std::uint64_t first_block = entry.block_rows == 0 ? 0 : row / entry.block_rows;
+    const std::uint64_t blocks = entry.block_rows == 0 ? 1 : last / entry.block_rows - first_block + 1;
+    window.values.resize(static_cast<std::size_t>(blocks * entry.length));
+    read(entry.values, first_block * entry.length, window.values);
+  }
+  if (entry.rows.tensor < 0) return;
+  window.rows.resize(static_cast<std::size_t>(last - row + 1));
+  read(entry.rows, row, window.rows);
+}
+
+void ImportanceFile::summarise(ImportanceEntry& entry, std::vector<std::uint64_t>& digests) const {
+  std::vector<float> values;
+  // Largest and mean of numbers [begin, begin + count) of a part, piece by piece in order.
+  const auto look = [&](const ImportancePart& part, std::uint64_t begin, std::uint64_t count) {
+    std::pair<float, double> found{0, 0};
+    for (std::uint64_t at = begin; at < begin + count; at += kPiece) {
+      values.resize(static_cast<std::size_t>(std::min(kPiece, begin + count - at)));
+      read(part, at, values);
+      digests.push_back(digest64(std::as_bytes(std::span<const float>(values))));
+      for (const float value : values) {
+        found.first = std::max(found.first, value);
+        found.second += double{value};
+      }
+    }
+    found.second /= static_cast<double>(std::max<std::uint64_t>(1, count));
+    return found;
+  };
+  const std::uint64_t blocks =
+      entry.block_rows == 0 ? 1 : entry.values.count / std::max<std::uint64_t>(1, entry.length);
+  const std::uint64_t block_values = entry.values.count / blocks, block_rows = entry.rows.count / blocks;
+  const ImportancePart& named = entry.rows.tensor < 0 ? entry.values : entry.rows;
+  double sum = 0;
+  for (std::uint64_t block = 0; block < blocks; ++block) {
+    const auto columns =
+        entry.values.tensor < 0 ? std::pair{1.0f, 1.0} : look(entry.values, block * block_values, block_values);
+    const auto rows = entry.rows.tensor < 0 ? std::pair{1.0f, 1.0} : look(entry.rows, block * block_rows, block_rows);
+    const float largest = columns.first * rows.first;
+    if (!std::isfinite(largest))
+      fail(Errc::malformed,
+           fmt::format("{}: tensor '{}': importance of its rows ({}) times that of its columns ({}) "
+                       "is no finite float",
+                       place_of(catalogue(), catalogue().tensors[static_cast<std::size_t>(named.tensor)]),
+                       printable(entry.weight), rows.first, columns.first));
+    entry.largest = std::max(entry.largest, double{largest});
+    sum += columns.second * rows.second;
+  }
+  entry.mean = sum / static_cast<double>(blocks);
 }
 
 }  // namespace lmq

@@ -30,13 +30,21 @@ std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, s
   return std::min(count, expected_bins(tensor.value_type())) * kTallyBinBytes;
 }
 
+/// What ImportanceWindow holds for a unit.
+std::uint64_t importance_bytes(const ImportanceInfo& importance, std::uint64_t count) noexcept {
+  if (!importance.present) return 0;
+  if (importance.kind == ImportanceKind::weights) return count * sizeof(float);
+  const std::uint64_t rows = count / std::max<std::uint64_t>(1, importance.length) + 2;
+  const std::uint64_t blocks = importance.block_rows == 0 ? 1 : rows / importance.block_rows + 2;
+  return (blocks * importance.length + (importance.kind == ImportanceKind::columns ? 0 : rows)) * sizeof(float);
+}
+
 UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
   const std::uint64_t in_file = ceil_div(count * bits(tensor.dtype), 8);
   if (planned.treatment != Treatment::quantize) return {.view = in_file, .importance = 0, .work = 0, .output = in_file};
   UnitBytes out;
   out.view = in_file + (tensor.scale >= 0 ? count * sizeof(float) : 0);
-  if (planned.importance.present)
-    out.importance = (planned.importance.per_column ? planned.cols : count) * sizeof(float);
+  out.importance = importance_bytes(planned.importance, count);
   const std::uint64_t numbers = book_numbers(planned, count);
   const std::uint64_t scratch =
       quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads) +

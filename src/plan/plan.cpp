@@ -225,8 +225,10 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
     for (const std::uint64_t block : {tensor.scale_block_rows, tensor.scale_block_cols}) out.le(block);
     out.le(static_cast<std::uint8_t>(planned.treatment));
     out.text(planned.reason);
-    out.le(static_cast<std::uint8_t>(planned.importance.present * 2 + planned.importance.per_column));
+    out.le(std::uint8_t{planned.importance.present});
+    out.le(static_cast<std::uint8_t>(planned.importance.kind));
     out.le(planned.importance.largest);
+    for (const std::uint64_t value : {planned.importance.length, planned.importance.block_rows}) out.le(value);
     for (const std::uint64_t value : {planned.rows, planned.cols, planned.units}) out.le(value);
     out.le(planned.scope);
     list(planned.chunk);

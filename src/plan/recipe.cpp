@@ -208,6 +208,14 @@ QuantSpec resolve(const Rule& rule, const std::string& place) {
   return spec;
 }
 
+double importance_power(double wanted, const std::string& place) {
+  const double taken = std::round(std::ldexp(wanted, 24)) * 0x1p-24;
+  if (!(taken > 0 && taken <= 2))
+    fail(Errc::usage, fmt::format("{}: found {}, allowed is a number above 0, at most 2 (1: as it is, 0.5: its root)",
+                                  place, wanted));
+  return taken;
+}
+
 std::vector<Rule> default_rules() {
   std::vector<Rule> rules;
   // Dense layers also have gates ("gate_proj", "attention.gate"): a plain "gate" is a router only inside these blocks.
@@ -237,11 +245,12 @@ std::string Recipe::canonical_json() const {
     }
   }
   if (!complete) list.push_back(canonical_rule({}));
-  const Json out{{"version", 1},
-                 {"min_elements", min_elements},
-                 {"keep_vectors", keep_vectors},
-                 {"nonfinite", word_for(kNonfiniteWords, nonfinite)},
-                 {"rules", std::move(list)}};
+  Json out{{"version", 1},
+           {"min_elements", min_elements},
+           {"keep_vectors", keep_vectors},
+           {"nonfinite", word_for(kNonfiniteWords, nonfinite)},
+           {"rules", std::move(list)}};
+  if (importance_power) out["importance_power"] = *importance_power;
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

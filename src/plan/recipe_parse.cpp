@@ -117,7 +117,8 @@ std::vector<std::string_view> rule_keys() {
   return keys;
 }
 
-const std::vector<std::string_view> kRecipeKeys{"version", "nonfinite", "min_elements", "keep_vectors", "rules"};
+const std::vector<std::string_view> kRecipeKeys{"version",      "nonfinite",        "min_elements",
+                                                "keep_vectors", "importance_power", "rules"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
   if (key == "match")
@@ -176,6 +177,11 @@ std::vector<Rule> parse_rules(const Place& at) {
   return rules;
 }
 
+double exponent(const Place& at) {
+  if (!at.value.is_number()) at.refuse("is a number above 0, at most 2");
+  return importance_power(at.value.get<double>(), at.path);
+}
+
 Json parse_json(std::string_view text, const std::string& source) {
   try {
     return Json::parse(text.begin(), text.end(), KeyGuard(source));
@@ -200,6 +206,8 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
       recipe.min_elements = at.whole(0, std::uint64_t{1} << 62);
     else if (key == "keep_vectors")
       recipe.keep_vectors = at.boolean();
+    else if (key == "importance_power")
+      recipe.importance_power = at.value.is_null() ? std::nullopt : std::optional(exponent(at));
     else if (key == "rules")
       recipe.rules = parse_rules(at);
     else

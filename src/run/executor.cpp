@@ -14,6 +14,7 @@
 #include "lmq/quant/quantizer.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/run/importance_view.hpp"
 
 namespace lmq {
 namespace {
@@ -53,13 +54,11 @@ void Executor::load_importance(LoadedTask& loaded, TaskBuffers& buffers) const {
   const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
   loaded.importance.quantum = importance_quantum_of(context_.plan, unit);
   if (context_.importance == nullptr || !tensor.importance.present) return;
-  const auto entry = context_.importance->find(info_of(unit), tensor.cols);
-  if (!entry) fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(info_of(unit).name)));
-  const std::uint64_t begin = entry->per_column ? 0 : unit.begin;
-  context_.importance->read(*entry, begin, entry->per_column ? tensor.cols : unit.count, buffers.importance);
-  loaded.importance.kind = entry->per_column ? Importance::Kind::columns : Importance::Kind::weights;
-  loaded.importance.values = buffers.importance;
-  loaded.importance.first_column = entry->per_column ? unit.begin % tensor.cols : 0;
+  const ImportanceEntry* const entry = context_.importance->find(info_of(unit).name);
+  if (entry == nullptr)
+    fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(info_of(unit).name)));
+  context_.importance->read(*entry, unit.begin, unit.count, buffers.importance);
+  loaded.importance = view_of(buffers.importance, loaded.importance.quantum);
 }
 
 LoadedTask Executor::load(Task task, TaskBuffers& buffers) {

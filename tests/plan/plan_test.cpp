@@ -135,7 +135,7 @@ TEST_CASE("plan: the quantum of a scope follows from its largest importance and 
   std::vector<std::string> asked;
   const auto importance = [&](const TensorInfo& info, std::uint64_t cols) -> ImportanceInfo {
     asked.push_back(info.name + ":" + std::to_string(cols));
-    return {.present = true, .per_column = true, .largest = info.name == "b" ? 900.0 : 3.0};
+    return {.present = true, .largest = info.name == "b" ? 900.0 : 3.0};
   };
   Recipe recipe = default_recipe();
   const Plan plan = make_plan(tensors, "", recipe, importance);
@@ -222,10 +222,13 @@ TEST_CASE("plan: the digest follows everything that decides the bytes and nothin
       digest([](auto&, auto& r, auto&, auto&, auto&) { r.rules.push_back({.coder = CoderChoice::fixed}); }),
       digest([](auto&, auto&, auto& c, auto&, auto&) { c = "other"; }),
       digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.present = true, .largest = 1}; }),
-      digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.present = true, .per_column = true, .largest = 1}; }),
+      digest([](auto&, auto&, auto&, auto& i, auto&) {
+        i = {.present = true, .kind = ImportanceKind::outer, .largest = 1};
+      }),
+      digest([](auto&, auto& r, auto&, auto&, auto&) { r.importance_power = 0.5; }),
       digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.present = true, .largest = 2}; }),
       digest([](auto&, auto&, auto&, auto&, auto& n) { n = {1}; })};
-  REQUIRE(digests.size() == 13);
+  REQUIRE(digests.size() == 14);
 }
 
 TEST_CASE("plan: memory is bounded by the unit, not by the model", "[plan]") {

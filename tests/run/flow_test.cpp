@@ -61,12 +61,17 @@ TEST_CASE("run: the same bytes for any ranks and threads", "[run][flow][slow]") 
 TEST_CASE("run: importance enters, and changes nothing of the sameness", "[run][flow]") {
   const TempFolder folder;
   make_small_checkpoint(folder / "model.safetensors");
-  std::vector<float> columns(100), weights(6300);
+  std::vector<float> columns(100), weights(6300), rows(90);
   for (std::size_t i = 0; i < columns.size(); ++i) columns[i] = 0.1f + static_cast<float>(i % 13);
   for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(1 + i % 101) * 0.37f;
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = 0.01f * static_cast<float>(1 + i % 7);
+  const bool outer = GENERATE(false, true);
+  const TestTensor by_weight = f32_tensor("b.weight", {90, 70}, weights);
+  const TestTensor by_row = f32_tensor("b.weight.rows", {90}, rows);
   write_file(folder / "importance.safetensors",
-             safetensors_bytes({f32_tensor("a.weight", {100}, columns), f32_tensor("b.weight", {90, 70}, weights)}));
-  const ImportanceFile importance(folder / "importance.safetensors");
+             safetensors_bytes({f32_tensor("a.weight", {100}, columns), outer ? by_row : by_weight}));
+  const auto checkpoint = open_reader(folder / "model.safetensors");
+  const ImportanceFile importance(folder / "importance.safetensors", checkpoint->catalogue());
   const SmallRun with(folder / "model.safetensors", folder.path(), 11, &importance);
   const SmallRun without(folder / "model.safetensors", folder.path());
   const auto expected = run_with(with, 1, 2, "with", folder.path(), &importance);

@@ -182,10 +182,10 @@ class SmallRun {
   explicit SmallRun(const std::filesystem::path& model, std::filesystem::path home, std::uint64_t rows = 11,
                     const ImportanceFile* importance = nullptr)
       : home_(std::move(home)), reader_(open_reader(model)) {
-    const auto lookup = [&](const TensorInfo& tensor, std::uint64_t cols) {
+    const auto lookup = [&](const TensorInfo& tensor, std::uint64_t) {
       ImportanceInfo info;
-      const auto entry = importance ? importance->find(tensor, cols) : std::nullopt;
-      if (entry) info = {true, entry->per_column, entry->largest};
+      const ImportanceEntry* entry = importance ? importance->find(tensor.name) : nullptr;
+      if (entry) info = {true, entry->kind, entry->largest, entry->mean, entry->length, entry->block_rows};
       return info;
     };
     const auto& tensors = reader_->catalogue().tensors;

@@ -1,44 +1,107 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "lmq/base/tensor.hpp"
+#include "lmq/base/importance_kind.hpp"
 #include "lmq/io/reader.hpp"
 
 namespace lmq {
 
-/// Importance of weights, from a safetensors file whose tensors carry the names of the checkpoint's: shape [cols] is one
-/// value per input column, the weight's own shape one value per weight. Finite and >= 0, F32/F16/BF16/F64.
+/// Consecutive numbers of one tensor of an importance file.
+struct ImportancePart {
+  std::int64_t tensor = -1;   ///< index into the file's catalogue; -1: no such numbers, all are 1
+  std::uint64_t first = 0;    ///< first number
+  std::uint64_t count = 0;    ///< numbers
+  std::int64_t stack = -1;    ///< sums to be divided: index into the file's stacks
+  bool diagonal = false;      ///< the numbers are the diagonal of a matrix [count, count]
+  double power = 1;           ///< exponent, a multiple of 2^-24
+};
+
+/// The importance of one tensor of the checkpoint.
+struct ImportanceEntry {
+  std::string weight;            ///< the checkpoint's tensor
+  ImportanceKind kind = ImportanceKind::columns;
+  ImportancePart values;         ///< columns: [blocks][length]; weights: one for each weight; rows: none
+  ImportancePart rows;           ///< a factor for each row (rows, outer)
+  std::uint64_t length = 0;      ///< weights of a row; for weights 0
+  std::uint64_t block_rows = 0;  ///< rows that share a block of columns (an expert's); 0: one block for all
+  double largest = 0;            ///< no weight has more
+  double mean = 0;               ///< over the tensor's weights
+  std::vector<std::uint32_t> pooled;  ///< experts without statistics of their own, which take their siblings' mean
+};
+
+/// A window's importance as floats; see Importance of lmq_quant, whose fields these are.
+struct ImportanceWindow {
+  ImportanceKind kind = ImportanceKind::columns;
+  std::vector<float> values, rows;
+  std::uint64_t first_column = 0, length = 0, block_rows = 0, first_row = 0;
+};
+
+/// Numbers that are sums: each slice of `length` is to be divided by its divisor.
+struct ImportanceStack {
+  std::uint32_t tensor = 0;
+  std::uint64_t length = 0;
+  std::vector<float> divisors;  ///< [slices]; 0: nothing is known of this slice
+};
+
+/// Importance of weights from what people have: our own schema in safetensors or HDF5, squared gradients, Adam's second
+/// moments, llama.cpp's imatrix in both formats. docs/importance.md has names, shapes and units. The kind of file is told
+/// by its content. Values are absolute: nothing is normalised, so that tensors compare.
 class ImportanceFile {
  public:
-  struct Entry {
-    bool per_column = false;      ///< else per weight
-    std::uint32_t tensor = 0;     ///< index into the importance file's own catalogue
-    double largest = 0;           ///< largest value
+  struct Options {
+    std::optional<double> power = {};  ///< exponent of all numbers, in (0, 2]; else 1, and 1/2 for Adam's moments
+    /// Catalogue of an HDF5 file (lmq/io_hdf5/hdf5_catalogue.hpp): this room knows no HDF5.
+    std::function<Catalogue(const std::filesystem::path&)> read_hdf5 = {};
   };
-  /// Reads headers and scans every entry's values (needed for the largest). Errors: those of open_reader;
-  /// Errc::malformed for a NaN, infinity or negative value with name and index.
-  explicit ImportanceFile(const std::filesystem::path& path);
-  /// What rank 0 found, on another rank.
-  ImportanceFile(Catalogue catalogue, std::vector<double> largest);
+  /// Opens a file and finds what it has for the tensors of `checkpoint`; that is read once, for the largest values and the
+  /// digest. Errors: those of open_reader; Errc::unsupported for another kind of file; Errc::malformed for wrong shapes,
+  /// for numbers that are negative or not finite (tensor and index are named), for truncated files, and when nothing in
+  /// the file belongs to the checkpoint. Any byte string is handled.
+  ImportanceFile(const std::filesystem::path& path, const Catalogue& checkpoint, const Options& options);
+  ImportanceFile(const std::filesystem::path& path, const Catalogue& checkpoint)
+      : ImportanceFile(path, checkpoint, Options{}) {}
+
+  /// For another rank.
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static ImportanceFile from_bytes(std::span<const std::byte> bytes);
 
   [[nodiscard]] const Catalogue& catalogue() const noexcept { return reader_->catalogue(); }
-  [[nodiscard]] const std::vector<double>& largest() const noexcept { return largest_; }
-  /// Entry for a tensor of the checkpoint, nothing when the file has none.
-  /// Errc::malformed when the shape is neither [cols] nor the tensor's; cols is the row length the plan uses.
-  [[nodiscard]] std::optional<Entry> find(const TensorInfo& weight, std::uint64_t cols) const;
-  /// Names in the file that no tensor of the checkpoint has (to be reported).
-  [[nodiscard]] std::vector<std::string> unused(const Catalogue& checkpoint) const;
-  /// Values [begin, begin + count) of an entry as floats, into `values` (resized).
-  void read(const Entry& entry, std::uint64_t begin, std::uint64_t count, std::vector<float>& values) const;
+  /// "safetensors", "HDF5", "imatrix" or "GGUF imatrix".
+  [[nodiscard]] const std::string& format() const noexcept { return catalogue().format; }
+  /// Ascending by name.
+  [[nodiscard]] const std::vector<ImportanceEntry>& entries() const noexcept { return entries_; }
+  /// What the file has for a tensor of the checkpoint, or nothing. Cost: O(log(entries)).
+  [[nodiscard]] const ImportanceEntry* find(std::string_view weight) const noexcept;
+  /// Names in the file that belong to no tensor of the checkpoint (to be reported).
+  [[nodiscard]] const std::vector<std::string>& unused() const noexcept { return unused_; }
+  /// Tensors of the checkpoint whose entry counts no sample at all.
+  [[nodiscard]] const std::vector<std::string>& unknown() const noexcept { return unknown_; }
+  /// digest128_hex of everything the entries say.
+  [[nodiscard]] const std::string& digest() const noexcept { return digest_; }
+
+  /// Importance of the weights [begin, begin + count) of an entry's tensor. Thread-safe. Errc::malformed as above.
+  void read(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count, ImportanceWindow& window) const;
+  /// Numbers [begin, begin + values.size()) of a part.
+  void read(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const;
 
  private:
+  ImportanceFile() = default;
+  void summarise(ImportanceEntry& entry, std::vector<std::uint64_t>& digests) const;
   std::unique_ptr<Reader> reader_;
-  std::vector<double> largest_;   // [tensors]
+  std::vector<ImportanceStack> stacks_;
+  std::vector<ImportanceEntry> entries_;
+  std::vector<std::string> unused_, unknown_;
+  std::string digest_;
 };
+
+/// value ^ (steps / 2^24) from square roots and products alone, so the same bits everywhere. value >= 0.
+[[nodiscard]] double raised(double value, std::uint32_t steps) noexcept;
 
 }  // namespace lmq

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lmq/base/importance_kind.hpp"
 #include "lmq/base/tensor.hpp"
 #include "lmq/plan/recipe.hpp"
 #include "lmq/quant/unit.hpp"
@@ -24,11 +25,16 @@ enum class Treatment : std::uint8_t {
   fold = 2,  ///< a block scale that is folded into the values of another tensor: not stored
 };
 
-/// What the plan knows of a tensor's importance.
+/// What the plan knows of a tensor's importance. Values are absolute, as the file has them: `mean` is the tensor's weight
+/// among others where a budget is shared, but for ImportanceKind::columns, which says nothing of how the loss depends on
+/// the tensor: mean squared inputs compare columns, and tensors only by their output energy.
 struct ImportanceInfo {
   bool present = false;
-  bool per_column = false;
-  double largest = 0;
+  ImportanceKind kind = ImportanceKind::columns;
+  double largest = 0;            ///< of its weights
+  double mean = 0;               ///< over its weights
+  std::uint64_t length = 0;      ///< weights of a row as the importance sees it; for weights 0
+  std::uint64_t block_rows = 0;  ///< rows that share a block of columns; 0: one block
 };
 
 struct TensorPlan {

@@ -41,6 +41,8 @@ struct Recipe {
   std::uint64_t min_elements = 1024;  ///< smaller tensors are kept
   bool keep_vectors = true;           ///< tensors of fewer than two dimensions are kept
   enum class Nonfinite : std::uint8_t { refuse, keep } nonfinite = Nonfinite::refuse;
+  /// Exponent of all numbers of the importance file, in (0, 2], a multiple of 2^-24; unset: the default of their kind.
+  std::optional<double> importance_power = {};
 
   /// JSON text (docs/recipe.md); default_rules() where it has no "rules". Errc::usage with `source`, the place, what
   /// was found and what is allowed.
@@ -70,6 +72,9 @@ struct Recipe {
 /// Glob match of a whole name, by UTF-8 characters; '*' also crosses dots and slashes; a backslash takes the next
 /// character as it is; '[' without its ']' is itself. O(pattern * name), no recursion.
 [[nodiscard]] bool glob_match(std::string_view pattern, std::string_view name) noexcept;
+
+/// The exponent as it is taken: the nearest multiple of 2^-24. Errc::usage names `place` when it is not in (0, 2].
+[[nodiscard]] double importance_power(double wanted, const std::string& place);
 
 /// Names as in the JSON text.
 [[nodiscard]] std::string_view name(Granularity granularity) noexcept;

@@ -26,7 +26,7 @@ struct RunContext {
 /// Buffers of one task; they keep their capacity from task to task (fresh pages cost more than the work in them).
 struct TaskBuffers {
   std::vector<std::byte> bytes;
-  std::vector<float> importance;
+  ImportanceWindow importance;
 };
 
 /// A task with its input in memory. Points into the buffers it was loaded with.

@@ -1,0 +1,146 @@
+#include "gguf_header.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <set>
+
+#include "file_cursor.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/math.hpp"
+#include "lmq/base/text.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr std::uint64_t kLongestKey = 65535, kLongestName = 1024, kLongestText = std::uint64_t{1} << 24;
+constexpr std::uint64_t kMostAlignment = 65536;
+constexpr std::uint32_t kBool = 7, kString = 8, kArray = 9, kTypes = 13;
+// Bytes of a value by type; 0: not of fixed size.
+constexpr std::array<std::uint64_t, kTypes> kValueBytes{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+void skip_array(FileCursor& in, const std::string& key) {
+  const auto type = in.le<std::uint32_t>("type of an array's elements");
+  const auto count = in.le<std::uint64_t>("length of an array");
+  if (type >= kTypes || type == kArray)
+    in.refuse(fmt::format("key '{}': an array of type {}, expected 0..8 or 10..12", printable(key), type));
+  if (type != kString) return in.skip(count, kValueBytes[type], "array");
+  if (count > in.left() / sizeof(std::uint64_t))
+    in.refuse(
+        fmt::format("key '{}': an array of {} texts, the file has {} bytes more", printable(key), count, in.left()));
+  for (std::uint64_t i = 0; i < count; ++i) in.skip(in.le<std::uint64_t>("length of a text"), 1, "text");
+}
+
+std::uint64_t unsigned_value(FileCursor& in, std::uint32_t type) {
+  switch (type) {
+    case 0:
+      return in.le<std::uint8_t>("value");
+    case 2:
+      return in.le<std::uint16_t>("value");
+    case 4:
+      return in.le<std::uint32_t>("value");
+    default:
+      return in.le<std::uint64_t>("value");
+  }
+}
+
+void read_value(FileCursor& in, GgufHeader& header, const std::string& key) {
+  const auto type = in.le<std::uint32_t>("type of a value");
+  if (type >= kTypes) in.refuse(fmt::format("key '{}': type {}, expected 0..12", printable(key), type));
+  if (type == kString)
+    header.values[key] = in.text(in.le<std::uint64_t>("length of a text"), kLongestText, "text");
+  else if (type == kArray)
+    skip_array(in, key);
+  else if (type == 0 || type == 2 || type == 4 || type == 10)
+    header.values[key] = unsigned_value(in, type);
+  else if (type == kBool && in.le<std::uint8_t>("value") > 1)
+    in.refuse(fmt::format("key '{}': a truth value that is neither 0 nor 1", printable(key)));
+  else if (type != kBool)
+    in.skip(1, kValueBytes[type], "value");
+}
+
+std::uint64_t alignment_of(const FileCursor& in, const GgufHeader& header) {
+  const auto at = header.values.find("general.alignment");
+  if (at == header.values.end()) return 32;
+  const auto* number = std::get_if<std::uint64_t>(&at->second);
+  if (number == nullptr || *number < 8 || *number > kMostAlignment || (*number & (*number - 1)) != 0)
+    in.refuse(fmt::format("general.alignment: expected a power of two from 8 to {}", kMostAlignment));
+  return *number;
+}
+
+GgufTensor read_tensor(FileCursor& in) {
+  GgufTensor tensor;
+  tensor.name = in.text(in.le<std::uint64_t>("length of a tensor's name"), kLongestName, "tensor's name");
+  if (!is_clean_utf8(tensor.name))
+    in.refuse(fmt::format("tensor '{}': the name is not UTF-8 without NUL", printable(tensor.name)));
+  const auto rank = in.le<std::uint32_t>("number of dimensions");
+  if (rank < 1 || rank > 4)
+    in.refuse(fmt::format("tensor '{}': {} dimensions, expected 1..4", printable(tensor.name), rank));
+  for (std::uint32_t i = 0; i < rank; ++i) tensor.dims.push_back(in.le<std::uint64_t>("dimension"));
+  tensor.type = in.le<std::uint32_t>("type of a tensor");
+  tensor.offset = in.le<std::uint64_t>("offset of a tensor");
+  return tensor;
+}
+
+/// Offsets become places in the file; what they must be is the padded sum of the sizes before, where those are known.
+void place_tensors(const FileCursor& in, GgufHeader& header, std::uint64_t alignment) {
+  const std::uint64_t data = ceil_div(in.offset(), alignment) * alignment;
+  std::uint64_t expected = 0;
+  bool known = true;
+  for (GgufTensor& tensor : header.tensors) {
+    const auto refuse = [&](const std::string& what) {
+      in.refuse(fmt::format("tensor '{}': {}", printable(tensor.name), what));
+    };
+    std::uint64_t bytes = sizeof(float), end = 0, place = 0;
+    for (const std::uint64_t dim : tensor.dims)
+      if (!checked_mul(bytes, dim, bytes)) refuse("its size overflows");
+    if (tensor.offset % alignment != 0)
+      refuse(fmt::format("offset {}, expected a multiple of {}", tensor.offset, alignment));
+    if (known && tensor.offset != expected) refuse(fmt::format("offset {}, expected {}", tensor.offset, expected));
+    if (!checked_add(data, tensor.offset, place) || place > in.file_bytes())
+      refuse(fmt::format("offset {}, the file has {} bytes", tensor.offset, in.file_bytes()));
+    known = tensor.type == kGgufF32;
+    if (known && (!checked_add(place, bytes, end) || end > in.file_bytes()))
+      refuse(fmt::format("{} bytes at {}, the file has {}", bytes, place, in.file_bytes()));
+    expected = ceil_div(tensor.offset + bytes, alignment) * alignment;
+    tensor.offset = place;
+  }
+}
+
+}  // namespace
+
+const std::string* GgufHeader::text(const std::string& key) const noexcept {
+  const auto at = values.find(key);
+  return at == values.end() ? nullptr : std::get_if<std::string>(&at->second);
+}
+
+GgufHeader read_gguf_header(const File& file) {
+  FileCursor in(file);
+  if (in.text(4, 4, "magic") != "GGUF") in.refuse("not a GGUF file");
+  const auto version = in.le<std::uint32_t>("version");
+  if (version != 2 && version != 3)
+    fail(Errc::unsupported, fmt::format("{}: {}, expected version 2 or 3", printable(file.path().native()),
+                                        (version & 0xFFFF) == 0 ? "a big-endian GGUF file"
+                                                                : fmt::format("a GGUF file of version {}", version)));
+  const auto tensors = in.le<std::uint64_t>("number of tensors"), pairs = in.le<std::uint64_t>("number of keys");
+  constexpr std::uint64_t kLeastPair = 8 + 4 + 1, kLeastTensor = 8 + 4 + 8 + 4 + 8;
+  if (pairs > in.left() / kLeastPair) in.refuse(fmt::format("{} keys cannot be in {} bytes", pairs, in.left()));
+  GgufHeader header;
+  std::set<std::string> keys, names;
+  for (std::uint64_t i = 0; i < pairs; ++i) {
+    const std::string key = in.text(in.le<std::uint64_t>("length of a key"), kLongestKey, "key");
+    if (!keys.insert(key).second) in.refuse(fmt::format("the key '{}' is there twice", printable(key)));
+    read_value(in, header, key);
+  }
+  if (tensors > in.left() / kLeastTensor)
+    in.refuse(fmt::format("{} tensors cannot be in {} bytes", tensors, in.left()));
+  for (std::uint64_t i = 0; i < tensors; ++i) {
+    header.tensors.push_back(read_tensor(in));
+    if (!names.insert(header.tensors.back().name).second)
+      in.refuse(fmt::format("the tensor '{}' is there twice", printable(header.tensors.back().name)));
+  }
+  place_tensors(in, header, alignment_of(in, header));
+  return header;
+}
+
+}  // namespace lmq

@@ -1,0 +1,285 @@
+#include "importance_match.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "importance_names.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+
+namespace lmq {
+namespace {
+
+using Shape = std::vector<std::uint64_t>;
+
+std::uint64_t product(std::span<const std::uint64_t> dims) {
+  return std::accumulate(dims.begin(), dims.end(), std::uint64_t{1}, std::multiplies<>());
+}
+
+/// Weights of a row, the first axis counting rows; all of a vector.
+std::uint64_t row_length(const Shape& shape) { return product(std::span(shape).subspan(shape.size() < 2 ? 0 : 1)); }
+
+class Matcher {
+ public:
+  Matcher(const Catalogue& file, const Catalogue& checkpoint, double power, std::vector<ImportanceStack>& stacks,
+          const ReadNumbers& read)
+      : file_(file),
+        checkpoint_(checkpoint),
+        power_(power),
+        stacks_(stacks),
+        read_(read),
+        source_(printable((file.folder / file.shards.front().name).native())),
+        met_(file.tensors.size(), false) {
+    for (std::size_t i = 0; i < file.tensors.size(); ++i) {
+      const std::string key = with_dots(file.tensors[i].name);
+      if (!by_name_.emplace(key, i).second)
+        fail(Errc::malformed, fmt::format("{}: two tensors have the name '{}'", source_, printable(key)));
+      if (const auto parameter = adam_parameter(key); parameter && !moments_.emplace(*parameter, i).second)
+        fail(Errc::malformed, fmt::format("{}: two second moments belong to '{}'", source_, printable(*parameter)));
+    }
+  }
+
+  ImportanceMatch run() {
+    for (const TensorInfo& weight : checkpoint_.tensors) {
+      if (!is_float(weight.value_type()) || weight.scales >= 0 || weight.shape.empty() || weight.count() == 0) continue;
+      ImportanceEntry entry;
+      entry.weight = weight.name;
+      if (stacks_.empty() ? from_schema(weight, entry) : from_imatrix(weight, entry))
+        out_.entries.push_back(std::move(entry));
+    }
+    if (out_.entries.empty() && out_.unknown.empty()) refuse_stranger();
+    for (std::size_t i = 0; i < met_.size(); ++i)
+      if (!met_[i] && (moments_.empty() || !is_other_optimizer_state(with_dots(file_.tensors[i].name))))
+        out_.unused.push_back(file_.tensors[i].name);
+    return std::move(out_);
+  }
+
+ private:
+  [[nodiscard]] const TensorInfo& tensor(std::int64_t index) const {
+    return file_.tensors[static_cast<std::size_t>(index)];
+  }
+
+  /// Index of a tensor of the file by name, or -1; it counts as known.
+  std::int64_t take(const std::string& name) {
+    const auto at = by_name_.find(name);
+    if (at == by_name_.end()) return -1;
+    met_[at->second] = true;
+    return static_cast<std::int64_t>(at->second);
+  }
+
+  [[nodiscard]] ImportancePart part(std::int64_t index, double fallback = 1) const {
+    return {.tensor = index, .first = 0, .count = tensor(index).count(), .power = power_ < 0 ? fallback : power_};
+  }
+
+  [[noreturn]] void refuse(std::int64_t index, const TensorInfo& weight, const std::string& expected) const {
+    fail(Errc::malformed,
+         fmt::format("{}: tensor '{}': importance has shape [{}], but '{}' has shape [{}]: expected {}", source_,
+                     printable(tensor(index).name), fmt::join(tensor(index).shape, ", "), printable(weight.name),
+                     fmt::join(weight.shape, ", "), expected));
+  }
+
+  bool from_schema(const TensorInfo& weight, ImportanceEntry& entry) {
+    const std::string key = with_dots(weight.name);
+    std::int64_t weights = take(key + ".weights"), columns = take(key + ".columns");
+    const std::int64_t plain = take(key), gram = take(key + ".gram"), rows = take(key + ".rows");
+    const auto moment = moments_.find(key);
+    if (moment != moments_.end()) met_[moment->second] = true;
+    if (plain >= 0) (tensor(plain).shape == weight.shape ? weights : columns) = plain;
+    if (weights >= 0 || moment != moments_.end()) {
+      const bool adam = weights < 0;
+      const std::int64_t index = adam ? static_cast<std::int64_t>(moment->second) : weights;
+      if (tensor(index).shape != weight.shape) refuse(index, weight, "that shape");
+      entry.kind = ImportanceKind::weights;
+      entry.values = part(index, adam ? 0.5 : 1.0);
+      return true;
+    }
+    if (columns < 0 && gram < 0 && rows < 0) return false;
+    if (columns >= 0)
+      take_columns(columns, weight, entry);
+    else if (gram >= 0)
+      take_gram(gram, weight, entry);
+    if (rows >= 0) take_rows(rows, weight, entry);
+    return true;
+  }
+
+  /// Shapes [length], or [experts, length] for a stack of experts.
+  void take_columns(std::int64_t index, const TensorInfo& weight, ImportanceEntry& entry) const {
+    const Shape& shape = tensor(index).shape;
+    const std::uint64_t whole = row_length(weight.shape), last = weight.shape.back();
+    const bool stack = weight.shape.size() == 3;
+    entry.kind = ImportanceKind::columns;
+    entry.values = part(index);
+    if (shape == Shape{whole} || shape == Shape(weight.shape.begin() + 1, weight.shape.end())) {
+      entry.length = whole;
+    } else if (stack && shape == Shape{last}) {
+      entry.length = last;
+    } else if (stack && shape == Shape{weight.shape[0], last}) {
+      entry.length = last;
+      entry.block_rows = weight.shape[1];
+    } else {
+      refuse(index, weight,
+             fmt::format("[{}] (a value for each column), {}or [{}] (one for each weight)", whole,
+                         stack ? fmt::format("[{}] or [{}, {}] (for each expert), ", last, weight.shape[0], last) : "",
+                         fmt::join(weight.shape, ", ")));
+    }
+  }
+
+  void take_gram(std::int64_t index, const TensorInfo& weight, ImportanceEntry& entry) const {
+    const std::uint64_t whole = row_length(weight.shape), last = weight.shape.back();
+    const Shape& shape = tensor(index).shape;
+    const bool fits = shape.size() == 2 && shape[0] == shape[1] && (shape[0] == whole || shape[0] == last);
+    if (!fits) refuse(index, weight, fmt::format("[{}, {}] (the Gram matrix of the inputs)", whole, whole));
+    entry.kind = ImportanceKind::columns;
+    entry.values = part(index);
+    entry.values.count = entry.length = shape[0];
+    entry.values.diagonal = true;
+  }
+
+  /// One value for each row: the first axis counts rows, in a stack of experts the first two.
+  void take_rows(std::int64_t index, const TensorInfo& weight, ImportanceEntry& entry) const {
+    const Shape &shape = tensor(index).shape, &of = weight.shape;
+    const std::uint64_t whole = row_length(of);
+    const auto fits = [&](std::size_t axes) {
+      return of.size() > axes && (shape == Shape(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(axes)) ||
+                                  shape == Shape{product(std::span(of).first(axes))});
+    };
+    const bool stacked = of.size() == 3 && fits(2) && (entry.length == of[2] || entry.length == 0);
+    const bool plain = fits(1) && (entry.length == whole || entry.length == 0);
+    if (!stacked && !plain)
+      refuse(index, weight, of.size() < 2 ? "none: it has no rows" : fmt::format("[{}] (a value for each row)", of[0]));
+    entry.rows = part(index);
+    entry.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
+    entry.length = stacked && !plain ? of[2] : whole;
+  }
+
+  bool from_imatrix(const TensorInfo& weight, ImportanceEntry& entry) {
+    std::vector<GgufName> names = gguf_names(weight.name);
+    names.push_back({weight.name, -1});
+    for (const GgufName& known : names) {
+      const std::int64_t index = take(known.name);
+      if (index < 0) continue;
+      if (take_matrix(index, known.expert, weight, entry)) return true;
+      out_.unknown.push_back(weight.name);
+      return false;
+    }
+    return false;
+  }
+
+  /// False when nothing at all is known of it.
+  bool take_matrix(std::int64_t index, std::int64_t expert, const TensorInfo& weight, ImportanceEntry& entry) {
+    const Shape& of = weight.shape;
+    cut_stack(index, expert, weight);
+    const ImportanceStack& stack = stacks_[static_cast<std::size_t>(index)];
+    const std::uint64_t matrices = stack.divisors.size(), columns = stack.length;
+    entry.values = part(index);
+    entry.values.stack = index;
+    entry.length = row_length(of);
+    if (expert >= 0 && columns == row_length(of) && static_cast<std::uint64_t>(expert) < matrices) {
+      entry.values.first = static_cast<std::uint64_t>(expert) * columns;
+      entry.values.count = columns;
+    } else if (expert >= 0) {
+      refuse_matrix(index, weight, matrices, columns);
+    } else if (matrices == 1 && of.size() == 3 && columns == of[2]) {
+      entry.length = columns;
+    } else if (matrices > 1 && of.size() == 3 && matrices == of[0] && columns == of[2]) {
+      entry.length = columns;
+      entry.block_rows = of[1];
+    } else if (of.size() == 3 && matrices == of[0] && columns == of[1]) {
+      by_rows(of[2], entry);
+    } else if (matrices == 1 && of.size() == 2 && columns == of[0] && columns != of[1]) {
+      by_rows(of[1], entry);
+    } else if (matrices != 1 || columns != row_length(of)) {
+      refuse_matrix(index, weight, matrices, columns);
+    }
+    return note_pooled(stack, expert, entry);
+  }
+
+  /// A matrix stored [inputs, outputs]: the inputs are its rows.
+  static void by_rows(std::uint64_t length, ImportanceEntry& entry) {
+    entry.kind = ImportanceKind::rows;
+    entry.length = length;
+    std::swap(entry.rows, entry.values);
+    entry.values = {};
+  }
+
+  /// The older format's numbers as one slice for each expert; those that are all 1 were never reached.
+  void cut_stack(std::int64_t index, std::int64_t expert, const TensorInfo& weight) {
+    ImportanceStack& stack = stacks_[static_cast<std::size_t>(index)];
+    if (tensor(index).shape.size() != 1 || stack.divisors.size() != 1 || stack.divisors[0] == 0) return;
+    const std::uint64_t count = tensor(index).count();
+    std::uint64_t length = count;
+    if (expert >= 0) length = row_length(weight.shape);
+    if (weight.shape.size() == 3 && count % weight.shape[0] == 0 && count != weight.shape[2])
+      length = count / weight.shape[0];
+    if (length == 0 || length >= count || count % length != 0) return;
+    std::vector<float> numbers(static_cast<std::size_t>(count));
+    read_(static_cast<std::uint32_t>(index), 0, numbers);
+    const float calls = stack.divisors[0];
+    stack.length = length;
+    stack.divisors.assign(static_cast<std::size_t>(count / length), calls);
+    for (std::size_t i = 0; i < stack.divisors.size(); ++i) {
+      const auto slice =
+          std::span(numbers).subspan(i * static_cast<std::size_t>(length), static_cast<std::size_t>(length));
+      const auto all = [&](float value) { return std::ranges::all_of(slice, [&](float x) { return x == value; }); };
+      if (all(calls) || all(1.0f)) stack.divisors[i] = 0;
+    }
+  }
+
+  static bool note_pooled(const ImportanceStack& stack, std::int64_t expert, ImportanceEntry& entry) {
+    if (std::ranges::all_of(stack.divisors, [](float divisor) { return divisor == 0; })) return false;
+    for (std::size_t i = 0; i < stack.divisors.size(); ++i)
+      if (stack.divisors[i] == 0 && (expert < 0 || static_cast<std::size_t>(expert) == i))
+        entry.pooled.push_back(static_cast<std::uint32_t>(i));
+    return true;
+  }
+
+  [[noreturn]] void refuse_matrix(std::int64_t index, const TensorInfo& weight, std::uint64_t matrices,
+                                  std::uint64_t columns) const {
+    fail(Errc::malformed,
+         fmt::format(
+             "{}: entry '{}' has {} of {} columns, but '{}' has shape [{}]: is it the imatrix of another model?",
+             source_, printable(tensor(index).name), matrices == 1 ? "a matrix" : fmt::format("{} matrices", matrices),
+             columns, printable(weight.name), fmt::join(weight.shape, ", ")));
+  }
+
+  /// Nothing in the file belongs to the checkpoint.
+  [[noreturn]] void refuse_stranger() const {
+    std::string expected = "no tensor of floats";
+    for (const TensorInfo& weight : checkpoint_.tensors) {
+      if (weight.shape.size() < 2 || !is_float(weight.value_type())) continue;
+      const auto names = stacks_.empty() ? std::vector<GgufName>{} : gguf_names(weight.name);
+      expected = fmt::format("'{}'", printable(weight.name));
+      if (!names.empty()) expected += fmt::format(" as '{}'", names[0].name);
+      if (stacks_.empty() || !names.empty()) break;
+    }
+    fail(Errc::malformed,
+         fmt::format("{} ({}): nothing in it belongs to the checkpoint: found {}, expected for example {}", source_,
+                     file_.format,
+                     file_.tensors.empty() ? "no tensor"
+                                           : fmt::format("{} tensors such as '{}'", file_.tensors.size(),
+                                                         printable(file_.tensors.front().name)),
+                     expected));
+  }
+
+  const Catalogue& file_;
+  const Catalogue& checkpoint_;
+  const double power_;
+  std::vector<ImportanceStack>& stacks_;
+  const ReadNumbers& read_;
+  const std::string source_;
+  std::map<std::string, std::size_t> by_name_, moments_;
+  std::vector<bool> met_;
+  ImportanceMatch out_;
+};
+
+}  // namespace
+
+ImportanceMatch match_importance(const Catalogue& file, const Catalogue& checkpoint, double power,
+                                 std::vector<ImportanceStack>& stacks, const ReadNumbers& read) {
+  return Matcher(file, checkpoint, power, stacks, read).run();
+}
+
+}  // namespace lmq
