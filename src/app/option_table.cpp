@@ -69,7 +69,8 @@ void add_recipe_options(po::options_description& table) {
       ("granularity", text()->value_name("G"),
        "what shares a codebook: model, tensor, row or group (default tensor)")                                       //
       ("group", text()->value_name("N"), "weights per codebook inside a row (default 128 for --granularity group)")  //
-      ("coder", text()->value_name("C"), "how codes are stored: cheapest, fixed or rans (default cheapest)")         //
+      ("coder", text()->value_name("C"),
+       "how codes are stored: cheapest, fixed, rans, huffman or planes (default cheapest)")  //
       ("level-type", text()->value_name("T"),
        "how levels are stored: f32 or f16 (default f32; f16 for rows and groups)")  //
       ;

@@ -120,6 +120,7 @@ void take_rule(const Values& values, Options& options) {
     rule.coder = values.choice<CoderChoice>("coder", {{"cheapest", CoderChoice::cheapest},
                                                       {"fixed", CoderChoice::fixed},
                                                       {"rans", CoderChoice::rans},
+                                                      {"huffman", CoderChoice::huffman},
                                                       {"planes", CoderChoice::planes}});
   if (values.has("level-type"))
     rule.level_type = values.choice<LevelType>("level-type", {{"f32", LevelType::f32}, {"f16", LevelType::f16}});

@@ -9,6 +9,7 @@
 
 #include "lmq/base/math.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/kernels/huffman.hpp"
 #include "lmq/kernels/rans.hpp"
 
 namespace lmq {
@@ -48,7 +49,8 @@ struct RecordParts {
   RecordHeader header;
   std::vector<float> book;
   RansModel model;                                 ///< rans with more than one code
-  std::vector<std::span<const std::byte>> blocks;  ///< rans: one per block; fixed: one for all; planes: one per plane
+  HuffmanModel words;                              ///< huffman with more than one code
+  std::vector<std::span<const std::byte>> blocks;  ///< rans, huffman: one per block; fixed: one; planes: one per plane
 };
 /// Errc::malformed with the place otherwise.
 [[nodiscard]] RecordParts open_record(std::span<const std::byte> record, const std::string& source);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 
+#include "huffman_blocks.hpp"
 #include "layout.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/record.hpp"
@@ -25,15 +26,16 @@ class CodeSource {
   CodeSource(const RecordParts& parts, const std::string& source) : parts_(parts), source_(source) {
     if (parts.header.coder == CoderChoice::rans && parts.header.code_bits > 0)
       make_rans_decode_table(parts.model, table());
+    if (huffman()) make_huffman_decode_table(parts.words, words());
   }
 
   /// Blocks in parallel. place(begin, count): where the next codes go; used(begin, codes): they are there.
   template <class Place, class Use>
   void decode(const Place& place, const Use& used) const {
-    const RansDecodeTable& shared = table();
+    const Tables shared{table(), words()};
     parallel_for(static_cast<std::size_t>(block_count(parts_.header.count)), [&](std::size_t block) {
       std::array<Code, kTile> scratch;
-      RansCursor cursor = start(block);
+      Cursors cursor = start(block);
       const std::uint64_t begin = block * kBlockCodes, count = block_codes(parts_.header.count, block);
       const std::uint64_t plain = count - (coded() ? Tail(count, parts_.model.symbols).count : 0);
       for (std::uint64_t done = 0; done < plain; done += kTile) {
@@ -42,14 +44,26 @@ class CodeSource {
         fill(shared, block, begin + done, cursor, codes);
         used(begin + done, std::span<const Code>(codes));
       }
+      if (huffman() && !huffman_finished(cursor.words)) damaged(source_, block, "codes do not end with their streams");
       if (!coded()) return;
       const std::span<Code> codes = place(begin + plain, std::span(scratch).first(count - plain));
-      finish(block, cursor, Tail(count, parts_.model.symbols), codes);
+      finish(block, cursor.rans, Tail(count, parts_.model.symbols), codes);
       used(begin + plain, std::span<const Code>(codes));
     });
   }
 
  private:
+  struct Tables {
+    const RansDecodeTable& rans;
+    const HuffmanDecodeTable& words;
+  };
+  struct Cursors {
+    RansCursor rans;
+    HuffmanCursor words;
+  };
+  [[nodiscard]] bool huffman() const noexcept {
+    return parts_.header.coder == CoderChoice::huffman && parts_.header.code_bits > 0;
+  }
   [[nodiscard]] bool coded() const noexcept {
     return parts_.header.coder == CoderChoice::rans && parts_.header.code_bits > 0;
   }
@@ -57,9 +71,16 @@ class CodeSource {
     thread_local RansDecodeTable table;
     return table;
   }
-  [[nodiscard]] RansCursor start(std::size_t block) const {
+  static HuffmanDecodeTable& words() {
+    thread_local HuffmanDecodeTable table;
+    return table;
+  }
+  [[nodiscard]] Cursors start(std::size_t block) const {
+    if (huffman()) return {{}, huffman_cursor(parts_.blocks[block], block_codes(parts_.header.count, block))};
+    return {coded() ? start_rans(block) : RansCursor(), {}};
+  }
+  [[nodiscard]] RansCursor start_rans(std::size_t block) const {
     RansCursor cursor;
-    if (!coded()) return cursor;
     const auto bytes = parts_.blocks[block];
     cursor.lanes = rans_lanes(block_codes(parts_.header.count, block));
     std::memcpy(cursor.state.data(), bytes.data(), 4 * cursor.lanes);
@@ -69,13 +90,15 @@ class CodeSource {
     cursor.end = bytes.data() + bytes.size();
     return cursor;
   }
-  void fill(const RansDecodeTable& shared, std::size_t block, std::uint64_t begin, RansCursor& cursor,
+  void fill(const Tables& shared, std::size_t block, std::uint64_t begin, Cursors& cursor,
             std::span<Code> codes) const {
     const RecordHeader& header = parts_.header;
     if (header.code_bits == 0) {
       std::ranges::fill(codes, header.detail);
     } else if (coded()) {
-      if (!rans_decode(shared, cursor, codes)) damaged(source_, block, "codes end early");
+      if (!rans_decode(shared.rans, cursor.rans, codes)) damaged(source_, block, "codes end early");
+    } else if (huffman()) {
+      if (!huffman_decode(shared.words, cursor.words, codes)) damaged(source_, block, "codes end early");
     } else if (header.coder == CoderChoice::planes) {
       std::ranges::fill(codes, Code{0});
       for (unsigned j = 0; j < header.code_bits; ++j)

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 
+#include "huffman_blocks.hpp"
 #include "layout.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
@@ -147,12 +148,30 @@ struct Choice {
   std::uint8_t detail = 0;
   std::vector<std::byte> table;
   std::vector<CodedBlock> blocks;
+  HuffmanPayload words = {};
   [[nodiscard]] std::uint64_t rans_bytes() const noexcept {
     std::uint64_t size = table.size();
     for (const CodedBlock& block : blocks) size += 4 + block.size();
     return size;
   }
 };
+
+Choice in_words(const QuantizedUnit& unit, const HuffmanModel& model) {
+  return {.coder = CoderChoice::huffman,
+          .bits = model.bits,
+          .detail = static_cast<std::uint8_t>(model.symbols - 1),
+          .table = {},
+          .blocks = {},
+          .words = encode_huffman(unit.codes, model)};
+}
+
+/// Huffman words where their bytes are fewer than those of `best`.
+Choice or_words(const QuantizedUnit& unit, const CodeCounts& counts, std::uint64_t best_bytes, Choice best) {
+  const HuffmanModel model = fit_huffman(counts);
+  if (least_huffman_bytes(counts, model, unit.count) >= best_bytes) return best;
+  Choice words = in_words(unit, model);
+  return words.words.bytes.size() < best_bytes ? words : best;
+}
 
 Choice choose(const QuantizedUnit& unit, const CodeCounts& counts, CoderChoice wanted) {
   unsigned last = 0;
@@ -175,15 +194,25 @@ Choice choose(const QuantizedUnit& unit, const CodeCounts& counts, CoderChoice w
                      .blocks = {}};
   if (wanted == CoderChoice::planes) return fixed;
   if (wanted == CoderChoice::fixed) return fixed;
+  if (wanted == CoderChoice::huffman) return in_words(unit, fit_huffman(counts));
   const RansModel model = choose_model(counts);
   const std::uint64_t fixed_bytes = packed_bytes(unit.count, width);
-  if (wanted == CoderChoice::cheapest && coded_bits(counts, model) >= 8 * fixed_bytes) return fixed;
+  if (wanted == CoderChoice::cheapest && coded_bits(counts, model) >= 8 * fixed_bytes)
+    return or_words(unit, counts, fixed_bytes, fixed);
   Choice rans{.coder = CoderChoice::rans,
               .bits = model.bits,
               .detail = static_cast<std::uint8_t>(model.symbols - 1),
               .table = write_model(model),
               .blocks = code_blocks(unit, model)};
-  return wanted == CoderChoice::cheapest && rans.rans_bytes() >= fixed_bytes ? fixed : rans;
+  if (wanted == CoderChoice::rans) return rans;
+  const std::uint64_t rans_bytes = rans.rans_bytes();
+  return or_words(unit, counts, std::min(rans_bytes, fixed_bytes), rans_bytes < fixed_bytes ? std::move(rans) : fixed);
+}
+
+void write_words(const Choice& choice, EncodedRecord& into) {
+  append(into.bytes, choice.words.bytes);
+  into.ledger.codes = choice.words.stream_bytes;
+  into.ledger.tables = choice.words.bytes.size() - into.ledger.codes;
 }
 
 void write_rans(const Choice& choice, EncodedRecord& into) {
@@ -261,6 +290,8 @@ void encode_record(const QuantizedUnit& unit, CoderChoice choice, EncodedRecord&
   if (chosen.bits > 0) {
     if (chosen.coder == CoderChoice::rans) {
       write_rans(chosen, into);
+    } else if (chosen.coder == CoderChoice::huffman) {
+      write_words(chosen, into);
     } else if (chosen.coder == CoderChoice::planes) {
       write_planes(unit, chosen.bits, into);
     } else {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "huffman_blocks.hpp"
 #include "layout.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
@@ -24,8 +25,7 @@ Enum take_enum(ByteReader& in, std::uint8_t first, std::uint8_t last, const char
 CoderChoice take_coder(ByteReader& in) {
   const auto value = in.le<std::uint8_t>("coder");
   const auto coder = static_cast<CoderChoice>(value);
-  if (coder != CoderChoice::fixed && coder != CoderChoice::rans && coder != CoderChoice::planes)
-    in.refuse(fmt::format("coder {} is unknown", value));
+  if (value < 1 || value > 4) in.refuse(fmt::format("coder {} is unknown", value));
   return coder;
 }
 
@@ -58,11 +58,11 @@ std::uint64_t count_numbers(const RecordHeader& header, ByteReader& in) {
 }
 
 void check_coder(const RecordHeader& header, ByteReader& in) {
-  const bool rans = header.coder == CoderChoice::rans;
-  const unsigned most = rans ? kRansMaxBits : 8, least = rans ? kRansMinBits : 1;
+  const bool rans = header.coder == CoderChoice::rans, huffman = header.coder == CoderChoice::huffman;
+  const unsigned most = rans ? kRansMaxBits : huffman ? kHuffmanMaxBits : 8, least = rans ? kRansMinBits : 1;
   if (header.code_bits != 0 && (header.code_bits < least || header.code_bits > most))
     in.refuse(fmt::format("{} code bits, expected 0 or {}..{}", header.code_bits, least, most));
-  if (header.code_bits == 0 || rans) {
+  if (header.code_bits == 0 || rans || huffman) {
     if (header.detail >= header.levels) in.refuse(fmt::format("code {} with {} levels", header.detail, header.levels));
   } else if (header.detail != 0) {
     in.refuse("a detail that this coder does not have");
@@ -159,6 +159,8 @@ RecordParts open_record(std::span<const std::byte> record, const std::string& so
   if (parts.header.code_bits > 0) {
     if (parts.header.coder == CoderChoice::rans) {
       take_rans_blocks(parts, in);
+    } else if (parts.header.coder == CoderChoice::huffman) {
+      take_huffman_blocks(parts, in);
     } else if (parts.header.coder == CoderChoice::planes) {
       for (unsigned plane = 0; plane < parts.header.code_bits; ++plane)
         parts.blocks.push_back(in.raw(packed_bytes(parts.header.count, 1), "plane"));

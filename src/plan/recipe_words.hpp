@@ -21,7 +21,8 @@ inline constexpr std::array kLevelTypeWords{Word<LevelType>{"f32", LevelType::f3
                                             Word<LevelType>{"f16", LevelType::f16}};
 inline constexpr std::array kCoderWords{
     Word<CoderChoice>{"cheapest", CoderChoice::cheapest}, Word<CoderChoice>{"fixed", CoderChoice::fixed},
-    Word<CoderChoice>{"rans", CoderChoice::rans}, Word<CoderChoice>{"planes", CoderChoice::planes}};
+    Word<CoderChoice>{"rans", CoderChoice::rans}, Word<CoderChoice>{"huffman", CoderChoice::huffman},
+    Word<CoderChoice>{"planes", CoderChoice::planes}};
 inline constexpr std::array kNonfiniteWords{Word<Recipe::Nonfinite>{"refuse", Recipe::Nonfinite::refuse},
                                             Word<Recipe::Nonfinite>{"keep", Recipe::Nonfinite::keep}};
 

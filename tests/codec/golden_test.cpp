@@ -49,8 +49,15 @@ Golden fixed_grid() {
   for (std::size_t i = 0; i < golden.unit.codes.size(); ++i) golden.unit.codes[i] = static_cast<Code>(i * 7 % 16);
   return golden;
 }
+Golden huffman_table() {
+  Golden golden{"huffman_table", CoderChoice::cheapest, ruler_unit(1003, 7)};
+  golden.unit.levels = 9;  // the last two are not used
+  golden.unit.book = {-1, -0.75F, -0.5F, -0.25F, 0, 0.25F, 0.5F, 0.75F, 1};
+  return golden;
+}
+Golden huffman_streams() { return {"huffman_streams", CoderChoice::huffman, ruler_unit(8195, 16)}; }
 Golden half_table() {
-  Golden golden{"half_table", CoderChoice::cheapest, ruler_unit(300, 4)};
+  Golden golden{"half_table", CoderChoice::fixed, ruler_unit(300, 4)};
   golden.unit.level_type = LevelType::f16;
   golden.unit.source = DType::f32;
   golden.unit.book = {-0.3F, -1e-3F, 2e-3F, 0.7F};
@@ -108,8 +115,9 @@ Golden rank1_factors() {
 }
 
 std::vector<Golden> all() {
-  return {rans_table(),  rans_lanes16(),  fixed_table(),  fixed_grid(),      half_table(),   group_grid(),
-          single_code(), wide_alphabet(), bases_planes(), centred_ternary(), rank1_factors()};
+  return {rans_table(),   huffman_table(),   huffman_streams(), rans_lanes16(), fixed_table(),
+          fixed_grid(),   half_table(),      group_grid(),      single_code(),  wide_alphabet(),
+          bases_planes(), centred_ternary(), rank1_factors()};
 }
 
 std::filesystem::path path_of(const Golden& golden) {

@@ -73,6 +73,8 @@ std::vector<std::pair<std::size_t, Bytes>> samples() {
   add(grouped_unit(6, 50, 16, 3, CodebookKind::centred, LevelType::f32), CoderChoice::rans);
   add(grouped_unit(6, 50, 0, 4, CodebookKind::rank1, LevelType::f16), CoderChoice::planes);
   add(bell_unit(0, 4, 3), CoderChoice::cheapest);
+  add(bell_unit(600, 16, 6), CoderChoice::huffman);
+  add(bell_unit(401, 29, 3), CoderChoice::huffman);
   return records;
 }
 }  // namespace
@@ -140,6 +142,7 @@ TEST_CASE("record: many random changes with a right checksum are read or refused
   Random random{99};
   auto all = samples();
   all.emplace_back(40'000, encode_record(bell_unit(40'000, 16, 6), CoderChoice::rans).bytes);
+  all.emplace_back(40'000, encode_record(bell_unit(40'000, 16, 6), CoderChoice::huffman).bytes);
   for (const auto& [count, record] : all)
     for (int trial = 0; trial < 400; ++trial) {
       Bytes changed = record;

@@ -25,8 +25,8 @@ enum class LevelType : std::uint8_t {
   f16 = 1,  ///< IEEE half times one power of two for the whole record (so that range never limits precision)
 };
 /// Which coder the recipe allows; the cheaper by real price is taken where it allows more than one.
-/// (planes: bit k - j of all codes, j = 1 .. k, one plane after another; 3 is another coder's.)
-enum class CoderChoice : std::uint8_t { cheapest = 0, fixed = 1, rans = 2, planes = 4 };
+/// (planes: bit k - j of all codes, j = 1 .. k, one plane after another.)
+enum class CoderChoice : std::uint8_t { cheapest = 0, fixed = 1, rans = 2, huffman = 3, planes = 4 };
 
 /// One unit of a quantized tensor, before coding and after decoding: codebooks and codes.
 /// Weights lie row-major; a codebook serves `group` consecutive inputs of a row (the last group of a row may be

@@ -47,9 +47,10 @@ struct RecordHeader {
   CodebookKind kind = CodebookKind::table;
   LevelType level_type = LevelType::f32;
   std::uint32_t levels = 0;
-  CoderChoice coder = CoderChoice::fixed;  ///< fixed or rans
-  unsigned code_bits = 0;   ///< fixed: bits per code; rans: log2 of the sum of frequencies; 0: one code only
-  std::uint8_t detail = 0;  ///< rans: number of frequencies - 1; code_bits 0: the code
+  CoderChoice coder = CoderChoice::fixed;  ///< any but cheapest
+  unsigned code_bits = 0;   ///< fixed, planes: bits per code; rans: log2 of the sum of frequencies; huffman: of the
+                            ///< longest word; 0: one code only
+  std::uint8_t detail = 0;  ///< rans, huffman: number of frequencies or lengths - 1; code_bits 0: the code
   int exponent = 0;         ///< power of two of f16 levels
 };
 /// The fields alone are checked here, the checksum by the two that decode.
