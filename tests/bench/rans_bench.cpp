@@ -128,6 +128,11 @@ int main(int argc, char** argv) {
                    count, 8.0 * double(record.bytes.size())});
   cases.push_back(
       {"record, 16 levels: weights", [&] { lmq::decode_record_values(record.bytes, values, "bench"); }, count});
+  const lmq::EncodedRecord words = lmq::encode_record(unit, lmq::CoderChoice::huffman);
+  cases.push_back({"Huffman, 16 levels: encode", [&] { lmq::encode_record(unit, lmq::CoderChoice::huffman, again); },
+                   count, 8.0 * double(words.bytes.size())});
+  cases.push_back(
+      {"Huffman, 16 levels: weights", [&] { lmq::decode_record_values(words.bytes, values, "bench"); }, count});
   std::vector<std::byte> nibbles(lmq::packed_bytes(count, 4)), nibbles_back(nibbles.size());
   lmq::pack_codes(unit.codes, 4, nibbles);
   cases.push_back(
