@@ -12,6 +12,24 @@ namespace {
 float power_of_two(int exponent) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
 }
+
+/// The nearest number of 11 significant bits that is not above (up: not below) the level.
+float outward(float level, bool up) noexcept {
+  const auto pattern = std::bit_cast<std::uint32_t>(level), magnitude = pattern & 0x7FFFFFFF;
+  const bool away = (pattern >> 31 == 0) == up;
+  const std::uint32_t rounded = (away ? magnitude + 0x1FFF : magnitude) & ~0x1FFFu;
+  return rounded >= 0x7F800000 ? level : std::bit_cast<float>(rounded | (pattern & 0x80000000));
+}
+
+/// The half nearest to the level that is not above (up: not below) it.
+std::uint16_t outward_half(float level, int exponent, bool up) noexcept {
+  std::uint16_t half = to_scaled_half(level, exponent);
+  const float value = from_scaled_half(half, exponent);
+  if (up ? value >= level : value <= level) return half;
+  const bool away = (half >> 15 == 0) == up;  // from zero
+  if (away) return (half & 0x7FFF) < 0x7BFF ? static_cast<std::uint16_t>(half + 1) : half;
+  return (half & 0x7FFF) == 0 ? static_cast<std::uint16_t>(up ? 0x0001 : 0x8001) : static_cast<std::uint16_t>(half - 1);
+}
 }  // namespace
 
 std::uint64_t QuantizedUnit::codebooks() const noexcept {
@@ -103,6 +121,22 @@ void round_levels(std::span<float> book, LevelType type) {
   if (type == LevelType::f32) return;
   const int exponent = half_exponent(book);
   for (float& level : book) level = from_scaled_half(to_scaled_half(level, exponent), exponent);
+}
+
+void round_levels_covering(std::span<float> book, std::size_t width, LevelType type) {
+  if (type == LevelType::f32 || width == 0) return;
+  std::vector<float> ends;
+  for (std::size_t at = 0; at < book.size(); at += width)
+    ends.push_back(outward(book[at], false)), ends.push_back(outward(book[at + width - 1], true));
+  const int exponent = half_exponent(ends);
+  for (std::size_t at = 0; at < book.size(); at += width) {
+    const float first = book[at], last = book[at + width - 1];
+    for (float& level : book.subspan(at, width))
+      level = from_scaled_half(first < last && level == first  ? outward_half(level, exponent, false)
+                               : first < last && level == last ? outward_half(level, exponent, true)
+                                                               : to_scaled_half(level, exponent),
+                               exponent);
+  }
 }
 
 }  // namespace lmq

@@ -50,7 +50,7 @@ Codebook Codebook::with_cuts(std::vector<float> cuts) const {
   return book;
 }
 
-Codebook Codebook::stored_as(LevelType type) const {
+Codebook Codebook::stored_as(LevelType type, bool cover) const {
   Codebook book;
   std::vector<float> rounded;  // as many as levels_, ascending
   if (kind_ == CodebookKind::grid) {
@@ -62,7 +62,7 @@ Codebook Codebook::stored_as(LevelType type) const {
       rounded.push_back(numbers[0] + static_cast<float>(k) * std::max(numbers[1], 0.0f));
   } else {
     rounded = levels_;
-    round_levels(rounded, type);
+    cover ? round_levels_covering(rounded, rounded.size(), type) : round_levels(rounded, type);
     book = table(rounded);
   }
   for (std::size_t k = 0; k < cuts_.size(); ++k)  // the cut between equal levels goes

@@ -14,5 +14,8 @@ extern const QuantizerEntry kSlsCluster;
 extern const QuantizerEntry kEcsq;
 extern const QuantizerEntry kEcsqIter;
 extern const QuantizerEntry kEcsqUniform;
+extern const QuantizerEntry kAsq;
+extern const QuantizerEntry kAsqIpWorst;
+extern const QuantizerEntry kAsqIpMean;
 
 }  // namespace lmq

@@ -42,8 +42,9 @@ Codebook fit_few(const TensorView& view, const Quantizer& quantizer, const Impor
 }
 
 /// The codebook of a window that shares it with no other.
-Codebook fit_window(const TensorView& view, const Quantizer& quantizer, const Importance& importance) {
+Codebook fit_window(const TensorView& view, const Quantizer& quantizer, const Importance& given) {
   if (view.count == 0) return Codebook::table({0.0f});
+  const Importance importance = quantizer.uses_importance() ? given : Importance{};
   if (bits(view.dtype) > 16 && view.count <= quantizer.few_weights()) return fit_few(view, quantizer, importance);
   Importance scaled = importance;
   scaled.quantum = importance_quantum(largest_importance(importance), view.count);
@@ -105,7 +106,7 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   }
   unit.cols = 0;
   unit.group = 0;
-  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, importance)).stored_as(spec.level_type);
+  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, importance)).stored_as(spec.level_type, quantizer->rounding() == Rounding::stochastic);
   store_codebook(stored, unit);
   outcome.stats = assign_shared(view, importance, stored, *quantizer, draws, unit.codes);
   return outcome;

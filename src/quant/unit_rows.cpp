@@ -73,6 +73,7 @@ void put_cuts(std::span<const float> from, std::span<float> to) {
 std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                                   const Importance& importance, const Layout& layout, std::span<float> book,
                                   std::span<float> cuts) {
+  const Importance weights = quantizer.uses_importance() ? importance : Importance{};
   std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
   const std::uint64_t per_task = std::max<std::uint64_t>(1, kFitTask / layout.group);
   PerWorker<RowScratch> scratch(pool(), thread_count());
@@ -84,7 +85,7 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
       mine.values.resize(static_cast<std::size_t>(layout.end(b) - begin));
       widen(view.dtype, bytes_of(view, begin, mine.values.size()), mine.values);
       const Codebook codebook = quantizer.fit_values(
-          mine.values, group_importance(importance, begin, mine.values.size(), mine.importance), mine.fit);
+          mine.values, group_importance(weights, begin, mine.values.size(), mine.importance), mine.fit);
       const auto from = codebook.levels();
       if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
       float* to = std::ranges::copy(from, book.data() + b * levels).out;
@@ -99,8 +100,8 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
 }
 
 /// Turns what the fits gave into the unit's book: a grid or a table, as narrow as the largest codebook, rounded to what
-/// can be stored. `levels`: levels asked for, the width of unit.book before.
-void settle_book(std::span<const FittedBook> fitted, std::size_t levels, QuantizedUnit& unit) {
+/// can be stored (outwards when `cover`). `levels`: levels asked for, the width of unit.book before.
+void settle_book(std::span<const FittedBook> fitted, std::size_t levels, bool cover, QuantizedUnit& unit) {
   const bool all_grids = std::ranges::all_of(fitted, &FittedBook::is_grid);
   const bool any_step = std::ranges::any_of(fitted, [](const FittedBook& one) { return one.step > 0; });
   if (all_grids && any_step) {
@@ -119,7 +120,10 @@ void settle_book(std::span<const FittedBook> fitted, std::size_t levels, Quantiz
     unit.levels = static_cast<std::uint32_t>(width);
     unit.book.resize(fitted.size() * width);
   }
-  round_levels(unit.book, unit.level_type);
+  if (cover && unit.kind == CodebookKind::table)
+    round_levels_covering(unit.book, unit.levels, unit.level_type);
+  else
+    round_levels(unit.book, unit.level_type);
   for (float& number : unit.book) number += 0.0f;  // -0 becomes +0
 }
 
@@ -172,7 +176,7 @@ UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quanti
   const bool with_cuts = quantizer.rounding() == Rounding::cuts && levels > 1;
   std::vector<float> cuts(with_cuts ? static_cast<std::size_t>(layout.codebooks) * (levels - 1) : 0);
   const auto fitted = fit_books(view, levels, quantizer, importance, layout, unit.book, cuts);
-  settle_book(fitted, levels, unit);
+  settle_book(fitted, levels, quantizer.rounding() == Rounding::stochastic, unit);
   const RowRounding how{fitted,     cuts, levels - 1, quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
                         draws.first};
   PerWorker<RowScratch> scratch(pool(), thread_count());

@@ -95,7 +95,9 @@ Outcome Executor::run(const LoadedTask& loaded) {
 
 Outcome Executor::measure(const LoadedTask& loaded) {
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
-  const Tally tally = Tally::of(loaded.view, loaded.importance, ranges);
+  const QuantSpec& spec = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor].spec;
+  const bool weighted = quantizer_of(spec)->uses_importance();
+  const Tally tally = Tally::of(loaded.view, weighted ? loaded.importance : Importance{}, ranges);
   if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
   Outcome outcome;
   outcome.finished.key = loaded.task.key;
@@ -122,8 +124,10 @@ Outcome Executor::solve(const LoadedTask& loaded) {
   const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
   const Tally tally = Tally::from_bytes(loaded.task.body, kFromRankZero);
   const TensorInfo& first = context_.reader.catalogue().tensors[scope.tensors.at(0)];
-  Fit fit = for_tensor(first, [&] { return quantizer_of(scope.spec)->fit(tally.group(scope.quantum)); });
-  if (fit.look_closer.empty()) fit.codebook = fit.codebook.stored_as(scope.spec.level_type);
+  const auto quantizer = quantizer_of(scope.spec);
+  Fit fit = for_tensor(first, [&] { return quantizer->fit(tally.group(scope.quantum)); });
+  if (fit.look_closer.empty())
+    fit.codebook = fit.codebook.stored_as(scope.spec.level_type, quantizer->rounding() == Rounding::stochastic);
   Outcome outcome;
   outcome.finished.key = loaded.task.key;
   outcome.finished.body = fit_to_bytes(fit);

@@ -78,6 +78,8 @@ class Quantizer {
   /// Windows of F32 or F64 with at most so many weights are fitted by fit_values; larger ones by bins that are refined.
   [[nodiscard]] virtual std::uint64_t few_weights() const noexcept { return std::uint64_t{1} << 16; }
   [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }
+  /// False: levels are the same with and without importance (it still weighs the errors that are reported).
+  [[nodiscard]] virtual bool uses_importance() const noexcept { return true; }
   /// Of stochastic rounding: draws are a function of (seed, tensor, element).
   [[nodiscard]] virtual std::uint64_t seed() const noexcept { return 0; }
 };

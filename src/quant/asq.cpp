@@ -1,0 +1,87 @@
+#include <array>
+#include <cmath>
+
+#include "level_fit.hpp"
+#include "lmq/base/error.hpp"
+#include "methods.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr std::size_t kSeed = 0, kSlack = 1, kGrid = 2;
+constexpr MethodOption kSeedOption{
+    "seed", "draws of stochastic rounding are a function of (seed, tensor, element)", 0, 9007199254740991.0, 0, true};
+constexpr MethodOption kSlackOption{
+    "slack", "levels may cost up to 1 + slack of the least possible; 0: the optimum", 0, 1, 0, false};
+constexpr MethodOption kGridOption{
+    "grid", "levels only at the ends of so many cells of equal width; 0: anywhere", 0, 65536, 0, true};
+constexpr std::array kTotalOptions{kSeedOption, kSlackOption, kGridOption};
+constexpr std::array kWorstOptions{kSeedOption, kSlackOption};
+
+class AsqQuantizer final : public Quantizer {
+ public:
+  AsqQuantizer(const QuantizerOptions& options, std::span<const MethodOption> known, LevelObjective objective,
+               bool weighted)
+      : seed_(static_cast<std::uint64_t>(option(options, known, kSeed))), weighted_(weighted) {
+    choice_.levels = options.levels;
+    choice_.objective = objective;
+    choice_.slack = option(options, known, kSlack);
+    if (known.size() > kGrid) choice_.grid = static_cast<std::size_t>(option(options, known, kGrid));
+  }
+
+  [[nodiscard]] Fit fit(const Group& group) const override {
+    LevelFit found = fit_levels(group, choice_);
+    return {Codebook::table(std::move(found.levels.levels)), ranges_of_bins(group, found.open_bins)};
+  }
+  [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::stochastic; }
+  [[nodiscard]] std::uint64_t seed() const noexcept override { return seed_; }
+  [[nodiscard]] bool uses_importance() const noexcept override { return weighted_; }
+
+ private:
+  LevelChoice choice_;
+  std::uint64_t seed_;
+  bool weighted_;
+};
+
+void settle(QuantizerOptions& options, bool) {
+  if (options.values.size() > kGrid && options.values[kGrid] == 1)
+    fail(Errc::usage, "grid is 1, expected 0 or at least 2 cells");
+}
+
+}  // namespace
+
+const QuantizerEntry kAsq{
+    .id = 15,  // written to files: never reused, never renumbered
+    .name = "asq",
+    .summary = "unbiased stochastic rounding, least expected squared error: the exact optimum",
+    .source =
+        "Zhang et al. 2017, ZipML, section 3.2; Ben Basat et al. 2024, QUIVER, section 3 (adaptive stochastic "
+        "quantization)",
+    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+      return std::make_unique<AsqQuantizer>(options, kTotalOptions, LevelObjective::total_variance, false);
+    },
+    .options = kTotalOptions,
+    .settle = settle};
+
+const QuantizerEntry kAsqIpWorst{
+    .id = 16,
+    .name = "asq-ip-worst",
+    .summary = "unbiased, least error of an inner product with the worst input of norm 1",
+    .source = "White & Singal 2026, Inner Product Aware Quantization (maximum directional variance)",
+    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+      return std::make_unique<AsqQuantizer>(options, kWorstOptions, LevelObjective::largest_variance, false);
+    },
+    .options = kWorstOptions};
+
+const QuantizerEntry kAsqIpMean{
+    .id = 17,
+    .name = "asq-ip-mean",
+    .summary = "unbiased, least mean error of inner products; importance: second moments of the inputs",
+    .source = "White & Singal 2026, Inner Product Aware Quantization (average directional variance)",
+    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+      return std::make_unique<AsqQuantizer>(options, kTotalOptions, LevelObjective::total_variance, true);
+    },
+    .options = kTotalOptions,
+    .settle = settle};
+
+}  // namespace lmq
