@@ -12,36 +12,32 @@ namespace lmq {
 /// Codes of weights for one codebook, as its method rounds.
 class Assigner {
  public:
-  /// levels    as they will be read, ascending, equal neighbours allowed; must outlive assign
+  /// levels    as they will be read, ascending, equal neighbours allowed
   /// cuts      decisions between them, or empty
   /// key       of the draws of stochastic rounding
   /// expected  weights that will be mapped
   void prepare(std::span<const float> levels, std::span<const float> cuts, Rounding rounding, std::uint64_t key,
                DType type, std::size_t expected) {
-    levels_ = levels;
-    key_ = key;
-    type_ = type;
-    stochastic_ = rounding == Rounding::stochastic;
-    if (stochastic_) return;
-    if (rounding == Rounding::cuts && !cuts.empty())
+    is_stochastic_ = rounding == Rounding::stochastic;
+    if (is_stochastic_)
+      stochastic_.prepare(levels, type, key, expected);
+    else if (rounding == Rounding::cuts && !cuts.empty())
       nearest_.prepare_boundaries(cuts, type, expected);
     else
       nearest_.prepare(levels, type, expected);
   }
   /// Codes of weights first, first + 1, ... of the tensor.
   void assign(std::span<const std::byte> weights, std::uint64_t first, std::span<Code> codes) const noexcept {
-    if (stochastic_)
-      assign_stochastic(type_, weights, levels_, key_, first, codes);
+    if (is_stochastic_)
+      stochastic_.assign(weights, first, codes);
     else
       nearest_.assign(weights, codes);
   }
 
  private:
   NearestLevel nearest_;
-  std::span<const float> levels_;
-  std::uint64_t key_ = 0;
-  DType type_ = DType::f32;
-  bool stochastic_ = false;
+  StochasticLevel stochastic_;
+  bool is_stochastic_ = false;
 };
 
 }  // namespace lmq

@@ -16,9 +16,12 @@ namespace lmq {
   return mix64(seed + 0x9E3779B97F4A7C15u * mix64(subject + 1));
 }
 
+inline constexpr std::uint64_t kDrawStep = 0x9E3779B97F4A7C15u;  ///< between neighbouring counters; odd
+
 /// Number `counter` of a stream, uniform over 32 bits; a pure function, so any part of a stream can be had anywhere.
+/// Numbers 2 i and 2 i + 1 are the lower and the upper half of one mixed counter.
 [[nodiscard]] constexpr std::uint32_t draw32(std::uint64_t key, std::uint64_t counter) noexcept {
-  return static_cast<std::uint32_t>(mix64(key + 0x9E3779B97F4A7C15u * (counter + 1)) >> 32);
+  return static_cast<std::uint32_t>(mix64(key + kDrawStep * (counter / 2 + 1)) >> (counter % 2 * 32));
 }
 
 }  // namespace lmq
