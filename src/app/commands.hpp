@@ -9,6 +9,8 @@ namespace lmq::app {
 int quantize(Comm& comm, const Options& options);
 int verify(Comm& comm, const Options& options);
 int plan(const Options& options);
+/// plan --path TENSOR: levels against error, by every method.
+int plan_path(const Options& options);
 int inspect(const Options& options);
 int export_file(const Options& options);
 int methods();

@@ -29,7 +29,8 @@ constexpr CommandEntry kCommands[] = {
      "\n"
      "Examples:\n"
      "  lmq plan model/ --bits 4 --ranks 16 --threads 8\n"
-     "  lmq plan model/ --recipe recipe.json --json | jq .memory_per_rank_bytes\n"},
+     "  lmq plan model/ --recipe recipe.json --json | jq .memory_per_rank_bytes\n"
+     "  lmq plan model/ --path model.layers.0.mlp.up_proj.weight\n"},
     {Command::inspect, "inspect", "FILE [--codebook TENSOR] [--json]", "what a file holds",
      "FILE is a checkpoint (.safetensors, folder, index.json) or a file that lmq wrote; told apart by content.\n"
      "With --codebook every line is one codebook: its first row and first column, then its levels.\n"
@@ -109,6 +110,8 @@ void add_command_options(Command command, po::options_description& table) {
       add("output,o", text()->value_name("OUT.h5"), "named in the suggested command lines");
       add_recipe_options(table);
       add("ranks,n", text()->value_name("N"), "ranks to plan for (default 1)");
+      add("path", text()->value_name("TENSOR"),
+          "instead: levels against error of one tensor by every method (or by --method, with its options)");
       add("json", "print JSON");
       break;
     case Command::inspect:

@@ -96,6 +96,7 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
 
 void take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
+  options.method_given = values.has("method");
   rule.method = values.has("method") ? values.text("method") : "kmeans";
   static_cast<void>(find_quantizer(*rule.method));
   if (values.has("bits") && values.has("levels"))
@@ -267,6 +268,7 @@ Options parse_options(int argc, char** argv) {
   take_input(*entry, map, options);
   if (values.has("output")) options.output = values.text("output");
   if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
+  if (values.has("path")) options.path_tensor = values.text("path");
   if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
   if (values.has("against")) options.against = values.text("against");
   if (values.has("codebook")) options.codebook = values.text("codebook");

@@ -28,6 +28,8 @@ struct Options {
   std::optional<std::uint64_t> memory;  ///< bytes a rank may hold
   std::size_t threads = 0;              ///< 0: the default
   std::size_t ranks = 1;                ///< plan
+  std::string path_tensor;              ///< plan --path: the tensor whose errors are wanted, by number of levels
+  bool method_given = false;            ///< --method was given
   std::filesystem::path work_dir;       ///< OUT.h5.lmq-work when not given
   bool resume = true;
   double max_minutes = 0;

@@ -176,6 +176,7 @@ std::string plan_text(const Options& options, const Job& job, const MemoryEstima
 }  // namespace
 
 int plan(const Options& options) {
+  if (!options.path_tensor.empty()) return plan_path(options);
   const std::unique_ptr<Comm> comm = make_self_comm();
   const Job job = open_job(*comm, options, false, {});
   const std::size_t threads = thread_count();

@@ -112,6 +112,7 @@ const QuantizerEntry kKmeans{
         "Bruce 1964 (exact, by dynamic programming)",
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
       return std::make_unique<KmeansQuantizer>(options.levels);
-    }};
+    },
+    .all = every_partition};
 
 }  // namespace lmq

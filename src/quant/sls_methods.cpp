@@ -206,6 +206,20 @@ void settle_path(QuantizerOptions& options, bool levels_given) {
   if (!std::isnan(option(options, kIterOptions, 2)) && !levels_given) options.levels = 256;
 }
 
+// One path for all numbers of levels.
+std::vector<Codebook> every_state(const Group& group, std::size_t most_levels) {
+  SparseScratch s;
+  load_points(group, s);
+  const auto path = s.l1.path(s.data(), most_levels);
+  std::vector<Codebook> books(1);
+  for (std::size_t levels = 1; levels <= path.size() + 1; ++levels) {
+    cell_ends(path, levels, s.u.size(), s.ends);
+    refit(s.data(), s.ends, -1, s.levels);
+    books.push_back(Codebook::table({s.levels.begin(), s.levels.end()}));
+  }
+  return books;
+}
+
 template <class Method>
 std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
   return std::make_unique<Method>(options);
@@ -256,20 +270,23 @@ const QuantizerEntry kSlsL1{.id = 3,  // written to files: never reused, never r
                             .source = kSource,
                             .make = make<SparseL1Quantizer>,
                             .options = kL1Options,
-                            .settle = settle_lambda};
+                            .settle = settle_lambda,
+                            .all = every_state};
 const QuantizerEntry kSlsL1L2{.id = 4,
                               .name = "sls-l1l2",
                               .summary = "l1 and squared l2 of either sign: exact Newton steps, or convex-concave",
                               .source = kSource,
                               .make = make<SparseL1L2Quantizer>,
                               .options = kL1L2Options,
-                              .settle = settle_second};
+                              .settle = settle_second,
+                              .all = every_fit<kSlsL1L2>};
 const QuantizerEntry kSlsIter{.id = 6,
                               .name = "sls-iter",
                               .summary = "iterative l1: the exact path, by number of levels or by a bound on the error",
                               .source = kSource,
                               .make = make<SparsePathQuantizer>,
                               .options = kIterOptions,
-                              .settle = settle_path};
+                              .settle = settle_path,
+                              .all = every_state};
 
 }  // namespace lmq

@@ -21,6 +21,18 @@ std::string lambda_text(double lambda, double relative) {
   return std::isnan(lambda) ? fmt::format("lambda-relative {:.6g}", relative) : fmt::format("lambda {:.6g}", lambda);
 }
 
+std::vector<Codebook> every_partition(const Group& group, std::size_t most_levels) {
+  PartitionSolver solver;
+  const LayeredPartition layers = solver.all(group.mean, group.mass, most_levels);
+  std::vector<Codebook> books(1);
+  std::vector<double> levels;
+  for (std::size_t k = 1; k < layers.losses().size(); ++k) {
+    refit({group.mean, group.mass}, layers.ends(k), -1, levels);
+    books.push_back(Codebook::table({levels.begin(), levels.end()}));
+  }
+  return books;
+}
+
 namespace {
 
 constexpr std::string_view kSource =
@@ -134,7 +146,8 @@ const QuantizerEntry kSlsL0{.id = 5,  // written to files: never reused, never r
                               return std::make_unique<SparseL0Quantizer>(options);
                             },
                             .options = kL0Options,
-                            .settle = settle_lambda};
+                            .settle = settle_lambda,
+                            .all = every_partition};
 const QuantizerEntry kSlsCluster{.id = 7,
                                  .name = "sls-cluster",
                                  .summary = "clustering least squares as published: seeded Lloyd, a local optimum",
@@ -142,6 +155,7 @@ const QuantizerEntry kSlsCluster{.id = 7,
                                  .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
                                    return std::make_unique<SparseClusterQuantizer>(options);
                                  },
-                                 .options = kClusterOptions};
+                                 .options = kClusterOptions,
+                                 .all = every_fit<kSlsCluster>};
 
 }  // namespace lmq

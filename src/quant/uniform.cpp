@@ -43,6 +43,7 @@ const QuantizerEntry kUniform{.id = 1,  // written to files: never reused, never
                               .source = "Gray & Neuhoff 1998, Quantization, section II",
                               .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
                                 return std::make_unique<UniformQuantizer>(options.levels);
-                              }};
+                              },
+                              .all = every_fit<kUniform>};
 
 }  // namespace lmq

@@ -94,6 +94,9 @@ struct QuantizerEntry {
   /// Completes and checks the options of a rule before anything is read: sets the levels that other options imply,
   /// refuses what contradicts itself (Errc::usage, one line). Settled options stay as they are.
   void (*settle)(QuantizerOptions& options, bool levels_given) = nullptr;
+  /// Optional: codebooks [K] of K levels, K = 0 (empty) .. most_levels or all distinct values, in one pass and with
+  /// options by default. The group is resolved.
+  std::vector<Codebook> (*all)(const Group& group, std::size_t most_levels) = nullptr;
 };
 
 /// Options of a method with `levels` and all else by default, settled.

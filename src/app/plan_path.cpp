@@ -1,0 +1,195 @@
+// lmq plan --path TENSOR: what every method makes of one tensor, by the number of levels.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "commands.hpp"
+#include "job.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/quant/level_curve.hpp"
+#include "lmq/quant/tally.hpp"
+#include "lmq/run/executor.hpp"
+#include "lmq/run/importance_view.hpp"
+#include "table.hpp"
+#include "terminal.hpp"
+
+namespace lmq::app {
+namespace {
+
+constexpr std::size_t kMostPoints = std::size_t{1} << 17;  // distinct values, or bins of wide types
+constexpr std::size_t kMostLevels = 256;
+constexpr std::size_t kShown[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+
+struct Curve {
+  const QuantizerEntry* method = nullptr;
+  std::vector<LevelPoint> points;
+};
+
+/// The tensor as the methods see it.
+struct Path {
+  const TensorInfo* tensor = nullptr;
+  Group group;
+  bool exact = false;  ///< points are distinct values, not bins
+  double energy = 0;
+  std::vector<Curve> curves;
+};
+
+const TensorInfo& find_tensor(const Job& job, const std::string& wanted) {
+  const Catalogue& catalogue = job.reader->catalogue();
+  const std::int64_t at = catalogue.find(wanted);
+  if (at < 0) {
+    std::vector<std::string> names;
+    for (const TensorInfo& tensor : catalogue.tensors) names.push_back(tensor.name);
+    const std::string near = nearest(wanted, names);
+    fail(Errc::usage, fmt::format("--path {}: there is no tensor of that name{}", printable(wanted),
+                                  near.empty() ? "; lmq inspect lists them" : fmt::format("; did you mean {}?", near)));
+  }
+  const TensorInfo& tensor = catalogue.tensors[static_cast<std::size_t>(at)];
+  if (!is_float(tensor.value_type()))
+    fail(Errc::unsupported,
+         fmt::format("tensor '{}': type {} cannot be quantized", printable(tensor.name), name(tensor.value_type())));
+  if (tensor.count() == 0) fail(Errc::usage, fmt::format("tensor '{}' has no weights", printable(tensor.name)));
+  return tensor;
+}
+
+/// What the importance file has for the tensor, or nullptr.
+const ImportanceEntry* importance_of(const Job& job, const TensorInfo& tensor) {
+  return job.importance ? job.importance->find(tensor.name) : nullptr;
+}
+
+double quantum_of(const Job& job, const TensorInfo& tensor) {
+  const ImportanceEntry* const entry = importance_of(job, tensor);
+  return entry == nullptr ? 1 : importance_quantum(entry->largest, tensor.count());
+}
+
+/// Measures the tensor, all of it or the keys in `ranges`, window by window.
+Tally measure(const Job& job, const TensorInfo& tensor, std::span<const KeyRange> ranges) {
+  const ImportanceEntry* const entry = importance_of(job, tensor);
+  const double quantum = quantum_of(job, tensor);
+  Tally tally;
+  std::vector<std::byte> bytes;
+  ImportanceWindow window;
+  for (std::uint64_t begin = 0; begin < tensor.count(); begin += kUnitWeights) {
+    const std::uint64_t count = std::min(kUnitWeights, tensor.count() - begin);
+    const TensorView view = job.reader->view(tensor, begin, count, bytes);
+    if (entry != nullptr) job.importance->read(*entry, begin, count, window);
+    tally.merge(Tally::of(view, entry != nullptr ? view_of(window, quantum) : Importance{}, ranges));
+  }
+  if (tally.nonfinite() > 0) refuse_first_nonfinite(*job.reader, tensor, tensor.count());
+  return tally;
+}
+
+Group group_of(const Job& job, const TensorInfo& tensor) {
+  Tally tally = measure(job, tensor, {});
+  for (;;) {
+    Group group = tally.group(quantum_of(job, tensor));
+    const auto ranges = finer_everywhere(group, kMostPoints);
+    if (ranges.empty()) return group;
+    tally.refine(measure(job, tensor, ranges), ranges);
+  }
+}
+
+std::vector<std::size_t> counts_for(const QuantizerEntry& method, bool all) {
+  if (!method.all) return {2, 4, 8, 16, 32, 64, 128, 256};
+  if (!all) return {std::begin(kShown), std::end(kShown)};
+  std::vector<std::size_t> counts(kMostLevels - 1);
+  std::iota(counts.begin(), counts.end(), std::size_t{2});
+  return counts;
+}
+
+Path find_path(const Job& job, const Options& options) {
+  Path path;
+  path.tensor = &find_tensor(job, options.path_tensor);
+  path.group = group_of(job, *path.tensor);
+  path.exact = path.group.resolved();
+  path.energy = group_energy(path.group);
+  std::vector<double> values;
+  if (options.method_given) {
+    path.curves.push_back({&find_quantizer(*options.rule.method), {}});
+    if (!options.rule.options.empty()) values = resolve(options.rule, "the command line").options.values;
+  } else {
+    for (const QuantizerEntry& method : quantizers()) path.curves.push_back({&method, {}});
+  }
+  parallel_for(path.curves.size(), [&](std::size_t i) {
+    Curve& curve = path.curves[i];
+    curve.points = level_curve(path.group, *curve.method, values, counts_for(*curve.method, options.json));
+  });
+  return path;
+}
+
+nlohmann::json path_json(const Path& path) {
+  nlohmann::json methods = nlohmann::json::array();
+  for (const Curve& curve : path.curves) {
+    nlohmann::json points = nlohmann::json::array();
+    for (const LevelPoint& point : curve.points) {
+      nlohmann::json item{{"levels", point.wanted},
+                          {"codebook_levels", point.levels},
+                          {"squared_error", point.squared_error},
+                          {"entropy_bits", point.entropy_bits}};
+      if (path.energy > 0) item["relative_squared_error"] = point.squared_error / path.energy;
+      if (path.energy > 0 && point.squared_error > 0)
+        item["snr_db"] = 10 * std::log10(path.energy / point.squared_error);
+      points.push_back(std::move(item));
+    }
+    methods.push_back({{"method", curve.method->name}, {"points", std::move(points)}});
+  }
+  return {{"tensor", path.tensor->name},
+          {"dtype", name(path.tensor->dtype)},
+          {"shape", path.tensor->shape},
+          {"weights", path.tensor->count()},
+          {"distinct_values_or_bins", path.group.size()},
+          {"exact", path.exact},
+          {"energy", path.energy},
+          {"methods", std::move(methods)}};
+}
+
+/// Methods by lines, numbers of levels by columns.
+template <class Cell>
+std::string path_table(const Path& path, const char* title, const Cell& cell) {
+  using enum Table::Align;
+  std::vector<std::pair<std::string, Table::Align>> columns{{title, left}};
+  for (const std::size_t levels : kShown) columns.emplace_back(fmt::format("{}", levels), right);
+  Table table(std::move(columns));
+  for (const Curve& curve : path.curves) {
+    std::vector<std::string> cells{std::string(curve.method->name)};
+    for (const std::size_t levels : kShown) {
+      const auto point = std::ranges::find(curve.points, levels, &LevelPoint::wanted);
+      cells.push_back(point == curve.points.end() ? "" : cell(*point));
+    }
+    table.row(std::move(cells));
+  }
+  return table.text();
+}
+
+std::string path_text(const Path& path) {
+  const auto decibels = [&](const LevelPoint& p) { return decibel_text(p.squared_error, path.energy); };
+  const auto relative = [&](const LevelPoint& p) {
+    return path.energy > 0 ? fmt::format("{:.2e}", p.squared_error / path.energy) : std::string("-");
+  };
+  const auto entropy = [](const LevelPoint& p) { return fmt::format("{:.3f}", p.entropy_bits); };
+  return fmt::format(
+      "{}: {} {}, {} weights, {} {}\n\n{}\n{}\n{}", printable(path.tensor->name), name(path.tensor->dtype),
+      shape_text(path.tensor->shape), with_commas(path.tensor->count()), with_commas(path.group.size()),
+      path.exact ? "distinct values" : "bins of values: the methods see their means",
+      path_table(path, "signal to noise, dB", decibels), path_table(path, "squared error / squares", relative),
+      path_table(path, "entropy of codes, bits", entropy));
+}
+
+}  // namespace
+
+int plan_path(const Options& options) {
+  const std::unique_ptr<Comm> comm = make_self_comm();
+  const Job job = open_job(*comm, options, false, {});
+  const Path path = find_path(job, options);
+  if (options.json)
+    print(path_json(path).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+  else
+    print(path_text(path));
+  return 0;
+}
+
+}  // namespace lmq::app
