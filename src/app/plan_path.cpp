@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "commands.hpp"
 #include "job.hpp"
@@ -36,6 +37,7 @@ struct Path {
   bool exact = false;  ///< points are distinct values, not bins
   double energy = 0;
   std::vector<Curve> curves;
+  std::vector<std::size_t> shown;  ///< columns of the tables
 };
 
 const TensorInfo& find_tensor(const Job& job, const std::string& wanted) {
@@ -93,7 +95,8 @@ Group group_of(const Job& job, const TensorInfo& tensor) {
   }
 }
 
-std::vector<std::size_t> counts_for(const QuantizerEntry& method, bool all) {
+std::vector<std::size_t> counts_for(const QuantizerEntry& method, std::optional<std::size_t> asked, bool all) {
+  if (asked) return {*asked};
   if (!method.all) return {2, 4, 8, 16, 32, 64, 128, 256};
   if (!all) return {std::begin(kShown), std::end(kShown)};
   std::vector<std::size_t> counts(kMostLevels - 1);
@@ -107,6 +110,8 @@ Path find_path(const Job& job, const Options& options) {
   path.group = group_of(job, *path.tensor);
   path.exact = path.group.resolved();
   path.energy = group_energy(path.group);
+  path.shown.assign(std::begin(kShown), std::end(kShown));
+  if (options.rule.levels) path.shown = {*options.rule.levels};
   std::vector<double> values;
   if (options.method_given) {
     path.curves.push_back({&find_quantizer(*options.rule.method), {}});
@@ -116,7 +121,8 @@ Path find_path(const Job& job, const Options& options) {
   }
   parallel_for(path.curves.size(), [&](std::size_t i) {
     Curve& curve = path.curves[i];
-    curve.points = level_curve(path.group, *curve.method, values, counts_for(*curve.method, options.json));
+    curve.points =
+        level_curve(path.group, *curve.method, values, counts_for(*curve.method, options.rule.levels, options.json));
   });
   return path;
 }
@@ -152,11 +158,11 @@ template <class Cell>
 std::string path_table(const Path& path, const char* title, const Cell& cell) {
   using enum Table::Align;
   std::vector<std::pair<std::string, Table::Align>> columns{{title, left}};
-  for (const std::size_t levels : kShown) columns.emplace_back(fmt::format("{}", levels), right);
+  for (const std::size_t levels : path.shown) columns.emplace_back(fmt::format("{}", levels), right);
   Table table(std::move(columns));
   for (const Curve& curve : path.curves) {
     std::vector<std::string> cells{std::string(curve.method->name)};
-    for (const std::size_t levels : kShown) {
+    for (const std::size_t levels : path.shown) {
       const auto point = std::ranges::find(curve.points, levels, &LevelPoint::wanted);
       cells.push_back(point == curve.points.end() ? "" : cell(*point));
     }

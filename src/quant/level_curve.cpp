@@ -19,8 +19,9 @@ double entropy_of(std::span<const double> counts) {
 }
 
 QuantizerOptions options_for(const QuantizerEntry& method, std::span<const double> values, std::size_t levels) {
-  if (values.empty()) return default_options(method, levels);
   QuantizerOptions options{levels, {values.begin(), values.end()}};
+  if (values.empty())
+    for (const MethodOption& known : method.options) options.values.push_back(known.fallback);
   if (method.settle) method.settle(options, true);
   return options;
 }

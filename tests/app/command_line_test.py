@@ -4,7 +4,9 @@ import os
 import subprocess
 import unittest
 
-from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, environment, run
+import numpy as np
+
+from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, bf16, environment, run, write_safetensors
 
 
 class CommandLine(LmqTest):
@@ -119,6 +121,73 @@ class CommandLine(LmqTest):
         self.assertIn("--levels 5", plan["srun"])
         for tensor in plan["tensors"]:
             self.assertIn("reason" if tensor["treatment"] != "quantize" else "levels", tensor)
+
+    def test_plan_path_prints_levels_against_error_for_every_method(self):
+        name = "model.layers.0.mlp.up_proj.weight"
+        text = self.ok(run("plan", STORIES, "--path", name)).out
+        for word in (name, "distinct values", "signal to noise", "entropy", "kmeans", "sls-l1l2", "sls-cluster", " 256"):
+            self.assertIn(word, text)
+        path = json.loads(self.ok(run("plan", STORIES, "--path", name, "--json")).out)
+        self.assertTrue(path["exact"])
+        self.assertEqual(path["weights"], 172 * 64)
+        curves = {curve["method"]: curve["points"] for curve in path["methods"]}
+        best = {p["levels"]: p["squared_error"] for p in curves["kmeans"]}
+        self.assertEqual(sorted(best), list(range(2, 257)))
+        for method in ("uniform", "sls-l1", "sls-l1l2", "sls-l0", "sls-iter", "sls-cluster"):
+            self.assertEqual([p["levels"] for p in curves[method]], list(range(2, 257)))
+            for point in curves[method]:
+                self.assertGreaterEqual(point["squared_error"], best[point["levels"]] * (1 - 1e-6))
+                self.assertLessEqual(2 ** point["entropy_bits"], point["codebook_levels"] * (1 + 1e-9))
+        # What quantize then does is what the path said.
+        for method in ("sls-l1", "kmeans", "sls-cluster"):
+            self.ok(run("quantize", STORIES, "-o", self.at("q.h5"), "--method", method, "--levels", "12", "--progress", "none"))
+            done = next(t for t in json.loads(run("inspect", self.at("q.h5"), "--json").out)["tensors"] if t["name"] == name)
+            self.assertAlmostEqual(done["squared_error"] / curves[method][10]["squared_error"], 1, 5)
+        single = json.loads(self.ok(run("plan", STORIES, "--path", name, "--method", "sls-l0", "--zero", "exact", "--json")).out)
+        self.assertEqual([curve["method"] for curve in single["methods"]], ["sls-l0"])
+        for point in single["methods"][0]["points"]:
+            self.assertGreaterEqual(point["squared_error"], best[point["levels"]] * (1 - 1e-6))
+        weighted = self.at("importance.safetensors")
+        write_safetensors(weighted, {name: ("F32", (64,), np.arange(64, dtype=np.float32).tobytes())})
+        importance = json.loads(self.ok(run("plan", STORIES, "--path", name, "--method", "kmeans", "--importance", weighted, "--json")).out)
+        self.assertNotEqual(importance["energy"], path["energy"])
+        self.refused(run("plan", STORIES, "--path", "model.layers.0.mlp.up_proj"), 64, "did you mean", name)
+
+    def test_options_of_methods_are_checked(self):
+        out = self.at("x.h5")
+        quantize = ["quantize", STORIES, "-o", out, "--progress", "none"]
+        for more, words in [
+            (["--method", "sls-l1", "--lambda", "-1"], ["lambda", "-1", "0 to"]),
+            (["--method", "sls-l1", "--lambda", "nan"], ["--lambda nan", "number"]),
+            (["--method", "sls-l1", "--lambda", "1", "--lambda-relative", "0.5"], ["lambda-relative", "one of them"]),
+            (["--method", "sls-l1", "--lambda-relative", "1.5"], ["lambda-relative", "1.5", "0 to 1"]),
+            (["--method", "sls-l1", "--lambda", "1e-9"], ["tensor 'model.", "at most 256", "would do"]),
+            (["--method", "sls-l1", "--lambda", "1e-9", "--levels", "9"], ["tensor 'model.", "at most 9 are wanted", "would do"]),
+            (["--method", "sls-l1", "--offset", "none"], ["offset", "none", "penalised"]),
+            (["--method", "sls-l1l2", "--lambda2", "-1"], ["tensor 'model.", "not convex", "above"]),
+            (["--method", "sls-l0", "--zero", "exakt"], ["zero", "exakt", "exact"]),
+            (["--method", "sls-iter", "--max-error", "1e-9"], ["tensor 'model.", "256 levels leave"]),
+            (["--method", "sls-iter", "--max-error", "2"], ["max-error", "0 to 1"]),
+            (["--method", "sls-cluster", "--seed", "1.5"], ["seed", "whole"]),
+            (["--method", "sls-cluster", "--restarts", "0"], ["restarts", "1 to"]),
+            (["--method", "kmeans", "--max-error", "0.5"], ["max-error", "sls-iter"]),
+        ]:
+            for ranks in (0, 2):
+                with self.subTest(more=more, ranks=ranks):
+                    self.refused(run(*quantize, *more, ranks=ranks), 64, *words)
+                    self.assertFalse(os.path.exists(out))
+        # So large that one level remains, and levels above the distinct values, are no mistakes.
+        done = self.ok(run(*quantize, "--method", "sls-l1", "--lambda", "1e30"))
+        self.ok(run("verify", out, "--against", STORIES))
+        few = self.at("few.safetensors")
+        write_safetensors(few, {"few.weight": ("BF16", (64, 64), bf16(np.resize([1, 2, 3, 5], (64, 64)))),
+                                "constant.weight": ("F32", (64, 64), np.full((64, 64), 2.5, np.float32)),
+                                "empty.weight": ("F32", (0, 64), b"")})
+        for method in ("sls-l1", "sls-l1l2", "sls-l0", "sls-iter", "sls-cluster"):
+            for granularity in ("tensor", "row"):
+                self.ok(run("quantize", few, "-o", out, "--progress", "none", "--method", method, "--bits", "8", "--granularity", granularity))
+                tensors = json.loads(run("inspect", out, "--json").out)["tensors"]
+                self.assertEqual([t.get("squared_error", 0) for t in tensors], [0, 0, 0])
 
     def test_inspect_tells_a_checkpoint_by_its_content(self):
         for path in (SHARDED, os.path.join(SHARDED, "model.safetensors.index.json"), os.path.join(STORIES, "model.safetensors")):

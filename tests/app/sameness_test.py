@@ -11,6 +11,11 @@ import numpy as np
 
 from lmq_harness import SHARDED, STORIES, LmqTest, bf16, read_safetensors, run, sha256, widen, write_safetensors
 
+# Other methods with some of their options; every one runs at every granularity, with importance, on any number of ranks.
+SPARSE = [["--method", "sls-l1"], ["--method", "sls-l1", "--lambda-relative", "0.3", "--assign", "cells", "--counting", "values"],
+          ["--method", "sls-l1", "--offset", "penalised"], ["--method", "sls-l1l2"], ["--method", "sls-l1l2", "--lambda2-relative", "-0.5"],
+          ["--method", "sls-l0"], ["--method", "sls-l0", "--zero", "exact"], ["--method", "sls-l0", "--lambda-relative", "0.001", "--zero", "first"],
+          ["--method", "sls-iter"], ["--method", "sls-iter", "--max-error", "0.2"], ["--method", "sls-cluster", "--seed", "7", "--restarts", "2"]]
 GRANULARITIES = [["--granularity", "model"], ["--granularity", "tensor"], ["--granularity", "row"], ["--group", "32"]]
 
 
@@ -49,6 +54,23 @@ class Sameness(LmqTest):
                     self.ok(run("verify", path, "--against", STORIES))
         self.one_digest(STORIES, ["--bits", "4"], [(0, 2, ""), (1, 1, ""), (2, 2, "baseline")])
 
+    def test_other_methods_any_ranks_threads_and_instruction_set(self):
+        source = self.small_checkpoint()
+        random = np.random.default_rng(6)
+        importance = self.at("importance.safetensors")
+        write_safetensors(importance, {"block.0.weight": ("F32", (48,), random.random(48, np.float32)),
+                                       "block.1.weight": ("F32", (64, 48), random.random((64, 48), np.float32))})
+        for method in SPARSE:
+            for granularity in GRANULARITIES:
+                with self.subTest(method=method, granularity=granularity):
+                    arguments = [*method, *granularity]
+                    self.one_digest(source, arguments, [(0, 2, ""), (0, 1, "baseline"), (2, 1, "")])
+                    path = self.one_digest(source, [*arguments, "--importance", importance], [(0, 1, ""), (0, 2, "baseline")])
+                    self.ok(run("verify", path, "--against", source, "--importance", importance))
+            with self.subTest(method=method):
+                path = self.one_digest(STORIES, method, [(0, 2, ""), (1, 1, ""), (2, 1, "baseline"), (3, 1, "")])
+                self.ok(run("verify", path, "--against", STORIES))
+
     def large_checkpoint(self):
         """Tensors of several units, in four types, one of them a stack of experts."""
         random = np.random.default_rng(3)
@@ -69,7 +91,8 @@ class Sameness(LmqTest):
         one_type = self.at("one_type.json")   # one codebook serves one type
         with open(one_type, "w") as file:
             json.dump({"rules": [{"match": "[des]*", "keep": True}, {"match": "*", "levels": 5, "granularity": "model"}]}, file)
-        for arguments in (["--method", "kmeans", "--bits", "4"], ["--recipe", one_type], ["--method", "uniform", "--granularity", "row"]):
+        for arguments in (["--method", "kmeans", "--bits", "4"], ["--recipe", one_type], ["--method", "uniform", "--granularity", "row"],
+                          ["--method", "sls-l1"], ["--method", "sls-l0", "--zero", "exact"]):
             with self.subTest(arguments=arguments):
                 path = self.one_digest(source, arguments, layouts)
                 self.ok(run("verify", path, "--against", source, ranks=2))
