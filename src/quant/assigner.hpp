@@ -16,12 +16,14 @@ class Assigner {
   /// cuts      decisions between them, or empty
   /// key       of the draws of stochastic rounding
   /// expected  weights that will be mapped
+  /// order     codes of the intervals between cuts; empty: interval i has code i. Must outlive assign.
   void prepare(std::span<const float> levels, std::span<const float> cuts, Rounding rounding, std::uint64_t key,
-               DType type, std::size_t expected) {
+               DType type, std::size_t expected, std::span<const Code> order = {}) {
+    order_ = order;
     is_stochastic_ = rounding == Rounding::stochastic;
     if (is_stochastic_)
       stochastic_.prepare(levels, type, key, expected);
-    else if (rounding == Rounding::cuts && !cuts.empty())
+    else if (!order.empty() || (rounding == Rounding::cuts && !cuts.empty()))
       nearest_.prepare_boundaries(cuts, type, expected);
     else
       nearest_.prepare(levels, type, expected);
@@ -32,11 +34,14 @@ class Assigner {
       stochastic_.assign(weights, first, codes);
     else
       nearest_.assign(weights, codes);
+    if (!order_.empty())
+      for (Code& code : codes) code = order_[code];
   }
 
  private:
   NearestLevel nearest_;
   StochasticLevel stochastic_;
+  std::span<const Code> order_;
   bool is_stochastic_ = false;
 };
 

@@ -40,6 +40,35 @@ Codebook Codebook::grid(float low, float step, std::size_t count) {
   return book;
 }
 
+Codebook Codebook::of_signs(CodebookKind kind, std::vector<float> numbers, std::size_t levels, SignRule rule) {
+  for (float& number : numbers) {
+    if (!(number >= 0) || !std::isfinite(number)) fail(Errc::internal, "a base or step is negative or not finite");
+    number += 0.0f;  // -0 becomes +0
+  }
+  const SignCode code(kind, numbers, levels, rule);
+  Codebook book;
+  book.levels_.assign(code.levels.begin(), code.levels.begin() + static_cast<std::ptrdiff_t>(levels));
+  check(book.levels_);
+  book.cuts_.assign(code.cuts.begin(), code.cuts.begin() + static_cast<std::ptrdiff_t>(code.intervals - 1));
+  if (!code.in_order)
+    book.order_.assign(code.codes.begin(), code.codes.begin() + static_cast<std::ptrdiff_t>(code.intervals));
+  book.numbers_ = std::move(numbers);
+  book.kind_ = kind;
+  book.rule_ = rule;
+  return book;
+}
+
+Codebook Codebook::bases(std::vector<float> bases, SignRule rule) {
+  if (bases.empty() || bases.size() > 8) fail(Errc::internal, std::to_string(bases.size()) + " bases, expected 1..8");
+  const std::size_t levels = std::size_t{1} << bases.size();
+  return of_signs(CodebookKind::bases, std::move(bases), levels, rule);
+}
+
+Codebook Codebook::centred(float step, std::size_t count) {
+  if (count < 1 || count > kMostLevels) fail(Errc::internal, std::to_string(count) + " centred levels");
+  return of_signs(CodebookKind::centred, {step}, count, SignRule::nearest);
+}
+
 Codebook Codebook::with_cuts(std::vector<float> cuts) const {
   if (cuts.size() + 1 != levels_.size())
     fail(Errc::internal, std::to_string(cuts.size()) + " cuts for " + std::to_string(levels_.size()) + " levels");
@@ -51,6 +80,11 @@ Codebook Codebook::with_cuts(std::vector<float> cuts) const {
 }
 
 Codebook Codebook::stored_as(LevelType type, bool cover) const {
+  if (!numbers_.empty()) {
+    std::vector<float> numbers = numbers_;
+    round_levels(numbers, type);
+    return of_signs(kind_, std::move(numbers), levels_.size(), rule_);
+  }
   Codebook book;
   std::vector<float> rounded;  // as many as levels_, ascending
   if (kind_ == CodebookKind::grid) {

@@ -53,4 +53,25 @@ std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins
   return ranges;
 }
 
+std::vector<KeyRange> finer_at(const Group& group, std::span<const std::uint32_t> bins, std::size_t most_bins) {
+  const auto asked = [&](unsigned finer) {
+    std::size_t sum = 0;
+    for (const std::uint32_t bin : bins) sum += std::size_t{1} << std::min(finer, span_bits(group, bin));
+    return sum;
+  };
+  if (bins.empty()) return {};
+  unsigned finer = 1;
+  while (finer < 32 && asked(finer + 1) <= most_bins) ++finer;
+  std::vector<KeyRange> ranges;
+  for (const std::uint32_t bin : bins) {
+    const std::uint32_t begin = ordered_key(group.low[bin]), end = last_key(group, bin);
+    const unsigned bits = span_bits(group, bin), left = bits - std::min(bits, finer);
+    if (!ranges.empty() && ranges.back().end + 1 == begin && ranges.back().span_bits == left)
+      ranges.back().end = end;
+    else
+      ranges.push_back({begin, end, left});
+  }
+  return ranges;
+}
+
 }  // namespace lmq

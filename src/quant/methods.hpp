@@ -17,6 +17,10 @@ extern const QuantizerEntry kEcsqUniform;
 extern const QuantizerEntry kAsq;
 extern const QuantizerEntry kAsqIpWorst;
 extern const QuantizerEntry kAsqIpMean;
+extern const QuantizerEntry kBinary1;
+extern const QuantizerEntry kTernary;
+extern const QuantizerEntry kBinary2;
+extern const QuantizerEntry kBinaryK;
 
 /// Codebooks [K] of the best partitions into K cells, by E3. For QuantizerEntry::all.
 [[nodiscard]] std::vector<Codebook> every_partition(const Group& group, std::size_t most_levels);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "binary_fit.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/quant/partition.hpp"
 #include "sls_quantizer.hpp"
@@ -9,7 +10,8 @@
 
 namespace lmq {
 
-FitScratch::FitScratch() : partition_(std::make_unique<PartitionSolver>()) {}
+FitScratch::FitScratch()
+    : partition_(std::make_unique<PartitionSolver>()), magnitudes_(std::make_unique<MagnitudeScratch>()) {}
 FitScratch::FitScratch(FitScratch&&) noexcept = default;
 FitScratch& FitScratch::operator=(FitScratch&&) noexcept = default;
 FitScratch::~FitScratch() = default;
@@ -28,6 +30,10 @@ QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels
   for (const MethodOption& known : entry.options) options.values.push_back(known.fallback);
   if (entry.settle) entry.settle(options, false);
   return options;
+}
+
+void Quantizer::fit_numbers(std::span<const float>, std::span<const float>, FitScratch&, std::span<float>) const {
+  fail(Errc::internal, "a method whose codebooks are not numbered was asked for numbers");
 }
 
 Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, FitScratch&) const {

@@ -8,8 +8,9 @@
 namespace lmq {
 
 std::span<const QuantizerEntry> quantizers() noexcept {
-  static const std::array table{kUniform, kKmeans,   kSlsL1,       kSlsL1L2, kSlsL0,      kSlsIter,  kSlsCluster,
-                                kEcsq,    kEcsqIter, kEcsqUniform, kAsq,     kAsqIpWorst, kAsqIpMean};
+  static const std::array table{kUniform,    kKmeans,      kSlsL1,   kSlsL1L2,    kSlsL0,    kSlsIter,
+                                kSlsCluster, kBinary1,     kTernary, kBinary2,    kBinaryK,  kEcsq,
+                                kEcsqIter,   kEcsqUniform, kAsq,     kAsqIpWorst, kAsqIpMean};
   return table;
 }
 

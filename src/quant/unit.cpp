@@ -63,6 +63,8 @@ void store_codebook(const Codebook& stored, QuantizedUnit& unit) {
   unit.levels = static_cast<std::uint32_t>(stored.levels().size());
   if (stored.kind() == CodebookKind::table)
     unit.book.assign(stored.levels().begin(), stored.levels().end());
+  else if (!stored.numbers().empty())
+    unit.book.assign(stored.numbers().begin(), stored.numbers().end());
   else
     unit.book.assign({stored.low(), stored.step()});
 }
@@ -71,7 +73,7 @@ UnitStats assign_shared(const TensorView& view, const Importance& importance, co
                         const Quantizer& quantizer, const Draws& draws, std::span<Code> codes) {
   Assigner assigner;
   assigner.prepare(stored.levels(), stored.cuts(), quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
-                   view.dtype, view.count);
+                   view.dtype, view.count, stored.order());
   const LevelTable table(stored.levels());
   return sum_errors(view.count, importance, nullptr,
                     [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t) {

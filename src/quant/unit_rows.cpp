@@ -10,6 +10,7 @@
 #include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/random.hpp"
+#include "lmq/kernels/pack.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "pool.hpp"
 #include "steps.hpp"
@@ -99,6 +100,30 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
   return fitted;
 }
 
+/// Numbers of every codebook of a method whose codebooks are all alike, to unit.book, as they are stored.
+void fit_numbered(const TensorView& view, const Quantizer& quantizer, const NumberedBooks& books,
+                  const Importance& importance, const Layout& layout, QuantizedUnit& unit) {
+  unit.kind = books.kind;
+  unit.levels = static_cast<std::uint32_t>(books.levels);
+  unit.book.resize(static_cast<std::size_t>(layout.codebooks) * books.numbers);
+  const std::uint64_t per_task = std::max<std::uint64_t>(1, kFitTask / layout.group);
+  PerWorker<RowScratch> scratch(pool(), thread_count());
+  parallel_for_worker(ceil_div(layout.codebooks, per_task), [&](std::size_t task, std::size_t worker) {
+    RowScratch& mine = scratch[worker];
+    const std::uint64_t end = std::min((task + 1) * per_task, layout.codebooks);
+    for (std::uint64_t b = task * per_task; b < end; ++b) {
+      const std::uint64_t begin = layout.begin(b);
+      mine.values.resize(static_cast<std::size_t>(layout.end(b) - begin));
+      widen(view.dtype, bytes_of(view, begin, mine.values.size()), mine.values);
+      quantizer.fit_numbers(mine.values, group_importance(importance, begin, mine.values.size(), mine.importance),
+                            mine.fit, std::span(unit.book).subspan(b * books.numbers, books.numbers));
+    }
+  });
+  scratch.finish([](RowScratch&) {});
+  round_levels(unit.book, unit.level_type);
+  for (float& number : unit.book) number += 0.0f;  // -0 becomes +0
+}
+
 /// Turns what the fits gave into the unit's book: a grid or a table, as narrow as the largest codebook, rounded to what
 /// can be stored (outwards when `cover`). `levels`: levels asked for, the width of unit.book before.
 void settle_book(std::span<const FittedBook> fitted, std::size_t levels, bool cover, QuantizedUnit& unit) {
@@ -138,9 +163,10 @@ std::span<const float> levels_of(const QuantizedUnit& unit, std::uint64_t book, 
 
 /// How a window's weights get their codes.
 struct RowRounding {
-  std::span<const FittedBook> fitted;
-  std::span<const float> cuts;  // as fit_books gave them; empty: none
-  std::size_t stride = 0;       // of the cuts
+  NumberedBooks books;
+  std::span<const FittedBook> fitted = {};
+  std::span<const float> cuts = {};  // as fit_books gave them; empty: none
+  std::size_t stride = 0;            // of the cuts
   Rounding rounding = Rounding::nearest;
   std::uint64_t key = 0, first = 0;  // of the draws
   [[nodiscard]] std::span<const float> cuts_of(std::uint64_t book) const {
@@ -158,27 +184,29 @@ void assign_task(const TensorView& view, const Layout& layout, const RowRounding
   for (std::uint64_t at = begin; at < begin + count;) {
     const std::uint64_t book = layout.book_of(at);
     const auto length = static_cast<std::size_t>(std::min(layout.end(book), begin + count) - at);
-    const auto levels = levels_of(unit, book, room);
-    scratch.assigner.prepare(levels, how.cuts_of(book), how.rounding, how.key, view.dtype, length);
     const auto codes = std::span(unit.codes).subspan(static_cast<std::size_t>(at), length);
-    scratch.assigner.assign(bytes_of(view, at, length), how.first + at, codes);
-    float* decoded = scratch.decoded.data() + (at - begin);
-    for (std::size_t i = 0; i < length; ++i) decoded[i] = levels[codes[i]];
+    const auto decoded = std::span(scratch.decoded).subspan(at - begin, length);
+    if (how.books.numbers > 0) {
+      const auto numbers = std::span(unit.book).subspan(book * how.books.numbers, how.books.numbers);
+      const SignCode signs(how.books.kind, numbers, how.books.levels, how.books.rule);
+      const auto order = std::span(signs.codes).first(signs.in_order ? 0 : signs.intervals);
+      scratch.assigner.prepare({}, std::span(signs.cuts).first(signs.intervals - 1), Rounding::cuts, 0, view.dtype,
+                               length, order);
+      scratch.assigner.assign(bytes_of(view, at, length), 0, codes);
+      table_values(codes, std::span(signs.levels).first(signs.level_count), decoded);
+    } else {
+      const auto levels = levels_of(unit, book, room);
+      scratch.assigner.prepare(levels, how.cuts_of(book), how.rounding, how.key, view.dtype, length);
+      scratch.assigner.assign(bytes_of(view, at, length), how.first + at, codes);
+      table_values(codes, levels, decoded);
+    }
     at += length;
   }
 }
-}  // namespace
 
-UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                        const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
-  const Layout layout(unit);
-  unit.book.resize(static_cast<std::size_t>(layout.codebooks) * levels);
-  const bool with_cuts = quantizer.rounding() == Rounding::cuts && levels > 1;
-  std::vector<float> cuts(with_cuts ? static_cast<std::size_t>(layout.codebooks) * (levels - 1) : 0);
-  const auto fitted = fit_books(view, levels, quantizer, importance, layout, unit.book, cuts);
-  settle_book(fitted, levels, quantizer.rounding() == Rounding::stochastic, unit);
-  const RowRounding how{fitted,     cuts, levels - 1, quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
-                        draws.first};
+/// Codes of all weights and their errors.
+UnitStats assign_rows(const TensorView& view, const Importance& importance, const Layout& layout,
+                      const RowRounding& how, QuantizedUnit& unit) {
   PerWorker<RowScratch> scratch(pool(), thread_count());
   std::vector<std::uint64_t> task_begin(thread_count());
   const UnitStats stats = sum_errors(
@@ -194,6 +222,25 @@ UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quanti
       });
   scratch.finish([](RowScratch&) {});
   return stats;
+}
+}  // namespace
+
+UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
+                        const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
+  const Layout layout(unit);
+  const NumberedBooks books = quantizer.numbered();
+  if (books.numbers > 0) {
+    fit_numbered(view, quantizer, books, importance, layout, unit);
+    return assign_rows(view, importance, layout, {.books = books}, unit);
+  }
+  unit.book.resize(static_cast<std::size_t>(layout.codebooks) * levels);
+  const bool with_cuts = quantizer.rounding() == Rounding::cuts && levels > 1;
+  std::vector<float> cuts(with_cuts ? static_cast<std::size_t>(layout.codebooks) * (levels - 1) : 0);
+  const auto fitted = fit_books(view, levels, quantizer, importance, layout, unit.book, cuts);
+  settle_book(fitted, levels, quantizer.rounding() == Rounding::stochastic, unit);
+  const RowRounding how{
+      books, fitted, cuts, levels - 1, quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor), draws.first};
+  return assign_rows(view, importance, layout, how, unit);
 }
 
 std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace lmq {
@@ -34,6 +35,10 @@ struct Group {
 /// the same for all; bins of fewer keys into single values). Empty when not even halves fit, or all bins are values: a
 /// method that needs the same resolution everywhere asks until then. Cost O(bins).
 [[nodiscard]] std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins);
+/// The ranges that cut only these bins (ascending, none a single value) as finely as the budget allows, at least in
+/// two.
+[[nodiscard]] std::vector<KeyRange> finer_at(const Group& group, std::span<const std::uint32_t> bins,
+                                             std::size_t most_bins);
 /// Last key of a bin, inclusive, and log2 of how many keys it spans.
 [[nodiscard]] std::uint32_t last_key(const Group& group, std::size_t bin) noexcept;
 [[nodiscard]] unsigned span_bits(const Group& group, std::size_t bin) noexcept;

@@ -42,8 +42,16 @@ enum class Rounding : std::uint8_t {
   stochastic,  ///< one of the two neighbours at random, so that the mean is the weight
 };
 
+/// How the codebooks of a method with few numbers each are stored: all of one kind (bases, centred), all as wide.
+struct NumberedBooks {
+  CodebookKind kind = CodebookKind::table;
+  std::size_t levels = 0, numbers = 0;  ///< of each; numbers 0: codebooks are tables or grids of their own
+  SignRule rule = SignRule::nearest;
+};
+
 class PartitionSolver;
 struct SparseScratch;
+struct MagnitudeScratch;
 
 /// Buffers one thread keeps between fits, so that rows and small groups allocate nothing. Never shared between threads;
 /// results do not depend on what it was used for before.
@@ -55,9 +63,11 @@ class FitScratch {
   ~FitScratch();
   [[nodiscard]] PartitionSolver& partition() noexcept { return *partition_; }
   [[nodiscard]] SparseScratch& sparse();  ///< made at its first use
+  [[nodiscard]] MagnitudeScratch& magnitudes() noexcept { return *magnitudes_; }
 
  private:
-  std::unique_ptr<PartitionSolver> partition_;  // never null, except in a moved-from object
+  std::unique_ptr<PartitionSolver> partition_;  // these two are never null, except in a moved-from object
+  std::unique_ptr<MagnitudeScratch> magnitudes_;
   std::unique_ptr<SparseScratch> sparse_;
 };
 
@@ -75,6 +85,11 @@ class Quantizer {
   /// Unless overridden: builds the resolved Group of the values and calls fit.
   [[nodiscard]] virtual Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                             FitScratch& scratch) const;
+  /// What every codebook of the method is made of. With numbers > 0 rows and groups call fit_numbers, not fit_values.
+  [[nodiscard]] virtual NumberedBooks numbered() const noexcept { return {}; }
+  /// The numbers of the codebook that fit_values gives, [numbered().numbers]; the same arguments. Allocates nothing.
+  virtual void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
+                           std::span<float> numbers) const;
   /// Windows of F32 or F64 with at most so many weights are fitted by fit_values; larger ones by bins that are refined.
   [[nodiscard]] virtual std::uint64_t few_weights() const noexcept { return std::uint64_t{1} << 16; }
   [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }

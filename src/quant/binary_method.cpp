@@ -1,0 +1,44 @@
+#include "binary_method.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace lmq {
+namespace {
+
+Codebook codebook_of(const NumberedBooks& books, std::span<const float> numbers) {
+  if (books.kind == CodebookKind::centred) return Codebook::centred(numbers[0], books.levels);
+  return Codebook::bases({numbers.begin(), numbers.end()}, books.rule);
+}
+
+}  // namespace
+
+std::vector<std::uint32_t> members_of(const Group& group, const FoldedGroup& folded,
+                                      std::span<const std::uint32_t> points) {
+  std::vector<std::uint32_t> bins;
+  for (const std::uint32_t point : points)
+    for (std::uint32_t m = folded.members[point]; m < folded.members[point + 1]; ++m)
+      if (span_bits(group, folded.bins[m]) > 0) bins.push_back(folded.bins[m]);
+  std::ranges::sort(bins);
+  return bins;
+}
+
+Fit SignQuantizer::fit(const Group& group) const {
+  const NumberedBooks books = numbered();
+  const FoldedGroup folded = fold(group);
+  std::array<float, kMostBases> room{};
+  const auto numbers = std::span(room).first(books.numbers);
+  const auto open = fit_folded(folded.magnitudes, numbers);
+  return {codebook_of(books, numbers), finer_at(group, members_of(group, folded, open), kMostFolded)};
+}
+
+Codebook SignQuantizer::fit_values(std::span<const float> values, std::span<const float> importance,
+                                   FitScratch& scratch) const {
+  const NumberedBooks books = numbered();
+  std::array<float, kMostBases> room{};
+  const auto numbers = std::span(room).first(books.numbers);
+  fit_numbers(values, importance, scratch, numbers);
+  return codebook_of(books, numbers);
+}
+
+}  // namespace lmq

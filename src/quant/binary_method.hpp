@@ -1,0 +1,28 @@
+#pragma once
+#include <vector>
+
+#include "binary_fit.hpp"
+#include "lmq/quant/quantizer.hpp"
+
+namespace lmq {
+
+/// A method whose codebooks are bases or centred steps: fits the magnitudes, in hand or as bins that are looked at more
+/// closely wherever a decision may lie inside one.
+class SignQuantizer : public Quantizer {
+ public:
+  [[nodiscard]] Fit fit(const Group& group) const override;
+  [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
+                                    FitScratch& scratch) const override;
+  [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::cuts; }
+
+ protected:
+  /// Numbers for magnitudes; returns the points (ascending) that must be looked at more closely.
+  [[nodiscard]] virtual std::vector<std::uint32_t> fit_folded(const Magnitudes& y, std::span<float> numbers) const = 0;
+};
+
+/// Bins of the group that the points were made of, ascending, without those that are single values.
+[[nodiscard]] std::vector<std::uint32_t> members_of(const Group& group, const FoldedGroup& folded,
+                                                    std::span<const std::uint32_t> points);
+inline constexpr std::size_t kMostFolded = std::size_t{1} << 19;  ///< bins asked for in one round
+
+}  // namespace lmq

@@ -1,0 +1,70 @@
+#include <array>
+
+#include "binary_method.hpp"
+#include "lmq/base/error.hpp"
+#include "methods.hpp"
+
+namespace lmq {
+namespace {
+
+constexpr std::array<std::string_view, 2> kSides{"symmetric", "asymmetric"};
+constexpr std::array kTernaryOptions{MethodOption{
+    .name = "sides", .help = "symmetric: levels -t, 0, t; asymmetric: -a, 0, b", .fallback = 0, .words = kSides}};
+
+class TernaryQuantizer final : public SignQuantizer {
+ public:
+  [[nodiscard]] NumberedBooks numbered() const noexcept override { return {CodebookKind::centred, 3, 1}; }
+  void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
+                   std::span<float> numbers) const override {
+    numbers[0] = static_cast<float>(top_mean(sorted_magnitudes(values, importance, scratch.magnitudes())));
+  }
+
+ protected:
+  [[nodiscard]] std::vector<std::uint32_t> fit_folded(const Magnitudes& y, std::span<float> numbers) const override {
+    numbers[0] = static_cast<float>(top_mean(y));
+    return open_top_mean(y);
+  }
+};
+
+/// -a, 0, b: each side for itself.
+class AsymmetricTernary final : public Quantizer {
+ public:
+  [[nodiscard]] Fit fit(const Group& group) const override {
+    const FoldedGroup below = fold(group, Side::negative), above = fold(group, Side::positive);
+    auto bins = members_of(group, below, open_top_mean(below.magnitudes));
+    const auto more = members_of(group, above, open_top_mean(above.magnitudes));
+    bins.insert(bins.end(), more.begin(), more.end());  // the negative side's bins come first
+    return {levels(top_mean(below.magnitudes), top_mean(above.magnitudes)), finer_at(group, bins, kMostFolded)};
+  }
+  [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
+                                    FitScratch& scratch) const override {
+    const double a = top_mean(sorted_side(values, importance, true, scratch.magnitudes()));
+    return levels(a, top_mean(sorted_side(values, importance, false, scratch.magnitudes())));
+  }
+
+ private:
+  static Codebook levels(double a, double b) {
+    return Codebook::table({-static_cast<float>(a), 0.0F, static_cast<float>(b)});
+  }
+};
+
+}  // namespace
+
+const QuantizerEntry kTernary{
+    .id = 9,  // written to files: never reused, never renumbered
+    .name = "ternary",
+    .summary = "levels -t, 0, t (or -a, 0, b): the exact least-squares ternary code",
+    .source = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks",
+    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+      if (option(options, kTernaryOptions, 0) == 0) return std::make_unique<TernaryQuantizer>();
+      return std::make_unique<AsymmetricTernary>();
+    },
+    .options = kTernaryOptions,
+    .settle =
+        [](QuantizerOptions& options, bool levels_given) {
+          if (levels_given && options.levels != 3)
+            fail(Errc::usage, "the method has 3 levels, not " + std::to_string(options.levels));
+          options.levels = 3;
+        }};
+
+}  // namespace lmq

@@ -1,0 +1,247 @@
+// The binary methods as quantizers: codes by signs, tallies and values in hand, units by rows and groups.
+#include <array>
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "lmq/base/error.hpp"
+#include "lmq/quant/sign_code.hpp"
+#include "quant_samples.hpp"
+
+using namespace lmq;
+
+namespace {
+
+struct Method {
+  const char* name;
+  std::size_t levels;
+  std::vector<double> values;
+};
+std::vector<Method> methods() {
+  std::vector<Method> all{{"binary-1", 2, {}}, {"ternary", 3, {0}}, {"ternary", 3, {1}}, {"binary-2", 4, {}}};
+  for (std::size_t levels = 2; levels <= 256; levels *= 2)
+    for (const double mode : {0.0, 1.0}) all.push_back({"binary-k", levels, {mode}});
+  all.push_back({"binary-k", 4, {2}});
+  return all;
+}
+std::unique_ptr<Quantizer> make(const Method& method) {
+  return find_quantizer(method.name).make({method.levels, method.values});
+}
+QuantSpec spec_of(const Method& method, Granularity granularity, std::uint64_t group, LevelType type) {
+  return {find_quantizer(method.name).id, {method.levels, method.values}, granularity, group, type,
+          CoderChoice::cheapest};
+}
+
+Codebook fit_tally(const Quantizer& quantizer, const TensorView& view, const Importance& importance) {
+  Tally tally = Tally::of(view, importance, {});
+  for (int round = 0;; ++round) {
+    REQUIRE(round < 12);
+    Fit fit = quantizer.fit(tally.group(importance.quantum));
+    if (fit.look_closer.empty()) return std::move(fit.codebook);
+    tally.refine(Tally::of(view, importance, fit.look_closer), fit.look_closer);
+  }
+}
+
+/// Loss of values by the codebook's own decisions, and by the nearest level.
+struct Losses {
+  double coded = 0, nearest = 0, energy = 0;
+};
+Losses losses(const Codebook& book, std::span<const float> values) {
+  Losses sum;
+  for (const float value : values) {
+    const auto interval = static_cast<std::size_t>(std::ranges::upper_bound(book.cuts(), value) - book.cuts().begin());
+    const std::size_t code = book.order().empty() ? interval : book.order()[interval];
+    double least = INFINITY;
+    for (const float level : book.levels()) least = std::min(least, std::pow(double{value} - double{level}, 2));
+    sum.nearest += least;
+    sum.coded += book.cuts().empty() && book.order().empty() ? least : std::pow(double{value} - book.levels()[code], 2);
+    sum.energy += double{value} * value;
+  }
+  return sum;
+}
+}  // namespace
+
+TEST_CASE("sign codes: nearest sums, found by decisions, for any bases") {
+  unsigned seed = 0;
+  for (std::size_t k = 1; k <= 8; ++k)
+    for (int trial = 0; trial < 20; ++trial) {
+      auto bases = samples::floats(k, 0, ++seed);
+      for (float& base : bases) base = trial % 4 == 3 ? std::round(4 * std::fabs(base)) : std::fabs(base);
+      const SignCode signs(CodebookKind::bases, bases, std::size_t{1} << k, SignRule::nearest);
+      const auto levels = std::span(signs.levels).first(signs.level_count);
+      const auto cuts = std::span(signs.cuts).first(signs.intervals - 1);
+      REQUIRE(std::ranges::is_sorted(cuts, std::less_equal<>()));
+      auto values = samples::floats(400, 0, seed + 1000);
+      for (const float level : levels) values.push_back(level);
+      for (const float value : values) {
+        const Code code = signs.codes[static_cast<std::size_t>(std::ranges::upper_bound(cuts, value) - cuts.begin())];
+        double least = INFINITY;
+        for (const float level : levels) least = std::min(least, std::fabs(double{value} - double{level}));
+        REQUIRE(std::fabs(double{value} - double{levels[code]}) == least);
+      }
+      const Code zero = signs.codes[static_cast<std::size_t>(std::ranges::upper_bound(cuts, 0.0f) - cuts.begin())];
+      REQUIRE(levels[zero] >= 0);  // sign(0) = +
+    }
+}
+
+TEST_CASE("sign codes: greedy signs, found by decisions, for any bases") {
+  unsigned seed = 50;
+  for (std::size_t k = 1; k <= 8; ++k)
+    for (int trial = 0; trial < 20; ++trial) {
+      auto bases = samples::floats(k, 0, ++seed);
+      for (float& base : bases) base = std::fabs(base);
+      const SignCode signs(CodebookKind::bases, bases, std::size_t{1} << k, SignRule::greedy);
+      const auto cuts = std::span(signs.cuts).first(signs.intervals - 1);
+      auto values = samples::floats(400, 0, seed + 1000);
+      values.insert(values.end(), {0.0f, -0.0f, 3e38f, -3e38f});
+      for (const float value : values) {
+        unsigned code = 0;
+        double rest = value;
+        for (const float base : bases) code = 2 * code + (rest >= 0), rest += rest >= 0 ? -double{base} : double{base};
+        REQUIRE(signs.codes[static_cast<std::size_t>(std::ranges::upper_bound(cuts, value) - cuts.begin())] == code);
+      }
+    }
+}
+
+TEST_CASE("sign codes: all bases 0 give all signs +, a centred step of 0 its middle level") {
+  const std::array<float, 3> none{};
+  const SignCode bases(CodebookKind::bases, none, 8, SignRule::nearest);
+  REQUIRE(bases.intervals == 1);
+  REQUIRE(bases.codes[0] == 7);
+  const SignCode greedy(CodebookKind::bases, none, 8, SignRule::greedy);
+  REQUIRE(greedy.codes[greedy.intervals - 1] == 7);
+  const SignCode centred(CodebookKind::centred, std::span(none).first(1), 3, SignRule::nearest);
+  REQUIRE(centred.intervals == 1);
+  REQUIRE(centred.codes[0] == 1);
+}
+
+TEST_CASE("binary methods: a tally of every type gives what the values in hand give") {
+  for (const Method& method : methods()) {
+    if (method.levels > 16) continue;
+    for (const DType type : {DType::bf16, DType::f32})
+      for (const int kind : {0, 1})
+        for (const bool weighted : {false, true}) {
+          const auto bytes = samples::bytes(type, 40'000, kind, 3);
+          const auto view = samples::view_of(type, bytes);
+          const auto wide = samples::widened(view);
+          auto weights = samples::importance(wide.size(), 4);
+          for (float& weight : weights) weight = std::max(weight, 0.001f);
+          Importance importance;
+          if (weighted)
+            importance = {Importance::Kind::weights, weights, 0,
+                          importance_quantum(std::ranges::max(weights), wide.size())};
+          const auto quantizer = make(method);
+          FitScratch scratch;
+          CAPTURE(method.name, method.levels, method.values.size(), int(type), kind, weighted);
+          const Codebook tallied = fit_tally(*quantizer, view, importance);
+          const Codebook direct = quantizer->fit_values(
+              wide, weighted ? std::span<const float>(weights) : std::span<const float>{}, scratch);
+          REQUIRE(tallied.levels().size() == direct.levels().size());
+          if (method.levels > 4) continue;  // refinement may end in other bases by rounding: its loss is tested
+          for (std::size_t i = 0; i < direct.levels().size(); ++i)
+            CHECK(tallied.levels()[i] == Approx(direct.levels()[i]).epsilon(2e-6));
+        }
+  }
+}
+
+TEST_CASE("binary methods: refined bases never lose to greedy ones, and codes of exact methods are nearest") {
+  FitScratch scratch;
+  for (const std::size_t n : {1, 31, 32, 128, 4096})
+    for (const int kind : {0, 1, 2}) {
+      const auto values = samples::floats(n, kind, static_cast<unsigned>(n));
+      double before = INFINITY;
+      for (std::size_t levels = 2; levels <= 64; levels *= 2) {
+        const Losses greedy = losses(make({"binary-k", levels, {0}})->fit_values(values, {}, scratch), values);
+        const Losses refined = losses(make({"binary-k", levels, {1}})->fit_values(values, {}, scratch), values);
+        const double e = 1e-6 * greedy.energy;
+        CHECK(refined.coded <= greedy.coded + e);
+        CHECK(refined.coded == refined.nearest);
+        CHECK(greedy.coded <= before + e);
+        before = greedy.coded;
+      }
+      const auto loss = [&](const Method& method) {
+        return losses(make(method)->fit_values(values, {}, scratch), values);
+      };
+      const double e = 1e-6 * loss({"binary-1", 2, {}}).energy;
+      CHECK(loss({"binary-2", 4, {}}).coded <= loss({"ternary", 3, {0}}).coded + e);
+      CHECK(loss({"ternary", 3, {0}}).coded <= loss({"binary-1", 2, {}}).coded + e);
+      CHECK(loss({"ternary", 3, {1}}).coded <= loss({"ternary", 3, {0}}).coded + e);
+      CHECK(loss({"binary-2", 4, {}}).coded == Approx(loss({"binary-k", 4, {2}}).coded).margin(e));
+    }
+}
+
+TEST_CASE("binary methods: units by rows and groups decode to what they report, in every type, width and level type") {
+  for (const Method& method : methods())
+    for (const DType type : {DType::bf16, DType::f32, DType::f16})
+      for (const LevelType level_type : {LevelType::f32, LevelType::f16})
+        for (const std::uint64_t group : {0, 32, 50, 128}) {  // 0: rows; 300 = 2 * 128 + 44
+          const std::uint64_t rows = 5, cols = 300;
+          auto bytes = samples::bytes(type, rows * cols, 0, 8);
+          const std::size_t size = bits(type) / 8;  // a row of zeros:
+          std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(cols * size), cols * size, std::byte{0});
+          const auto view = samples::view_of(type, bytes);
+          const auto granularity = group == 0 ? Granularity::row : Granularity::group;
+          CAPTURE(method.name, method.levels, int(type), int(level_type), group);
+          const UnitOutcome outcome =
+              quantize_unit(view, spec_of(method, granularity, group, level_type), cols, {}, nullptr);
+          const QuantizedUnit& unit = outcome.unit;
+          REQUIRE(unit.book.size() == unit.book_numbers());
+          const auto wide = samples::widened(view);
+          double loss = 0;
+          for (std::size_t i = 0; i < wide.size(); ++i) {
+            const std::uint64_t book = i / cols * ((cols + unit.group - 1) / unit.group) + i % cols / unit.group;
+            const auto levels = levels_of(unit, book);
+            loss += std::pow(double{wide[i]} - double{levels.at(unit.codes[i])}, 2);
+            if (i >= 300 && i < 600) REQUIRE(levels[unit.codes[i]] == 0);
+          }
+          REQUIRE(loss == Approx(outcome.stats.squared_error).epsilon(1e-9));
+          const samples::Threads three(3);
+          REQUIRE(quantize_unit(view, spec_of(method, granularity, group, level_type), cols, {}, nullptr).unit.codes ==
+                  unit.codes);
+        }
+}
+
+TEST_CASE("binary methods: numbers per codebook are k bases, one step") {
+  const auto values = samples::floats(1024, 0, 8);
+  const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  const auto numbers = [&](const Method& method) {
+    return quantize_unit(view, spec_of(method, Granularity::group, 128, LevelType::f32), 1024, {}, nullptr)
+        .unit.book.size();
+  };
+  REQUIRE(numbers({"binary-1", 2, {}}) == 8);
+  REQUIRE(numbers({"ternary", 3, {0}}) == 8);
+  REQUIRE(numbers({"ternary", 3, {1}}) == 24);
+  REQUIRE(numbers({"binary-2", 4, {}}) == 16);
+  REQUIRE(numbers({"binary-k", 32, {1}}) == 40);
+}
+
+TEST_CASE("binary methods: options that make no sense are refused") {
+  const auto refused = [](const char* name, std::size_t levels, std::vector<double> values) {
+    QuantizerOptions options{levels, std::move(values)};
+    try {
+      find_quantizer(name).settle(options, true);
+      return false;
+    } catch (const Error& error) {
+      return error.code == Errc::usage;
+    }
+  };
+  CHECK(refused("binary-1", 4, {}));
+  CHECK(refused("binary-2", 2, {}));
+  CHECK(refused("ternary", 4, {0}));
+  CHECK(refused("binary-k", 3, {1}));
+  CHECK(refused("binary-k", 512, {1}));
+  CHECK(refused("binary-k", 8, {2}));
+  CHECK(!refused("binary-k", 8, {1}));
+  CHECK(!refused("binary-k", 4, {2}));
+  CHECK(!refused("binary-2", 4, {}));
+  CHECK(default_options(find_quantizer("ternary"), 16).levels == 3);
+}
+
+TEST_CASE("binary methods: the largest floats keep their sums finite") {
+  FitScratch scratch;
+  for (const Method& method : methods()) {
+    const std::vector<float> values{3.4028234e38f, -3.4028234e38f, 3.4e38f, 1e38f, -3e37f, 2e38f, 0.0f, 1.0f};
+    const Codebook book = make(method)->fit_values(values, {}, scratch);
+    for (const LevelType type : {LevelType::f32, LevelType::f16})
+      for (const float level : book.stored_as(type).levels()) REQUIRE(std::isfinite(level));
+  }
+}
