@@ -32,9 +32,15 @@ std::vector<std::size_t> level_ladder(RateCount count) {
   return levels;
 }
 
+// With so many levels; 0 levels where the method refuses that number.
 QuantizerOptions with_levels(QuantizerOptions options, const QuantizerEntry& entry, std::size_t levels) {
   options.levels = levels;
-  if (entry.settle) entry.settle(options, true);
+  try {
+    if (entry.settle) entry.settle(options, true);
+  } catch (const Error& error) {
+    if (error.code != Errc::usage) throw;
+    options.levels = 0;
+  }
   return options;
 }
 
@@ -56,16 +62,17 @@ RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count)
   const auto levels = codebook.levels();
   std::vector<float> nearest(levels.size() - 1);
   std::span<const float> cuts = codebook.cuts();
-  if (cuts.empty()) {
+  if (cuts.empty() && codebook.order().empty()) {
     level_boundaries(levels, nearest);
     cuts = nearest;
   }
   std::vector<double> weights(levels.size(), 0.0);
   RatePoint point{kNone, 0, 0, levels.size()};
   double all = 0;
-  std::size_t code = 0;
+  std::size_t interval = 0;
   for (std::size_t j = 0; j < group.size(); ++j) {
-    while (code < cuts.size() && double{cuts[code]} <= group.mean[j]) ++code;
+    while (interval < cuts.size() && double{cuts[interval]} <= group.mean[j]) ++interval;
+    const std::size_t code = codebook.order().empty() ? interval : codebook.order()[interval];
     const double error = group.mean[j] - double{levels[code]};
     weights[code] += group.count[j];
     all += group.count[j];
