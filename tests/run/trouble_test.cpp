@@ -1,12 +1,16 @@
+#include <malloc.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <fstream>
+#include <future>
 
 #include "lmq/base/parallel.hpp"
 #include "lmq/run/comm.hpp"
+#include "lmq/run/worker.hpp"
 #include "small_model.hpp"
 
 using namespace lmq;
@@ -68,6 +72,30 @@ bool part_left(const fs::path& folder) {
     if (entry.path().filename().string().find(".part-") != std::string::npos) return true;
   return false;
 }
+
+/// A checkpoint whose second view is given out only when the test says so.
+class SlowSecondView final : public Reader {
+ public:
+  explicit SlowSecondView(const Reader& inner) : inner_(inner) {}
+  [[nodiscard]] const Catalogue& catalogue() const noexcept override { return inner_.catalogue(); }
+  [[nodiscard]] TensorView view(const TensorInfo& tensor, std::uint64_t begin, std::uint64_t count,
+                                std::vector<std::byte>& scratch) const override {
+    if (++views_ == 2) {
+      asked_.set_value();
+      go_.get_future().wait();
+    }
+    return inner_.view(tensor, begin, count, scratch);
+  }
+  void prefetch(const TensorInfo&, std::uint64_t, std::uint64_t) const noexcept override {}
+  void check_unchanged() const override { inner_.check_unchanged(); }
+  void wait_until_asked() const { asked_.get_future().wait(); }
+  void go() const { go_.set_value(); }
+
+ private:
+  const Reader& inner_;
+  mutable std::atomic<int> views_ = 0;
+  mutable std::promise<void> asked_, go_;
+};
 
 }  // namespace
 
@@ -276,4 +304,41 @@ TEST_CASE("trouble: two runs do not write one output at the same time, whatever 
   REQUIRE(second.code == Errc::usage);
   (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), outer, run.options("expected"));
   REQUIRE(read_file(folder / "out") == read_file(folder / "expected"));
+}
+
+TEST_CASE("trouble: the task in hand is finished on its own input when a rank stops while the next is loaded",
+          "[run][trouble]") {
+  const TempFolder folder;
+  // Freed buffers go back to the system at once: whoever still works on them does not live.
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  constexpr std::uint64_t kRows = 600, kCols = 4096;
+  write_file(folder / "model.safetensors",
+             safetensors_bytes({f32_tensor("w", {2 * kRows, kCols}, gaussian(2 * kRows * kCols, 3))}));
+  const auto reader = open_reader(folder / "model.safetensors");
+  const auto& tensors = reader->catalogue().tensors;
+  const Recipe recipe = Recipe::parse(R"({"rules": [{"match": "*", "levels": 64, "granularity": "row"}]})", "a test");
+  const Plan plan = cut_smaller(make_plan(tensors, "catalogue", recipe, nullptr), tensors, kRows);
+  REQUIRE(plan.units.size() == 2);
+  const auto task = [](std::uint64_t unit) { return Task{{TaskKind::quantize, unit, 0}, {}, 0}; };
+
+  const RunContext undisturbed{*reader, nullptr, plan, folder.path()};
+  Spool first(folder.path(), {1, 0, plan.digest, ""});
+  Executor executor(undisturbed, first);
+  TaskBuffers buffers;
+  const std::uint64_t expected = executor.run(executor.load(task(0), buffers)).finished.place.digest;
+
+  const SlowSecondView slow(*reader);
+  const RunContext context{slow, nullptr, plan, folder.path()};
+  Spool second(folder.path(), {2, 0, plan.digest, ""});
+  Worker worker(context, second);
+  worker.push(task(0));
+  worker.push(task(1));
+  slow.wait_until_asked();  // the first task has left the slot: it runs
+  worker.stop();
+  slow.go();  // the loader ends here, the first task goes on
+  while (!worker.at_rest()) worker.wait(std::chrono::milliseconds(1));
+  const auto outcome = worker.take();
+  REQUIRE(outcome);
+  REQUIRE(outcome->finished.place.digest == expected);
+  REQUIRE_FALSE(worker.take());
 }
