@@ -137,53 +137,64 @@ std::vector<T> QuantizedFile::read_table(const std::string& path) const {
   return values;
 }
 
+/// What the report alone says of a tensor.
+StoredTensor QuantizedFile::reported_tensor(const Json& entry) const {
+  if (!entry.is_object() || !entry.value("name", Json()).is_string())
+    fail(Errc::malformed, fmt::format("{}: /lmq/report: entry {} has no name", name_, tensors_.size()));
+  StoredTensor tensor;
+  TensorLine& line = tensor.line;
+  line.name = entry["name"].get<std::string>();
+  if (const auto reason = entry.find("reason"); reason != entry.end() && reason->is_string()) line.reason = *reason;
+  if (const auto bytes = entry.find("source_bytes"); bytes != entry.end() && bytes->is_number_unsigned())
+    line.source_bytes = *bytes;
+  tensor.dataset = find("/" + line.name);
+  if (tensor.dataset) return tensor;
+  tensor.treatment = Treatment::fold;
+  line.method = "folded";
+  if (const auto dtype = entry.find("dtype"); dtype != entry.end() && dtype->is_string()) line.dtype = *dtype;
+  line.shape = reported_shape(entry).value_or(std::vector<std::uint64_t>{});
+  if (!product_of(line.shape, line.weights)) line.weights = 0;
+  return tensor;
+}
+
+/// What the tensor's dataset says of it.
+void QuantizedFile::read_dataset_of(StoredTensor& tensor, const Json& entry) const {
+  TensorLine& line = tensor.line;
+  const DatasetLayout& dataset = layout_.datasets[*tensor.dataset];
+  tensor.treatment = dataset.encoded ? Treatment::quantize : Treatment::keep;
+  line.dtype = text_of(dataset.attributes, "lmq_dtype");
+  const auto dtype = parse_dtype(line.dtype);
+  if (!dtype)
+    fail(Errc::malformed,
+         fmt::format("{}: tensor '{}': lmq_dtype is '{}'", name_, printable(line.name), printable(line.dtype)));
+  tensor.dtype = *dtype;
+  line.shape = checkpoint_shape(dataset, *dtype);
+  if (const auto shape = reported_shape(entry); shape && !dataset.encoded) line.shape = *shape;
+  if (!product_of(line.shape, line.weights))
+    fail(Errc::malformed, fmt::format("{}: tensor '{}': the shape is too large", name_, printable(line.name)));
+  line.method = text_of(dataset.attributes, "lmq_method");
+  if (line.reason.empty()) line.reason = text_of(dataset.attributes, "lmq_reason");
+  line.bits_per_weight = real_of(dataset.attributes, "lmq_bits_per_weight");
+  line.squared_error = real_of(dataset.attributes, "lmq_squared_error");
+  line.energy = real_of(dataset.attributes, "lmq_energy");
+  line.largest_error = real_of(dataset.attributes, "lmq_largest_error");
+  for (const std::uint64_t piece : dataset.piece_bytes) line.stored_bytes += piece;
+  tensor.first_unit = number_of(dataset.attributes, "lmq_first_unit").value_or(0);
+  tensor.units = number_of(dataset.attributes, "lmq_units").value_or(0);
+}
+
 void QuantizedFile::read_tensors() {
   const Json& list = report_.is_object() && report_.contains("tensors") ? report_["tensors"] : report_;
   if (!list.is_array()) fail(Errc::malformed, fmt::format("{}: /lmq/report is no list of tensors", name_));
   std::vector<bool> claimed(layout_.datasets.size(), false);
   for (const Json& entry : list) {
-    if (!entry.is_object() || !entry.value("name", Json()).is_string())
-      fail(Errc::malformed, fmt::format("{}: /lmq/report: entry {} has no name", name_, tensors_.size()));
-    StoredTensor tensor;
-    TensorLine& line = tensor.line;
-    line.name = entry["name"].get<std::string>();
-    if (const auto reason = entry.find("reason"); reason != entry.end() && reason->is_string()) line.reason = *reason;
-    if (const auto bytes = entry.find("source_bytes"); bytes != entry.end() && bytes->is_number_unsigned())
-      line.source_bytes = *bytes;
-    tensor.dataset = find("/" + line.name);
-    if (!tensor.dataset) {
-      tensor.treatment = Treatment::fold;
-      line.method = "folded";
-      if (const auto dtype = entry.find("dtype"); dtype != entry.end() && dtype->is_string()) line.dtype = *dtype;
-      line.shape = reported_shape(entry).value_or(std::vector<std::uint64_t>{});
-      if (!product_of(line.shape, line.weights)) line.weights = 0;
-      tensors_.push_back(std::move(tensor));
-      continue;
+    StoredTensor tensor = reported_tensor(entry);
+    if (tensor.dataset) {
+      if (claimed[*tensor.dataset])
+        fail(Errc::malformed, fmt::format("{}: tensor '{}' is reported twice", name_, printable(tensor.line.name)));
+      claimed[*tensor.dataset] = true;
+      read_dataset_of(tensor, entry);
     }
-    if (claimed[*tensor.dataset])
-      fail(Errc::malformed, fmt::format("{}: tensor '{}' is reported twice", name_, printable(line.name)));
-    claimed[*tensor.dataset] = true;
-    const DatasetLayout& dataset = layout_.datasets[*tensor.dataset];
-    tensor.treatment = dataset.encoded ? Treatment::quantize : Treatment::keep;
-    line.dtype = text_of(dataset.attributes, "lmq_dtype");
-    const auto dtype = parse_dtype(line.dtype);
-    if (!dtype)
-      fail(Errc::malformed,
-           fmt::format("{}: tensor '{}': lmq_dtype is '{}'", name_, printable(line.name), printable(line.dtype)));
-    tensor.dtype = *dtype;
-    line.shape = checkpoint_shape(dataset, *dtype);
-    if (const auto shape = reported_shape(entry); shape && !dataset.encoded) line.shape = *shape;
-    if (!product_of(line.shape, line.weights))
-      fail(Errc::malformed, fmt::format("{}: tensor '{}': the shape is too large", name_, printable(line.name)));
-    line.method = text_of(dataset.attributes, "lmq_method");
-    if (line.reason.empty()) line.reason = text_of(dataset.attributes, "lmq_reason");
-    line.bits_per_weight = real_of(dataset.attributes, "lmq_bits_per_weight");
-    line.squared_error = real_of(dataset.attributes, "lmq_squared_error");
-    line.energy = real_of(dataset.attributes, "lmq_energy");
-    line.largest_error = real_of(dataset.attributes, "lmq_largest_error");
-    for (const std::uint64_t piece : dataset.piece_bytes) line.stored_bytes += piece;
-    tensor.first_unit = number_of(dataset.attributes, "lmq_first_unit").value_or(0);
-    tensor.units = number_of(dataset.attributes, "lmq_units").value_or(0);
     tensors_.push_back(std::move(tensor));
   }
   for (std::size_t d = 0; d < claimed.size(); ++d)
@@ -222,50 +233,44 @@ void QuantizedFile::read_units() {
   }
 }
 
+/// What is wrong with the units of a tensor, `seen` of which are in the tables; empty: nothing.
+std::string QuantizedFile::fault_of_units(std::size_t t, std::uint64_t seen) const {
+  const StoredTensor& tensor = tensors_[t];
+  if (seen != tensor.units) return fmt::format("{} units in the tables, lmq_units says {}", seen, tensor.units);
+  if (tensor.units == 0) return tensor.dataset && tensor.count() > 0 ? "no unit holds its elements" : "";
+  if (!tensor.dataset || tensor.first_unit > units_.size() || tensor.units > units_.size() - tensor.first_unit)
+    return "its units are not in the tables";
+  const DatasetLayout& dataset = layout_.datasets[*tensor.dataset];
+  const bool encoded = dataset.encoded;
+  if (encoded ? dataset.piece_bytes.size() != tensor.units : dataset.piece_bytes.size() != 1)
+    return fmt::format("{} stored pieces for {} units", dataset.piece_bytes.size(), tensor.units);
+  std::uint64_t element = 0, bytes = 0;
+  bool right = true;
+  for (std::uint64_t k = 0; k < tensor.units && right; ++k) {
+    const StoredUnit& unit = units_[tensor.first_unit + k];
+    right = unit.tensor == t && unit.begin == element && unit.count > 0 && checked_add(element, unit.count, element) &&
+            checked_add(bytes, unit.bytes, bytes) && (!encoded || unit.bytes == dataset.piece_bytes[k]);
+  }
+  if (!right || element != tensor.count() || (!encoded && bytes != dataset.piece_bytes[0]))
+    return "its units do not tile it";
+  return "";
+}
+
 /// The places of all units; what does not fit together is a finding, and its units are marked with offset 0.
 void QuantizedFile::place_units() {
   std::vector<std::uint64_t> seen(tensors_.size(), 0);
   for (const StoredUnit& unit : units_) ++seen[unit.tensor];
   for (std::size_t t = 0; t < tensors_.size(); ++t) {
     const StoredTensor& tensor = tensors_[t];
-    const auto find_fault = [&](const std::string& what) {
-      findings_.push_back(fmt::format("{}, tensor '{}': {}", name_, printable(tensor.line.name), what));
-    };
-    if (seen[t] != tensor.units) {
-      find_fault(fmt::format("{} units in the tables, lmq_units says {}", seen[t], tensor.units));
-      continue;
-    }
-    if (tensor.units == 0) {
-      if (tensor.dataset && tensor.count() > 0) find_fault("no unit holds its elements");
-      continue;
-    }
-    if (!tensor.dataset || tensor.first_unit > units_.size() || tensor.units > units_.size() - tensor.first_unit) {
-      find_fault("its units are not in the tables");
-      continue;
-    }
-    const DatasetLayout& dataset = layout_.datasets[*tensor.dataset];
-    const auto& offsets = places_.offsets[*tensor.dataset];
-    const bool encoded = dataset.encoded;
-    if (encoded ? dataset.piece_bytes.size() != tensor.units : dataset.piece_bytes.size() != 1) {
-      find_fault(fmt::format("{} stored pieces for {} units", dataset.piece_bytes.size(), tensor.units));
-      continue;
-    }
-    std::uint64_t element = 0, bytes = 0;
-    bool right = true;
-    for (std::uint64_t k = 0; k < tensor.units && right; ++k) {
-      const StoredUnit& unit = units_[tensor.first_unit + k];
-      right = unit.tensor == t && unit.begin == element && unit.count > 0 &&
-              checked_add(element, unit.count, element) && checked_add(bytes, unit.bytes, bytes) &&
-              (!encoded || unit.bytes == dataset.piece_bytes[k]);
-    }
-    if (!right || element != tensor.count() || (!encoded && bytes != dataset.piece_bytes[0])) {
-      find_fault("its units do not tile it");
+    if (const std::string fault = fault_of_units(t, seen[t]); !fault.empty()) {
+      findings_.push_back(fmt::format("{}, tensor '{}': {}", name_, printable(tensor.line.name), fault));
       continue;
     }
     std::uint64_t run = 0;
     for (std::uint64_t k = 0; k < tensor.units; ++k) {
       StoredUnit& unit = units_[tensor.first_unit + k];
-      unit.offset = encoded ? offsets[k] : offsets[0] + run;
+      const auto& offsets = places_.offsets[*tensor.dataset];
+      unit.offset = layout_.datasets[*tensor.dataset].encoded ? offsets[k] : offsets[0] + run;
       run += unit.bytes;
     }
   }

@@ -71,9 +71,12 @@ class QuantizedFile {
   [[nodiscard]] nlohmann::json read_json(const std::string& path) const;
   template <class T>
   [[nodiscard]] std::vector<T> read_table(const std::string& path) const;
+  [[nodiscard]] StoredTensor reported_tensor(const nlohmann::json& entry) const;
+  void read_dataset_of(StoredTensor& tensor, const nlohmann::json& entry) const;
   void read_tensors();
   void read_units();
   void read_ledger();
+  [[nodiscard]] std::string fault_of_units(std::size_t tensor, std::uint64_t seen) const;
   void place_units();
 
   std::string name_;
