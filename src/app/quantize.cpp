@@ -51,18 +51,8 @@ std::string units_text(const RunReport& report) {
 /// Written beside its name and renamed.
 void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
   const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-  std::filesystem::path beside = path;
-  beside += fmt::format(".{}.partial", ::getpid());
-  try {
-    File file(beside, File::Mode::create);
-    file.write(0, std::as_bytes(std::span(text)));
-    file.close();
-    rename_durably(beside, path);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(beside, ignored);
-    throw;
-  }
+  write_whole(path, fmt::format(".{}.partial", ::getpid()),
+              [&](const File& file) { file.write(0, std::as_bytes(std::span(text))); });
 }
 
 nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report,

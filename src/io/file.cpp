@@ -178,4 +178,20 @@ void rename_durably(const std::filesystem::path& from, const std::filesystem::pa
   sync_directory(to.parent_path());
 }
 
+void write_whole(const std::filesystem::path& path, const std::string& suffix,
+                 const std::function<void(const File&)>& write) {
+  std::filesystem::path beside = path;
+  beside += suffix;
+  File file(beside, File::Mode::create);
+  try {
+    write(file);
+    file.close();
+    rename_durably(beside, path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(beside, ignored);
+    throw;
+  }
+}
+
 }  // namespace lmq

@@ -1,9 +1,11 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "lmq/base/error.hpp"
 
@@ -30,6 +32,16 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   [[noreturn]] void refuse_text(std::size_t bytes_read, std::string_view last) const;
 
  protected:
+  /// Goes from the state `at` to the one that an opening bracket leads to; false where none is expected.
+  template <class State>
+  static bool enter(State& at, std::initializer_list<std::pair<State, State>> ways) {
+    for (const auto& [from, to] : ways)
+      if (at == from) {
+        at = to;
+        return true;
+      }
+    return false;
+  }
   /// Errc::malformed: what was found, where, and what is expected there.
   virtual bool unexpected(const std::string& found) = 0;
   [[nodiscard]] const std::string& source() const noexcept { return source_; }

@@ -27,19 +27,9 @@ class HeaderEvents final : public JsonEvents {
       : JsonEvents(source, 8), header_(header), data_bytes_(data_bytes) {}
 
   bool start_object(std::size_t) override {
-    switch (at_) {
-      case At::begin:
-        at_ = At::root;
-        return true;
-      case At::tensor_value:
-        at_ = At::tensor, seen_ = 0;
-        return true;
-      case At::metadata_value:
-        at_ = At::metadata;
-        return true;
-      default:
-        return unexpected("an object");
-    }
+    if (at_ == At::tensor_value) seen_ = 0;
+    return enter(at_, {{At::begin, At::root}, {At::tensor_value, At::tensor}, {At::metadata_value, At::metadata}}) ||
+           unexpected("an object");
   }
   bool end_object() override {
     if (at_ == At::tensor) finish_tensor();
@@ -70,13 +60,7 @@ class HeaderEvents final : public JsonEvents {
     return true;
   }
   bool start_array(std::size_t) override {
-    if (at_ == At::shape_value)
-      at_ = At::shape;
-    else if (at_ == At::offsets_value)
-      at_ = At::offsets;
-    else
-      return unexpected("an array");
-    return true;
+    return enter(at_, {{At::shape_value, At::shape}, {At::offsets_value, At::offsets}}) || unexpected("an array");
   }
   bool end_array() override {
     if (at_ == At::offsets && offsets_.size() != 2)

@@ -124,23 +124,14 @@ void write_safetensors(const std::filesystem::path& path, std::vector<OutgoingTe
   if (header.size() - 8 > kHeaderLimit)
     fail(Errc::cannot_create, fmt::format("{}: the header needs {} bytes, safetensors allows {}",
                                           printable(path.native()), header.size() - 8, kHeaderLimit));
-  std::filesystem::path beside = path;
-  beside += ".part";
-  File file(beside, File::Mode::create);
-  try {
+  write_whole(path, ".part", [&](const File& file) {
     file.reserve(header.size() + data_bytes);
     Stream stream(file);
     stream.append(std::as_bytes(std::span(header)));
     for (const OutgoingTensor& tensor : tensors) write_tensor(stream, tensor, fill);
     stream.flush();
     file.sync();
-    file.close();
-    rename_durably(beside, path);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(beside, ignored);
-    throw;
-  }
+  });
 }
 
 }  // namespace lmq

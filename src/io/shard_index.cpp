@@ -15,19 +15,8 @@ class IndexEvents final : public JsonEvents {
 
   bool start_object(std::size_t) override {
     if (skipped_depth_ > 0 || at_ == At::ignored) return enter_ignored();
-    switch (at_) {
-      case At::begin:
-        at_ = At::root;
-        return true;
-      case At::map_value:
-        at_ = At::map;
-        return true;
-      case At::metadata_value:
-        at_ = At::metadata;
-        return true;
-      default:
-        return unexpected("an object");
-    }
+    return enter(at_, {{At::begin, At::root}, {At::map_value, At::map}, {At::metadata_value, At::metadata}}) ||
+           unexpected("an object");
   }
   bool end_object() override {
     if (skipped_depth_ > 0) return leave_ignored();

@@ -24,12 +24,7 @@ Code ruler(std::uint64_t i, unsigned levels) {
 }
 
 QuantizedUnit ruler_unit(std::uint64_t count, unsigned levels) {
-  QuantizedUnit unit;
-  unit.method = 1;
-  unit.source = DType::bf16;
-  unit.count = count;
-  unit.cols = count;
-  unit.levels = levels;
+  QuantizedUnit unit = bare_unit(1, count, levels);
   for (unsigned k = 0; k < levels; ++k) unit.book.push_back(static_cast<float>(k) * 0.25F - 1.0F);
   for (std::uint64_t i = 0; i < count; ++i) unit.codes.push_back(ruler(i, levels));
   return unit;

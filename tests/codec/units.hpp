@@ -31,14 +31,20 @@ inline std::vector<Code> bell_codes(std::size_t count, unsigned levels, unsigned
   return codes;
 }
 
-/// A unit with one codebook, levels in the middle of equal steps.
-inline QuantizedUnit bell_unit(std::size_t count, unsigned levels, unsigned dice, std::uint64_t seed = 1) {
+/// A unit of one row with one codebook, whose levels and codes are still to come.
+inline QuantizedUnit bare_unit(std::uint16_t method, std::uint64_t count, unsigned levels) {
   QuantizedUnit unit;
-  unit.method = 2;
+  unit.method = method;
   unit.source = DType::bf16;
   unit.count = count;
   unit.cols = count;
   unit.levels = levels;
+  return unit;
+}
+
+/// A unit with one codebook, levels in the middle of equal steps.
+inline QuantizedUnit bell_unit(std::size_t count, unsigned levels, unsigned dice, std::uint64_t seed = 1) {
+  QuantizedUnit unit = bare_unit(2, count, levels);
   for (unsigned k = 0; k < levels; ++k)
     unit.book.push_back((static_cast<float>(k) + 0.5F) / static_cast<float>(levels) - 0.5F);
   unit.codes = bell_codes(count, levels, dice, seed);

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -24,7 +25,10 @@ class File {
   /// read: Errc::missing when it cannot be opened or is a folder; else Errc::cannot_create (no space: Errc::io).
   File(std::filesystem::path path, Mode mode);
   File(File&& other) noexcept : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
-  File& operator=(File&& other) noexcept { std::swap(path_, other.path_), std::swap(fd_, other.fd_); return *this; }
+  File& operator=(File&& other) noexcept {
+    std::swap(path_, other.path_), std::swap(fd_, other.fd_);
+    return *this;
+  }
   ~File();
 
   [[nodiscard]] std::uint64_t size() const;
@@ -42,12 +46,12 @@ class File {
   /// the file system cannot reserve, the file is only made that long. Never shrinks it, never touches its bytes.
   void reserve(std::uint64_t bytes) const;
   void truncate(std::uint64_t bytes) const;
-  void sync() const;            ///< fdatasync
+  void sync() const;  ///< fdatasync
   /// Tells the system that these bytes will be wanted soon; returns at once.
   void advise_soon(std::uint64_t offset, std::uint64_t bytes) const noexcept;
   [[nodiscard]] int fd() const noexcept { return fd_; }
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
-  void close();                 ///< reports what the destructor cannot
+  void close();  ///< reports what the destructor cannot
 
  private:
   [[nodiscard]] std::string place(std::uint64_t offset) const;
@@ -61,5 +65,9 @@ class File {
 /// fsync of a directory, rename with the same: both Errc::io.
 void sync_directory(const std::filesystem::path& folder);
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Makes the file `path` whole or not at all: `write` fills one beside it, named path + suffix, which takes the name
+/// last. It is removed when anything fails.
+void write_whole(const std::filesystem::path& path, const std::string& suffix,
+                 const std::function<void(const File&)>& write);
 
 }  // namespace lmq
