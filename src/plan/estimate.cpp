@@ -27,7 +27,7 @@ std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexce
 /// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
 std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) noexcept {
   if (!shared(planned.spec)) return 0;
-  return std::min(count, expected_bins(tensor.value_type())) * kTallyBinBytes;
+  return std::min(count, expected_bins(tensor.value_type(), planned.spec)) * kTallyBinBytes;
 }
 
 /// What ImportanceWindow holds for a unit.
@@ -66,7 +66,8 @@ std::uint64_t plan_bytes(const std::vector<TensorInfo>& tensors, const Plan& pla
 std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t ranks) {
   std::uint64_t bins = 0;
   for (const Scope& scope : plan.scopes)
-    for (const std::uint32_t index : scope.tensors) bins = std::max(bins, expected_bins(tensors[index].value_type()));
+    for (const std::uint32_t index : scope.tensors)
+      bins = std::max(bins, expected_bins(tensors[index].value_type(), scope.spec));
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
   // An arriving tally is held beside the sum it is merged into, and the solver's view beside both.
@@ -104,13 +105,7 @@ double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads
     total += unit.seconds;
     longest = std::max(longest, unit.seconds);
   }
-  const auto solve_seconds = [](const QuantSpec& spec) {
-    return kCosts.solve * 1e-9 * static_cast<double>(spec.options.levels);
-  };
-  for (const Scope& scope : plan.scopes) solve += solve_seconds(scope.spec);
-  for (const TensorPlan& tensor : plan.tensors)
-    if (tensor.treatment == Treatment::quantize && tensor.scope < 0 && shared(tensor.spec))
-      solve += solve_seconds(tensor.spec);
+  for (const Scope& scope : plan.scopes) solve += scope.seconds;
   // Units are dealt one by one, so ranks end within one unit of each other; a solver runs on one core of some rank.
   return std::max(total / (workers * cores) + solve / workers, longest / cores) + kCosts.start * 1e-9;
 }

@@ -135,7 +135,7 @@ class Planner {
     out.first_unit = plan_.units.size();
     if (out.treatment == Treatment::quantize) {
       for_each_chunk(tensor.shape, out.chunk, [&](std::uint64_t begin, std::uint64_t count) {
-        add_unit({out.tensor, begin, count, quantize_seconds(tensor.value_type(), out.spec, count)});
+        add_unit({out.tensor, begin, count, quantize_seconds(tensor.value_type(), out.spec, count, out.cols)});
       });
     } else if (out.treatment == Treatment::keep) {
       // A multiple of 8 elements is a multiple of whole bytes for every type.
@@ -146,7 +146,11 @@ class Planner {
       }
     }
     out.units = plan_.units.size() - out.first_unit;
-    if (out.treatment == Treatment::quantize) join_scope(tensor, out);
+    if (out.treatment != Treatment::quantize) return;
+    join_scope(tensor, out);
+    const bool shared = out.spec.granularity == Granularity::model || out.spec.granularity == Granularity::tensor;
+    if (shared && out.scope < 0 && out.units > 0)
+      plan_.units[out.first_unit].seconds += solve_seconds(tensor.value_type(), out.spec, tensor.count());
   }
 
   void add_unit(const WorkUnit& unit) {
@@ -171,6 +175,7 @@ class Planner {
     if (!scope.tensors.empty()) check_partner(plan_.tensors[scope.tensors.front()], out);
     scope.tensors.push_back(out.tensor);
     scope.weights += tensor.count();
+    scope.seconds = std::max(scope.seconds, solve_seconds(tensor.value_type(), out.spec, tensor.count()));
   }
 
   /// Both share a codebook, so their statistics must add up: importance on both or on none, and the same resolution.

@@ -119,11 +119,13 @@ std::uint64_t Tally::count() const noexcept {
   return sum;
 }
 
-std::uint64_t expected_bins(DType dtype) noexcept {
+std::uint64_t expected_bins(DType dtype, std::size_t levels) noexcept {
   if (bits(dtype) <= 8) return 256;
   if (dtype == DType::bf16) return std::uint64_t{1} << 13;
   if (dtype == DType::f16) return std::uint64_t{1} << 16;
-  return (std::uint64_t{1} << 16) + (std::uint64_t{1} << 19);
+  // Normal weights, 2^22 to 2^26 of them; the first look at other distributions has up to 2^16 bins.
+  if (levels <= 4) return std::uint64_t{1} << 14;
+  return 250'000 + 1'000 * std::min<std::uint64_t>(levels, 256);
 }
 
 }  // namespace lmq

@@ -192,7 +192,7 @@ void gather_task(const TensorView& view, const Importance& importance, const Key
     add_keys(scratch.keys, *map, scratch.slots);
     scratch.keys.clear();
   };
-  if (map != nullptr) scratch.slots.resize(kMostSlots);
+  if (map != nullptr && scratch.slots.size() < map->slots) scratch.slots.resize(map->slots);
   if (!weighted && view.dtype == DType::f32) {
     const std::byte* bytes = view.bytes.data() + begin * size;
     for (std::size_t at = 0; at < count; at += kBlock) take(bytes + at * size, std::min(kBlock, count - at));

@@ -132,16 +132,23 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
     return error_sums + rows_scratch_bytes(group, count, spec.options.levels, threads);
   }
   constexpr std::uint64_t kBins = 65536;
-  const std::uint64_t most_bins = std::min(count, expected_bins(dtype));
+  const std::uint64_t bins = std::min(count, expected_bins(dtype, spec));
   const bool wide = bits(dtype) > 16;
-  // Counters of a worker: 16-bit histogram or moments, weighted cells and moments; hits of ranges, twice (the worst
-  // case: every weight is looked at again). Then bins and their merge, the group's columns, and a solver's columns.
-  const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0));
-  const std::uint64_t hits = wide ? count * 2 * sizeof(std::uint32_t) : 0;
   // Value by value: the values and their sorting, distinct values, and the columns of a solver.
   constexpr std::uint64_t kFewBytes = 250;
   if (wide && count <= few_weights(spec)) return error_sums + count * kFewBytes;
-  return error_sums + threads * counters + hits + most_bins * (2 * sizeof(Tally::Bin) + 40 + 200);
+  // Counters of a worker: 16-bit histogram or moments, weighted cells and moments; sums of slots. Then bins and their
+  // merge, or a solver: bins, the group's columns and its own.
+  const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0)) + (wide ? bins * 24 : 0);
+  const std::uint64_t solver = bins * (sizeof(Tally::Bin) + 40 + 110);
+  return error_sums + threads * counters + std::max(bins * 2 * sizeof(Tally::Bin), solver);
+}
+
+std::uint64_t expected_bins(DType dtype, const QuantSpec& spec) noexcept {
+  const QuantizerEntry* entry = find_quantizer(spec.method);
+  if (entry != nullptr && entry->name == "uniform") return expected_bins(dtype, 2);
+  // Others than k-means look finely everywhere.
+  return expected_bins(dtype, entry != nullptr && entry->name == "kmeans" ? spec.options.levels : 256);
 }
 
 }  // namespace lmq

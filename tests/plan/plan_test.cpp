@@ -269,8 +269,8 @@ TEST_CASE("plan: more ranks and threads never take longer, and never less than t
   }
   REQUIRE(estimate_seconds(plan_of({}), 1, 1) >= 0);
   REQUIRE(estimate_seconds(plan, 0, 0) == estimate_seconds(plan, 1, 1));
-  // k-means per row costs tens of times more than one codebook for the tensor.
-  REQUIRE(estimate_seconds(plan_of(tensors, all(Granularity::row)), 1, 1) > 5 * estimate_seconds(plan, 1, 1));
+  // k-means per row costs several times more than one codebook for the tensor, even where F32 is looked at again.
+  REQUIRE(estimate_seconds(plan_of(tensors, all(Granularity::row)), 1, 1) > 3 * estimate_seconds(plan, 1, 1));
 }
 
 TEST_CASE("plan: a model of 10^12 weights in 100,000 tensors is planned in seconds", "[plan]") {

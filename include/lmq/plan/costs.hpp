@@ -10,14 +10,20 @@ namespace lmq {
 /// output: changing a number here changes no byte of a file.
 struct Costs {
   double tally_narrow = 0.6;     ///< per weight: statistics of 8- and 16-bit sources
-  double tally_wide = 1.2;       ///< per weight: statistics of F32 and F64 sources, refinement included
-  double quantize_shared = 2.5;  ///< per weight: assign by a shared codebook, measure the error, encode
+  double tally_wide = 3;         ///< per weight: statistics of F32 and F64 sources, first look and read
+  double look_closer = 0.6;      ///< per weight and power of two of the levels: looks of wide sources
+  double quantize_shared = 2.4;  ///< per weight: assign by a shared codebook, measure the error, encode, write
+  double many_levels = 2.0;      ///< per weight more beyond 16 levels
   double encode = 1.5;           ///< per weight: encode codes with codebooks per row or group
-  double rows_kmeans = 100;      ///< per weight: sort and solve one codebook per row or group
-  double rows_uniform = 2;       ///< per weight: extremes and assignment per row or group
-  double copy = 0.5;             ///< per byte of a kept tensor
-  double solve = 4e5;            ///< per level of a shared codebook: one exact fit over 65,536 bins
-  double start = 3e8;            ///< once per run: catalogue, plan, layout, commit
+  double rows_kmeans = 30;  ///< per weight and power of two of the levels: sort and solve one codebook per row or group
+  double rows_easier = 45;  ///< per weight less in long rows, whose neighbours help
+  double rows_narrow = 0.45;  ///< part of it in long rows of 16-bit sources, which have equal values
+  double rows_uniform = 2;    ///< per weight: extremes and assignment per row or group
+  double copy = 0.5;          ///< per byte of a kept tensor
+  double solve_bin = 200;     ///< per bin of a shared codebook of narrow sources: one exact fit
+  double carry_bin = 700;     ///< per bin of a shared codebook of wide sources: refined, sent, kept
+  double solve_wide = 2e6;    ///< per level of a shared codebook of wide sources: all its fits
+  double start = 6e7;         ///< once per run: catalogue, plan, layout, commit
 };
 inline constexpr Costs kCosts{};
 
@@ -32,8 +38,10 @@ inline constexpr std::uint64_t kOpenScopesPerRank = 3;
 /// Bytes of a bin in a tally, and in the solver's view of it.
 inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40;
 
-/// Seconds one core needs for `count` weights of a quantized tensor, all passes.
-[[nodiscard]] double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count);
+/// Seconds one core needs for `count` weights of a quantized tensor of rows of `cols`, all passes.
+[[nodiscard]] double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols);
+/// Seconds one core needs to solve one codebook that `count` weights share.
+[[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count);
 /// Seconds one core needs to store `bytes` raw.
 [[nodiscard]] double copy_seconds(std::uint64_t bytes) noexcept;
 /// True when a codebook is two numbers (low and step) instead of a table.

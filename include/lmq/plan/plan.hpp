@@ -66,6 +66,7 @@ struct Scope {
   std::uint64_t weights = 0;
   QuantSpec spec;
   double quantum = 1;  ///< of the importance of all its tensors
+  double seconds = 0;  ///< to solve its codebook, estimated, one core
 };
 
 struct Plan {
