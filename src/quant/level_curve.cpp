@@ -47,7 +47,8 @@ Group bins_as_values(const Group& group) {
 LevelPoint measure_codebook(const Group& group, const Codebook& codebook, Rounding rounding) {
   const auto levels = codebook.levels();
   const auto cuts = codebook.cuts();
-  const bool by_cuts = rounding == Rounding::cuts && !cuts.empty();
+  const auto order = codebook.order();
+  const bool by_cuts = (rounding == Rounding::cuts && !cuts.empty()) || !order.empty();
   LevelPoint point;
   point.levels = levels.size();
   std::vector<double> counts(levels.size(), 0.0);
@@ -67,9 +68,10 @@ LevelPoint measure_codebook(const Group& group, const Codebook& codebook, Roundi
       while (k < cuts.size() && double{cuts[k]} <= w) ++k;
     else
       while (k + 1 < levels.size() && double{levels[k + 1]} - w < w - double{levels[k]}) ++k;
-    const double e = w - double{levels[k]};
+    const std::size_t code = order.empty() ? k : order[k];
+    const double e = w - double{levels[code]};
     point.squared_error += mass * (e * e);
-    counts[k] += group.count[j];
+    counts[code] += group.count[j];
   }
   point.entropy_bits = entropy_of(counts);
   return point;

@@ -71,6 +71,15 @@ class Sameness(LmqTest):
                 path = self.one_digest(STORIES, method, [(0, 2, ""), (1, 1, ""), (2, 1, "baseline"), (3, 1, "")])
                 self.ok(run("verify", path, "--against", STORIES))
 
+    def test_binary_methods(self):
+        layouts = [(0, 2, ""), (1, 1, "baseline"), (2, 1, ""), (3, 2, "")]
+        for method in (["binary-1"], ["ternary"], ["ternary", "--sides", "asymmetric"], ["binary-2"], ["binary-k", "--bits", "3"],
+                       ["binary-k", "--bits", "4", "--mode", "greedy"], ["binary-k", "--bits", "2", "--coder", "planes"]):
+            for granularity in (["--granularity", "tensor"], ["--granularity", "row"], ["--group", "48"]):
+                with self.subTest(method=method, granularity=granularity):
+                    path = self.one_digest(STORIES, ["--method", *method, *granularity], layouts)
+                    self.ok(run("verify", path, "--against", STORIES))
+
     def large_checkpoint(self):
         """Tensors of several units, in four types, one of them a stack of experts."""
         random = np.random.default_rng(3)
