@@ -264,8 +264,11 @@ def load_function(place):
 def load_language_model(arguments):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+    if arguments.quiet:
+        logging.disable_progress_bar()
     options = {"trust_remote_code": arguments.trust_remote_code}
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, torch_dtype=getattr(torch, arguments.dtype), **options)
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype), **options)
     window = arguments.window or min(2048, getattr(model.config, "max_position_embeddings", 2048))
     stream = tokens_of(arguments, lambda: AutoTokenizer.from_pretrained(arguments.model, **options))
     if len(stream) < 2:
