@@ -50,6 +50,7 @@ Recipe read_recipe(const Options& options) {
     Recipe recipe = one_rule(options.rule);
     recipe.nonfinite = options.nonfinite;
     recipe.importance_power = options.importance_power;
+    recipe.target = options.target;
     return recipe;
   }
   constexpr std::uint64_t kMost = 64u << 20;

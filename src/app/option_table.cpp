@@ -65,8 +65,11 @@ void add_recipe_options(po::options_description& table) {
   const auto text = [] { return po::value<std::string>(); };
   table.add_options()                                                                                  //
       ("method,m", text()->value_name("M"), "how levels are found: see lmq methods (default kmeans)")  //
-      ("bits,b", text()->value_name("B"), "bits per code, 1 to 8: 2^B levels (default 4)")             //
-      ("levels", text()->value_name("K"), "levels per codebook, 2 to 256, instead of --bits")          //
+      ("bits,b", text()->value_name("B"),
+       "1 to 8: 2^B levels (default 4); a broken number, or a method with slopes: bits of the whole file per weight")  //
+      ("levels", text()->value_name("K"), "levels per codebook, 2 to 256, instead of --bits")  //
+      ("target-size", text()->value_name("SIZE"),
+       "size of the whole file, for example 3.5G: shared out at one slope")  //
       ("granularity", text()->value_name("G"),
        "what shares a codebook: model, tensor, row or group (default tensor)")                                       //
       ("group", text()->value_name("N"), "weights per codebook inside a row (default 128 for --granularity group)")  //

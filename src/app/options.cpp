@@ -94,6 +94,20 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
   }
 }
 
+/// Whole bits of a method with levels are that many levels; all else is a size of the whole file.
+void take_bits(const Values& values, Options& options) {
+  const double bits = values.number("bits");
+  const bool by_slope = find_quantizer(*options.rule.method).at_slope != nullptr;
+  if (!by_slope && bits == std::floor(bits) && bits >= 1 && bits <= 8) {
+    options.rule.levels = std::size_t{1} << static_cast<unsigned>(bits);
+    return;
+  }
+  if (!(bits >= kLeastTargetBits && bits <= kMostTargetBits))
+    fail(Errc::usage, fmt::format("--bits {}: a number from {} to {} is expected", values.text("bits"),
+                                  kLeastTargetBits, kMostTargetBits));
+  options.target = Target{0, bits};
+}
+
 void take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
   options.method_given = values.has("method");
@@ -102,7 +116,13 @@ void take_rule(const Values& values, Options& options) {
   if (values.has("bits") && values.has("levels"))
     fail(Errc::usage, "--bits and --levels say the same thing: give one of them");
   if (values.has("levels")) rule.levels = static_cast<std::size_t>(values.whole("levels", 2, 256));
-  if (values.has("bits")) rule.levels = std::size_t{1} << values.whole("bits", 1, 8);
+  if (values.has("bits")) take_bits(values, options);
+  if (values.has("target-size")) {
+    if (options.target || rule.levels)
+      fail(Errc::usage, "--target-size and --bits or --levels both say how many bits are spent: give one of them");
+    options.target = Target{parse_size(values.text("target-size"), "--target-size"), 0};
+    if (options.target->bytes == 0) fail(Errc::usage, "--target-size 0: nothing fits into no bytes");
+  }
   if (values.has("granularity"))
     rule.granularity = values.choice<Granularity>("granularity", {{"model", Granularity::model},
                                                                   {"tensor", Granularity::tensor},
@@ -142,8 +162,8 @@ void take_rule(const Values& values, Options& options) {
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  std::vector<std::string> of_rules{"method", "bits",       "levels",    "granularity",     "group",
-                                    "coder",  "level-type", "nonfinite", "importance-power"};
+  std::vector<std::string> of_rules{"method",     "bits",      "levels",           "granularity", "group", "coder",
+                                    "level-type", "nonfinite", "importance-power", "target-size"};
   for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
   for (const std::string& rule_option : of_rules) {
     const char* name = rule_option.c_str();

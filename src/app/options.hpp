@@ -25,6 +25,7 @@ struct Options {
   Rule rule;                                        ///< what --method, --bits, ... ask for: one rule for all tensors
   Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
   std::optional<double> importance_power;  ///< --importance-power
+  std::optional<Target> target;         ///< of --target-size, or of --bits where they are no number of levels
   std::optional<std::uint64_t> memory;  ///< bytes a rank may hold
   std::size_t threads = 0;              ///< 0: the default
   std::size_t ranks = 1;                ///< plan

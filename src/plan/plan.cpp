@@ -58,9 +58,8 @@ class Planner {
         importance_(importance),
         nonfinite_(tensors.size()),
         model_scopes_(recipe.rules.size() + 1, -1) {
-    for (const Rule& rule : recipe.rules)
-      specs_.push_back(resolve(rule, fmt::format("rule {}", in_quotes(rule.match))));
-    specs_.push_back(resolve(default_rule_, "the default rule"));
+    for (const Rule& rule : recipe.rules) add_spec(rule, fmt::format("rule {}", in_quotes(rule.match)));
+    add_spec(default_rule_, "the default rule");
     for (const std::uint32_t index : nonfinite) {
       if (index >= tensors.size())
         fail(Errc::internal, fmt::format("tensor {} of {} is said to hold NaN", index, tensors.size()));
@@ -78,10 +77,18 @@ class Planner {
       if (tensors_[i].scales >= 0) treat_scale(tensors_[i], plan_.tensors[i]);
     for (std::size_t i = 0; i < tensors_.size(); ++i) cut(tensors_[i], plan_.tensors[i]);
     for (Scope& scope : plan_.scopes) scope.quantum = importance_quantum(largest(scope), scope.weights);
+    plan_.target_bytes = target_bytes();
     return std::move(plan_);
   }
 
  private:
+  void add_spec(const Rule& rule, const std::string& place) {
+    QuantSpec spec = resolve(rule, place);
+    spec.floating = recipe_.target && !rule.keep && !sets_rate(rule);
+    if (spec.floating && find_quantizer(spec.method)->settle == nullptr) spec.options.levels = kMaxLevels;
+    specs_.push_back(std::move(spec));
+  }
+
   void treat(const TensorInfo& tensor, TensorPlan& out) {
     if (tensor.shape.size() > kMaxRank)
       fail(Errc::unsupported, fmt::format("tensor {} has {} dimensions, HDF5 has at most {}", in_quotes(tensor.name),
@@ -162,7 +169,8 @@ class Planner {
 
   void join_scope(const TensorInfo& tensor, TensorPlan& out) {
     const bool model = out.spec.granularity == Granularity::model;
-    if (!model && (out.spec.granularity != Granularity::tensor || out.units < 2)) return;
+    const bool alone = out.spec.granularity != Granularity::tensor || out.units < 2;
+    if (!model && alone && !out.spec.floating) return;
     std::int64_t& known = model_scopes_[out.rule < 0 ? recipe_.rules.size() : static_cast<std::size_t>(out.rule)];
     if (!model || known < 0) {
       out.scope = static_cast<std::int64_t>(plan_.scopes.size());
@@ -189,6 +197,18 @@ class Planner {
       fail(Errc::usage,
            fmt::format("tensors {} and {} share a codebook (granularity model), but {}: give them different rules",
                        in_quotes(a.name), in_quotes(b.name), why));
+  }
+
+  [[nodiscard]] std::uint64_t target_bytes() const {
+    if (!recipe_.target) return 0;
+    if (std::ranges::none_of(plan_.tensors, [](const TensorPlan& t) { return t.spec.floating; }))
+      fail(Errc::usage, "a size is asked for, but no tensor is left whose bits may be chosen: every rule says its own");
+    if (recipe_.target->bytes > 0) return recipe_.target->bytes;
+    std::uint64_t weights = 0;
+    for (const TensorInfo& tensor : tensors_)
+      if (tensor.scales < 0) weights += tensor.count();
+    return std::max<std::uint64_t>(1,
+                                   static_cast<std::uint64_t>(recipe_.target->bits * static_cast<double>(weights) / 8));
   }
 
   [[nodiscard]] double largest(const Scope& scope) const {
@@ -236,8 +256,10 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
     for (const std::uint64_t value : {planned.importance.length, planned.importance.block_rows}) out.le(value);
     for (const std::uint64_t value : {planned.rows, planned.cols, planned.units}) out.le(value);
     out.le(planned.scope);
+    out.le(static_cast<std::uint8_t>(planned.spec.floating));
     list(planned.chunk);
   }
+  out.le(plan.target_bytes);
   return digest128_hex(out.bytes());
 }
 

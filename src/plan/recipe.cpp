@@ -117,7 +117,7 @@ void check_keep(const Rule& rule, const std::string& place) {
                                     set ? std::string(field) : rule.options.begin()->first));
 }
 
-Json canonical_rule(const Rule& rule) {
+Json canonical_rule(const Rule& rule, bool floating) {
   const QuantSpec spec = resolve(rule, fmt::format("rule {}", in_quotes(rule.match)));
   if (rule.keep) return {{"match", rule.match}, {"keep", true}};
   Json out{{"match", rule.match},
@@ -127,6 +127,11 @@ Json canonical_rule(const Rule& rule) {
            {"level_type", name(spec.level_type)},
            {"coder", name(spec.coder)}};
   put_options(*find_quantizer(spec.method), spec.options, out);
+  if (floating) {  // the budget says these
+    out.erase("levels");
+    for (const MethodOption* known : method_options())
+      if (known->sets_rate) out.erase(std::string(known->name));
+  }
   if (spec.granularity == Granularity::group) out["group"] = spec.group;
   if (rule.row_axes) out["row_axes"] = *rule.row_axes;
   return out;
@@ -181,6 +186,13 @@ std::string in_quotes(std::string_view text) {
 std::string_view name(Granularity granularity) noexcept { return word_for(kGranularityWords, granularity); }
 std::string_view name(LevelType type) noexcept { return word_for(kLevelTypeWords, type); }
 std::string_view name(CoderChoice coder) noexcept { return word_for(kCoderWords, coder); }
+
+bool sets_rate(const Rule& rule) {
+  if (rule.levels) return true;
+  return std::ranges::any_of(method_options(), [&](const MethodOption* known) {
+    return known->sets_rate && rule.options.contains(std::string(known->name));
+  });
+}
 
 QuantSpec resolve(const Rule& rule, const std::string& place) {
   if (rule.match.empty())
@@ -238,19 +250,21 @@ std::string Recipe::canonical_json() const {
   Json list = Json::array();
   bool complete = false;
   for (const Rule& rule : rules) {
-    list.push_back(canonical_rule(rule));
+    list.push_back(canonical_rule(rule, target && !sets_rate(rule)));
     if ((complete = matches_all(rule.match))) {
       list.back()["match"] = "*";
       break;
     }
   }
-  if (!complete) list.push_back(canonical_rule({}));
+  if (!complete) list.push_back(canonical_rule({}, target.has_value()));
   Json out{{"version", 1},
            {"min_elements", min_elements},
            {"keep_vectors", keep_vectors},
            {"nonfinite", word_for(kNonfiniteWords, nonfinite)},
            {"rules", std::move(list)}};
   if (importance_power) out["importance_power"] = *importance_power;
+  if (target && target->bytes > 0) out["target_bytes"] = target->bytes;
+  if (target && target->bytes == 0) out["target_bits"] = target->bits;
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

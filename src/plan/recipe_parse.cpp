@@ -45,6 +45,11 @@ struct Place {
     if (!value.is_number()) refuse("is a number or a word");
     return value.get<double>();
   }
+  [[nodiscard]] double between(double low, double high) const {
+    if (!value.is_number() || !(value.get<double>() >= low && value.get<double>() <= high))
+      refuse(fmt::format("is a number, {} to {}", low, high));
+    return value.get<double>();
+  }
   template <class T, std::size_t N>
   [[nodiscard]] T word(const std::array<Word<T>, N>& words) const {
     std::vector<std::string_view> names;
@@ -117,8 +122,8 @@ std::vector<std::string_view> rule_keys() {
   return keys;
 }
 
-const std::vector<std::string_view> kRecipeKeys{"version",      "nonfinite",        "min_elements",
-                                                "keep_vectors", "importance_power", "rules"};
+const std::vector<std::string_view> kRecipeKeys{"version",          "nonfinite", "min_elements", "keep_vectors",
+                                                "importance_power", "rules",     "target_bits",  "target_bytes"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
   if (key == "match")
@@ -197,6 +202,7 @@ Json parse_json(std::string_view text, const std::string& source) {
 Recipe Recipe::parse(std::string_view json, const std::string& source) {
   const Json root = parse_json(json, source);
   Recipe recipe = default_recipe();
+  Target target;
   const auto take = [&](const std::string& key, const Place& at) {
     if (key == "version")
       (void)at.whole(1, 1);
@@ -208,6 +214,10 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
       recipe.keep_vectors = at.boolean();
     else if (key == "importance_power")
       recipe.importance_power = at.value.is_null() ? std::nullopt : std::optional(exponent(at));
+    else if (key == "target_bits")
+      target.bits = at.between(kLeastTargetBits, kMostTargetBits);
+    else if (key == "target_bytes")
+      target.bytes = at.whole(1, std::uint64_t{1} << 62);
     else if (key == "rules")
       recipe.rules = parse_rules(at);
     else
@@ -217,6 +227,11 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
   // A recipe of another version may have other keys: the version is what to complain of.
   if (root.is_object() && root.contains("version")) (void)take("version", Place{root["version"], source + ": version"});
   for_each_key(Place{root, source}, source + ": ", kRecipeKeys, take);
+  if (target.bits > 0 && target.bytes > 0)
+    fail(Errc::usage, fmt::format("{}: \"target_bits\" and \"target_bytes\" both say how large the file shall be, only "
+                                  "one of them is allowed",
+                                  source));
+  if (target.bits > 0 || target.bytes > 0) recipe.target = target;
   return recipe;
 }
 

@@ -17,9 +17,11 @@ constexpr std::array<std::string_view, 2> kFormWords{"entropy", "huffman"};
 constexpr std::array<std::string_view, 3> kStartWords{"best", "optimum", "uniform"};
 constexpr std::array<std::string_view, 3> kCutWords{"auto", "grid", "rate"};
 
-constexpr MethodOption kRate{"rate", "entropy of the codes in bits per weight, met from below", 0.001, 8, kUnset};
-constexpr MethodOption kLambda{"lambda", "squared error that one bit is worth", 0, 1e300, kUnset};
-constexpr MethodOption kSlope{"slope", "the same as a part of the variance of the weights", 0, 1e6, kUnset};
+constexpr MethodOption kRate{
+    "rate", "entropy of the codes in bits per weight, met from below", 0.001, 8, kUnset, false, {}, true};
+constexpr MethodOption kLambda{"lambda", "squared error that one bit is worth", 0, 1e300, kUnset, false, {}, true};
+constexpr MethodOption kSlope{"slope", "the same as a part of the variance of the weights", 0, 1e6, kUnset, false, {},
+                              true};
 constexpr MethodOption kZero{
     .name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords};
 constexpr std::array kExactOptions{kRate, kLambda, kSlope, kZero};
@@ -134,6 +136,8 @@ class EntropyQuantizer final : public Quantizer {
   EntropyWish wish_;
 };
 
+void at_slope(QuantizerOptions& options, double slope) { options = options_at(std::move(options), slope); }
+
 template <EntropyWay kWay>
 std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
   return std::make_unique<EntropyQuantizer>(kWay, options);
@@ -150,7 +154,8 @@ const QuantizerEntry kEcsq{
         "(exact, as a shortest path)",
     .make = make<EntropyWay::exact>,
     .options = kExactOptions,
-    .settle = settle};
+    .settle = settle,
+    .at_slope = at_slope};
 
 const QuantizerEntry kEcsqIter{
     .id = 13,
@@ -159,7 +164,8 @@ const QuantizerEntry kEcsqIter{
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.3 (iterative algorithm)",
     .make = make<EntropyWay::iterative>,
     .options = kIterOptions,
-    .settle = settle};
+    .settle = settle,
+    .at_slope = at_slope};
 
 const QuantizerEntry kEcsqUniform{
     .id = 14,
@@ -168,6 +174,7 @@ const QuantizerEntry kEcsqUniform{
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.2; Gish & Pierce 1968",
     .make = make<EntropyWay::uniform>,
     .options = kUniformOptions,
-    .settle = settle};
+    .settle = settle,
+    .at_slope = at_slope};
 
 }  // namespace lmq

@@ -89,6 +89,12 @@ class KmeansQuantizer final : public Quantizer {
             ranges_of(group, weigh(group, solver, levels), std::ilogb(std::max(least, 0x1p-1000)) / 2)};
   }
 
+  [[nodiscard]] Codebook rough_fit(const Group& group) const override {
+    PartitionSolver solver;
+    (void)solver.solve_group(group, levels_);
+    return table_of(solver.levels());
+  }
+
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     FitScratch& scratch) const override {
     std::array<float, 256> levels{};

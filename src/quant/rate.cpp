@@ -101,10 +101,10 @@ std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method, cons
   for (const std::size_t levels : level_ladder(count)) {
     const QuantizerOptions wanted = with_levels(options, entry, levels);
     if (wanted.levels != levels) continue;  // the method's options fix the number
-    curve.push_back(rate_of(group, entry.make(wanted)->fit(group).codebook, count));
+    curve.push_back(rate_of(group, entry.make(wanted)->rough_fit(group), count));
     if (curve.back().levels < levels) break;  // more levels than values
   }
-  if (curve.empty()) curve.push_back(rate_of(group, entry.make(options)->fit(group).codebook, count));
+  if (curve.empty()) curve.push_back(rate_of(group, entry.make(options)->rough_fit(group), count));
   return curve;
 }
 

@@ -172,7 +172,8 @@ constexpr MethodOption kIterOptions[] = {
      .help = "as few levels as keep the squared error below this part of the weights' squares (importance counts)",
      .low = 0,
      .high = 1,
-     .fallback = std::numeric_limits<double>::quiet_NaN()}};
+     .fallback = std::numeric_limits<double>::quiet_NaN(),
+     .sets_rate = true}};
 
 class SparsePathQuantizer final : public SparseQuantizer {
  public:

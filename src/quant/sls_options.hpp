@@ -16,12 +16,14 @@ inline constexpr MethodOption kLambda{
     .help = "price of what is penalised, in units of the squared error; it decides how many levels are left",
     .low = 0,
     .high = 1e300,
-    .fallback = kUnset};
+    .fallback = kUnset,
+    .sets_rate = true};
 inline constexpr MethodOption kLambdaRelative{.name = "lambda-relative",
                                               .help = "lambda as a part of the one that leaves a single level",
                                               .low = 0,
                                               .high = 1,
-                                              .fallback = kUnset};
+                                              .fallback = kUnset,
+                                              .sets_rate = true};
 inline constexpr MethodOption kCounting{
     .name = "counting",
     .help =

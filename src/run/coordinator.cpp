@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
@@ -30,52 +31,119 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
       format_(format),
       options_(options),
       schedule_(context.plan, kOpenScopesPerRank * static_cast<std::uint64_t>(comm.size())),
+      chosen_plan_(context.plan.target_bytes > 0 ? std::optional(context.plan) : std::nullopt),
       units_(context.plan.units.size()),
-      contents_{context.reader.catalogue(), context.plan,           units_, codebooks_,
-                options.recipe_json,        options.provenance_json},
+      contents_{context.reader.catalogue(),
+                chosen_plan_ ? *chosen_plan_ : context.plan,
+                units_,
+                codebooks_,
+                options.recipe_json,
+                options.provenance_json},
       run_(work_dir.run()),
       dealt_(static_cast<std::size_t>(comm.size())),
       made_again_(context.plan.units.size(), false),
       progress_(options.progress) {
+  if (chosen_plan_) {
+    std::uint64_t raw = 0;
+    for (const TensorPlan& tensor : context.plan.tensors)
+      if (tensor.treatment == Treatment::keep) raw += context.reader.catalogue().tensors[tensor.tensor].bytes;
+    budget_.emplace(context.plan, raw);
+  }
   restore(work_dir.results());
   done_before_ = standing().done;
 }
 
 void Coordinator::restore(std::vector<Finished>& results) {
-  std::map<std::pair<std::uint64_t, std::uint32_t>, SpoolPlace> tallies;
-  std::map<std::pair<std::uint64_t, std::uint32_t>, Fit> fits;
-  for (const Finished& finished : results) {
+  std::vector<const Finished*> curves;
+  for (Finished& finished : results) {
     const TaskKey& key = finished.key;
-    if (key.kind == TaskKind::quantize) take_record(finished, true);
-    if (key.kind == TaskKind::measure) tallies[{key.subject, key.round}] = finished.place;
-    if (key.kind == TaskKind::solve) fits[{key.subject, key.round}] = fit_from_bytes(finished.body, kJournal);
+    if (key.kind == TaskKind::quantize && key.round == 0) take_record(finished, true);
+    if (key.kind == TaskKind::quantize && key.round > 0) earlier_.records[{key.subject, key.round}] = finished;
+    if (key.kind == TaskKind::measure) earlier_.tallies[{key.subject, key.round}] = finished.place;
+    if (key.kind == TaskKind::solve) earlier_.fits[{key.subject, key.round}] = fit_from_bytes(finished.body, kJournal);
+    if (key.kind == TaskKind::curve) curves.push_back(&finished);
   }
+  for (const Finished* curve : curves) take_curve(*curve);
   results = {};
-  for (const auto& [key, fit] : fits)
+  for (const auto& [key, fit] : earlier_.fits)
     if (fit.look_closer.empty()) schedule_.solved(key.first, key.second, fit);
-  for (std::uint64_t scope = 0; scope < context_.plan.scopes.size(); ++scope) restore_scope(scope, tallies, fits);
+  for (std::uint64_t scope = 0; scope < context_.plan.scopes.size(); ++scope) restore_scope(scope);
+  earlier_.tallies.clear();
 }
 
-void Coordinator::restore_scope(std::uint64_t scope,
-                                const std::map<std::pair<std::uint64_t, std::uint32_t>, SpoolPlace>& tallies,
-                                const std::map<std::pair<std::uint64_t, std::uint32_t>, Fit>& fits) {
+void Coordinator::restore_scope(std::uint64_t scope) {
   SpoolFiles spools(context_.work_dir);
   std::vector<std::byte> buffer;
-  for (bool closer = true; closer && !schedule_.is_solved(scope);) {
+  for (bool closer = true; closer && !schedule_.is_solved(scope) && !schedule_.is_curved(scope);) {
     const std::uint32_t round = schedule_.round(scope);
     for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
       const TensorPlan& tensor = context_.plan.tensors[index];
       for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit) {
-        const auto found = tallies.find({unit, round});
-        if (found == tallies.end()) continue;
+        const auto found = earlier_.tallies.find({unit, round});
+        if (found == earlier_.tallies.end()) continue;
         const auto bytes = spools.read(found->second, buffer);
         if (!bytes.empty()) schedule_.measured(unit, round, Tally::from_bytes(bytes, kJournal));
       }
     }
-    const auto fit = fits.find({scope, round});
-    closer = schedule_.complete(scope) && fit != fits.end();
+    const auto fit = earlier_.fits.find({scope, round});
+    closer = schedule_.complete(scope) && fit != earlier_.fits.end();
     if (closer) schedule_.solved(scope, round, fit->second);
   }
+}
+
+void Coordinator::take_curve(const Finished& finished) {
+  const std::uint64_t scope = finished.key.subject;
+  if (!budget_ || scope >= context_.plan.scopes.size() || schedule_.is_curved(scope)) return;
+  budget_->take_curve(scope, curve_from_bytes(finished.body, kJournal));
+  schedule_.curved(scope, finished.place);
+}
+
+/// All but the records of floating scopes, before anything is laid out: what is kept, a guess of what other rules
+/// store, and of headers, attributes and columns.
+std::uint64_t Coordinator::other_bytes() const {
+  constexpr std::uint64_t kPerFile = 16384, kPerTensor = 1400, kPerUnit = 96;
+  std::uint64_t bytes = kPerFile + kPerUnit * context_.plan.units.size();
+  for (const TensorPlan& tensor : context_.plan.tensors) {
+    const TensorInfo& info = context_.reader.catalogue().tensors[tensor.tensor];
+    bytes += kPerTensor + 3 * info.name.size();
+    if (tensor.treatment == Treatment::keep) bytes += info.bytes;
+    if (tensor.treatment == Treatment::quantize && !tensor.spec.floating)
+      bytes += info.count() * static_cast<unsigned>(std::bit_width(tensor.spec.options.levels - 1)) / 8;
+  }
+  return bytes;
+}
+
+void Coordinator::start_budget() {
+  budget_started_ = true;
+  begin(budget_->choose(other_bytes()));
+}
+
+void Coordinator::begin(const std::vector<Budget::Choice>& choices) {
+  for (const auto& [scope, options] : choices) {
+    schedule_.begin(scope, options);
+    for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
+      TensorPlan& tensor = chosen_plan_->tensors[index];
+      tensor.spec.options = options;
+      for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit) {
+        made_again_[unit] = false;
+        const auto found = earlier_.records.find({unit, schedule_.version(unit)});
+        if (found != earlier_.records.end()) take_record(found->second, true);
+      }
+    }
+    if (const auto fit = earlier_.fits.find({scope, schedule_.round(scope)}); fit != earlier_.fits.end())
+      solved({TaskKind::solve, scope, schedule_.round(scope)}, fit->second);
+  }
+}
+
+void Coordinator::solved(const TaskKey& key, const Fit& fit) {
+  if (!fit.look_closer.empty() && schedule_.lacks_tally(key.subject)) {
+    SpoolFiles spools(context_.work_dir);
+    std::vector<std::byte> buffer;
+    const auto bytes = spools.read(schedule_.tally_place(key.subject), buffer);
+    if (bytes.empty()) fail(Errc::io, "a tally in the work directory is not what was written: remove it, start again");
+    schedule_.supply(key.subject, Tally::from_bytes(bytes, kJournal));
+  }
+  schedule_.solved(key.subject, key.round, fit);
 }
 
 void Coordinator::hear(const Message& message) {
@@ -113,7 +181,7 @@ void Coordinator::take(int from, const Outcome& outcome) {
         schedule_.measured(key.subject, key.round, Tally::from_bytes(outcome.tally, "tally of another rank"), from);
       break;
     case TaskKind::solve:
-      schedule_.solved(key.subject, key.round, fit_from_bytes(outcome.finished.body, "codebook of another rank"));
+      solved(key, fit_from_bytes(outcome.finished.body, "codebook of another rank"));
       break;
     case TaskKind::quantize:
       take_record(outcome.finished, false);
@@ -123,6 +191,9 @@ void Coordinator::take(int from, const Outcome& outcome) {
       break;
     case TaskKind::sync:
       break;
+    case TaskKind::curve:
+      take_curve(outcome.finished);
+      break;
   }
   ++results_;
   if (options_.stop_after && options_.stop_after(results_))
@@ -131,7 +202,7 @@ void Coordinator::take(int from, const Outcome& outcome) {
 
 void Coordinator::take_record(const Finished& finished, bool resumed) {
   const std::uint64_t unit = finished.key.subject;
-  if (unit >= units_.size() || schedule_.is_quantized(unit)) return;
+  if (unit >= units_.size() || schedule_.is_quantized(unit) || schedule_.version(unit) != finished.key.round) return;
   units_[unit] = {finished.place, UnitResult::from_bytes(finished.body, resumed ? kJournal : "result of another rank")};
   schedule_.quantized(unit);
   if (resumed) ++units_resumed_;
@@ -144,6 +215,7 @@ void Coordinator::take_record(const Finished& finished, bool resumed) {
 bool Coordinator::advance() {
   if (stopping_) return false;
   check_time();
+  if (budget_ && !budget_started_ && schedule_.all_curved()) start_budget();
   bool busy = deal();
   if (progress_.due()) progress_.tell(standing());
   if (busy || stopping_ || !in_hand_.empty()) return busy;
@@ -196,7 +268,24 @@ void Coordinator::begin_commit() {
   for (std::uint64_t scope = 0; scope < context_.plan.scopes.size(); ++scope)
     codebooks_.push_back(&schedule_.codebook(scope));
   commit_.emplace(contents_, format_, options_.output, comm_.size(), run_);
+  if (budget_ && over_budget()) return;
   phase_ = Phase::copying;
+}
+
+/// Whether the file is not yet as large as it shall be; then what has to be done again is under way.
+bool Coordinator::over_budget() {
+  std::vector<std::uint64_t> record_bytes(context_.plan.scopes.size());
+  for (const std::uint64_t scope : budget_->scopes())
+    for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
+      const TensorPlan& tensor = context_.plan.tensors[index];
+      for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit)
+        record_bytes[scope] += units_[unit].place.length;
+    }
+  const auto choices = budget_->correct(commit_->file_bytes(), record_bytes);
+  if (choices.empty()) return false;
+  commit_.reset();
+  begin(choices);
+  return true;
 }
 
 void Coordinator::end_commit() {

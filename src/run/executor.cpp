@@ -12,6 +12,7 @@
 #include "lmq/codec/record.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/rate.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
 #include "lmq/run/importance_view.hpp"
@@ -24,17 +25,34 @@ constexpr const char* kFromRankZero = "message from rank 0";
 // 16 MB of weights).
 constexpr std::size_t kSmallTally = std::size_t{64} << 10, kViewsPerTally = 8;
 
-std::unique_ptr<Quantizer> quantizer_of(const QuantSpec& spec) {
+const QuantizerEntry& entry_of(const QuantSpec& spec) {
   const QuantizerEntry* entry = find_quantizer(spec.method);
   if (entry == nullptr)
     fail(Errc::internal, fmt::format("the plan names method {}, which does not exist", spec.method));
-  return entry->make(spec.options);
+  return *entry;
 }
 
 /// Levels of a unit's one codebook; empty when it has several.
 std::vector<float> single_codebook(const QuantizedUnit& unit) {
   if (unit.codebooks() != 1 || unit.group != 0) return {};
   return levels_of(unit);
+}
+
+/// Slopes from where no bit pays to some nine bits, a quarter of a bit apart.
+ScopeCurve scope_curve(const Group& group, const QuantSpec& spec, RateCount count) {
+  constexpr int kSlopes = 38;
+  constexpr double kStep = 0.70710678118654752;
+  double weights = 0, mass = 0, first = 0, second = 0;
+  for (std::size_t j = 0; j < group.size(); ++j) {
+    weights += group.count[j];
+    mass += group.mass[j];
+    first += group.mass[j] * group.mean[j];
+    second += group.scatter[j] + group.mass[j] * group.mean[j] * group.mean[j];
+  }
+  std::vector<double> slopes;
+  double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
+  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
+  return {second / mass, rate_curve(group, spec.method, spec.options, slopes, count)};
 }
 
 }  // namespace
@@ -65,7 +83,12 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
   LoadedTask loaded;
   loaded.task = std::move(task);
   const TaskKey& key = loaded.task.key;
-  if (key.kind == TaskKind::solve || key.kind == TaskKind::sync) return loaded;
+  if (key.kind == TaskKind::sync || key.kind == TaskKind::curve) return loaded;
+  if (key.kind == TaskKind::solve) {
+    const SpoolPlace place = SolveOrder::from_bytes(loaded.task.body).place;
+    if (place.length > 0) loaded.record = spool_files_.read(place, buffers.bytes);
+    return loaded;
+  }
   const WorkUnit& unit = context_.plan.units.at(key.subject);
   const Treatment treatment = context_.plan.tensors[unit.tensor].treatment;
   if (key.kind == TaskKind::copy && treatment == Treatment::quantize) {
@@ -89,6 +112,8 @@ Outcome Executor::run(const LoadedTask& loaded) {
       return copy(loaded);
     case TaskKind::sync:
       return sync(loaded);
+    case TaskKind::curve:
+      return curve(loaded);
   }
   fail(Errc::internal, "a task of no known kind");
 }
@@ -122,9 +147,13 @@ auto for_tensor(const TensorInfo& tensor, const Work& work) {
 
 Outcome Executor::solve(const LoadedTask& loaded) {
   const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
-  const Tally tally = Tally::from_bytes(loaded.task.body, kFromRankZero);
+  const SolveOrder order = SolveOrder::from_bytes(loaded.task.body);
+  if (order.place.length > 0 && loaded.record.empty())
+    fail(Errc::io, fmt::format("{}: a tally is not what was written: remove the folder and start again",
+                               (context_.work_dir / spool_name(order.place.run, order.place.rank)).string()));
+  const Tally tally = Tally::from_bytes(order.place.length > 0 ? loaded.record : order.tally, kFromRankZero);
   const TensorInfo& first = context_.reader.catalogue().tensors[scope.tensors.at(0)];
-  const auto quantizer = quantizer_of(scope.spec);
+  const auto quantizer = entry_of(scope.spec).make(order.options.value_or(scope.spec.options));
   Fit fit = for_tensor(first, [&] { return quantizer->fit(tally.group(scope.quantum)); });
   if (fit.look_closer.empty())
     fit.codebook = fit.codebook.stored_as(scope.spec.level_type, quantizer->rounding() == Rounding::stochastic);
@@ -135,19 +164,31 @@ Outcome Executor::solve(const LoadedTask& loaded) {
   return outcome;
 }
 
+Outcome Executor::curve(const LoadedTask& loaded) {
+  const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
+  const Group group = Tally::from_bytes(loaded.task.body, kFromRankZero).group(scope.quantum);
+  const RateCount count = scope.spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  outcome.finished.body = curve_to_bytes(scope_curve(group, scope.spec, count));
+  spool_.append(outcome.finished, loaded.task.body);
+  return outcome;
+}
+
 Outcome Executor::quantize(const LoadedTask& loaded) {
   const WorkUnit& unit = context_.plan.units[loaded.task.key.subject];
   const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
   // Those of a scope have been looked at when they were measured.
   if (tensor.scope < 0 && first_nonfinite(loaded.view)) refuse_nonfinite(unit);
-  Codebook shared;
-  if (!loaded.task.body.empty()) shared = codebook_from_bytes(loaded.task.body, kFromRankZero);
+  const QuantizeOrder order = QuantizeOrder::from_bytes(loaded.task.body);
+  QuantSpec spec = tensor.spec;
+  if (order.options) spec.options = *order.options;
   const Draws draws{digest64(std::as_bytes(std::span(info_of(unit).name))), unit.begin};
   UnitOutcome done = for_tensor(info_of(unit), [&] {
-    return quantize_unit(loaded.view, tensor.spec, tensor.cols, loaded.importance,
-                         loaded.task.body.empty() ? nullptr : &shared, std::move(recycled_), draws);
+    return quantize_unit(loaded.view, spec, tensor.cols, loaded.importance, order.codebook ? &*order.codebook : nullptr,
+                         std::move(recycled_), draws);
   });
-  const EncodedRecord record = encode_record(done.unit, tensor.spec.coder);
+  const EncodedRecord record = encode_record(done.unit, spec.coder);
   UnitResult result;
   result.stats = done.stats;
   result.ledger = record.ledger;

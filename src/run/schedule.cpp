@@ -44,6 +44,8 @@ void Schedule::collect_scopes() {
     }
     scope.measured.assign(scope.units.size(), false);
     scope.missing = scope.units.size();
+    scope.floating = plan_.scopes[s].spec.floating && !scope.units.empty();
+    uncurved_ += scope.floating;
     if (scope.units.empty())
       scope.solved = true;
     else
@@ -77,7 +79,18 @@ std::optional<Task> Schedule::next_solve() {
     const ScopeState& scope = scopes_[s];
     if (scope.solved || scope.missing > 0) continue;
     // Solving costs little beside measuring; the estimate only keeps a second one from being dealt behind it.
-    return Task{{TaskKind::solve, s, scope.round}, scope.base.to_bytes(), 0.1};
+    constexpr double kSeconds = 0.1;
+    if (scope.floating && scope.version == 0) {
+      if (scope.curved) continue;
+      return Task{{TaskKind::curve, s, 0}, scope.base.to_bytes(), kSeconds};
+    }
+    SolveOrder order;
+    if (scope.floating) order.options = scope.options;
+    if (lacks_tally(s))
+      order.place = scope.place;
+    else
+      order.tally = scope.base.to_bytes();
+    return Task{{TaskKind::solve, s, scope.round}, order.to_bytes(), kSeconds};
   }
   return std::nullopt;
 }
@@ -144,17 +157,81 @@ Task Schedule::measure_task(std::uint64_t unit) const {
 
 Task Schedule::quantize_task(std::uint64_t unit) const {
   const std::int64_t scope = units_[unit].scope;
-  Task task{{TaskKind::quantize, unit, 0}, {}, plan_.units[unit].seconds};
+  Task task{{TaskKind::quantize, unit, version(unit)}, {}, plan_.units[unit].seconds};
+  QuantizeOrder order;
   if (scope >= 0) {
-    task.body = scopes_[static_cast<std::size_t>(scope)].codebook_bytes;
+    const ScopeState& state = scopes_[static_cast<std::size_t>(scope)];
+    if (state.floating) order.options = state.options;
+    if (plan_.scopes[static_cast<std::size_t>(scope)].shares_codebook()) order.codebook = state.codebook;
     task.seconds *= 1 - kMeasurePart;
   }
+  task.body = order.to_bytes();
   return task;
+}
+
+std::uint32_t Schedule::version(std::uint64_t unit) const {
+  const std::int64_t scope = units_[unit].scope;
+  return scope < 0 ? 0 : scopes_[static_cast<std::size_t>(scope)].version;
+}
+
+bool Schedule::lacks_tally(std::uint64_t scope) const { return scopes_[scope].version > 0 && !scopes_[scope].supplied; }
+
+void Schedule::supply(std::uint64_t scope, Tally tally) {
+  scopes_[scope].base = std::move(tally);
+  scopes_[scope].supplied = true;
+}
+
+void Schedule::curved(std::uint64_t s, const SpoolPlace& place) {
+  ScopeState& scope = scopes_[s];
+  if (!scope.floating || scope.curved) return;
+  for (const std::uint64_t unit : scope.units)  // an earlier run measured what is missing here
+    if (!scope.measured[units_[unit].position]) weights_measured_ += plan_.units[unit].count;
+  scope.measured.assign(scope.units.size(), true);
+  scope.missing = 0;
+  scope.curved = true;
+  scope.place = place;
+  close(scope);
+  --uncurved_;
+}
+
+void Schedule::begin(std::uint64_t s, const QuantizerOptions& options) {
+  ScopeState& scope = scopes_[s];
+  if (!scope.curved) fail(Errc::internal, "options were chosen for a scope that is not measured");
+  scope.options = options;
+  ++scope.version;
+  scope.round = scope.version << 16;
+  unsolved_ += scope.solved;
+  scope.solved = false;
+  for (const std::uint64_t unit : scope.units) {
+    if (!units_[unit].quantized) continue;
+    units_[unit].quantized = false;
+    ++unquantized_;
+    weights_to_quantize_ += plan_.units[unit].count;
+  }
+  if (plan_.scopes[s].shares_codebook())
+    solves_.push_back(s);
+  else
+    settle(scope);
+}
+
+void Schedule::close(ScopeState& scope) noexcept {
+  if (scope.open) --open_scopes_;
+  scope.open = scope.supplied = false;
+  scope.base = scope.finer = Tally();
+  scope.ranges = {};
+}
+
+void Schedule::settle(ScopeState& scope) {
+  scope.solved = true;
+  close(scope);
+  --unsolved_;
+  for (const std::uint64_t unit : scope.units)
+    if (!units_[unit].quantized) ready_.push_back(unit);
 }
 
 void Schedule::put_back(const TaskKey& key) {
   if (key.kind == TaskKind::measure) again_.push_front(key.subject);
-  if (key.kind == TaskKind::solve) solves_.push_front(key.subject);
+  if (key.kind == TaskKind::solve || key.kind == TaskKind::curve) solves_.push_front(key.subject);
   if (key.kind == TaskKind::quantize) (units_[key.subject].scope >= 0 ? ready_ : free_).push_front(key.subject);
 }
 
@@ -193,7 +270,7 @@ void Schedule::open(ScopeState& scope) noexcept {
 }
 
 void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
-  if (s >= scopes_.size() || scopes_[s].solved) return;
+  if (s >= scopes_.size() || scopes_[s].solved || round >> 16 != scopes_[s].version) return;
   ScopeState& scope = scopes_[s];
   if (fit.look_closer.empty()) {
     // Final whatever is still missing here: an earlier run had it all.
@@ -201,14 +278,7 @@ void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
       for (const std::uint64_t unit : scope.units)
         if (!scope.measured[units_[unit].position]) weights_measured_ += plan_.units[unit].count;
     scope.codebook = fit.codebook;
-    scope.codebook_bytes = codebook_to_bytes(fit.codebook);
-    scope.solved = true;
-    if (scope.open) --open_scopes_;
-    scope.base = scope.finer = Tally();
-    scope.ranges = {};
-    --unsolved_;
-    for (const std::uint64_t unit : scope.units)
-      if (!units_[unit].quantized) ready_.push_back(unit);
+    settle(scope);
     return;
   }
   if (scope.round != round || scope.missing > 0) return;

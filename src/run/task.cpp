@@ -18,7 +18,7 @@ void put_key(ByteWriter& out, const TaskKey& key) {
 TaskKey get_key(ByteReader& in) {
   TaskKey key;
   const auto kind = in.le<std::uint8_t>("task kind");
-  if (kind < 1 || kind > 5) in.refuse("task kind " + std::to_string(kind) + ", expected 1 to 5");
+  if (kind < 1 || kind > 6) in.refuse("task kind " + std::to_string(kind) + ", expected 1 to 6");
   key.kind = TaskKind{kind};
   key.subject = in.le<std::uint64_t>("subject");
   key.round = in.le<std::uint32_t>("round");
@@ -61,6 +61,22 @@ std::vector<float> get_floats(ByteReader& in, std::string_view field) {
 void put_floats(ByteWriter& out, std::span<const float> values) {
   out.le(static_cast<std::uint32_t>(values.size()));
   out.array(values);
+}
+
+void put_options(ByteWriter& out, const std::optional<QuantizerOptions>& options) {
+  out.le(static_cast<std::uint8_t>(options.has_value()));
+  if (!options) return;
+  out.le(static_cast<std::uint64_t>(options->levels));
+  out.le(static_cast<std::uint32_t>(options->values.size()));
+  out.array(std::span<const double>(options->values));
+}
+
+std::optional<QuantizerOptions> get_options(ByteReader& in) {
+  if (in.le<std::uint8_t>("options") == 0) return std::nullopt;
+  QuantizerOptions options;
+  options.levels = static_cast<std::size_t>(in.le<std::uint64_t>("levels"));
+  options.values = in.array<double>(in.le<std::uint32_t>("options"), "options");
+  return options;
 }
 
 }  // namespace
@@ -121,6 +137,65 @@ UnitResult UnitResult::from_bytes(std::span<const std::byte> bytes, const std::s
     *value = in.le<std::uint64_t>("ledger");
   result.levels = get_floats(in, "levels");
   return result;
+}
+
+std::vector<std::byte> SolveOrder::to_bytes() const {
+  ByteWriter out;
+  put_options(out, options);
+  put_place(out, place);
+  put_block(out, tally);
+  return out.take();
+}
+
+SolveOrder SolveOrder::from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, kMessage);
+  SolveOrder order;
+  order.options = get_options(in);
+  order.place = get_place(in);
+  order.tally = get_block(in, "tally");
+  return order;
+}
+
+std::vector<std::byte> QuantizeOrder::to_bytes() const {
+  ByteWriter out;
+  put_options(out, options);
+  put_block(out, codebook ? codebook_to_bytes(*codebook) : std::vector<std::byte>());
+  return out.take();
+}
+
+QuantizeOrder QuantizeOrder::from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, kMessage);
+  QuantizeOrder order;
+  order.options = get_options(in);
+  if (const auto codebook = get_block(in, "codebook"); !codebook.empty())
+    order.codebook = codebook_from_bytes(codebook, kMessage);
+  return order;
+}
+
+std::vector<std::byte> curve_to_bytes(const ScopeCurve& curve) {
+  ByteWriter out;
+  out.le(curve.mean_square);
+  out.le(static_cast<std::uint32_t>(curve.points.size()));
+  for (const RatePoint& point : curve.points) {
+    for (const double value : {point.lambda, point.bits, point.distortion}) out.le(value);
+    out.le(static_cast<std::uint32_t>(point.levels));
+  }
+  return out.take();
+}
+
+ScopeCurve curve_from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+  ByteReader in(bytes, source);
+  ScopeCurve curve;
+  curve.mean_square = in.le<double>("mean square");
+  const auto count = in.le<std::uint32_t>("points");
+  if (count == 0 || count > 4096) in.refuse(std::to_string(count) + " points of a curve, expected 1 to 4096");
+  for (std::uint32_t i = 0; i < count; ++i) {
+    RatePoint point;
+    for (double* value : {&point.lambda, &point.bits, &point.distortion}) *value = in.le<double>("point of a curve");
+    point.levels = in.le<std::uint32_t>("levels");
+    curve.points.push_back(point);
+  }
+  return curve;
 }
 
 std::vector<std::byte> CopyOrder::to_bytes() const {

@@ -33,6 +33,13 @@ class Interruption(LmqTest):
         self.expected = sha256(self.out)
         os.remove(self.out)
 
+    def share_a_size(self):
+        """The run of every test, with a size for the whole file: tensors are quantized more than once."""
+        self.arguments[self.arguments.index("4")] = "3.35"
+        self.ok(run(*self.arguments, "--threads", "1"))
+        self.expected = sha256(self.out)
+        os.remove(self.out)
+
     def continue_to_the_end(self):
         self.ok(run(*self.arguments, "--threads", "2"))
         self.assertEqual(sha256(self.out), self.expected)
@@ -92,6 +99,24 @@ class Interruption(LmqTest):
                     if not self.assert_older_or_complete():
                         self.older()
                 self.continue_to_the_end()
+
+    def test_a_size_that_is_shared_out_survives_kills(self):
+        self.share_a_size()
+        for ranks in (0, 2, 0, 3, 0):
+            process = start(*self.arguments, "--threads", "1", ranks=ranks)
+            time.sleep(self.whole * self.random.uniform(0.2, 2.5) / max(ranks, 1) + (0.3 if ranks else 0))
+            orphans = lmq_processes_below(process.pid) if ranks else []
+            for victim in orphans or [process.pid]:
+                try:
+                    os.kill(victim, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            finish(process, force=True)
+            wait_until_gone(orphans)
+            if os.path.exists(self.out):
+                self.assertEqual(sha256(self.out), self.expected)
+                os.remove(self.out)
+        self.continue_to_the_end()
 
     def test_signals_stop_cleanly_with_75_and_no_unit_is_lost(self):
         for how, number in (("process", signal.SIGTERM), ("process", signal.SIGUSR1), ("process", signal.SIGINT), ("rank", signal.SIGUSR1),

@@ -107,6 +107,18 @@ class Sameness(LmqTest):
                 self.ok(run("verify", path, "--against", source, ranks=2))
         self.refused(run("quantize", source, "-o", path, "--granularity", "model"), 64, "double.weight", "model")
 
+    def test_a_size_is_shared_out_the_same_by_any_ranks(self):
+        source = self.large_checkpoint()
+        layouts = [(0, 2, ""), (0, 1, "baseline"), (3, 1, "")]
+        for arguments, bits in ((["--bits", "3.3"], 3.3), (["--bits", "4.6", "--granularity", "row"], 4.6)):
+            with self.subTest(arguments=arguments):
+                path = self.one_digest(source, arguments, layouts)
+                self.ok(run("verify", path, "--against", source, ranks=2))
+                weights = sum(tensor["weights"] for tensor in json.loads(self.ok(run("inspect", path, "--json")).out)["tensors"])
+                size = os.path.getsize(path)
+                self.assertLessEqual(size, bits * weights / 8)
+                self.assertGreater(size, 0.98 * bits * weights / 8)   # steps of levels are coarse for so few tensors
+
     def test_importance(self):
         source = self.small_checkpoint()
         random = np.random.default_rng(5)

@@ -67,7 +67,8 @@ Kept do_task(const Task& task) {
   Kept kept{task.key, {}, {}};
   if (task.key.kind == TaskKind::measure) kept.tally = tally_of(task.key.subject);
   if (task.key.kind == TaskKind::solve)
-    kept.fit = fit_of(task.key.subject, task.key.round, Tally::from_bytes(task.body, "test"));
+    kept.fit =
+        fit_of(task.key.subject, task.key.round, Tally::from_bytes(SolveOrder::from_bytes(task.body).tally, "test"));
   return kept;
 }
 
@@ -88,8 +89,12 @@ void require_complete(const Plan& plan, const Schedule& schedule,
   for (const auto& [unit, body] : books) {
     done.insert(unit);
     const std::int64_t scope = plan.tensors[plan.units[unit].tensor].scope;
-    REQUIRE(body.empty() == (scope < 0));
-    if (scope >= 0) REQUIRE(body == codebook_to_bytes(schedule.codebook(static_cast<std::uint64_t>(scope))));
+    const QuantizeOrder order = QuantizeOrder::from_bytes(body);
+    REQUIRE(order.codebook.has_value() == (scope >= 0));
+    REQUIRE_FALSE(order.options.has_value());
+    if (scope >= 0)
+      REQUIRE(codebook_to_bytes(*order.codebook) ==
+              codebook_to_bytes(schedule.codebook(static_cast<std::uint64_t>(scope))));
   }
   REQUIRE(done == expected);
   for (std::uint64_t scope = 0; scope < plan.scopes.size(); ++scope) {

@@ -47,7 +47,7 @@ struct TensorPlan {
   std::vector<std::uint64_t> chunk;  ///< HDF5 chunk dimensions of a quantized tensor; empty when kept
   std::uint64_t first_unit = 0;      ///< its units are first_unit .. first_unit + units - 1, in element order
   std::uint64_t units = 0;
-  std::int64_t scope = -1;  ///< scope that solves its codebook, -1: every unit has its own codebooks
+  std::int64_t scope = -1;  ///< scope it is measured with, -1: every unit is on its own
   std::int64_t rule = -1;   ///< index into the recipe's rules of the one that decided, -1: none matched or was asked
 };
 
@@ -60,19 +60,23 @@ struct WorkUnit {
   double seconds = 0;  ///< estimated, one core
 };
 
-/// Everything that shares one codebook and is larger than a unit.
+/// What is measured before it is quantized: everything that shares one codebook and is larger than a unit; and, where a
+/// budget decides how many bits it gets (spec.floating), any tensor: its codebooks may still be of rows or groups.
 struct Scope {
   std::vector<std::uint32_t> tensors;  ///< indices into Plan::tensors
   std::uint64_t weights = 0;
   QuantSpec spec;
   double quantum = 1;  ///< of the importance of all its tensors
   double seconds = 0;  ///< to solve its codebook, estimated, one core
+  /// One codebook serves the whole scope; else units have their own and the statistics are for the budget alone.
+  [[nodiscard]] bool shares_codebook() const noexcept { return spec.granularity <= Granularity::tensor; }
 };
 
 struct Plan {
   std::vector<TensorPlan> tensors;  ///< one per tensor of the catalogue, same order
   std::vector<WorkUnit> units;
   std::vector<Scope> scopes;
+  std::uint64_t target_bytes = 0;  ///< of the whole file: options of floating scopes are chosen for it; 0: no such aim
   std::string digest;  ///< digest128_hex of catalogue (names, types, shapes, header digests), recipe and importance
 };
 

@@ -15,6 +15,8 @@ namespace lmq {
 inline constexpr std::string_view kDefaultMethod = "kmeans";
 inline constexpr std::size_t kDefaultLevels = 16;
 inline constexpr std::uint64_t kDefaultGroup = 128;
+/// Allowed bits of a Target.
+inline constexpr double kLeastTargetBits = 0.01, kMostTargetBits = 64;
 
 /// What a rule says of a method's option: a number or a word.
 using OptionValue = std::variant<double, std::string>;
@@ -34,6 +36,13 @@ struct Rule {
                                                ///< default 2 for stacks of experts with three dimensions, else 1
 };
 
+/// How large the whole file shall be, everything counted: a number of bytes, or of bits for each weight of the
+/// checkpoint.
+struct Target {
+  std::uint64_t bytes = 0;  ///< 0: bits say it
+  double bits = 0;
+};
+
 /// What the user wants. The first rule that matches a tensor decides; a tensor that none matches is quantized by the
 /// defaults. `min_elements`, `keep_vectors` and the types that cannot be quantized come before the rules.
 struct Recipe {
@@ -43,6 +52,7 @@ struct Recipe {
   enum class Nonfinite : std::uint8_t { refuse, keep } nonfinite = Nonfinite::refuse;
   /// Exponent of all numbers of the importance file, in (0, 2], a multiple of 2^-24; unset: the default of their kind.
   std::optional<double> importance_power = {};
+  std::optional<Target> target = {};  ///< shared out among the tensors whose rules do not say how many bits they get
 
   /// JSON text (docs/recipe.md); default_rules() where it has no "rules". Errc::usage with `source`, the place, what
   /// was found and what is allowed.
@@ -59,6 +69,9 @@ struct Recipe {
 [[nodiscard]] Recipe default_recipe();
 /// The recipe of the command line's options: default_rules(), then this rule. Errc::usage for values out of range.
 [[nodiscard]] Recipe one_rule(Rule rule);
+
+/// Whether the rule itself says how many bits its tensors get: levels, bits, or an option such as a slope.
+[[nodiscard]] bool sets_rate(const Rule& rule);
 
 /// The rule with its defaults, checked. Errc::usage begins with `place` (for example "r.json: rules[2]").
 /// For a rule that keeps: only checked.

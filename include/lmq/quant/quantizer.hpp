@@ -20,6 +20,7 @@ struct MethodOption {
   double fallback = 0;       ///< the value when it is not given; NaN: the method decides
   bool whole = false;        ///< whole numbers only, below 2^53
   std::span<const std::string_view> words = {};  ///< not empty: the words that are allowed
+  bool sets_rate = false;  ///< says how many bits are spent: where it is given, a budget over all tensors does not
 };
 
 struct QuantizerOptions {
@@ -90,6 +91,8 @@ class Quantizer {
   /// The numbers of the codebook that fit_values gives, [numbered().numbers]; the same arguments. Allocates nothing.
   virtual void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
                            std::span<float> numbers) const;
+  /// Levels for the bins as they are, without a proof and without a closer look: what an estimate needs.
+  [[nodiscard]] virtual Codebook rough_fit(const Group& group) const { return fit(group).codebook; }
   /// Windows of F32 or F64 with at most so many weights are fitted by fit_values; larger ones by bins that are refined.
   [[nodiscard]] virtual std::uint64_t few_weights() const noexcept { return std::uint64_t{1} << 16; }
   [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }
@@ -112,6 +115,9 @@ struct QuantizerEntry {
   /// Optional: codebooks [K] of K levels, K = 0 (empty) .. most_levels or all distinct values, in one pass and with
   /// options by default. The group is resolved.
   std::vector<Codebook> (*all)(const Group& group, std::size_t most_levels) = nullptr;
+  /// Sets the options so that the method spends bits at a slope: squared error (weighted as its Group's mass) that one
+  /// bit more is to save. Absent: the method has a fixed number of levels, and a budget chooses that.
+  void (*at_slope)(QuantizerOptions& options, double slope) = nullptr;
 };
 
 /// Options of a method with `levels` and all else by default, settled.

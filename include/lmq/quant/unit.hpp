@@ -19,6 +19,7 @@ struct QuantSpec {
   std::uint64_t group = 0;  ///< weights per codebook for Granularity::group (a row's last group may be shorter)
   LevelType level_type = LevelType::f32;
   CoderChoice coder = CoderChoice::cheapest;
+  bool floating = false;  ///< how many bits it gets is decided by a budget over all tensors
 };
 
 /// Errors of one unit against its source; deterministic (16 lanes of doubles per fixed block, blocks in order).

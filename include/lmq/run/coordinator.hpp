@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "lmq/run/budget.hpp"
 #include "lmq/run/comm.hpp"
 #include "lmq/run/commit.hpp"
 #include "lmq/run/executor.hpp"
@@ -46,9 +47,22 @@ class Coordinator {
     double seconds = 0;
   };
 
+  using SubjectRound = std::pair<std::uint64_t, std::uint32_t>;
+  /// What an earlier run left in its journals.
+  struct Earlier {
+    std::map<SubjectRound, SpoolPlace> tallies;  // by unit
+    std::map<SubjectRound, Fit> fits;            // by scope
+    std::map<SubjectRound, Finished> records;    // by unit, of a budget's choices
+  };
+
   void restore(std::vector<Finished>& results);
-  void restore_scope(std::uint64_t scope, const std::map<std::pair<std::uint64_t, std::uint32_t>, SpoolPlace>& tallies,
-                     const std::map<std::pair<std::uint64_t, std::uint32_t>, Fit>& fits);
+  void restore_scope(std::uint64_t scope);
+  void take_curve(const Finished& finished);
+  void start_budget();
+  void begin(const std::vector<Budget::Choice>& choices);
+  [[nodiscard]] bool over_budget();
+  [[nodiscard]] std::uint64_t other_bytes() const;
+  void solved(const TaskKey& key, const Fit& fit);
   void take(int from, const Outcome& outcome);
   void take_record(const Finished& finished, bool resumed);
   [[nodiscard]] bool deal();
@@ -64,6 +78,10 @@ class Coordinator {
   LayoutFormat& format_;
   const RunOptions& options_;
   Schedule schedule_;
+  Earlier earlier_;
+  std::optional<Budget> budget_;
+  std::optional<Plan> chosen_plan_;  // the plan with the options that the budget chose
+  bool budget_started_ = false;
   std::vector<UnitRecord> units_;           // [units]
   std::vector<const Codebook*> codebooks_;  // [scopes], once all are solved
   OutputContents contents_;

@@ -34,7 +34,7 @@ struct LoadedTask {
   Task task;
   TensorView view;  ///< measure, quantize, copy of a kept unit
   Importance importance;
-  std::span<const std::byte> record;  ///< copy of a record; empty when its bytes are damaged
+  std::span<const std::byte> record;  ///< copy: a record; solve: a spooled tally; empty when its bytes are damaged
 };
 
 /// A finished task; `tally` is what a measure task found, for rank 0.
@@ -66,6 +66,7 @@ class Executor {
   [[nodiscard]] Outcome quantize(const LoadedTask& loaded);
   [[nodiscard]] Outcome copy(const LoadedTask& loaded);
   [[nodiscard]] Outcome sync(const LoadedTask& loaded);
+  [[nodiscard]] Outcome curve(const LoadedTask& loaded);
   [[noreturn]] void refuse_nonfinite(const WorkUnit& unit) const;
   [[nodiscard]] const TensorInfo& info_of(const WorkUnit& unit) const;
 

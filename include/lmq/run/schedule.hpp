@@ -15,10 +15,10 @@ namespace lmq {
 /// Every unit that is to be quantized gets one record; every scope one codebook. Results may come in any order, twice,
 /// or from an earlier run; the set of results is the same in any case. Tallies are held from the first measurement of a
 /// scope until it is solved; at most `most_open` scopes are open at a time. Order:
-/// solve; measure again where a solver wants to look closer (both free tallies); quantize what has its codebook, on the
-/// rank that measured it where it can be (its bytes are likely still in memory); open the next scope, costliest first,
-/// neighbours in a row; last, by descending cost, the units that wait for nobody. Cost: O(1) amortised per call, but
-/// for the tallies; about 40 bytes per unit.
+/// solve, or, where a budget is to choose, find what bits would buy; measure again where a solver wants to look closer
+/// (both free tallies); quantize what has its codebook, on the rank that measured it where it can be (its bytes are
+/// likely still in memory); open the next scope, costliest first, neighbours in a row; last, by descending cost, the
+/// units that wait for nobody. Cost: O(1) amortised per call, but for the tallies; about 40 bytes per unit.
 class Schedule {
  public:
   /// most_open: >= 1; each open scope holds a tally.
@@ -33,6 +33,19 @@ class Schedule {
   void measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank = -1);
   void solved(std::uint64_t scope, std::uint32_t round, const Fit& fit);
   void quantized(std::uint64_t unit);
+  /// What bits would buy in a scope is known, and its tally lies at `place`: a budget can choose its options.
+  void curved(std::uint64_t scope, const SpoolPlace& place);
+  /// A budget's choice for a floating scope whose curve is known: it is solved and its units are quantized (again) with
+  /// these options; the version is one more.
+  void begin(std::uint64_t scope, const QuantizerOptions& options);
+  /// The statistics of a scope whose solver wants to look closer; before solved() says so.
+  void supply(std::uint64_t scope, Tally tally);
+  [[nodiscard]] bool lacks_tally(std::uint64_t scope) const;
+  [[nodiscard]] bool all_curved() const noexcept { return uncurved_ == 0; }
+  [[nodiscard]] bool is_curved(std::uint64_t scope) const { return scopes_[scope].curved; }
+  [[nodiscard]] const SpoolPlace& tally_place(std::uint64_t scope) const { return scopes_[scope].place; }
+  /// Version of the options a unit is quantized with now, 0: the plan's.
+  [[nodiscard]] std::uint32_t version(std::uint64_t unit) const;
   /// The unit's record is lost: quantize it once more.
   void lost(std::uint64_t unit);
 
@@ -63,7 +76,10 @@ class Schedule {
     std::vector<KeyRange> ranges;  // of this round
     bool open = false, solved = false;
     Codebook codebook;
-    std::vector<std::byte> codebook_bytes;
+    bool floating = false, curved = false, supplied = false;
+    std::uint32_t version = 0;
+    QuantizerOptions options;  // of the version
+    SpoolPlace place;          // of the tally, once curved
   };
   struct UnitState {
     std::int64_t scope = -1;
@@ -83,6 +99,8 @@ class Schedule {
   [[nodiscard]] Task quantize_task(std::uint64_t unit) const;
   void close_round(std::uint64_t scope);
   void open(ScopeState& scope) noexcept;
+  void close(ScopeState& scope) noexcept;
+  void settle(ScopeState& scope);
 
   const Plan& plan_;
   std::uint64_t most_open_;
@@ -96,7 +114,7 @@ class Schedule {
   std::deque<std::uint64_t> free_;     // units without a scope, costliest first
   std::uint64_t open_scopes_ = 0;
   bool restored_ = false;  // a scope was opened by a result that nobody had been asked for
-  std::uint64_t unsolved_ = 0, unquantized_ = 0;
+  std::uint64_t unsolved_ = 0, unquantized_ = 0, uncurved_ = 0;
   std::uint64_t weights_to_measure_ = 0, weights_measured_ = 0, weights_to_quantize_ = 0, weights_quantized_ = 0;
 };
 

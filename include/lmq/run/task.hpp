@@ -1,6 +1,7 @@
 #pragma once
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
 #include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/rate.hpp"
 #include "lmq/quant/unit.hpp"
 
 namespace lmq {
@@ -20,10 +22,12 @@ enum class TaskKind : std::uint8_t {
   quantize = 3,  ///< record of a unit
   copy = 4,      ///< bytes of a unit to their place in the output
   sync = 5,      ///< the output's bytes that this rank wrote are durable
+  curve = 6,     ///< what bits would buy in a scope, from its tally; the tally is kept for later solves
 };
 
-/// subject: index of a unit (measure, quantize, copy), of a scope (solve), a rank (sync).
-/// round: how often the scope has been looked at more closely (measure, solve), else 0.
+/// subject: index of a unit (measure, quantize, copy), of a scope (solve, curve), a rank (sync).
+/// round: of measure and solve: how often the scope has been looked at more closely, from version * 2^16 on; of
+/// quantize: the version of the scope's options (0: the plan's; others: a budget's, one after the other).
 struct TaskKey {
   TaskKind kind = TaskKind::measure;
   std::uint64_t subject = 0;
@@ -35,7 +39,7 @@ struct TaskKey {
 struct Task {
   TaskKey key;
   std::vector<std::byte>
-      body;            ///< measure: key ranges; solve: tally; quantize: shared codebook or nothing; copy: CopyOrder
+      body;  ///< measure: key ranges; solve: SolveOrder; quantize: QuantizeOrder; copy: CopyOrder; curve: tally
   double seconds = 0;  ///< estimated; only for dealing
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   [[nodiscard]] static Task from_bytes(std::span<const std::byte> bytes);
@@ -51,8 +55,8 @@ struct SpoolPlace {
 /// A task that is done, as the journal keeps it and as rank 0 hears of it.
 struct Finished {
   TaskKey key;
-  SpoolPlace place;             ///< measure: tally; quantize: record; else length 0
-  std::vector<std::byte> body;  ///< solve: Fit; quantize: UnitResult; copy: CopyResult
+  SpoolPlace place;             ///< measure, curve: tally; quantize: record; else length 0
+  std::vector<std::byte> body;  ///< solve: Fit; quantize: UnitResult; copy: CopyResult; curve: ScopeCurve
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   /// Errc::malformed with `source` for bytes that cannot be one.
   [[nodiscard]] static Finished from_bytes(std::span<const std::byte> bytes, const std::string& source);
@@ -68,6 +72,31 @@ struct UnitResult {
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   [[nodiscard]] static UnitResult from_bytes(std::span<const std::byte> bytes, const std::string& source);
 };
+
+/// What a scope is to be solved with.
+struct SolveOrder {
+  std::optional<QuantizerOptions> options;  ///< a budget's choice; none: the plan's
+  SpoolPlace place;                         ///< where the tally lies; length 0: here
+  std::vector<std::byte> tally;
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static SolveOrder from_bytes(std::span<const std::byte> bytes);
+};
+
+/// What a unit is to be quantized with.
+struct QuantizeOrder {
+  std::optional<QuantizerOptions> options;  ///< a budget's choice; none: the plan's
+  std::optional<Codebook> codebook;         ///< shared by the scope; none: the unit's own
+  [[nodiscard]] std::vector<std::byte> to_bytes() const;
+  [[nodiscard]] static QuantizeOrder from_bytes(std::span<const std::byte> bytes);
+};
+
+/// What bits would buy in a scope: points by descending slope or ascending levels (rate_curve).
+struct ScopeCurve {
+  double mean_square = 0;  ///< of the weights, by importance
+  std::vector<RatePoint> points;
+};
+[[nodiscard]] std::vector<std::byte> curve_to_bytes(const ScopeCurve& curve);
+[[nodiscard]] ScopeCurve curve_from_bytes(std::span<const std::byte> bytes, const std::string& source);
 
 /// A unit's bytes to the output: its record from a spool, or, when it is kept, its bytes from the checkpoint.
 struct CopyOrder {

@@ -1,0 +1,164 @@
+#include "lmq/run/budget.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+
+namespace lmq {
+namespace {
+
+// How far below the target the file may stay, what is aimed at, and how often it is tried.
+constexpr double kSlack = 0.001, kAim = 0.0004;
+constexpr int kMostCorrections = 12;
+// A scope bears a change of up to an eighth of its bytes; beyond a quarter of all bytes everybody bears it.
+constexpr double kBearable = 8, kLargeGap = 0.03;
+constexpr double kLowestSlope = 0x1p-200, kHighestSlope = 0x1p200;
+
+double as_double(std::uint64_t value) { return static_cast<double>(value); }
+
+/// The number of levels at which a bit more would no longer save `slope`.
+const RatePoint& point_at(const ScopeCurve& curve, double slope) {
+  return *std::ranges::min_element(curve.points, {},
+                                   [&](const RatePoint& point) { return point.distortion + slope * point.bits; });
+}
+
+bool has_slopes(const ScopeCurve& curve) { return !std::isnan(curve.points.front().lambda); }
+
+double bits_at(const ScopeCurve& curve, double slope) {
+  if (!has_slopes(curve)) return point_at(curve, slope).bits;
+  const auto& points = curve.points;
+  if (slope >= points.front().lambda) return points.front().bits;
+  for (std::size_t i = 1; i < points.size(); ++i) {
+    const RatePoint &coarse = points[i - 1], &fine = points[i];
+    if (slope < fine.lambda) continue;
+    const double part = (coarse.lambda - slope) / (coarse.lambda - fine.lambda);
+    return coarse.bits + part * (fine.bits - coarse.bits);
+  }
+  return points.back().bits;
+}
+
+}  // namespace
+
+Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
+    : plan_(plan), states_(plan.scopes.size()), best_slopes_(plan.scopes.size()) {
+  for (std::uint64_t s = 0; s < plan.scopes.size(); ++s) {
+    if (!plan.scopes[s].spec.floating) continue;
+    scopes_.push_back(s);
+    states_[s].spec = plan.scopes[s].spec;
+  }
+  if (raw_bytes >= plan.target_bytes) refuse(as_double(raw_bytes));
+}
+
+void Budget::refuse(double least) const {
+  fail(Errc::usage, fmt::format("a file of {} is asked for: the smallest possible is about {} with this recipe",
+                                format_bytes(plan_.target_bytes), format_bytes(static_cast<std::uint64_t>(least))));
+}
+
+void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
+  State& state = states_[scope];
+  const bool important = plan_.tensors[plan_.scopes[scope].tensors.front()].importance.present;
+  state.scale = important || !(curve.mean_square > 0) ? 1 : 1 / curve.mean_square;
+  state.curve = std::move(curve);
+}
+
+double Budget::predicted(const State& state, double slope) const {
+  return state.factor * bits_at(state.curve, slope / state.scale) / 8;
+}
+
+double Budget::predicted(const std::vector<std::uint64_t>& scopes, double slope) const {
+  double bytes = 0;
+  for (const std::uint64_t s : scopes) bytes += predicted(states_[s], slope);
+  return bytes;
+}
+
+/// The least slope (to 2^-40) whose predicted bytes are not above `bytes`; the highest when there is none.
+double Budget::slope_for(const std::vector<std::uint64_t>& scopes, double bytes) const {
+  double low = kLowestSlope, high = kHighestSlope;
+  while (high / low > 2) {
+    const double middle = std::ldexp(1.0, (std::ilogb(low) + std::ilogb(high)) / 2);
+    (predicted(scopes, middle) > bytes ? low : high) = middle;
+  }
+  for (int i = 0; i < 40; ++i) {
+    const double middle = low + (high - low) / 2;
+    (predicted(scopes, middle) > bytes ? low : high) = middle;
+  }
+  return high;
+}
+
+QuantizerOptions Budget::options_at(const State& state) const {
+  QuantizerOptions options = state.spec.options;
+  const double slope = state.slope / state.scale;
+  const QuantizerEntry& method = *find_quantizer(state.spec.method);
+  if (method.at_slope && has_slopes(state.curve))
+    method.at_slope(options, slope);
+  else
+    options.levels = point_at(state.curve, slope).levels;
+  return options;
+}
+
+std::vector<Budget::Choice> Budget::set_slope(const std::vector<std::uint64_t>& scopes, double slope) {
+  std::vector<Choice> choices;
+  for (const std::uint64_t s : scopes) {
+    State& state = states_[s];
+    const bool first = state.slope == 0;
+    const QuantizerOptions before = first ? QuantizerOptions() : options_at(state);
+    state.slope = slope;
+    QuantizerOptions options = options_at(state);
+    if (first || options.levels != before.levels || options.values != before.values)
+      choices.emplace_back(s, std::move(options));
+  }
+  return choices;
+}
+
+std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
+  const double least = predicted(scopes_, kHighestSlope) + as_double(other_bytes);
+  if (least > 1.02 * as_double(plan_.target_bytes)) refuse(least);
+  const double room = (1 - kAim) * as_double(plan_.target_bytes) - as_double(other_bytes);
+  return set_slope(scopes_, slope_for(scopes_, room));
+}
+
+std::vector<std::uint64_t> Budget::bearers(double gap, const std::vector<std::uint64_t>& record_bytes) const {
+  double all = 0, some = 0;
+  for (const std::uint64_t s : scopes_) all += as_double(record_bytes[s]);
+  if (std::abs(gap) > kLargeGap * all) return scopes_;
+  std::vector<std::uint64_t> chosen;
+  for (const std::uint64_t s : scopes_) {
+    if (some >= kBearable * std::abs(gap)) break;
+    chosen.push_back(s);
+    some += as_double(record_bytes[s]);
+  }
+  return chosen;
+}
+
+std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes) {
+  const double target = as_double(plan_.target_bytes), file = as_double(file_bytes);
+  if (settled_ || (file <= target && file >= (1 - kSlack) * target)) return {};
+  if (file_bytes <= plan_.target_bytes && file_bytes > best_bytes_) {
+    best_bytes_ = file_bytes;
+    for (const std::uint64_t s : scopes_) best_slopes_[s] = states_[s].slope;
+  }
+  for (const std::uint64_t s : scopes_) {
+    State& state = states_[s];
+    const double predicted_now = predicted(state, state.slope) / state.factor;
+    if (predicted_now > 0) state.factor = as_double(record_bytes[s]) / predicted_now;
+  }
+  ++corrections_;
+  const double gap = (1 - kAim) * target - file;
+  // What did not help with few is tried with more.
+  const auto chosen = bearers(gap * (1 << std::min(corrections_ - 1, 8)), record_bytes);
+  double bytes = gap;
+  for (const std::uint64_t s : chosen) bytes += as_double(record_bytes[s]);
+  auto choices = corrections_ <= kMostCorrections ? set_slope(chosen, slope_for(chosen, bytes)) : std::vector<Choice>();
+  if (!choices.empty() || file_bytes == best_bytes_) return choices;
+  if (best_bytes_ == 0) refuse(file);
+  settled_ = true;  // nothing better came: what was best is made again
+  for (const std::uint64_t s : scopes_)
+    for (auto& choice : set_slope({s}, best_slopes_[s])) choices.push_back(std::move(choice));
+  return choices;
+}
+
+}  // namespace lmq
