@@ -148,11 +148,15 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
   }
   ++corrections_;
   const double gap = (1 - kAim) * target - file;
-  // What did not help with few is tried with more.
-  const auto chosen = bearers(gap * (1 << std::min(corrections_ - 1, 8)), record_bytes);
-  double bytes = gap;
-  for (const std::uint64_t s : chosen) bytes += as_double(record_bytes[s]);
-  auto choices = corrections_ <= kMostCorrections ? set_slope(chosen, slope_for(chosen, bytes)) : std::vector<Choice>();
+  std::vector<Choice> choices;
+  // What does not help with few is tried with more.
+  for (double share = std::ldexp(gap, std::min(corrections_ - 1, 8)); corrections_ <= kMostCorrections; share *= 2) {
+    const auto chosen = bearers(share, record_bytes);
+    double bytes = gap;
+    for (const std::uint64_t s : chosen) bytes += as_double(record_bytes[s]);
+    choices = set_slope(chosen, slope_for(chosen, bytes));
+    if (!choices.empty() || chosen.size() == scopes_.size() || share == 0) break;
+  }
   if (!choices.empty() || file_bytes == best_bytes_) return choices;
   if (best_bytes_ == 0) refuse(file);
   settled_ = true;  // nothing better came: what was best is made again
