@@ -121,7 +121,7 @@ Outcome Executor::run(const LoadedTask& loaded) {
 Outcome Executor::measure(const LoadedTask& loaded) {
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
   const QuantSpec& spec = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor].spec;
-  const bool weighted = quantizer_of(spec)->uses_importance();
+  const bool weighted = entry_of(spec).make(spec.options)->uses_importance();
   const Tally tally = Tally::of(loaded.view, weighted ? loaded.importance : Importance{}, ranges);
   if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
   Outcome outcome;
