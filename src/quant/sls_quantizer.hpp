@@ -42,8 +42,8 @@ class SparseQuantizer : public Quantizer {
   [[nodiscard]] Fit fit(const Group& group) const override;
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     FitScratch& scratch) const override;
-  /// Gaps between values decide, so windows are solved value by value as far as memory allows (250 bytes a weight).
-  [[nodiscard]] std::uint64_t few_weights() const noexcept override { return std::uint64_t{1} << 20; }
+  /// Gaps between values decide, so whole units are solved value by value (up to 180 bytes a weight).
+  [[nodiscard]] std::uint64_t few_weights() const noexcept override { return std::uint64_t{1} << 22; }
   [[nodiscard]] Rounding rounding() const noexcept override { return keep_cells_ ? Rounding::cuts : Rounding::nearest; }
 
  protected:

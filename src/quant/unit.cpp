@@ -108,7 +108,8 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   }
   unit.cols = 0;
   unit.group = 0;
-  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, importance)).stored_as(spec.level_type, quantizer->rounding() == Rounding::stochastic);
+  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, importance))
+                              .stored_as(spec.level_type, quantizer->rounding() == Rounding::stochastic);
   store_codebook(stored, unit);
   outcome.stats = assign_shared(view, importance, stored, *quantizer, draws, unit.codes);
   return outcome;
@@ -135,7 +136,7 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
   const std::uint64_t bins = std::min(count, expected_bins(dtype, spec));
   const bool wide = bits(dtype) > 16;
   // Value by value: the values and their sorting, distinct values, and the columns of a solver.
-  constexpr std::uint64_t kFewBytes = 250;
+  constexpr std::uint64_t kFewBytes = 180;
   if (wide && count <= few_weights(spec)) return error_sums + count * kFewBytes;
   // Counters of a worker: 16-bit histogram or moments, weighted cells and moments; sums of slots. Then bins and their
   // merge, or a solver: bins, the group's columns and its own.
