@@ -21,6 +21,8 @@ constexpr std::array kBinaryOptions{
 
 constexpr double kMostSum = 0x1.fep127;
 
+constexpr std::array kBinary1Options{kScaleOption};
+
 constexpr const char* kSource = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks";
 
 std::size_t bases_of(const QuantizerOptions& options) {
@@ -29,7 +31,9 @@ std::size_t bases_of(const QuantizerOptions& options) {
 
 class BinaryQuantizer final : public SignQuantizer {
  public:
-  BinaryQuantizer(std::size_t bases, Mode mode) : bases_(bases), mode_(bases <= 2 && mode == kRefine ? kExact : mode) {}
+  BinaryQuantizer(std::size_t bases, Mode mode, Scaling scaling = Scaling::group)
+      : bases_(bases), mode_(bases <= 2 && mode == kRefine ? kExact : mode), scaling_(scaling) {}
+  [[nodiscard]] Scaling scaling() const noexcept override { return scaling_; }
 
   [[nodiscard]] NumberedBooks numbered() const noexcept override {
     return {CodebookKind::bases, std::size_t{1} << bases_, bases_,
@@ -80,6 +84,7 @@ class BinaryQuantizer final : public SignQuantizer {
 
   std::size_t bases_;
   Mode mode_;
+  Scaling scaling_;
 };
 
 template <std::size_t kLevels>
@@ -102,9 +107,12 @@ const QuantizerEntry kBinary1{.id = 8,  // written to files: never reused, never
                               .name = "binary-1",
                               .summary = "signs times the mean magnitude: the exact least-squares 1-bit code",
                               .source = kSource,
-                              .make = [](const QuantizerOptions&) -> std::unique_ptr<Quantizer> {
-                                return std::make_unique<BinaryQuantizer>(1, kExact);
+                              .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+                                return std::make_unique<BinaryQuantizer>(
+                                    1, kExact,
+                                    static_cast<Scaling>(static_cast<int>(option(options, kBinary1Options, 0))));
                               },
+                              .options = kBinary1Options,
                               .settle = settle_levels<2>};
 
 const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, never renumbered

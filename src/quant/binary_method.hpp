@@ -1,10 +1,20 @@
 #pragma once
+#include <array>
 #include <vector>
 
 #include "binary_fit.hpp"
 #include "lmq/quant/quantizer.hpp"
 
 namespace lmq {
+
+inline constexpr std::array<std::string_view, 3> kScaleWords{"group", "rank1", "cheapest"};
+inline constexpr MethodOption kScaleOption{
+    .name = "scale",
+    .help =
+        "group: numbers per row or group; rank1: a factor per row and per column of a record; cheapest: the better "
+        "buy",
+    .fallback = 0,
+    .words = kScaleWords};
 
 /// A method whose codebooks are bases or centred steps: fits the magnitudes, in hand or as bins that are looked at more
 /// closely wherever a decision may lie inside one.

@@ -8,11 +8,15 @@ namespace lmq {
 namespace {
 
 constexpr std::array<std::string_view, 2> kSides{"symmetric", "asymmetric"};
-constexpr std::array kTernaryOptions{MethodOption{
-    .name = "sides", .help = "symmetric: levels -t, 0, t; asymmetric: -a, 0, b", .fallback = 0, .words = kSides}};
+constexpr std::array kTernaryOptions{
+    MethodOption{
+        .name = "sides", .help = "symmetric: levels -t, 0, t; asymmetric: -a, 0, b", .fallback = 0, .words = kSides},
+    kScaleOption};
 
 class TernaryQuantizer final : public SignQuantizer {
  public:
+  explicit TernaryQuantizer(Scaling scaling) : scaling_(scaling) {}
+  [[nodiscard]] Scaling scaling() const noexcept override { return scaling_; }
   [[nodiscard]] NumberedBooks numbered() const noexcept override { return {CodebookKind::centred, 3, 1}; }
   void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
                    std::span<float> numbers) const override {
@@ -24,6 +28,9 @@ class TernaryQuantizer final : public SignQuantizer {
     numbers[0] = static_cast<float>(top_mean(y));
     return open_top_mean(y);
   }
+
+ private:
+  Scaling scaling_;
 };
 
 /// -a, 0, b: each side for itself.
@@ -56,7 +63,9 @@ const QuantizerEntry kTernary{
     .summary = "levels -t, 0, t (or -a, 0, b): the exact least-squares ternary code",
     .source = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks",
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      if (option(options, kTernaryOptions, 0) == 0) return std::make_unique<TernaryQuantizer>();
+      if (option(options, kTernaryOptions, 0) == 0)
+        return std::make_unique<TernaryQuantizer>(
+            static_cast<Scaling>(static_cast<int>(option(options, kTernaryOptions, 1))));
       return std::make_unique<AsymmetricTernary>();
     },
     .options = kTernaryOptions,
@@ -64,6 +73,8 @@ const QuantizerEntry kTernary{
         [](QuantizerOptions& options, bool levels_given) {
           if (levels_given && options.levels != 3)
             fail(Errc::usage, "the method has 3 levels, not " + std::to_string(options.levels));
+          if (option(options, kTernaryOptions, 0) != 0 && option(options, kTernaryOptions, 1) != 0)
+            fail(Errc::usage, "scale rank1 is for symmetric sides");
           options.levels = 3;
         }};
 

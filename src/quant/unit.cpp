@@ -11,6 +11,7 @@
 #include "lmq/quant/tally.hpp"
 #include "steps.hpp"
 #include "unit_errors.hpp"
+#include "unit_rank1.hpp"
 #include "unit_rows.hpp"
 
 namespace lmq {
@@ -83,6 +84,25 @@ UnitStats assign_shared(const TensorView& view, const Importance& importance, co
                       return error_of_codes(view.dtype, weights, block, table, scale);
                     });
 }
+/// By rows: with numbers per codebook, factors of rows and columns, or the better buy of the two.
+UnitOutcome quantize_scaled(const TensorView& view, const QuantSpec& spec, const Quantizer& quantizer,
+                            const Importance& importance, const Draws& draws, UnitOutcome&& outcome) {
+  const Scaling scaling = quantizer.scaling();
+  if (scaling == Scaling::rank1) {
+    outcome.stats = quantize_rank1(view, quantizer, importance, outcome.unit);
+    return std::move(outcome);
+  }
+  UnitOutcome other;
+  if (scaling == Scaling::cheapest) {
+    other.unit = outcome.unit;
+    other.stats = quantize_rank1(view, quantizer, importance, other.unit);
+  }
+  outcome.stats = quantize_rows(view, spec.options.levels, quantizer, importance, draws, outcome.unit);
+  if (scaling == Scaling::cheapest &&
+      better_buy(other.unit, other.stats.weighted_error, outcome.unit, outcome.stats.weighted_error))
+    return other;
+  return std::move(outcome);
+}
 }  // namespace
 
 UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
@@ -102,8 +122,7 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
     unit.cols = cols;
     unit.group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
     if (view.count > 0) {
-      outcome.stats = quantize_rows(view, spec.options.levels, *quantizer, importance, draws, unit);
-      return outcome;
+      return quantize_scaled(view, spec, *quantizer, importance, draws, std::move(outcome));
     }
   }
   unit.cols = 0;
@@ -130,7 +149,9 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
   const std::uint64_t error_sums = (count / kErrorBlock + 1) * sizeof(ErrorSums);
   if (spec.granularity == Granularity::row || spec.granularity == Granularity::group) {
     const std::uint64_t group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
-    return error_sums + rows_scratch_bytes(group, count, spec.options.levels, threads);
+    const std::uint64_t rank1 =
+        make_quantizer(spec)->scaling() == Scaling::group ? 0 : rank1_scratch_bytes(count, cols);
+    return error_sums + rank1 + rows_scratch_bytes(group, count, spec.options.levels, threads);
   }
   constexpr std::uint64_t kBins = 65536;
   const std::uint64_t bins = std::min(count, expected_bins(dtype, spec));

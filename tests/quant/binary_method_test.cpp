@@ -6,6 +6,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/quant/sign_code.hpp"
 #include "quant_samples.hpp"
+#include "unit_rank1.hpp"
 
 using namespace lmq;
 
@@ -17,7 +18,7 @@ struct Method {
   std::vector<double> values;
 };
 std::vector<Method> methods() {
-  std::vector<Method> all{{"binary-1", 2, {}}, {"ternary", 3, {0}}, {"ternary", 3, {1}}, {"binary-2", 4, {}}};
+  std::vector<Method> all{{"binary-1", 2, {0}}, {"ternary", 3, {0, 0}}, {"ternary", 3, {1, 0}}, {"binary-2", 4, {}}};
   for (std::size_t levels = 2; levels <= 256; levels *= 2)
     for (const double mode : {0.0, 1.0}) all.push_back({"binary-k", levels, {mode}});
   all.push_back({"binary-k", 4, {2}});
@@ -200,6 +201,48 @@ TEST_CASE("binary methods: units by rows and groups decode to what they report, 
         }
 }
 
+TEST_CASE("rank-1 scaling: beats a scale per row, decodes to what it reports, and is bought where it pays") {
+  const std::uint64_t rows = 256, cols = 200;
+  for (const char* name : {"binary-1", "ternary"})
+    for (const bool weighted : {false, true})
+      for (const bool uneven : {false, true})
+        for (const LevelType level_type : {LevelType::f32, LevelType::f16}) {
+          auto values = samples::floats(rows * cols, 0, 8);
+          for (std::size_t i = 0; i < values.size(); ++i)
+            if (uneven) values[i] *= static_cast<float>(1 + i % cols % 7) * static_cast<float>(1 + i / cols % 3);
+          std::fill_n(values.begin() + 200, 200, 0.0f);  // a row and a column of zeros
+          for (std::size_t r = 0; r < rows; ++r) values[r * cols + 5] = 0;
+          const auto weights = samples::importance(values.size(), 3);
+          Importance importance;
+          if (weighted) importance.kind = Importance::Kind::weights, importance.values = weights;
+          const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+          const bool ternary = std::string_view(name) == "ternary";
+          const auto run = [&](double scale) {
+            const Method method{name, ternary ? 3u : 2u, ternary ? std::vector{0.0, scale} : std::vector{scale}};
+            return quantize_unit(view, spec_of(method, Granularity::row, 0, level_type), cols, importance, nullptr);
+          };
+          CAPTURE(name, weighted, uneven, int(level_type));
+          const UnitOutcome by_row = run(0), rank1 = run(1), cheapest = run(2);
+          REQUIRE(rank1.unit.kind == CodebookKind::rank1);
+          REQUIRE(rank1.unit.book.size() == rank1.unit.book_numbers());
+          CHECK(rank1.stats.weighted_error <= by_row.stats.weighted_error * 1.0001);
+          if (uneven) CHECK(rank1.stats.weighted_error < by_row.stats.weighted_error * 0.9);
+          const double saved = unit_bits(by_row.unit) - unit_bits(rank1.unit);
+          const double won = std::log2(by_row.stats.weighted_error / rank1.stats.weighted_error) / 2;
+          CHECK((cheapest.unit.kind == CodebookKind::rank1) == (saved + won * static_cast<double>(values.size()) > 0));
+          if (uneven && !ternary && level_type == LevelType::f16) CHECK(cheapest.unit.kind == CodebookKind::rank1);
+          double loss = 0;
+          for (std::size_t i = 0; i < values.size(); ++i) {
+            const float factor = rank1.unit.book[i / cols] * rank1.unit.book[rows + i % cols];
+            const float value = factor * rank1.unit.book[rows + cols + rank1.unit.codes[i]];
+            loss += std::pow(double{values[i]} - double{value}, 2);
+          }
+          REQUIRE(loss == Approx(rank1.stats.squared_error).epsilon(1e-9));
+          const samples::Threads three(3);
+          REQUIRE(run(1).unit.book == rank1.unit.book);
+        }
+}
+
 TEST_CASE("binary methods: numbers per codebook are k bases, one step") {
   const auto values = samples::floats(1024, 0, 8);
   const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
@@ -226,7 +269,8 @@ TEST_CASE("binary methods: options that make no sense are refused") {
   };
   CHECK(refused("binary-1", 4, {}));
   CHECK(refused("binary-2", 2, {}));
-  CHECK(refused("ternary", 4, {0}));
+  CHECK(refused("ternary", 4, {0, 0}));
+  CHECK(refused("ternary", 3, {1, 1}));
   CHECK(refused("binary-k", 3, {1}));
   CHECK(refused("binary-k", 512, {1}));
   CHECK(refused("binary-k", 8, {2}));

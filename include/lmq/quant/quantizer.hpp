@@ -50,6 +50,13 @@ struct NumberedBooks {
   SignRule rule = SignRule::nearest;
 };
 
+/// What scales the codes of rows and groups.
+enum class Scaling : std::uint8_t {
+  group,     ///< the numbers of their own codebooks
+  rank1,     ///< a factor per row and per column of the record
+  cheapest,  ///< record by record the better buy of the two: bits against error at 6 dB a bit
+};
+
 class PartitionSolver;
 struct SparseScratch;
 struct MagnitudeScratch;
@@ -93,6 +100,8 @@ class Quantizer {
                            std::span<float> numbers) const;
   /// Levels for the bins as they are, without a proof and without a closer look: what an estimate needs.
   [[nodiscard]] virtual Codebook rough_fit(const Group& group) const { return fit(group).codebook; }
+  /// Not group: only for granularity row and group.
+  [[nodiscard]] virtual Scaling scaling() const noexcept { return Scaling::group; }
   /// Windows of F32 or F64 with at most so many weights are fitted by fit_values; larger ones by bins that are refined.
   [[nodiscard]] virtual std::uint64_t few_weights() const noexcept { return std::uint64_t{1} << 16; }
   [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }
