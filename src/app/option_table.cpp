@@ -123,6 +123,8 @@ void add_command_options(Command command, po::options_description& table) {
       break;
     case Command::verify:
       add("against", text()->value_name("INPUT"), "the original: names, shapes, values and errors are compared");
+      add("repeat", text()->value_name("R"),
+          "average R independent draws of stochastic rounding: the error of the mean falls like 1/R, without bias");
       add("importance", text()->value_name("FILE"), "the importance file of the run: weighted errors are compared too");
       add("threads,t", text()->value_name("N"), "threads of a rank (default: its share of the CPUs)");
       add("json", "print JSON");

@@ -291,6 +291,7 @@ Options parse_options(int argc, char** argv) {
   if (values.has("path")) options.path_tensor = values.text("path");
   if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
   if (values.has("against")) options.against = values.text("against");
+  if (values.has("repeat")) options.repeat = values.whole("repeat", 1, 1u << 20);
   if (values.has("codebook")) options.codebook = values.text("codebook");
   if (values.has("source")) options.source = values.text("source");
   if (values.has("progress"))

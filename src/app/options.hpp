@@ -44,6 +44,7 @@ struct Options {
   std::optional<std::string> codebook;  ///< the tensor whose levels are asked for
   // verify
   std::optional<std::filesystem::path> against;
+  std::uint64_t repeat = 0;  ///< draws of stochastic rounding that are averaged; 0: none
   // export
   std::optional<std::filesystem::path> source;  ///< model folder whose json and tokenizer files are copied
 };

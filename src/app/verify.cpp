@@ -13,6 +13,7 @@
 #include "lmq/base/text.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
+#include "verify_draws.hpp"
 #include "verify_units.hpp"
 
 namespace lmq::app {
@@ -145,6 +146,8 @@ void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
   run_agreed(comm, [&] {
     if (options.importance && !options.against)
       fail(Errc::usage, "verify: --importance needs --against: errors are measured against the original");
+    if (options.repeat > 0 && !options.against)
+      fail(Errc::usage, "verify: --repeat needs --against: draws are averaged against the original");
     inputs.file = std::make_unique<QuantizedFile>(options.input);
     inputs.differences = inputs.file->findings();
     check_ledger(*inputs.file, inputs.differences);
@@ -177,6 +180,30 @@ void append(std::span<const std::byte> bytes, std::vector<Difference>& differenc
   for (auto left = in.le<std::uint64_t>("differences"); left > 0; --left) {
     const auto unit = in.le<std::uint64_t>("unit");
     differences.push_back({unit, in.text("text")});
+  }
+}
+
+std::vector<std::byte> to_bytes(const std::vector<UnitDraws>& draws) {
+  ByteWriter out;
+  out.le(std::uint64_t{draws.size()});
+  for (const auto& [unit, sums] : draws) {
+    out.le(unit);
+    for (const double sum :
+         {sums.weights, sums.one, sums.one_expected, sums.mean, sums.mean_expected, sums.mean_variance, sums.bias})
+      out.le(sum);
+  }
+  return out.take();
+}
+
+void append(std::span<const std::byte> bytes, std::vector<UnitDraws>& draws) {
+  ByteReader in(bytes, "message of another rank");
+  for (auto left = in.le<std::uint64_t>("draws"); left > 0; --left) {
+    UnitDraws one;
+    one.unit = in.le<std::uint64_t>("unit");
+    for (double* sum : {&one.sums.weights, &one.sums.one, &one.sums.one_expected, &one.sums.mean,
+                        &one.sums.mean_expected, &one.sums.mean_variance, &one.sums.bias})
+      *sum = in.le<double>("sum");
+    draws.push_back(one);
   }
 }
 
@@ -226,6 +253,13 @@ int verify(Comm& comm, const Options& options) {
                          static_cast<std::uint64_t>(comm.size()), progress);
     });
   }
+  std::vector<UnitDraws> my_draws;
+  run_agreed(comm, [&] {
+    if (options.repeat > 0)
+      my_draws = repeat_draws(*inputs.file, inputs.original, options.repeat, static_cast<std::uint64_t>(comm.rank()),
+                              static_cast<std::uint64_t>(comm.size()), mine);
+  });
+  const auto all_draws = comm.gather(to_bytes(my_draws));
   const auto all = comm.gather(to_bytes(mine));
   int code = 0;
   run_agreed(comm, [&] {
@@ -235,8 +269,13 @@ int verify(Comm& comm, const Options& options) {
     std::ranges::stable_sort(found, {}, &Difference::unit);
     Lines differences = inputs.differences;
     for (Difference& difference : found) differences.push_back(std::move(difference.text));
+    std::vector<UnitDraws> draws;
+    for (const auto& bytes : all_draws) append(bytes, draws);
+    std::string table;
+    if (options.repeat > 0) table = say_draws(*inputs.file, std::move(draws), options.repeat, differences);
     code = differences.empty() ? 0 : 1;
     try {
+      if (!options.json) print(table);
       say(options, inputs, differences, monotonic_seconds() - started);
     } catch (const BrokenPipe&) {  // the exit code says it too
     }

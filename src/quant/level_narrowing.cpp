@@ -14,7 +14,8 @@ constexpr double kCoarse = 1e-9;        // of the cost: rounding while blocks ar
 constexpr double kBlind = 1e-4;         // of the cost: rounding far from the path that cannot hide a better one
 constexpr std::size_t kPerLevel = 8;    // blocks per level at the start
 constexpr std::uint32_t kParts = 4;     // of a block that is split
-constexpr std::size_t kFewEdges = 512;  // so few are not worth narrowing
+constexpr std::size_t kFewEdges = 512;  // so few, or so few per level, are not worth narrowing
+constexpr std::size_t kFewPerLevel = 24;
 }  // namespace
 
 LevelNarrowing::Interval LevelNarrowing::interval(std::uint32_t first, std::uint32_t last) const {
@@ -377,7 +378,8 @@ LevelNarrowing::Result LevelNarrowing::solve(const LevelLine& line, std::size_t 
   Result result;
   const auto end = static_cast<std::uint32_t>(line.edges() - 1);
   if (engine == Engine::automatic)
-    engine = line.resolved() && line.edges() <= kFewEdges ? Engine::layered : Engine::narrowing;
+    engine = line.resolved() && line.edges() <= std::max(kFewEdges, kFewPerLevel * levels) ? Engine::layered
+                                                                                           : Engine::narrowing;
   if (levels == 2 || end == 0) {
     result.path.assign(levels, end);
     result.path[0] = 0;

@@ -34,7 +34,7 @@ double crumbs(const twin::Distinct& data) {
 
 }  // namespace
 
-TEST_CASE("levels: both engines find brute force's optimum on a thousand small lines", "[quant][levels]") {
+TEST_CASE("levels: both engines find brute force's optimum on two thousand small cases", "[quant][levels]") {
   std::uint64_t seed = 0;
   LevelNarrowing solver;
   for (int round = 0; round < 25; ++round)
