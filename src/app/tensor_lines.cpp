@@ -69,6 +69,9 @@ double Totals::quantized_bits() const noexcept {
 double Totals::file_bits() const noexcept {
   return weights > 0 ? 8 * static_cast<double>(file_bytes) / static_cast<double>(weights) : 0;
 }
+double Totals::quantized_ratio() const noexcept {
+  return quantized_bytes > 0 ? static_cast<double>(quantized_source_bytes) / static_cast<double>(quantized_bytes) : 0;
+}
 
 Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes) {
   Totals totals;
@@ -80,6 +83,7 @@ Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes)
     if (!line.quantized()) continue;
     totals.quantized_weights += line.weights;
     totals.quantized_bytes += line.stored_bytes;
+    totals.quantized_source_bytes += line.source_bytes;
     totals.squared_error += line.squared_error;
     totals.energy += line.energy;
   }
@@ -125,6 +129,11 @@ std::string totals_text(const Totals& totals) {
                         with_commas(totals.quantized_weights), totals.quantized_bits(),
                         relative_error_text(totals.squared_error, totals.energy),
                         decibel_text(totals.squared_error, totals.energy));
+  if (totals.quantized_bytes > 0)
+    text += fmt::format(
+        "\ncompression ratio {:.2f} of the quantized tensors (codes, codebooks and tables), {:.2f} of the file",
+        totals.quantized_ratio(),
+        static_cast<double>(totals.source_bytes) / static_cast<double>(std::max<std::uint64_t>(totals.file_bytes, 1)));
   return text + '\n';
 }
 
@@ -166,6 +175,8 @@ nlohmann::json to_json(const Totals& totals) {
   out["ratio"] = totals.file_bytes > 0
                      ? nlohmann::json(static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes))
                      : nlohmann::json(nullptr);
+  out["quantized_ratio"] =
+      totals.quantized_bytes > 0 ? nlohmann::json(totals.quantized_ratio()) : nlohmann::json(nullptr);
   return out;
 }
 

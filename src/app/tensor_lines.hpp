@@ -23,11 +23,14 @@ struct TensorLine {
 
 /// The whole file in numbers.
 struct Totals {
-  std::uint64_t weights = 0, quantized_weights = 0, quantized_bytes = 0;
+  std::uint64_t weights = 0, quantized_weights = 0, quantized_bytes = 0, quantized_source_bytes = 0;
   std::uint64_t source_bytes = 0, file_bytes = 0;
   double squared_error = 0, energy = 0;
   [[nodiscard]] double quantized_bits() const noexcept;  ///< per quantized weight: every byte of its records
   [[nodiscard]] double file_bits() const noexcept;       ///< per weight: every byte of the file
+  /// Bytes of the quantized tensors in the checkpoint over all bytes of their records: the compression ratio of Choi,
+  /// El-Khamy & Lee 2017 with codes, codebooks, coder tables and headers counted as they are stored. 0: none.
+  [[nodiscard]] double quantized_ratio() const noexcept;
 };
 [[nodiscard]] Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes);
 

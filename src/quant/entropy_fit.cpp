@@ -62,18 +62,21 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
     EntropyCode all = at(line, wish, unit * plain_exp2(kLeastOctaves), true);
     if (all.found.code.bits <= most) return all;
   }
-  for (int step = 0; step < kRateSteps && high - low > 1e-6; ++step) {
+  // A weight more or less in a cell is a step of about 1 / n; half a bit an octave, so what a bracket as narrow as the
+  // slack leaves out is a jump.
+  const double slack = std::max(kRateSlack, 1 / line.count);
+  for (int step = 0; step < kRateSteps && high - low > slack; ++step) {
     EntropyCode found = at(line, wish, unit * plain_exp2(octaves), true);
     const double over = (found.found.code.bits - most) / line.count;
     (over > 0 ? low : high) = octaves;
     if (over <= 0) best = std::move(found);
-    if (over <= 0 && (over >= -kRateSlack || octaves <= kLeastOctaves)) break;
-    const double aim = octaves + 2 * (over + kRateSlack / 2);
+    if (over <= 0 && (over >= -slack || octaves <= kLeastOctaves)) break;
+    const double aim = octaves + 2 * (over + slack / 2);
     const double edge = std::min(0.02 * (high - low), 0.05);
     if (low == kLeastOctaves || high == 80)
       octaves = std::clamp(aim + (aim - octaves) * step, kLeastOctaves, 80.0);
     else
-      octaves = step % 4 == 3 ? std::midpoint(low, high) : std::clamp(aim, low + edge, high - edge);
+      octaves = step > 4 && step % 3 != 0 ? std::midpoint(low, high) : std::clamp(aim, low + edge, high - edge);
   }
   if (wish.way != EntropyWay::uniform) best = exact_near(line, wish, high, std::move(best));
   if (low > kLeastOctaves) fill_rate(line, wish, best);
@@ -87,7 +90,8 @@ void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, Ent
   if (best.found.code.cells() < 2) return;
   const UniformCode from = best.found;
   double enough = 0, too_far = 1;  // octaves of lambda, half as many of the step
-  for (int step = 0; step < kFillSteps && most - best.found.code.bits > kRateSlack * line.count; ++step) {
+  const double slack = std::max(kRateSlack * line.count, 1.0);
+  for (int step = 0; step < kFillSteps && most - best.found.code.bits > slack; ++step) {
     const double part = std::midpoint(enough, too_far), lambda = best.lambda * plain_exp2(-part);
     UniformCode next{};
     if (wish.way == EntropyWay::uniform)

@@ -3,9 +3,11 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "lmq/quant/partition.hpp"
 #include "methods.hpp"
+#include "rate_line.hpp"
 
 namespace lmq {
 namespace {
@@ -67,6 +69,25 @@ std::vector<KeyRange> ranges_of(const Group& group, const std::vector<OpenBin>& 
   return ranges;
 }
 
+constexpr double kHeavy = 0x1p20;  // mass of the zeros that keep their level, as a multiple of all else
+constexpr std::string_view kZeroWords[] = {"auto", "off", "on"};
+constexpr MethodOption kOptions[] = {
+    {.name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords}};
+
+// The group with zeros so heavy that the level of their cell is at 0, but for what float does not show; then it is set
+// to 0. Nothing where zeros have no level of their own.
+std::optional<Group> with_heavy_zeros(const Group& group, ZeroRule rule) {
+  const std::size_t zero = pinned_zero(group, rule);
+  if (zero == group.size()) return std::nullopt;
+  Group heavy = group;
+  heavy.mass[zero] = kHeavy * std::accumulate(group.mass.begin(), group.mass.end(), 0.0);
+  return heavy;
+}
+
+void put_zero(std::vector<double>& levels) {
+  *std::ranges::min_element(levels, {}, [](double level) { return std::fabs(level); }) = 0;
+}
+
 Codebook table_of(const std::vector<double>& levels) {
   std::vector<float> rounded(levels.size());
   std::ranges::transform(levels, rounded.begin(), [](double level) { return static_cast<float>(level); });
@@ -75,12 +96,16 @@ Codebook table_of(const std::vector<double>& levels) {
 
 class KmeansQuantizer final : public Quantizer {
  public:
-  explicit KmeansQuantizer(std::size_t levels) : levels_(levels) {}
+  explicit KmeansQuantizer(const QuantizerOptions& options)
+      : levels_(options.levels), zero_(static_cast<ZeroRule>(option(options, kOptions, 0))) {}
 
-  [[nodiscard]] Fit fit(const Group& group) const override {
+  [[nodiscard]] Fit fit(const Group& given) const override {
+    const std::optional<Group> heavy = with_heavy_zeros(given, zero_);
+    const Group& group = heavy ? *heavy : given;
     PartitionSolver solver;
     (void)solver.solve_group(group, levels_);
-    const std::vector<double> levels = solver.levels();
+    std::vector<double> levels = solver.levels();
+    if (heavy) put_zero(levels);
     if (solver.open_bins().empty()) return {table_of(levels), {}};
     // Thresholds of less gain than that do not add up to the gap that is accepted.
     const double loss = solver.loss() + std::accumulate(group.scatter.begin(), group.scatter.end(), 0.0);
@@ -97,6 +122,10 @@ class KmeansQuantizer final : public Quantizer {
 
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     FitScratch& scratch) const override {
+    // Zeros may keep a level: that is decided by values and their counts.
+    const auto zeros = static_cast<std::size_t>(std::ranges::count(values, 0.0f));
+    if (zero_ == ZeroRule::on ? zeros > 0 : zero_ == ZeroRule::automatic && zeros > 2 && zeros * 1024 >= values.size())
+      return Quantizer::fit_values(values, importance, scratch);
     std::array<float, 256> levels{};
     const std::size_t count =
         scratch.partition().fit_values(values, importance, std::min(levels_, levels.size()), levels);
@@ -105,7 +134,21 @@ class KmeansQuantizer final : public Quantizer {
 
  private:
   std::size_t levels_;
+  ZeroRule zero_;
 };
+
+std::vector<Codebook> every_number(const Group& group, std::size_t most_levels) {
+  const std::optional<Group> heavy = with_heavy_zeros(group, ZeroRule::automatic);
+  std::vector<Codebook> books = every_partition(heavy ? *heavy : group, most_levels);
+  if (!heavy) return books;
+  for (Codebook& book : books) {
+    std::vector<double> levels(book.levels().begin(), book.levels().end());
+    if (levels.empty()) continue;
+    put_zero(levels);
+    book = table_of(levels);
+  }
+  return books;
+}
 
 }  // namespace
 
@@ -117,8 +160,9 @@ const QuantizerEntry kKmeans{
         "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 3 (Hessian-weighted k-means); "
         "Bruce 1964 (exact, by dynamic programming)",
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<KmeansQuantizer>(options.levels);
+      return std::make_unique<KmeansQuantizer>(options);
     },
-    .all = every_partition};
+    .options = kOptions,
+    .all = every_number};
 
 }  // namespace lmq

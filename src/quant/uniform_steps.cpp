@@ -9,7 +9,7 @@ namespace lmq {
 namespace {
 
 constexpr int kRateRounds = 3;                   // cuts by rate: further rounds are the paper's iteration, not uniform
-constexpr int kSteps = 20, kStepsPerOctave = 6;  // of the first look, from half the width of high rates on
+constexpr int kSteps = 12, kStepsPerOctave = 4;  // of the first look, from half the width of high rates on
 constexpr int kCloser = 4;                       // halvings of the distance afterwards
 
 // The first edge behind the points below x.

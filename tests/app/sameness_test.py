@@ -83,6 +83,43 @@ class Sameness(LmqTest):
                     path = self.one_digest(STORIES, ["--method", *method, *granularity], layouts)
                     self.ok(run("verify", path, "--against", STORIES))
 
+    def test_entropy_constrained_methods(self):
+        layouts = [(0, 1, ""), (2, 1, ""), (3, 2, "baseline")]
+        for arguments in (["--method", "ecsq", "--rate", "2.5"], ["--method", "ecsq", "--slope", "0.02", "--granularity", "row"],
+                          ["--method", "ecsq-iter", "--lengths", "huffman", "--coder", "huffman", "--bits", "3"],
+                          ["--method", "ecsq-uniform", "--rate", "3.2", "--granularity", "row"],
+                          ["--method", "ecsq-uniform", "--bits", "3", "--granularity", "model"]):
+            with self.subTest(arguments=arguments):
+                path = self.one_digest(STORIES, arguments, layouts)
+                self.ok(run("verify", path, "--against", STORIES))
+        source = self.large_checkpoint()
+        path = self.one_digest(source, ["--method", "ecsq-uniform", "--rate", "3"], [(0, 2, ""), (3, 1, "")])
+        self.ok(run("verify", path, "--against", source))
+        for tensor in json.loads(self.ok(run("inspect", path, "--json")).out)["tensors"]:
+            if tensor["weights"] > 1 << 20:
+                self.assertLess(tensor["bits_per_weight"], 3.006, tensor)
+                self.assertGreater(tensor["bits_per_weight"], 2.98, tensor)
+                self.assertLess(tensor["relative_error"], 10 ** (-16.4 / 20), tensor)
+        self.refused(run("quantize", STORIES, "-o", path, "--method", "ecsq", "--rate", "3", "--lambda", "1"), 64, "rate", "lambda")
+
+    def test_pruned_weights_stay_pruned(self):
+        random = np.random.default_rng(11)
+        weights = random.standard_normal((256, 512), np.float32)
+        weights[np.abs(weights) < 1.5] = 0
+        source = self.at("pruned.safetensors")
+        write_safetensors(source, {"w.weight": ("F32", weights.shape, weights), "b.weight": ("BF16", weights.shape, bf16(weights))})
+        for method in (["kmeans", "--bits", "3"], ["ecsq", "--rate", "1.2"], ["ecsq-iter", "--rate", "1.2"], ["ecsq-uniform", "--rate", "1.2"]):
+            for granularity in (["--granularity", "tensor"], ["--granularity", "row"]):
+                with self.subTest(method=method, granularity=granularity):
+                    path = self.one_digest(source, ["--method", *method, *granularity], [(0, 1, ""), (2, 1, "baseline")])
+                    out = self.at("back")
+                    shutil.rmtree(out, ignore_errors=True)
+                    self.ok(run("export", path, "--to", "safetensors", "-o", out))
+                    for dtype, _, blob in source_tensors(out).values():
+                        back = widen(dtype, blob).reshape(weights.shape)
+                        self.assertTrue((back[weights == 0] == 0).all())
+                        self.assertLess(np.mean((back - weights) ** 2), 0.05 * np.mean(weights ** 2))
+
     def large_checkpoint(self):
         """Tensors of several units, in four types, one of them a stack of experts."""
         random = np.random.default_rng(3)
@@ -186,8 +223,13 @@ class Sameness(LmqTest):
             else:
                 self.assertAlmostEqual(tensor["bits_per_weight"], 8 * tensor["stored_bytes"] / tensor["weights"])
                 self.assertLess(tensor["relative_error"], 0.25)
+        quantized = [tensor for tensor in report["tensors"] if tensor["method"] != "raw"]
+        ratio = sum(t["source_bytes"] for t in quantized) / sum(t["stored_bytes"] for t in quantized)
+        self.assertAlmostEqual(report["totals"]["quantized_ratio"], ratio)
+        self.assertAlmostEqual(report["totals"]["ratio"], report["totals"]["source_bytes"] / size)
         self.assertIn("bits per weight", done.out)
         self.assertIn("bits per weight", self.ok(run("inspect", path)).out)
+        self.assertIn(f"compression ratio {ratio:.2f} ", self.ok(run("inspect", path)).out)
 
     def test_inspect_prints_the_codebooks_that_the_values_are_made_of(self):
         random, source = np.random.default_rng(8), self.at("books.safetensors")

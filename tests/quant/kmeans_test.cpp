@@ -1,7 +1,9 @@
 #include <array>
+#include <bit>
 #include <catch2/catch.hpp>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "lmq/quant/partition.hpp"
 #include "lmq/quant/quantizer.hpp"
@@ -240,4 +242,46 @@ TEST_CASE("kmeans: values in hand fit as their resolved group does, whatever the
       REQUIRE(std::ranges::equal(one.levels(), two.levels()));
       REQUIRE(std::ranges::equal(one.levels(), three.levels()));
     }
+}
+
+TEST_CASE("kmeans: zeros that stand out keep the level 0, at the least loss of all codebooks that have it",
+          "[quant][kmeans]") {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal(0.3, 1);
+    std::vector<float> values(9);
+    for (float& value : values) value = static_cast<float>(normal(random));
+    std::vector<float> all(values);
+    all.insert(all.end(), 6, 0.0f);
+    for (const std::size_t levels : {2, 3, 4}) {
+      QuantizerOptions options = default_options(find_quantizer("kmeans"), levels);
+      FitScratch scratch;
+      const Codebook book = find_quantizer("kmeans").make(options)->fit_values(all, {}, scratch);
+      REQUIRE(std::ranges::count(book.levels(), 0.0f) == 1);
+      // Every way to cut the sorted values into cells, the one with the zeros decoding to 0.
+      std::ranges::sort(all);
+      double best = std::numeric_limits<double>::infinity();
+      for (std::uint32_t cuts = 0; cuts < 1u << (all.size() - 1); ++cuts) {
+        if (static_cast<std::size_t>(std::popcount(cuts)) + 1 > levels) continue;
+        double loss = 0;
+        for (std::size_t i = 0, j = 1; j <= all.size(); ++j) {
+          if (j < all.size() && (cuts >> (j - 1) & 1) == 0) continue;
+          double mean = 0;
+          for (std::size_t k = i; k < j; ++k) mean += double{all[k]} / static_cast<double>(j - i);
+          if (std::find(all.begin() + static_cast<std::ptrdiff_t>(i), all.begin() + static_cast<std::ptrdiff_t>(j),
+                        0.0f) != all.begin() + static_cast<std::ptrdiff_t>(j))
+            mean = 0;
+          for (std::size_t k = i; k < j; ++k) loss += (all[k] - mean) * (all[k] - mean);
+          i = j;
+        }
+        best = std::min(best, loss);
+      }
+      const Data data{all, std::vector<float>(all.size(), 1.0f)};
+      CAPTURE(seed, levels);
+      REQUIRE(loss_with(data, book.levels()) <= best * (1 + 1e-5) + 1e-12);
+      options.values = {1};  // off: the plain optimum, which is no worse
+      const Codebook plain = find_quantizer("kmeans").make(options)->fit_values(all, {}, scratch);
+      REQUIRE(loss_with(data, plain.levels()) <= loss_with(data, book.levels()) * (1 + 1e-9));
+    }
+  }
 }
