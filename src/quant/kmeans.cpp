@@ -115,9 +115,12 @@ class KmeansQuantizer final : public Quantizer {
   }
 
   [[nodiscard]] Codebook rough_fit(const Group& group) const override {
+    const std::optional<Group> heavy = with_heavy_zeros(group, zero_);
     PartitionSolver solver;
-    (void)solver.solve_group(group, levels_);
-    return table_of(solver.levels());
+    (void)solver.solve_group(heavy ? *heavy : group, levels_);
+    std::vector<double> levels = solver.levels();
+    if (heavy) put_zero(levels);
+    return table_of(levels);
   }
 
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
