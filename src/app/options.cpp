@@ -98,8 +98,8 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
 void take_bits(const Values& values, Options& options) {
   const double bits = values.number("bits");
   const bool by_slope = find_quantizer(*options.rule.method).at_slope != nullptr;
-  if (!by_slope && bits == std::floor(bits) && bits >= 1 && bits <= 8) {
-    options.rule.levels = std::size_t{1} << static_cast<unsigned>(bits);
+  if (!by_slope && bits == std::floor(bits)) {
+    options.rule.levels = std::size_t{1} << values.whole("bits", 1, 8);
     return;
   }
   if (!(bits >= kLeastTargetBits && bits <= kMostTargetBits))

@@ -74,7 +74,13 @@ RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* i
   agree(comm, header);
   {
     RankLoop loop(comm, context, header, coordinator ? &*coordinator : nullptr);
-    loop.run();
+    try {
+      loop.run();
+    } catch (const Error& error) {
+      // A size that cannot be reached: what was measured serves no other recipe.
+      if (work_dir && plan.target_bytes > 0 && error.code == Errc::usage) coordinator.reset(), work_dir->remove();
+      throw;
+    }
   }
   if (comm.rank() != 0) return {};
   RunReport report = coordinator->report();
