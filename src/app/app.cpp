@@ -1,5 +1,8 @@
 #include "app.hpp"
 
+#include <chrono>
+#include <thread>
+
 #include "commands.hpp"
 #include "launch.hpp"
 #include "lmq/base/parallel.hpp"
@@ -59,6 +62,8 @@ int run(int argc, char** argv) {
     // Before the ranks know each other all of them see the same command line, and fail alike.
     const Failure failure = current_failure();
     if (!failure.line.empty() && launch_rank() == 0) complain(failure.line);
+    // mpirun ends all ranks when it sees the first one fail: that shall be the one that has said why.
+    if (launch_rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(5));
     return failure.code;
   }
 }
