@@ -22,16 +22,6 @@ double cell_number(double value, double step, bool zero_on_cut) {
   return zero_on_cut ? std::floor(value / step) : std::floor(value / step + 0.5);
 }
 
-void merge_outer_cells(const RateLine& line, std::size_t most, std::vector<std::uint32_t>& ends) {
-  std::size_t first = 1, last = ends.size() - 2;  // the inner ends that are left
-  while (last + 2 - first > most) {
-    const double low = line.n[ends[first]] - line.n[ends.front()], high = line.n[ends.back()] - line.n[ends[last]];
-    low < high ? ++first : --last;
-  }
-  ends.erase(ends.begin() + static_cast<std::ptrdiff_t>(last + 1), ends.end() - 1);
-  ends.erase(ends.begin() + 1, ends.begin() + static_cast<std::ptrdiff_t>(first));
-}
-
 // Squared error of the cells with levels on the grid instead of their means.
 double error_on_grid(const RateLine& line, const UniformCode& of, double low) {
   double sum = 0;
@@ -68,6 +58,16 @@ std::vector<double> ideal_lengths(const RateLine& line, const IntervalCode& code
 }
 
 }  // namespace
+
+void merge_outer_cells(const RateLine& line, std::size_t most, std::vector<std::uint32_t>& ends) {
+  std::size_t first = 1, last = ends.size() - 2;  // the inner ends that are left
+  while (last + 2 - first > most) {
+    const double low = line.n[ends[first]] - line.n[ends.front()], high = line.n[ends.back()] - line.n[ends[last]];
+    low < high ? ++first : --last;
+  }
+  ends.erase(ends.begin() + static_cast<std::ptrdiff_t>(last + 1), ends.end() - 1);
+  ends.erase(ends.begin() + 1, ends.begin() + static_cast<std::ptrdiff_t>(first));
+}
 
 std::vector<std::uint32_t> uniform_cells(const RateLine& line, double step, bool zero_on_cut, std::size_t most_cells) {
   std::vector<std::uint32_t> ends{0};

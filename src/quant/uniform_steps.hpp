@@ -36,6 +36,8 @@ struct UniformSearch {
 /// Cells of one step; at most most_cells of them (the outermost are merged, the rarer side first).
 [[nodiscard]] std::vector<std::uint32_t> uniform_cells(const RateLine& line, double step, bool zero_on_cut,
                                                        std::size_t most_cells);
+/// Merges the outermost cells, the rarer side first, until there are at most `most`.
+void merge_outer_cells(const RateLine& line, std::size_t most, std::vector<std::uint32_t>& ends);
 /// The uniform code of one step and offset of least price at the search's lambda.
 [[nodiscard]] UniformCode uniform_code(const RateLine& line, double step, bool zero_on_cut,
                                        const UniformSearch& search);

@@ -288,6 +288,15 @@ TEST_CASE("ecsq: rates are met from below, fewer bits at larger slopes, and neve
   CHECK(search.exact(line, 1e3).cells() == 1);
 }
 
+TEST_CASE("ecsq-uniform: a few codes more than 32 become 32 where that costs nothing") {
+  EntropyFitter fitter;
+  const RateLine line(rate_samples::bf16_normal(24));
+  const EntropyCode found = fitter.fit(line, {.way = EntropyWay::uniform, .rate = 4});
+  CHECK(found.found.code.cells() == 32);
+  const double H = found.found.code.bits / line.count, D = found.found.code.distortion / line.energy;
+  CHECK(H + 0.5 * std::log2(D) < 0.2545);  // the gap to the Gaussian bound
+}
+
 TEST_CASE("ecsq: exact zeros that stand out keep the level 0") {
   const Group pruned = few_points(200, true, true, 3);
   const RateLine line(pruned);
