@@ -42,12 +42,16 @@ def store(path, tensors):
             file.write(np.ascontiguousarray(values, "<f4").tobytes())
 
 
-class Pass:
-    """One run of a network. With `taps`, inputs and outputs of every weight are remembered; with `statistics`, batch norms use
-    those of the batch and remember them."""
+def channels_last(x):
+    """The order in memory that convolutions are fastest in."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
-    def __init__(self, weights, taps=False, statistics=False):
-        self.weights, self.taps, self.statistics = weights, {} if taps else None, {} if statistics else None
+
+class Pass:
+    """One run of a network. With `taps`, inputs and outputs of every weight are remembered."""
+
+    def __init__(self, weights, taps=False):
+        self.weights, self.taps = weights, {} if taps else None
 
     def remember(self, name, inputs, output, settings):
         if self.taps is None:
@@ -68,9 +72,6 @@ class Pass:
     def norm(self, x, name):
         w = self.weights
         mean, variance = w[name + ".running_mean"], w[name + ".running_var"]
-        if self.statistics is not None:
-            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
-            self.statistics[name] = (mean, variance)
         return F.batch_norm(x, mean, variance, w[name + ".weight"], w[name + ".bias"], False, 0, 1e-5)
 
 
@@ -107,32 +108,29 @@ class Network:
             depth = 2 + 6 * (1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layer1.")))
             self.kind, self.forward = f"ResNet-{depth}", resnet
         else:
-            raise SystemExit("reproduce_choi: neither a LeNet-5 (conv1, conv2, fc1, fc2) nor a ResNet for CIFAR-10 (layer1.0.conv1 ...)")
+            raise SystemExit("reproduce_choi: neither a LeNet-5 (conv1 .. fc2) nor a ResNet for CIFAR-10 (layer1.0.conv1 ..)")
         self.shift = torch.tensor(mean).view(1, -1, 1, 1)
         self.scale = torch.tensor(deviation).view(1, -1, 1, 1)
-        self.weights = {name: torch.from_numpy(np.array(values, np.float32)) for name, values in tensors.items()}
+        self.weights = {name: channels_last(torch.from_numpy(np.array(values, np.float32))) for name, values in tensors.items()}
 
     def inputs(self, images):
-        return (torch.from_numpy(np.array(images)).float() / 255 - self.shift) / self.scale
+        return channels_last((torch.from_numpy(np.array(images)).float() / 255 - self.shift) / self.scale)
 
     def accuracy(self, images, labels, batch=250):
         """(share of right answers in percent, mean loss in nats)"""
         right, loss, labels = 0, 0.0, torch.from_numpy(labels.astype(np.int64))
-        with torch.no_grad():
+        with torch.inference_mode():
             for i in range(0, len(labels), batch):
                 z, y = self.forward(Pass(self.weights), self.inputs(images[i:i + batch])), labels[i:i + batch]
                 right += int((z.argmax(1) == y).sum())
                 loss += float(F.cross_entropy(z, y, reduction="sum"))
         return 100 * right / len(labels), loss / len(labels)
 
-    def renormalized(self, images):
-        """The same weights with the batch norms' means and variances measured anew on images (no labels, no gradients)."""
-        with torch.no_grad():
-            run = Pass(self.weights, statistics=True)
-            self.forward(run, self.inputs(images))
-        for name, (mean, variance) in run.statistics.items():
-            self.weights[name + ".running_mean"], self.weights[name + ".running_var"] = mean, variance
-        return self
+    def logits(self, images, batch=250):
+        """Centred logits [images, classes]."""
+        with torch.inference_mode():
+            z = torch.cat([self.forward(Pass(self.weights), self.inputs(images[i:i + batch])) for i in range(0, len(images), batch)])
+        return z - z.mean(1, keepdim=True)
 
     def curvature(self, images, what, batch=32):
         """NAME -> array like the weight: mean over the images of the squared gradients of the classes' log-probabilities, each
@@ -160,7 +158,7 @@ class Network:
                     gradient = torch.bmm(outs[c].flatten(2), columns)
                     self.add(sums, name + ".weight", share[:, c] @ gradient.square_().flatten(1))
                     self.add(sums, name + ".bias", share[:, c] @ outs[c].sum((2, 3)).square())
-        return {name: (values / len(images)).view(self.weights[name].shape).double().numpy() for name, values in sums.items()}
+        return {name: (values / len(images)).reshape(self.weights[name].shape).double().numpy() for name, values in sums.items()}
 
     def add(self, sums, name, values):
         if name in self.weights:

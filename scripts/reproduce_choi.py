@@ -25,6 +25,9 @@ import choi_networks as networks
 import svg_plot
 
 FEW = 256  # tensors of fewer weights cost more as codebook and codes than raw
+RANGES = {  # levels of k-means, entropies of one codebook in bits, prices of a bit for each tensor, checkpoint's size by file's size
+    "LeN": {"levels": (3, 4, 8, 16), "model": (0.06, 0.08, 0.1, 0.12, 0.16), "tensor": (0.03, 0.1, 0.3, 1, 3), "sizes": (50, 55, 58, 62)},
+    "Res": {"levels": (4, 8, 16, 32), "model": (1.5, 2, 2.5, 3), "tensor": (0.01, 0.03, 0.07, 0.15), "sizes": (4.5, 5, 5.5, 6)}}
 ENTROPY = ("ecsq-uniform", "ecsq-iter", "ecsq")
 LOSS = 0.5  # percentage points that may be lost
 
@@ -34,6 +37,7 @@ class Subject:
 
     def __init__(self, name, path, test, training, arguments):
         self.name, self.path, self.lmq, self.work = name, path, arguments.lmq, arguments.work
+        self.damping = arguments.damping
         self.original = networks.load(path)
         images = networks.load(test)
         count = len(images["labels"])
@@ -55,32 +59,67 @@ class Subject:
         path = os.path.join(self.work, f"{self.name}-{what}.safetensors")
         if not os.path.exists(path):
             print(f"{self.name}: curvature ({what}) from {len(self.calibration)} images", file=sys.stderr)
-            values = self.network.curvature(self.calibration, what)
+            if what == "measured":
+                values = self.measured_curvature()
+            else:
+                values = self.network.curvature(self.calibration, what)
+                values = {name: h + self.damping * h.mean() for name, h in values.items()}
             networks.store(path + ".partial", {f"{name}.weights": v for name, v in values.items() if self.quantized(name)})
             os.replace(path + ".partial", path)
         return path
+
+    def measured_curvature(self):
+        """That of the logits, with each tensor's scaled to the squared error of the logits that quantizing it alone makes: what
+        the diagonal does not know of correlated errors and of large ones. Calibration images only, no labels."""
+        values = {name.removesuffix(".weights"): h for name, h in networks.load(self.importance("logits")).items()}
+        tensors, _ = self.quantize({"method": "ecsq", "granularity": "tensor", "rate": 2.0 if self.dense() else 0.1}, "logits")
+        aim = self.network.logits(self.calibration)
+        for name, h in values.items():
+            alone = networks.Network({**self.original, name: tensors[name]}).logits(self.calibration)
+            error = float((alone - aim).square().sum(1).mean())
+            predicted = float((h * (tensors[name].astype(np.float64) - self.original[name]) ** 2).sum())
+            values[name] = h * (error / predicted if predicted > 0 else 1)
+        return values
+
+    def dense(self):
+        return np.mean([np.mean(self.original[t] != 0) for t in self.original if self.quantized(t)]) > 0.5
 
     def quantized(self, name):
         return name in self.parameters and self.original[name].size >= FEW and not (
             self.original[name].ndim == 1 and name.rpartition(".")[0] + ".running_mean" in self.original)
 
-    def recipe(self, rule, power):
+    def recipe(self, rule, power, size):
         kept = [name for name in self.original if not self.quantized(name)]
         text = {"version": 1, "min_elements": 1, "keep_vectors": False,
                 "rules": [{"match": name, "keep": True} for name in kept] + [{"match": "*", **rule}]}
         if power:
             text["importance_power"] = power
+        if size:
+            text["target_bytes"] = size
         return text
 
-    def measure(self, rule, what=None, power=None, size=None, renormalize=False):
-        """One point: quantize, export, count the bits, count the right answers. None where the file cannot be so small."""
+    def price(self, granularity, x, what):
+        """What a bit is worth: for one codebook the rate that is to be met; for each tensor by its own variance; with curvature
+        one price for all tensors, as a part of the model's mean weighted variance."""
+        if granularity == "model":
+            return {"rate": x}
+        if not what:
+            return {"slope": x}
+        total = count = 0
+        for name, h in networks.load(self.importance(what)).items():
+            w = self.original[name.removesuffix(".weights")].astype(np.float64)
+            total += float((h * (w - (h * w).sum() / max(h.sum(), 1e-300)) ** 2).sum())
+            count += w.size
+        return {"lambda": x * total / count}
+
+    def quantize(self, rule, what=None, power=None, size=None):
+        """(what the tensors become, sizes); None where the file cannot be so small."""
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             made, back, recipe = (os.path.join(folder, n) for n in ("made.h5", "back.safetensors", "recipe.json"))
             with open(recipe, "w") as file:
-                json.dump(self.recipe(rule, power), file)
+                json.dump(self.recipe(rule, power, size), file)
             command = [self.lmq, "quantize", self.path, "-o", made, "--recipe", recipe, "--progress", "none"]
             command += ["--importance", self.importance(what)] if what else []
-            command += ["--target-size", str(size)] if size else []
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 if size and "smallest possible" in done.stderr:
@@ -88,17 +127,20 @@ class Subject:
                 raise SystemExit(f"reproduce_choi: {' '.join(command)}: {done.stderr}")
             subprocess.run([self.lmq, "export", made, "--to", "safetensors", "-o", back], check=True, capture_output=True)
             report = json.loads(subprocess.run([self.lmq, "inspect", made, "--json"], check=True, capture_output=True).stdout)
-            point = self.sizes(report, os.path.getsize(made))
-            tensors = networks.load(back)
+            return networks.load(back), self.sizes(report, os.path.getsize(made))
+
+    def measure(self, rule, what=None, power=None, size=None):
+        """One point: quantize, export, count the bits, count the right answers. None where the file cannot be so small."""
+        made = self.quantize(rule, what, power, size)
+        if made is None:
+            return None
+        tensors, point = made
         point["zeros"] = sum(int(((self.original[t] == 0) & (tensors[t] != 0)).sum()) for t in self.parameters)
-        digest = hashlib.sha256(b"".join(tensors[t].tobytes() for t in sorted(tensors))).digest() + bytes([renormalize])
+        digest = hashlib.sha256(b"".join(tensors[t].tobytes() for t in sorted(tensors))).digest()
         if digest not in self.known:
-            network = networks.Network(tensors)
-            if renormalize:
-                network.renormalized(self.calibration)
-            self.known[digest] = network.accuracy(self.images, self.labels)
+            self.known[digest] = networks.Network(tensors).accuracy(self.images, self.labels)
         point["accuracy"], point["loss"] = self.known[digest]
-        point.update(renormalized=renormalize, importance=what, power=power)
+        point.update(importance=what, power=power)
         return point
 
     def sizes(self, report, file_bytes):
@@ -119,38 +161,34 @@ class Subject:
 
 def sweep(subject, arguments):
     """All the curves: (label, granularity, points)."""
-    what, curves = arguments.curvature, []
-    levels, rates = arguments.levels[subject.network.kind[:3]], arguments.rates[subject.network.kind[:3]]
+    what, curves, ranges = arguments.curvature, [], RANGES[subject.network.kind[:3]]
 
     def curve(label, granularity, rules, **settings):
         points = [subject.measure({**rule, "granularity": granularity}, **settings) for rule in rules]
-        points = [point for point in points if point]
-        curves.append({"label": label, "granularity": granularity, "points": points})
-        print(f"{subject.name}: {granularity:6} {label:36} " + "  ".join(
-            f"{p['ratio']:.1f}x {p['accuracy']:.2f}" for p in points), file=sys.stderr, flush=True)
+        keep(subject, curves, label, granularity, points)
 
     for granularity, weigh in itertools.product(("model", "tensor"), (None, what)):
         name = "Hessian-weighted k-means" if weigh else "k-means"
         for coder in ("fixed", "huffman", "rans"):
-            curve(f"{name}, {coder}", granularity, [{"method": "kmeans", "levels": k, "coder": coder} for k in levels], what=weigh)
-        for method in ENTROPY:
-            for coder in ("huffman", "rans") if weigh else ("rans",):
+            curve(f"{name}, {coder}", granularity, [{"method": "kmeans", "levels": k, "coder": coder} for k in ranges["levels"]],
+                  what=weigh)
+        for method in ENTROPY if weigh else ("ecsq",):
+            for coder in ("huffman", "rans"):
                 curve(f"{method}{', Hessian' if weigh else ''}, {coder}", granularity,
-                      [{"method": method, "rate": r, "coder": coder} for r in rates], what=weigh)
+                      [{"method": method, "coder": coder, **subject.price(granularity, x, weigh)} for x in ranges[granularity]],
+                      what=weigh)
     for weigh in (None, what):
-        budgets(subject, curves, weigh, arguments.sizes, what)
+        points = [subject.measure({"method": "ecsq", "granularity": "tensor"}, what=weigh, size=int(os.path.getsize(subject.path) / x))
+                  for x in ranges["sizes"]]
+        keep(subject, curves, "ecsq for a file size" + (", Hessian" if weigh else ""), "slope", points)
     return curves
 
 
-def budgets(subject, curves, weigh, sizes, what, **settings):
-    """ecsq for a size of the whole file, one slope over all tensors, at parts of the size of the checkpoint."""
-    points = [subject.measure({"method": "ecsq", "granularity": "tensor"}, what=weigh, size=int(os.path.getsize(subject.path) / x),
-                              **settings) for x in sizes]
+def keep(subject, curves, label, granularity, points):
     points = [point for point in points if point]
-    label = "file budget, ecsq" + (", Hessian" if weigh else "") + (", batch norms anew" if settings.get("renormalize") else "")
-    curves.append({"label": label, "granularity": "slope", "points": points})
-    print(f"{subject.name}: slope  {label:36} " + "  ".join(f"{p['ratio']:.1f}x {p['accuracy']:.2f}" for p in points),
-          file=sys.stderr, flush=True)
+    curves.append({"label": label, "granularity": granularity, "points": points})
+    print(f"{subject.name}: {granularity:6} {label:34} " + "  ".join(
+        f"{p['ratio']:.1f}x {p['accuracy']:.2f}" for p in points), file=sys.stderr, flush=True)
 
 
 def within(subject, curve):
@@ -204,14 +242,15 @@ def main():
     parser.add_argument("--images", help="images to measure it on")
     parser.add_argument("--training-images", help="images for its curvature")
     parser.add_argument("--output", default=".", help="folder for the table, the plot and NAME.json")
-    parser.add_argument("--curvature", default="fisher", choices=("fisher", "logits"),
-                        help="squared gradients of the log-probabilities, or of the logits (for networks that are sure of all images)")
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--curvature", default="fisher", choices=("fisher", "logits", "measured"),
+                        help="squared gradients of the log-probabilities, of the logits, or these scaled by tensor to measured errors")
+    parser.add_argument("--damping", type=float, default=0.3, help="part of its tensor's mean that is added to each curvature: weights "
+                        "that no calibration image needs shall not move at will (default 0.3)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (1: on a machine that others use, more are slower)")
     arguments = parser.parse_args()
     if bool(arguments.data) == bool(arguments.model) or bool(arguments.model) != bool(arguments.images):
         parser.error("give --data FOLDER, or --model with --images")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     os.makedirs(arguments.output, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         arguments.work = work
