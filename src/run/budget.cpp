@@ -20,6 +20,18 @@ constexpr double kLowestSlope = 0x1p-200, kHighestSlope = 0x1p200;
 
 double as_double(std::uint64_t value) { return static_cast<double>(value); }
 
+/// Mean over the weights of all tensors that have importance; 1 when there are none, or it is 0.
+double usual_importance(const Plan& plan) {
+  double weights = 0, sum = 0;
+  for (const TensorPlan& tensor : plan.tensors) {
+    if (!tensor.importance.present) continue;
+    const double count = as_double(tensor.rows) * as_double(tensor.cols);
+    weights += count;
+    sum += count * tensor.importance.mean;
+  }
+  return sum > 0 && weights > 0 ? sum / weights : 1;
+}
+
 /// The number of levels at which a bit more would no longer save `slope`.
 const RatePoint& point_at(const ScopeCurve& curve, double slope) {
   return *std::ranges::min_element(curve.points, {},
@@ -50,6 +62,7 @@ Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
     scopes_.push_back(s);
     states_[s].spec = plan.scopes[s].spec;
   }
+  usual_importance_ = usual_importance(plan);
   if (raw_bytes >= plan.target_bytes) refuse(as_double(raw_bytes));
 }
 
@@ -61,7 +74,7 @@ void Budget::refuse(double least) const {
 void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
   State& state = states_[scope];
   const bool important = plan_.tensors[plan_.scopes[scope].tensors.front()].importance.present;
-  state.scale = important || !(curve.mean_square > 0) ? 1 : 1 / curve.mean_square;
+  state.scale = important ? 1 : usual_importance_;
   state.curve = std::move(curve);
 }
 

@@ -31,7 +31,6 @@ Plan plan_of(const std::vector<std::uint64_t>& weights, std::uint64_t target, co
 /// The high-rate law of one variance: distortion = weights * variance / levels^2, bits = log2(levels).
 ScopeCurve curve_of(double weights, double variance) {
   ScopeCurve curve;
-  curve.mean_square = variance;
   for (std::size_t levels = 2; levels <= 256; ++levels) {
     const auto k = static_cast<double>(levels);
     curve.points.push_back({std::nan(""), weights * std::log2(k), weights * variance / (k * k), levels});
@@ -91,7 +90,6 @@ int carry_out(Model& model, std::uint64_t target) {
 
 ScopeCurve smooth_curve(const Model& model, std::size_t scope) {
   ScopeCurve curve;
-  curve.mean_square = model.variance[scope];
   const auto weights = static_cast<double>(model.weights[scope]);
   double slope = 4 * model.variance[scope];
   for (int i = 0; i < 38; ++i, slope *= 0.70710678) {

@@ -12,8 +12,9 @@ namespace lmq {
 /// Shares a file size out among the floating scopes of a plan: one slope for all (Lagrangian), the largest size that is
 /// not above the target. Rank 0 owns one; no communication, no files. Deterministic: a function of the plan, the curves
 /// and the sizes that came of earlier choices, in doubles by + - * / alone.
-/// Distortions of scopes with importance compare as they are (the importance is absolute); a scope without it counts
-/// as if its importance were 1 over the mean square of its weights.
+/// Distortions of scopes with importance compare as they are (the importance is absolute). A scope without it counts as
+/// if all its weights had the mean importance of those that have some; where none has any, all squared errors count
+/// alike (measured against equal relative errors: docs/methods/entropy-constrained.md).
 /// First all scopes get the slope at which the curves predict the target. What they weigh then corrects the curves; the
 /// rest of the gap goes to as few scopes as can bear it at nearly the same slope, so that little is done again.
 /// Source: Shoham & Gersho 1988, Efficient bit allocation for an arbitrary set of quantizers, section III.
@@ -52,6 +53,7 @@ class Budget {
   const Plan& plan_;
   std::vector<std::uint64_t> scopes_;  // floating, ascending
   std::vector<State> states_;          // [plan.scopes]
+  double usual_importance_ = 1;
   int corrections_ = 0;
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
   std::vector<double> best_slopes_;  // [plan.scopes]

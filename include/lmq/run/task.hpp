@@ -92,7 +92,6 @@ struct QuantizeOrder {
 
 /// What bits would buy in a scope: points by descending slope or ascending levels (rate_curve).
 struct ScopeCurve {
-  double mean_square = 0;  ///< of the weights, by importance
   std::vector<RatePoint> points;
 };
 [[nodiscard]] std::vector<std::byte> curve_to_bytes(const ScopeCurve& curve);
