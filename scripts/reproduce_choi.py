@@ -26,8 +26,8 @@ import svg_plot
 
 FEW = 256  # tensors of fewer weights cost more as codebook and codes than raw
 RANGES = {  # levels of k-means, entropies of one codebook in bits, prices of a bit for each tensor, checkpoint's size by file's size
-    "LeN": {"levels": (3, 4, 8, 16), "model": (0.06, 0.08, 0.1, 0.12, 0.16), "tensor": (0.03, 0.1, 0.3, 1, 3), "sizes": (50, 55, 58, 62)},
-    "Res": {"levels": (4, 8, 16, 32), "model": (1.5, 2, 2.5, 3), "tensor": (0.01, 0.03, 0.07, 0.15), "sizes": (4.5, 5, 5.5, 6)}}
+    "LeN": {"levels": (3, 4, 8, 16), "model": (0.06, 0.08, 0.1, 0.12, 0.16), "tensor": (0.03, 0.1, 0.3, 0.6, 1, 1.5), "sizes": (48, 52, 55, 57)},
+    "Res": {"levels": (4, 8, 16, 32), "model": (2, 2.5, 3, 3.5), "tensor": (0.004, 0.01, 0.02, 0.04), "sizes": (4.5, 5, 5.5, 6)}}
 ENTROPY = ("ecsq-uniform", "ecsq-iter", "ecsq")
 LOSS = 0.5  # percentage points that may be lost
 
@@ -242,10 +242,10 @@ def main():
     parser.add_argument("--images", help="images to measure it on")
     parser.add_argument("--training-images", help="images for its curvature")
     parser.add_argument("--output", default=".", help="folder for the table, the plot and NAME.json")
-    parser.add_argument("--curvature", default="fisher", choices=("fisher", "logits", "measured"),
+    parser.add_argument("--curvature", default="measured", choices=("fisher", "logits", "measured"),
                         help="squared gradients of the log-probabilities, of the logits, or these scaled by tensor to measured errors")
-    parser.add_argument("--damping", type=float, default=0.3, help="part of its tensor's mean that is added to each curvature: weights "
-                        "that no calibration image needs shall not move at will (default 0.3)")
+    parser.add_argument("--damping", type=float, default=0.1, help="part of its tensor's mean that is added to each curvature: weights "
+                        "that no calibration image needs shall not move at will (default 0.1)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1: on a machine that others use, more are slower)")
     arguments = parser.parse_args()
     if bool(arguments.data) == bool(arguments.model) or bool(arguments.model) != bool(arguments.images):
@@ -260,7 +260,7 @@ def main():
 
 
 def reproduce(subject, published, arguments):
-    curves = sweep(subject, arguments.curvature)
+    curves = sweep(subject, arguments)
     beside = os.path.join(arguments.output, subject.name)
     with open(beside + ".json", "w", encoding="utf-8") as file:
         json.dump({"model": subject.network.kind, "accuracy": subject.accuracy, "images": subject.measured, "curves": curves}, file, indent=1)
