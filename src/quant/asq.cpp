@@ -33,6 +33,12 @@ class AsqQuantizer final : public Quantizer {
     LevelFit found = fit_levels(group, choice_);
     return {Codebook::table(std::move(found.levels.levels)), ranges_of_bins(group, found.open_bins)};
   }
+  [[nodiscard]] Codebook rough_fit(const Group& group) const override {
+    constexpr std::size_t kRoughGrid = 2048;
+    LevelChoice rough = choice_;
+    if (rough.objective == LevelObjective::total_variance && rough.grid == 0) rough.grid = kRoughGrid;
+    return Codebook::table(fit_levels(group, rough).levels.levels);
+  }
   [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::stochastic; }
   [[nodiscard]] std::uint64_t seed() const noexcept override { return seed_; }
   [[nodiscard]] bool uses_importance() const noexcept override { return weighted_; }
