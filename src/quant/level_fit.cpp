@@ -78,24 +78,7 @@ LevelFit fit_levels(const Group& group, const LevelChoice& choice) {
 }
 
 std::vector<KeyRange> ranges_of_bins(const Group& group, std::span<const std::uint32_t> bins) {
-  const auto asked = [&](unsigned finer) {
-    std::size_t sum = 0;
-    for (const std::uint32_t bin : bins) sum += std::size_t{1} << std::min(finer, span_bits(group, bin));
-    return sum;
-  };
-  if (bins.empty() || asked(1) > kMostNewBins) return {};
-  unsigned finer = 1;
-  while (finer < 32 && asked(finer + 1) <= kMostNewBins) ++finer;
-  std::vector<KeyRange> ranges;
-  for (const std::uint32_t bin : bins) {
-    const std::uint32_t begin = ordered_key(group.low[bin]), end = last_key(group, bin);
-    const unsigned bits = span_bits(group, bin), left = bits - std::min(bits, finer);
-    if (!ranges.empty() && ranges.back().end + 1 == begin && ranges.back().span_bits == left)
-      ranges.back().end = end;
-    else
-      ranges.push_back({begin, end, left});
-  }
-  return ranges;
+  return 2 * bins.size() > kMostNewBins ? std::vector<KeyRange>() : finer_at(group, bins, kMostNewBins);
 }
 
 }  // namespace lmq

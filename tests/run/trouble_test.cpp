@@ -319,7 +319,9 @@ TEST_CASE("trouble: the task in hand is finished on its own input when a rank st
   const Recipe recipe = Recipe::parse(R"({"rules": [{"match": "*", "levels": 64, "granularity": "row"}]})", "a test");
   const Plan plan = cut_smaller(make_plan(tensors, "catalogue", recipe, nullptr), tensors, kRows);
   REQUIRE(plan.units.size() == 2);
-  const auto task = [](std::uint64_t unit) { return Task{{TaskKind::quantize, unit, 0}, {}, 0}; };
+  const auto task = [](std::uint64_t unit) {
+    return Task{{TaskKind::quantize, unit, 0}, QuantizeOrder().to_bytes(), 0};
+  };
 
   const RunContext undisturbed{*reader, nullptr, plan, folder.path()};
   Spool first(folder.path(), {1, 0, plan.digest, ""});
