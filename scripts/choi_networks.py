@@ -48,10 +48,11 @@ def channels_last(x):
 
 
 class Pass:
-    """One run of a network. With `taps`, inputs and outputs of every weight are remembered."""
+    """One run of a network. With `taps`, inputs and outputs of every weight are remembered. `moments` takes mean and variance in
+    front of each batch norm; with `aims` (those of another network) batch norms take the differences into their statistics."""
 
-    def __init__(self, weights, taps=False):
-        self.weights, self.taps = weights, {} if taps else None
+    def __init__(self, weights, taps=False, moments=None, aims=None):
+        self.weights, self.taps, self.moments, self.aims = weights, {} if taps else None, moments, aims
 
     def remember(self, name, inputs, output, settings):
         if self.taps is None:
@@ -72,6 +73,11 @@ class Pass:
     def norm(self, x, name):
         w = self.weights
         mean, variance = w[name + ".running_mean"], w[name + ".running_var"]
+        if self.moments is not None:
+            self.moments[name] = x.mean((0, 2, 3)), x.var((0, 2, 3))
+        if self.aims is not None:
+            mean = w[name + ".running_mean"] = mean + self.moments[name][0] - self.aims[name][0]
+            variance = w[name + ".running_var"] = variance * self.moments[name][1] / self.aims[name][1]
         return F.batch_norm(x, mean, variance, w[name + ".weight"], w[name + ".bias"], False, 0, 1e-5)
 
 
@@ -131,6 +137,15 @@ class Network:
         with torch.inference_mode():
             z = torch.cat([self.forward(Pass(self.weights), self.inputs(images[i:i + batch])) for i in range(0, len(images), batch)])
         return z - z.mean(1, keepdim=True)
+
+    def corrected(self, original, images):
+        """Batch norms follow what quantization does to mean and variance in front of them, measured on images (no labels, no
+        gradients; the original network would not change). The file has as many bytes as before."""
+        moments = {}
+        with torch.inference_mode():
+            original.forward(Pass(original.weights, moments=moments), original.inputs(images))
+            self.forward(Pass(self.weights, moments={}, aims=moments), self.inputs(images))
+        return self
 
     def curvature(self, images, what, batch=32):
         """NAME -> array like the weight: mean over the images of the squared gradients of the classes' log-probabilities, each

@@ -27,7 +27,8 @@ import svg_plot
 FEW = 256  # tensors of fewer weights cost more as codebook and codes than raw
 RANGES = {  # levels of k-means, entropies of one codebook in bits, prices of a bit for each tensor, checkpoint's size by file's size
     "LeN": {"levels": (3, 4, 8, 16), "model": (0.06, 0.08, 0.1, 0.12, 0.16), "tensor": (0.03, 0.1, 0.3, 0.6, 1, 1.5), "sizes": (48, 52, 55, 57)},
-    "Res": {"levels": (4, 8, 16, 32), "model": (2, 2.5, 3, 3.5), "tensor": (0.004, 0.01, 0.02, 0.04), "sizes": (4.5, 5, 5.5, 6)}}
+    "Res": {"levels": (4, 8, 16, 32), "model": (2, 2.5, 3, 3.5), "tensor": (0.004, 0.01, 0.02, 0.04), "sizes": (4.5, 4.75, 5, 5.5, 6),
+            "low model": (1.2, 1.5, 1.75, 2), "low tensor": (0.03, 0.04, 0.055, 0.08)}}
 ENTROPY = ("ecsq-uniform", "ecsq-iter", "ecsq")
 LOSS = 0.5  # percentage points that may be lost
 
@@ -129,16 +130,19 @@ class Subject:
             report = json.loads(subprocess.run([self.lmq, "inspect", made, "--json"], check=True, capture_output=True).stdout)
             return networks.load(back), self.sizes(report, os.path.getsize(made))
 
-    def measure(self, rule, what=None, power=None, size=None):
+    def measure(self, rule, what=None, power=None, size=None, correct=False):
         """One point: quantize, export, count the bits, count the right answers. None where the file cannot be so small."""
         made = self.quantize(rule, what, power, size)
         if made is None:
             return None
         tensors, point = made
         point["zeros"] = sum(int(((self.original[t] == 0) & (tensors[t] != 0)).sum()) for t in self.parameters)
-        digest = hashlib.sha256(b"".join(tensors[t].tobytes() for t in sorted(tensors))).digest()
+        digest = hashlib.sha256(b"".join(tensors[t].tobytes() for t in sorted(tensors))).digest() + bytes([correct])
         if digest not in self.known:
-            self.known[digest] = networks.Network(tensors).accuracy(self.images, self.labels)
+            network = networks.Network(tensors)
+            if correct:
+                network.corrected(self.network, self.calibration)
+            self.known[digest] = network.accuracy(self.images, self.labels)
         point["accuracy"], point["loss"] = self.known[digest]
         point.update(importance=what, power=power)
         return point
@@ -181,6 +185,13 @@ def sweep(subject, arguments):
         points = [subject.measure({"method": "ecsq", "granularity": "tensor"}, what=weigh, size=int(os.path.getsize(subject.path) / x))
                   for x in ranges["sizes"]]
         keep(subject, curves, "ecsq for a file size" + (", Hessian" if weigh else ""), "slope", points)
+    if any(name.endswith("running_mean") for name in subject.original):
+        for granularity, method in itertools.product(("model", "tensor"), ("ecsq-uniform", "ecsq")):
+            curve(f"{method}, Hessian, rans, norms corrected", granularity,
+                  [{"method": method, "coder": "rans", **subject.price(granularity, x, what)} for x in ranges["low " + granularity]],
+                  what=what, correct=True)
+        curve("k-means, rans, norms corrected", "tensor", [{"method": "kmeans", "levels": k, "coder": "rans"} for k in ranges["levels"]],
+              correct=True)
     return curves
 
 
@@ -213,7 +224,7 @@ def table(subject, curves):
 
 def draw(subject, curves, path, published):
     """One line for each method: those of the best coder, with a codebook for each tensor, and the budgets."""
-    chosen = [c for c in curves if c["granularity"] == "slope" or c["granularity"] == "tensor" and not c["label"].endswith("huffman")]
+    chosen = [c for c in curves if c["granularity"] == "slope" or c["granularity"] == "tensor" and "huffman" not in c["label"]]
     lines = [(c["label"], [(p["ratio"], p["accuracy"]) for p in c["points"]], "Hessian" in c["label"]) for c in chosen]
     levels = [("unquantized", subject.accuracy), (f"- {LOSS} points", subject.accuracy - LOSS)]
     svg_plot.plot(path, f"{subject.network.kind}: accuracy against compression, no fine-tuning", "32 bits / stored bits of a quantized weight",

@@ -2,7 +2,8 @@
 import math
 from xml.sax.saxutils import escape
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777", "#000000", "#994400", "#0000cc")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777", "#000000", "#994400", "#0000cc",
+           "#cc0066", "#669900", "#9999ff", "#ff9933")
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 480, 60, 40, 300, 50
 
 
