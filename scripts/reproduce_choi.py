@@ -25,10 +25,11 @@ import choi_networks as networks
 import svg_plot
 
 FEW = 256  # tensors of fewer weights cost more as codebook and codes than raw
-RANGES = {  # levels of k-means, entropies of one codebook in bits, prices of a bit for each tensor, checkpoint's size by file's size
-    "LeN": {"levels": (3, 4, 8, 16), "model": (0.06, 0.08, 0.1, 0.12, 0.16), "tensor": (0.03, 0.1, 0.3, 0.6, 1, 1.5), "sizes": (48, 52, 55, 57)},
-    "Res": {"levels": (4, 8, 16, 32), "model": (2, 2.5, 3, 3.5), "tensor": (0.004, 0.01, 0.02, 0.04), "sizes": (4.5, 4.75, 5, 5.5, 6),
-            "low model": (1.2, 1.5, 1.75, 2), "low tensor": (0.03, 0.04, 0.055, 0.08)}}
+RANGES = {  # levels of k-means; entropies in bits of one codebook; prices of a bit, one codebook a tensor; checkpoint's size by file's
+    "LeN": {"levels": (3, 4, 8, 16), "model": (0.06, 0.08, 0.1, 0.12, 0.16), "tensor": (0.03, 0.1, 0.3, 0.6, 1, 1.5),
+            "sizes": (48, 52, 55, 57)},
+    "Res": {"levels": (4, 8, 16, 32), "model": (2, 2.5, 3, 3.5), "tensor": (0.004, 0.01, 0.02, 0.04),
+            "sizes": (4.5, 4.75, 5, 5.5, 6), "low model": (1.2, 1.5, 1.75, 2), "low tensor": (0.03, 0.04, 0.055, 0.08)}}
 ENTROPY = ("ecsq-uniform", "ecsq-iter", "ecsq")
 LOSS = 0.5  # percentage points that may be lost
 
@@ -182,16 +183,16 @@ def sweep(subject, arguments):
                       [{"method": method, "coder": coder, **subject.price(granularity, x, weigh)} for x in ranges[granularity]],
                       what=weigh)
     for weigh in (None, what):
-        points = [subject.measure({"method": "ecsq", "granularity": "tensor"}, what=weigh, size=int(os.path.getsize(subject.path) / x))
-                  for x in ranges["sizes"]]
+        points = [subject.measure({"method": "ecsq", "granularity": "tensor"}, what=weigh,
+                                  size=int(os.path.getsize(subject.path) / x)) for x in ranges["sizes"]]
         keep(subject, curves, "ecsq for a file size" + (", Hessian" if weigh else ""), "slope", points)
     if any(name.endswith("running_mean") for name in subject.original):
         for granularity, method in itertools.product(("model", "tensor"), ("ecsq-uniform", "ecsq")):
             curve(f"{method}, Hessian, rans, norms corrected", granularity,
                   [{"method": method, "coder": "rans", **subject.price(granularity, x, what)} for x in ranges["low " + granularity]],
                   what=what, correct=True)
-        curve("k-means, rans, norms corrected", "tensor", [{"method": "kmeans", "levels": k, "coder": "rans"} for k in ranges["levels"]],
-              correct=True)
+        curve("k-means, rans, norms corrected", "tensor",
+              [{"method": "kmeans", "levels": k, "coder": "rans"} for k in ranges["levels"]], correct=True)
     return curves
 
 
@@ -224,7 +225,7 @@ def table(subject, curves):
 
 def draw(subject, curves, path, published):
     """One line for each method: those of the best coder, with a codebook for each tensor, and the budgets."""
-    chosen = [c for c in curves if c["granularity"] == "slope" or c["granularity"] == "tensor" and "huffman" not in c["label"]]
+    chosen = [c for c in curves if c["granularity"] != "model" and "huffman" not in c["label"]]
     lines = [(c["label"], [(p["ratio"], p["accuracy"]) for p in c["points"]], "Hessian" in c["label"]) for c in chosen]
     levels = [("unquantized", subject.accuracy), (f"- {LOSS} points", subject.accuracy - LOSS)]
     svg_plot.plot(path, f"{subject.network.kind}: accuracy against compression, no fine-tuning", "32 bits / stored bits of a quantized weight",
@@ -274,7 +275,8 @@ def reproduce(subject, published, arguments):
     curves = sweep(subject, arguments)
     beside = os.path.join(arguments.output, subject.name)
     with open(beside + ".json", "w", encoding="utf-8") as file:
-        json.dump({"model": subject.network.kind, "accuracy": subject.accuracy, "images": subject.measured, "curves": curves}, file, indent=1)
+        json.dump({"model": subject.network.kind, "accuracy": subject.accuracy, "images": subject.measured, "curves": curves},
+                  file, indent=1)
     with open(beside + ".md", "w", encoding="utf-8") as file:
         file.write(table(subject, curves))
     draw(subject, curves, beside + ".svg", published)
