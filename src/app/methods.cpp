@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "commands.hpp"
 #include "lmq/plan/recipe.hpp"
 #include "lmq/quant/quantizer.hpp"
@@ -12,6 +14,28 @@ namespace {
 std::string allowed_text(const MethodOption& known) {
   if (known.words.empty()) return fmt::format("{} to {}{}", known.low, known.high, known.whole ? ", whole" : "");
   return fmt::format("{}", fmt::join(known.words, ", "));
+}
+
+struct OptionMeaning {
+  const MethodOption* option;
+  std::string methods;
+};
+
+/// An option's meanings and the methods that share each.
+std::vector<OptionMeaning> meanings_of(std::string_view name) {
+  std::vector<OptionMeaning> found;
+  for (const QuantizerEntry& entry : quantizers()) {
+    const auto option = std::ranges::find(entry.options, name, &MethodOption::name);
+    if (option == entry.options.end()) continue;
+    const auto same = std::ranges::find_if(found, [&](const OptionMeaning& known) {
+      return known.option->help == option->help && std::ranges::equal(known.option->words, option->words);
+    });
+    if (same == found.end())
+      found.push_back({&*option, std::string(entry.name)});
+    else
+      same->methods += fmt::format(", {}", entry.name);
+  }
+  return found;
 }
 }  // namespace
 
@@ -26,8 +50,9 @@ int methods() {
                  {"values", Table::Align::left},
                  {"meaning", Table::Align::left}});
   for (const MethodOption* known : method_options())
-    options.row({fmt::format("--{}", known->name), methods_with_option(known->name), allowed_text(*known),
-                 std::string(known->help)});
+    for (const OptionMeaning& meaning : meanings_of(known->name))
+      options.row({fmt::format("--{}", known->name), meaning.methods, allowed_text(*meaning.option),
+                   std::string(meaning.option->help)});
   if (!method_options().empty()) print("\n" + options.text());
   return 0;
 }
