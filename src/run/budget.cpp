@@ -56,7 +56,7 @@ double bits_at(const ScopeCurve& curve, double slope) {
 }  // namespace
 
 Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
-    : plan_(plan), states_(plan.scopes.size()), best_slopes_(plan.scopes.size()) {
+    : plan_(plan), raw_bytes_(as_double(raw_bytes)), states_(plan.scopes.size()), best_slopes_(plan.scopes.size()) {
   for (std::uint64_t s = 0; s < plan.scopes.size(); ++s) {
     if (!plan.scopes[s].spec.floating) continue;
     scopes_.push_back(s);
@@ -128,8 +128,9 @@ std::vector<Budget::Choice> Budget::set_slope(const std::vector<std::uint64_t>& 
 }
 
 std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
-  const double least = predicted(scopes_, kHighestSlope) + as_double(other_bytes);
-  if (least > 1.02 * as_double(plan_.target_bytes)) refuse(least);
+  // What the curves say is near; what surrounds the records is only guessed here, and refused when it is known.
+  const double least = predicted(scopes_, kHighestSlope);
+  if (0.95 * least + raw_bytes_ > as_double(plan_.target_bytes)) refuse(least + as_double(other_bytes));
   const double room = (1 - kAim) * as_double(plan_.target_bytes) - as_double(other_bytes);
   return set_slope(scopes_, slope_for(scopes_, room));
 }

@@ -51,6 +51,7 @@ class Budget {
   [[noreturn]] void refuse(double least) const;
 
   const Plan& plan_;
+  double raw_bytes_;
   std::vector<std::uint64_t> scopes_;  // floating, ascending
   std::vector<State> states_;          // [plan.scopes]
   double usual_importance_ = 1;
