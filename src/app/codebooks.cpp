@@ -35,15 +35,39 @@ std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+/// What the stored numbers of a kind are.
+std::string_view numbers_name(CodebookKind kind) {
+  switch (kind) {
+    case CodebookKind::table:
+      return "levels";
+    case CodebookKind::grid:
+      return "low and step";
+    case CodebookKind::bases:
+      return "bases";
+    case CodebookKind::centred:
+      return "step";
+    case CodebookKind::rank1:
+      return "row factors, column factors, levels";
+  }
+  return "numbers";
+}
+
+/// The numbers that codebook `book` is stored as; of factors all of the record.
+std::span<const float> numbers_of(const QuantizedUnit& unit, std::uint64_t book) {
+  if (unit.kind == CodebookKind::rank1) return unit.book;
+  const auto each = static_cast<std::size_t>(numbers_per_codebook(unit.kind, unit.levels));
+  return std::span(unit.book).subspan(static_cast<std::size_t>(book) * each, each);
+}
+
 /// What precedes the codebooks.
 std::string head(const StoredTensor& tensor, const QuantizedUnit& unit, bool json) {
   if (json)
-    return fmt::format("{{\"name\": {}, \"method\": {}, \"group\": {}, \"codebooks\": [", quoted(tensor.line.name),
-                       quoted(tensor.line.method), unit.group);
+    return fmt::format("{{\"name\": {}, \"method\": {}, \"group\": {}, \"stored_as\": \"{}\", \"codebooks\": [",
+                       quoted(tensor.line.name), quoted(tensor.line.method), unit.group, numbers_name(unit.kind));
   const std::string serves =
       unit.group == 0 ? "one codebook for all" : fmt::format("a codebook for every {} weights of a row", unit.group);
-  return fmt::format("# {}, {}, {}: {}\n# row, column, levels\n", printable(tensor.line.name),
-                     shape_text(tensor.line.shape), printable(tensor.line.method), serves);
+  return fmt::format("# {}, {}, {}: {}, stored as {}\n# row, column, levels\n", printable(tensor.line.name),
+                     shape_text(tensor.line.shape), printable(tensor.line.method), serves, numbers_name(unit.kind));
 }
 
 /// The codebooks of one record, a line each. `first`: the record is the tensor's first.
@@ -51,13 +75,19 @@ std::string lines_of(const QuantizedUnit& unit, std::uint64_t begin, bool first,
   std::string text;
   const std::uint64_t in_row = unit.group > 0 ? ceil_div(unit.cols, unit.group) : 1;
   for (std::uint64_t book = 0; book < unit.codebooks(); ++book) {
-    const std::uint64_t row = unit.group > 0 ? begin / unit.cols + book / in_row : 0;
+    const bool whole_rows = unit.group > 0 || unit.kind == CodebookKind::rank1;
+    const std::uint64_t row = whole_rows ? begin / unit.cols + book / in_row : 0;
     const auto levels = levels_of(unit, book);
     if (json) text += first && book == 0 ? "\n" : ",\n";
-    const auto line = json ? fmt::format("  {{\"row\": {}, \"column\": {}, \"levels\": [{}]}}", row,
-                                         book % in_row * unit.group, fmt::join(levels, ", "))
-                           : fmt::format("{} {} {}\n", row, book % in_row * unit.group, fmt::join(levels, " "));
-    text += line;
+    const auto numbers = numbers_of(unit, book);
+    const std::uint64_t column = book % in_row * unit.group;
+    if (json)
+      text += fmt::format("  {{\"row\": {}, \"column\": {}, \"levels\": [{}], \"numbers\": [{}]}}", row, column,
+                          fmt::join(levels, ", "), fmt::join(numbers, ", "));
+    else
+      text += fmt::format("{} {} {}\n", row, column, fmt::join(levels, " "));
+    if (!json && unit.kind != CodebookKind::table)
+      text += fmt::format("# {} {} {}: {}\n", row, column, numbers_name(unit.kind), fmt::join(numbers, " "));
   }
   return text;
 }
@@ -75,7 +105,7 @@ void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool 
     if (first) print(head(stored, unit, json));
     print(lines_of(unit, place.begin, first, json));
     first = false;
-    if (unit.group == 0) break;
+    if (unit.group == 0 && unit.kind != CodebookKind::rank1) break;  // the same in every record
   }
   if (first) fail(Errc::malformed, fmt::format("{}: tensor '{}' has no units", file.name(), printable(tensor)));
   if (json) print("\n]}\n");

@@ -256,6 +256,12 @@ class Sameness(LmqTest):
                 text = self.ok(run("inspect", path, "--codebook", name)).out.splitlines()
                 numbers = [[float(word) for word in line.split()] for line in text if not line.startswith("#")]
                 self.assertEqual(numbers, [[b["row"], b["column"], *b["levels"]] for b in listed["codebooks"]])
+        path, _ = self.quantize(source, "books.h5", "--method", "binary-2", "--granularity", "row")
+        listed = json.loads(self.ok(run("inspect", path, "--codebook", name, "--json")).out)
+        self.assertEqual(listed["stored_as"], "bases")
+        for book in listed["codebooks"][::211]:
+            first, second = np.float32(book["numbers"])
+            self.assertEqual(sorted(np.float32(book["levels"])), sorted(np.float32([s * first + t * second for s in (-1, 1) for t in (-1, 1)])))
         self.refused(run("inspect", path, "--codebook", "norm.weight"), 64, "norm.weight", "not quantized")
         self.refused(run("inspect", path, "--codebook", "singel.weight"), 64, "did you mean single.weight?")
         self.refused(run("inspect", source, "--codebook", name), 64, "not written by lmq")
