@@ -36,8 +36,8 @@ struct Job {
 [[nodiscard]] ImportanceFile open_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
                                              const Recipe& recipe);
 /// What the plan makes of the importance file: which quantized tensors it has nothing for, what in it nobody uses, and
-/// which experts take their siblings' mean. One line each, none for what is not there; a first line says how many tensors
-/// have which kind.
+/// which experts take their siblings' mean. One line each, none for what is not there; a first line says how many
+/// tensors have which kind.
 [[nodiscard]] std::vector<std::string> importance_lines(const Job& job);
 /// The same with every name, for the JSON reports; null without importance.
 [[nodiscard]] nlohmann::json importance_json(const Job& job);

@@ -6,8 +6,8 @@
 
 namespace {
 
-/// Threads that wait must sleep: by default libgomp's spin, which made two threads slower than one (2.4 against 1.1 s for
-/// 2^28 weights). It reads its environment before main, so the program starts itself once more with the right one.
+/// Threads that wait must sleep: by default libgomp's spin, which made two threads slower than one (2.4 against 1.1 s
+/// for 2^28 weights). It reads its environment before main, so the program starts itself once more with the right one.
 void sleep_while_waiting(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", argv);  // on failure: as it is

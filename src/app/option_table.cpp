@@ -114,7 +114,8 @@ void add_command_options(Command command, po::options_description& table) {
       add_recipe_options(table);
       add("ranks,n", text()->value_name("N"), "ranks to plan for (default 1)");
       add("path", text()->value_name("TENSOR"),
-          "instead: levels against error of one tensor by every method, or by --method with its options; --levels: that number only");
+          "instead: levels against error of one tensor by every method, or by --method with its options; --levels: "
+          "that number only");
       add("json", "print JSON");
       break;
     case Command::inspect:

@@ -162,8 +162,8 @@ void take_rule(const Values& values, Options& options) {
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  std::vector<std::string> of_rules{"method",     "bits",      "levels",           "granularity", "group", "coder",
-                                    "level-type", "nonfinite", "importance-power", "target-size"};
+  std::vector<std::string> of_rules{"method", "bits",       "levels",    "granularity",      "group",
+                                    "coder",  "level-type", "nonfinite", "importance-power", "target-size"};
   for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
   for (const std::string& rule_option : of_rules) {
     const char* name = rule_option.c_str();

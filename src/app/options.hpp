@@ -25,13 +25,13 @@ struct Options {
   Rule rule;                                        ///< what --method, --bits, ... ask for: one rule for all tensors
   Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
   std::optional<double> importance_power;  ///< --importance-power
-  std::optional<Target> target;         ///< of --target-size, or of --bits where they are no number of levels
-  std::optional<std::uint64_t> memory;  ///< bytes a rank may hold
-  std::size_t threads = 0;              ///< 0: the default
-  std::size_t ranks = 1;                ///< plan
-  std::string path_tensor;              ///< plan --path: the tensor whose errors are wanted, by number of levels
-  bool method_given = false;            ///< --method was given
-  std::filesystem::path work_dir;       ///< OUT.h5.lmq-work when not given
+  std::optional<Target> target;            ///< of --target-size, or of --bits where they are no number of levels
+  std::optional<std::uint64_t> memory;     ///< bytes a rank may hold
+  std::size_t threads = 0;                 ///< 0: the default
+  std::size_t ranks = 1;                   ///< plan
+  std::string path_tensor;                 ///< plan --path: the tensor whose errors are wanted, by number of levels
+  bool method_given = false;               ///< --method was given
+  std::filesystem::path work_dir;          ///< OUT.h5.lmq-work when not given
   bool resume = true;
   double max_minutes = 0;
   std::filesystem::path json_file;  ///< quantize: where the report goes

@@ -1,9 +1,9 @@
 #include <xxhash.h>
 
+#include <fmt/format.h>
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <fmt/format.h>
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
@@ -22,17 +22,28 @@ struct DTypeRow {
   bool is_float;
 };
 constexpr std::array kDTypes{
-    DTypeRow{DType::boolean, "BOOL", 8, false},   DTypeRow{DType::u8, "U8", 8, false},
-    DTypeRow{DType::i8, "I8", 8, false},          DTypeRow{DType::i16, "I16", 16, false},
-    DTypeRow{DType::u16, "U16", 16, false},       DTypeRow{DType::i32, "I32", 32, false},
-    DTypeRow{DType::u32, "U32", 32, false},       DTypeRow{DType::i64, "I64", 64, false},
-    DTypeRow{DType::u64, "U64", 64, false},       DTypeRow{DType::f16, "F16", 16, true},
-    DTypeRow{DType::bf16, "BF16", 16, true},      DTypeRow{DType::f32, "F32", 32, true},
-    DTypeRow{DType::f64, "F64", 64, true},        DTypeRow{DType::c64, "C64", 64, false},
-    DTypeRow{DType::f8_e4m3, "F8_E4M3", 8, true}, DTypeRow{DType::f8_e5m2, "F8_E5M2", 8, true},
-    DTypeRow{DType::f8_e8m0, "F8_E8M0", 8, false}, DTypeRow{DType::f8_e4m3fnuz, "F8_E4M3FNUZ", 8, true},
-    DTypeRow{DType::f8_e5m2fnuz, "F8_E5M2FNUZ", 8, true}, DTypeRow{DType::f4, "F4", 4, false},
-    DTypeRow{DType::f6_e2m3, "F6_E2M3", 6, false}, DTypeRow{DType::f6_e3m2, "F6_E3M2", 6, false},
+    DTypeRow{DType::boolean, "BOOL", 8, false},
+    DTypeRow{DType::u8, "U8", 8, false},
+    DTypeRow{DType::i8, "I8", 8, false},
+    DTypeRow{DType::i16, "I16", 16, false},
+    DTypeRow{DType::u16, "U16", 16, false},
+    DTypeRow{DType::i32, "I32", 32, false},
+    DTypeRow{DType::u32, "U32", 32, false},
+    DTypeRow{DType::i64, "I64", 64, false},
+    DTypeRow{DType::u64, "U64", 64, false},
+    DTypeRow{DType::f16, "F16", 16, true},
+    DTypeRow{DType::bf16, "BF16", 16, true},
+    DTypeRow{DType::f32, "F32", 32, true},
+    DTypeRow{DType::f64, "F64", 64, true},
+    DTypeRow{DType::c64, "C64", 64, false},
+    DTypeRow{DType::f8_e4m3, "F8_E4M3", 8, true},
+    DTypeRow{DType::f8_e5m2, "F8_E5M2", 8, true},
+    DTypeRow{DType::f8_e8m0, "F8_E8M0", 8, false},
+    DTypeRow{DType::f8_e4m3fnuz, "F8_E4M3FNUZ", 8, true},
+    DTypeRow{DType::f8_e5m2fnuz, "F8_E5M2FNUZ", 8, true},
+    DTypeRow{DType::f4, "F4", 4, false},
+    DTypeRow{DType::f6_e2m3, "F6_E2M3", 6, false},
+    DTypeRow{DType::f6_e3m2, "F6_E3M2", 6, false},
 };
 const DTypeRow& row(DType type) noexcept {
   for (const DTypeRow& candidate : kDTypes)
@@ -95,7 +106,8 @@ std::uint64_t parse_size(std::string_view text, std::string_view what) {
   if (error == std::errc{} && std::isfinite(number) && number >= 0) {
     constexpr std::string_view kUnits = "KMGTP";
     const std::string_view tail = unit.empty() ? unit : unit.substr(1);
-    if (unit.empty() || unit == "B") power = 0;
+    if (unit.empty() || unit == "B")
+      power = 0;
     else if (const auto at = kUnits.find(unit[0]); at != kUnits.npos && (tail.empty() || tail == "B" || tail == "iB"))
       power = static_cast<int>(at) + 1;
   }
@@ -151,7 +163,8 @@ std::string printable(std::string_view text, std::size_t limit) {
   while (!text.empty()) {
     const std::size_t bytes = character_bytes(text);
     const auto lead = static_cast<unsigned char>(text[0]);
-    const bool plain = bytes > 0 && lead >= 0x20 && lead != 0x7F && !(lead == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
+    const bool plain =
+        bytes > 0 && lead >= 0x20 && lead != 0x7F && !(lead == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
     const std::string piece = plain ? std::string(text.substr(0, bytes)) : fmt::format("\\x{:02x}", lead);
     if (shown.size() + piece.size() > limit) return shown + "...";
     shown += piece;

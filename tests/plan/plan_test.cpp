@@ -1,5 +1,5 @@
-#include "lmq/plan/costs.hpp"
 #include "lmq/plan/plan.hpp"
+#include "lmq/plan/costs.hpp"
 
 #include <algorithm>
 #include <catch2/catch.hpp>

@@ -166,7 +166,8 @@ TEST_CASE("recipe: every mistake is refused in one line with its place and what 
   says(with_rule(R"(,"granularity":"group","group":65537)"), "rules[0].group: found 65537");
   says(with_rule(R"(,"method":"kmean")"), R"(rules[0].method: found "kmean", allowed are)");
   says(with_rule(R"(,"method":"kmean")"), R"((did you mean "kmeans"?))");
-  says(with_rule(R"(,"coder":"zip")"), R"(rules[0].coder: found "zip", allowed are "cheapest", "fixed", "rans", "huffman")");
+  says(with_rule(R"(,"coder":"zip")"),
+       R"(rules[0].coder: found "zip", allowed are "cheapest", "fixed", "rans", "huffman")");
   says(with_rule(R"(,"level_type":"f64")"), R"(rules[0].level_type: found "f64", allowed are "f32", "f16")");
   says(with_rule(R"(,"row_axes":33)"), "rules[0].row_axes: found 33");
   says(with_rule(R"(,"keep":"yes")"), "rules[0].keep: found \"yes\"");

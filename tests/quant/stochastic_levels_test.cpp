@@ -52,7 +52,8 @@ Errc refusal(std::span<const float> values, std::span<const float> weights, cons
 
 }  // namespace
 
-TEST_CASE("stochastic levels: few values by sorting and many by bins have the optimum's cost", "[quant][levels][slow]") {
+TEST_CASE("stochastic levels: few values by sorting and many by bins have the optimum's cost",
+          "[quant][levels][slow]") {
   LevelNarrowing solver;
   for (const auto source : twin::kSources)
     for (const bool weighted : {false, true})

@@ -23,12 +23,18 @@ concept Scalar = std::is_arithmetic_v<T>;
 class ByteWriter {
  public:
   template <Scalar T>
-  void le(T value) { raw(std::as_bytes(std::span(&value, 1))); }
+  void le(T value) {
+    raw(std::as_bytes(std::span(&value, 1)));
+  }
   void raw(std::span<const std::byte> bytes) { buffer_.insert(buffer_.end(), bytes.begin(), bytes.end()); }
   template <Scalar T>
-  void array(std::span<const T> values) { raw(std::as_bytes(values)); }
+  void array(std::span<const T> values) {
+    raw(std::as_bytes(values));
+  }
   /// u32 length, then the bytes.
-  void text(std::string_view value) { le(static_cast<std::uint32_t>(value.size())), raw(std::as_bytes(std::span(value))); }
+  void text(std::string_view value) {
+    le(static_cast<std::uint32_t>(value.size())), raw(std::as_bytes(std::span(value)));
+  }
   [[nodiscard]] std::size_t size() const noexcept { return buffer_.size(); }
   [[nodiscard]] std::vector<std::byte> take() noexcept { return std::move(buffer_); }
   [[nodiscard]] const std::vector<std::byte>& bytes() const noexcept { return buffer_; }

@@ -8,10 +8,28 @@ namespace lmq {
 
 /// Element types of checkpoints; the names are those of safetensors. Values are written to files: never renumbered.
 enum class DType : std::uint8_t {
-  boolean = 0, u8 = 1, i8 = 2, i16 = 3, u16 = 4, i32 = 5, u32 = 6, i64 = 7, u64 = 8,
-  f16 = 16, bf16 = 17, f32 = 18, f64 = 19, c64 = 20,
-  f8_e4m3 = 32, f8_e5m2 = 33, f8_e8m0 = 34, f8_e4m3fnuz = 35, f8_e5m2fnuz = 36,
-  f4 = 48, f6_e2m3 = 49, f6_e3m2 = 50,
+  boolean = 0,
+  u8 = 1,
+  i8 = 2,
+  i16 = 3,
+  u16 = 4,
+  i32 = 5,
+  u32 = 6,
+  i64 = 7,
+  u64 = 8,
+  f16 = 16,
+  bf16 = 17,
+  f32 = 18,
+  f64 = 19,
+  c64 = 20,
+  f8_e4m3 = 32,
+  f8_e5m2 = 33,
+  f8_e8m0 = 34,
+  f8_e4m3fnuz = 35,
+  f8_e5m2fnuz = 36,
+  f4 = 48,
+  f6_e2m3 = 49,
+  f6_e3m2 = 50,
 };
 
 /// Bits of one element (4, 6, 8, 16, 32 or 64).

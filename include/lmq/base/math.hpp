@@ -12,7 +12,8 @@ namespace lmq {
 /// `value` as `To`, or Errc::internal when it does not fit; `what` names the quantity in the message.
 template <std::integral To, std::integral From>
 [[nodiscard]] constexpr To narrow(From value, const char* what) {
-  return std::in_range<To>(value) ? static_cast<To>(value) : (fail(Errc::internal, std::string(what) + " does not fit"), To{});
+  return std::in_range<To>(value) ? static_cast<To>(value)
+                                  : (fail(Errc::internal, std::string(what) + " does not fit"), To{});
 }
 
 /// a * b into `out`; false on overflow (then `out` is unspecified).
@@ -26,6 +27,8 @@ template <std::integral To, std::integral From>
 }
 
 /// Smallest integer >= a / b, b > 0; never overflows.
-[[nodiscard]] constexpr std::uint64_t ceil_div(std::uint64_t a, std::uint64_t b) noexcept { return a / b + (a % b != 0); }
+[[nodiscard]] constexpr std::uint64_t ceil_div(std::uint64_t a, std::uint64_t b) noexcept {
+  return a / b + (a % b != 0);
+}
 
 }  // namespace lmq

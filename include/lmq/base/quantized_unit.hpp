@@ -72,8 +72,9 @@ void expand_levels(CodebookKind kind, std::span<const float> numbers, std::span<
 /// Idempotent.
 void round_levels(std::span<float> book, LevelType type);
 
-/// The same, but the least level of every codebook of `width` ascending levels is rounded down and the greatest (and what
-/// equals it) up, so that what lay between two levels still does. Beyond 65504 * 2^112 there is no half: there, to that.
+/// The same, but the least level of every codebook of `width` ascending levels is rounded down and the greatest (and
+/// what equals it) up, so that what lay between two levels still does. Beyond 65504 * 2^112 there is no half: there, to
+/// that.
 void round_levels_covering(std::span<float> book, std::size_t width, LevelType type);
 
 /// The p of LevelType::f16: the largest magnitude, rounded to 11 significant bits, lies in [2^(p + 15), 2^(p + 16));

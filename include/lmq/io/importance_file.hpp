@@ -15,24 +15,24 @@ namespace lmq {
 
 /// Consecutive numbers of one tensor of an importance file.
 struct ImportancePart {
-  std::int64_t tensor = -1;   ///< index into the file's catalogue; -1: no such numbers, all are 1
-  std::uint64_t first = 0;    ///< first number
-  std::uint64_t count = 0;    ///< numbers
-  std::int64_t stack = -1;    ///< sums to be divided: index into the file's stacks
-  bool diagonal = false;      ///< the numbers are the diagonal of a matrix [count, count]
-  double power = 1;           ///< exponent, a multiple of 2^-24
+  std::int64_t tensor = -1;  ///< index into the file's catalogue; -1: no such numbers, all are 1
+  std::uint64_t first = 0;   ///< first number
+  std::uint64_t count = 0;   ///< numbers
+  std::int64_t stack = -1;   ///< sums to be divided: index into the file's stacks
+  bool diagonal = false;     ///< the numbers are the diagonal of a matrix [count, count]
+  double power = 1;          ///< exponent, a multiple of 2^-24
 };
 
 /// The importance of one tensor of the checkpoint.
 struct ImportanceEntry {
-  std::string weight;            ///< the checkpoint's tensor
+  std::string weight;  ///< the checkpoint's tensor
   ImportanceKind kind = ImportanceKind::columns;
-  ImportancePart values;         ///< columns: [blocks][length]; weights: one for each weight; rows: none
-  ImportancePart rows;           ///< a factor for each row (rows, outer)
-  std::uint64_t length = 0;      ///< weights of a row; for weights 0
-  std::uint64_t block_rows = 0;  ///< rows that share a block of columns (an expert's); 0: one block for all
-  double largest = 0;            ///< no weight has more
-  double mean = 0;               ///< over the tensor's weights
+  ImportancePart values;              ///< columns: [blocks][length]; weights: one for each weight; rows: none
+  ImportancePart rows;                ///< a factor for each row (rows, outer)
+  std::uint64_t length = 0;           ///< weights of a row; for weights 0
+  std::uint64_t block_rows = 0;       ///< rows that share a block of columns (an expert's); 0: one block for all
+  double largest = 0;                 ///< no weight has more
+  double mean = 0;                    ///< over the tensor's weights
   std::vector<std::uint32_t> pooled;  ///< experts without statistics of their own, which take their siblings' mean
 };
 
@@ -51,8 +51,8 @@ struct ImportanceStack {
 };
 
 /// Importance of weights from what people have: our own schema in safetensors or HDF5, squared gradients, Adam's second
-/// moments, llama.cpp's imatrix in both formats. docs/importance.md has names, shapes and units. The kind of file is told
-/// by its content. Values are absolute: nothing is normalised, so that tensors compare.
+/// moments, llama.cpp's imatrix in both formats. docs/importance.md has names, shapes and units. The kind of file is
+/// told by its content. Values are absolute: nothing is normalised, so that tensors compare.
 class ImportanceFile {
  public:
   struct Options {
@@ -60,10 +60,10 @@ class ImportanceFile {
     /// Catalogue of an HDF5 file (lmq/io_hdf5/hdf5_catalogue.hpp): this room knows no HDF5.
     std::function<Catalogue(const std::filesystem::path&)> read_hdf5 = {};
   };
-  /// Opens a file and finds what it has for the tensors of `checkpoint`; that is read once, for the largest values and the
-  /// digest. Errors: those of open_reader; Errc::unsupported for another kind of file; Errc::malformed for wrong shapes,
-  /// for numbers that are negative or not finite (tensor and index are named), for truncated files, and when nothing in
-  /// the file belongs to the checkpoint. Any byte string is handled.
+  /// Opens a file and finds what it has for the tensors of `checkpoint`; that is read once, for the largest values and
+  /// the digest. Errors: those of open_reader; Errc::unsupported for another kind of file; Errc::malformed for wrong
+  /// shapes, for numbers that are negative or not finite (tensor and index are named), for truncated files, and when
+  /// nothing in the file belongs to the checkpoint. Any byte string is handled.
   ImportanceFile(const std::filesystem::path& path, const Catalogue& checkpoint, const Options& options);
   ImportanceFile(const std::filesystem::path& path, const Catalogue& checkpoint)
       : ImportanceFile(path, checkpoint, Options{}) {}

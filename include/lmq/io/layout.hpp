@@ -23,13 +23,14 @@ struct Attribute {
 /// One dataset of the output: described here, filled later by whoever has its bytes.
 /// A path is absolute, its components separated by single slashes; none of them is "." (HDF5 has no such names).
 struct DatasetLayout {
-  std::string path;                        ///< "/model.layers.0.weight", "/lmq/units/bytes"
-  DType dtype = DType::f32;                ///< element type as a reader sees it
-  std::vector<std::uint64_t> shape;        ///< empty: a scalar
-  std::vector<std::uint64_t> chunk;        ///< empty: contiguous; else chunk dimensions (1 <= chunk <= shape in each place)
-  bool encoded = false;                    ///< chunks are records behind the lmq filter (then `chunk` is not empty)
-  std::vector<std::uint64_t> piece_bytes;  ///< stored size of each chunk in row-major chunk order, 1 .. 2^32 - 1 (unless
-                                           ///< encoded: that of a whole chunk, at the edge too); contiguous: one entry
+  std::string path;                  ///< "/model.layers.0.weight", "/lmq/units/bytes"
+  DType dtype = DType::f32;          ///< element type as a reader sees it
+  std::vector<std::uint64_t> shape;  ///< empty: a scalar
+  std::vector<std::uint64_t> chunk;  ///< empty: contiguous; else chunk dimensions (1 <= chunk <= shape in each place)
+  bool encoded = false;              ///< chunks are records behind the lmq filter (then `chunk` is not empty)
+  std::vector<std::uint64_t>
+      piece_bytes;  ///< stored size of each chunk in row-major chunk order, 1 .. 2^32 - 1 (unless
+                    ///< encoded: that of a whole chunk, at the edge too); contiguous: one entry
   std::vector<Attribute> attributes;
   friend bool operator==(const DatasetLayout&, const DatasetLayout&) = default;
 };
@@ -43,15 +44,15 @@ struct GroupLayout {
 /// The whole file without its payload.
 struct FileLayout {
   std::vector<Attribute> root;
-  std::vector<GroupLayout> groups;         ///< explicit groups; those that dataset paths imply are made as needed
-  std::vector<DatasetLayout> datasets;     ///< ascending by path (bytes), each path once
+  std::vector<GroupLayout> groups;      ///< explicit groups; those that dataset paths imply are made as needed
+  std::vector<DatasetLayout> datasets;  ///< ascending by path (bytes), each path once
   friend bool operator==(const FileLayout&, const FileLayout&) = default;
 };
 
 /// Where the payload goes: absolute offsets in the file. A dataset without bytes (a dimension of 0) has piece 0 at 0.
 struct FilePlaces {
-  std::vector<std::vector<std::uint64_t>> offsets;   ///< [dataset][piece]
-  std::uint64_t file_bytes = 0;                      ///< the whole file, metadata and payload
+  std::vector<std::vector<std::uint64_t>> offsets;  ///< [dataset][piece]
+  std::uint64_t file_bytes = 0;                     ///< the whole file, metadata and payload
   friend bool operator==(const FilePlaces&, const FilePlaces&) = default;
 };
 
@@ -59,9 +60,9 @@ struct FilePlaces {
 class LayoutFormat {
  public:
   virtual ~LayoutFormat() = default;
-  /// Creates `path` with all metadata and room for every piece; no payload byte is written (they read as zeros). The file
-  /// has its full length, and its space is reserved where the file system can. The bytes are a function of the layout
-  /// alone. On failure nothing stays at `path`, except that a refused layout leaves alone what was there before.
+  /// Creates `path` with all metadata and room for every piece; no payload byte is written (they read as zeros). The
+  /// file has its full length, and its space is reserved where the file system can. The bytes are a function of the
+  /// layout alone. On failure nothing stays at `path`, except that a refused layout leaves alone what was there before.
   /// Cost: 70 us a dataset with a dozen attributes, 1 us a chunk; about 1 KB of memory and of file a dataset.
   /// Errc::cannot_create; Errc::io (also: out of space); Errc::unsupported (a name or shape the format cannot hold, two
   /// names that exclude each other, a chunk of 4 GiB or more); Errc::internal (a layout that contradicts itself).

@@ -14,20 +14,20 @@
 namespace lmq {
 
 struct ShardInfo {
-  std::string name;             ///< plain file name, relative to Catalogue::folder
-  std::uint64_t bytes = 0;      ///< size of the file
-  std::int64_t modified_ns = 0; ///< modification time, to notice a change before the commit; not part of any digest
-  std::string header_digest;    ///< digest128_hex of the header (length field and JSON)
+  std::string name;              ///< plain file name, relative to Catalogue::folder
+  std::uint64_t bytes = 0;       ///< size of the file
+  std::int64_t modified_ns = 0;  ///< modification time, to notice a change before the commit; not part of any digest
+  std::string header_digest;     ///< digest128_hex of the header (length field and JSON)
 };
 
 /// What a checkpoint holds, from its headers alone.
 struct Catalogue {
-  std::string format;                            ///< "safetensors"
-  std::filesystem::path folder;                  ///< where the shards are (absolute)
+  std::string format;            ///< "safetensors"
+  std::filesystem::path folder;  ///< where the shards are (absolute)
   std::vector<ShardInfo> shards;
-  std::vector<TensorInfo> tensors;               ///< ascending by name (bytes)
-  std::map<std::string, std::string> metadata;   ///< "__metadata__" of the first shard
-  std::vector<std::string> warnings;             ///< one line each: total_size wrong, unmapped tensors, ...
+  std::vector<TensorInfo> tensors;              ///< ascending by name (bytes)
+  std::map<std::string, std::string> metadata;  ///< "__metadata__" of the first shard
+  std::vector<std::string> warnings;            ///< one line each: total_size wrong, unmapped tensors, ...
 
   /// For another rank. The bytes are a function of the catalogue, and from_bytes gives an equal one.
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
@@ -43,10 +43,10 @@ class Reader {
   virtual ~Reader() = default;
   [[nodiscard]] virtual const Catalogue& catalogue() const noexcept = 0;
   /// Elements [begin, begin + count) of a tensor as tensor.value_type(): the bytes as they lie in the file, or floats
-  /// with the block scales applied (each value * scale, rounded to float). Only these bytes (and their scales) are read,
-  /// with positioned reads, into `scratch`, which never shrinks and may be longer than the view. Errc::io names file,
-  /// tensor and byte; Errc::malformed names the scale that is not finite and positive.
-  /// For sub-byte types begin and count must address whole bytes.
+  /// with the block scales applied (each value * scale, rounded to float). Only these bytes (and their scales) are
+  /// read, with positioned reads, into `scratch`, which never shrinks and may be longer than the view. Errc::io names
+  /// file, tensor and byte; Errc::malformed names the scale that is not finite and positive. For sub-byte types begin
+  /// and count must address whole bytes.
   [[nodiscard]] virtual TensorView view(const TensorInfo& tensor, std::uint64_t begin, std::uint64_t count,
                                         std::vector<std::byte>& scratch) const = 0;
   /// Tells the system that this range will be wanted soon. Never fails.

@@ -17,11 +17,13 @@ struct OutgoingTensor {
   std::vector<std::uint64_t> shape;
 };
 
-/// Writes one safetensors file: header first (sorted by descending alignment, then name; "__metadata__" sorted; padded so
-/// that data starts at a multiple of 8), then each tensor's bytes as `fill` appends them through `append` in order.
-/// Written beside `path` and renamed last. Errc::cannot_create, Errc::io; Errc::internal when `fill` gives another length.
+/// Writes one safetensors file: header first (sorted by descending alignment, then name; "__metadata__" sorted; padded
+/// so that data starts at a multiple of 8), then each tensor's bytes as `fill` appends them through `append` in order.
+/// Written beside `path` and renamed last. Errc::cannot_create, Errc::io; Errc::internal when `fill` gives another
+/// length.
 void write_safetensors(const std::filesystem::path& path, std::vector<OutgoingTensor> tensors,
                        const std::map<std::string, std::string>& metadata,
-                       const std::function<void(const OutgoingTensor&, const std::function<void(std::span<const std::byte>)>& append)>& fill);
+                       const std::function<void(const OutgoingTensor&,
+                                                const std::function<void(std::span<const std::byte>)>& append)>& fill);
 
 }  // namespace lmq

@@ -21,8 +21,8 @@ struct BitPlaneMatrix {
 
 /// y = W x. x [cols], y [rows]. Each sign sum is formed in float: sum of x over the set bits, 16 partial sums (column c
 /// in lane c % 16) added by halves, twice that less the sum of all x; the planes of a row in order.
-/// Cost: planes * rows * cols / 8 bytes are read once, a masked addition for every 16 signs with AVX-512: a plane of 4096
-/// x 4096 in 0.6 ms on a core where OpenBLAS takes 3.2 ms for the same product of floats.
+/// Cost: planes * rows * cols / 8 bytes are read once, a masked addition for every 16 signs with AVX-512: a plane of
+/// 4096 x 4096 in 0.6 ms on a core where OpenBLAS takes 3.2 ms for the same product of floats.
 void bitplane_times(const BitPlaneMatrix& w, std::span<const float> x, std::span<float> y) noexcept;
 
 /// A vector of k_a scaled signs: a[c] = sum over p of scale[p] * sign_p[c].
@@ -34,8 +34,8 @@ struct BitPlaneVector {
 
 /// y = W a by XNOR and population count: the sign product of two planes is cols - 2 popcount(w xor a), an exact
 /// integer, times both scales; planes of W in order, those of a inside. y [rows]; a.cols == w.cols.
-/// Cost: planes of W * planes of a * rows * cols / 64 XORs and counts, as fast as memory gives W: one plane by one plane
-/// of 4096 x 4096 in 0.1 ms.
+/// Cost: planes of W * planes of a * rows * cols / 64 XORs and counts, as fast as memory gives W: one plane by one
+/// plane of 4096 x 4096 in 0.1 ms.
 void bitplane_times(const BitPlaneMatrix& w, const BitPlaneVector& a, std::span<float> y) noexcept;
 
 /// Planes of codes [rows][cols] as records of kind bases have them: bit planes - 1 - p of a code is its sign in plane

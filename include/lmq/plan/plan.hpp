@@ -25,9 +25,9 @@ enum class Treatment : std::uint8_t {
   fold = 2,  ///< a block scale that is folded into the values of another tensor: not stored
 };
 
-/// What the plan knows of a tensor's importance. Values are absolute, as the file has them: `mean` is the tensor's weight
-/// among others where a budget is shared, but for ImportanceKind::columns, which says nothing of how the loss depends on
-/// the tensor: mean squared inputs compare columns, and tensors only by their output energy.
+/// What the plan knows of a tensor's importance. Values are absolute, as the file has them: `mean` is the tensor's
+/// weight among others where a budget is shared, but for ImportanceKind::columns, which says nothing of how the loss
+/// depends on the tensor: mean squared inputs compare columns, and tensors only by their output energy.
 struct ImportanceInfo {
   bool present = false;
   ImportanceKind kind = ImportanceKind::columns;

@@ -39,8 +39,8 @@ class Codebook {
   [[nodiscard]] float low() const noexcept { return levels_.empty() ? 0.0f : levels_.front(); }
   [[nodiscard]] float step() const noexcept { return step_; }
   /// The codebook as it will be read back when its numbers are stored as `type` (a table for LevelType::f16 tables may
-  /// lose levels that rounding made equal, and the cuts between them). cover: the outermost levels of a table are rounded
-  /// outwards, so that every weight still lies between two levels.
+  /// lose levels that rounding made equal, and the cuts between them). cover: the outermost levels of a table are
+  /// rounded outwards, so that every weight still lies between two levels.
   [[nodiscard]] Codebook stored_as(LevelType type, bool cover = false) const;
 
  private:

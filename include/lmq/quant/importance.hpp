@@ -5,8 +5,8 @@
 namespace lmq {
 
 /// Weight of each error. Values are finite and >= 0 (checked at the door), and absolute: those of two tensors compare.
-/// Exact sums over ranks need integers: a value h counts as max(1, round(h / quantum)) steps of `quantum`, a power of two
-/// common to everything that shares a codebook.
+/// Exact sums over ranks need integers: a value h counts as max(1, round(h / quantum)) steps of `quantum`, a power of
+/// two common to everything that shares a codebook.
 ///
 /// A window may begin anywhere in a row. Kinds columns and outer see the tensor as rows of their own length, which need
 /// not be that of the codebooks: weight i of the window lies in column (first_column + i) % length of row

@@ -59,8 +59,8 @@ class Tally {
                                                                // ranges of all keys of the bins
 };
 
-/// Bins that statistics of weights of a type have in the end, for estimates: 8 bits at most 256; BF16 about 7,200 distinct
-/// values in 1e10 normal weights, F16 eight times as many; wider types after refinement for that many levels.
+/// Bins that statistics of weights of a type have in the end, for estimates: 8 bits at most 256; BF16 about 7,200
+/// distinct values in 1e10 normal weights, F16 eight times as many; wider types after refinement for that many levels.
 [[nodiscard]] std::uint64_t expected_bins(DType dtype, std::size_t levels) noexcept;
 
 }  // namespace lmq

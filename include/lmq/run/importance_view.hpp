@@ -8,7 +8,7 @@ namespace lmq {
 [[nodiscard]] inline Importance view_of(const ImportanceWindow& window, double quantum = 1) noexcept {
   using Kind = Importance::Kind;
   Importance importance;
-  importance.kind = window.kind == ImportanceKind::weights                                ? Kind::weights
+  importance.kind = window.kind == ImportanceKind::weights                             ? Kind::weights
                     : window.kind == ImportanceKind::columns && window.block_rows == 0 ? Kind::columns
                                                                                        : Kind::outer;
   importance.values = window.values;
