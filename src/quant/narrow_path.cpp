@@ -1,21 +1,15 @@
 // Paths: the reference, its potentials, a good first path, and the exact recurrence inside windows.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "narrow.hpp"
+#include "rough_cube_root.hpp"
 
 namespace lmq {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// About the cube root: within 4 %, the same bits everywhere (it only places blocks, never decides).
-double rough_cube_root(double x) {
-  if (!(x > 0)) return 0;
-  return std::bit_cast<double>(std::bit_cast<std::uint64_t>(x) / 3 + 0x2A9F7893782DA1CEull);
-}
 
 // True when the edges are neighbours.
 bool run(std::span<const std::uint32_t> edges) { return edges.back() - edges.front() + std::size_t{1} == edges.size(); }

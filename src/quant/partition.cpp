@@ -6,6 +6,7 @@
 
 #include "lmq/base/error.hpp"
 #include "narrow.hpp"
+#include "row_partition.hpp"
 #include "running_sum.hpp"
 #include "sort_floats.hpp"
 
@@ -33,11 +34,14 @@ CellEnds LayeredPartition::ends(std::size_t cells) const {
   return path;
 }
 
+constexpr std::size_t kRowCell = 48;     // up to so many points a cell, row by row is the quickest
 constexpr double kLeastPoint = 0x1p-40;  // least weight of a point, as a part of the mean
 
 struct PartitionSolver::State {
-  std::vector<double> given;                      // the points
-  std::vector<double> value, weight, W, S, C;     // the same minus the centre
+  std::vector<double> given;          // the points
+  std::vector<double> value, weight;  // the same minus the centre
+  std::vector<double> sums;           // W, S, C, each with kRowPad before it
+  double *W = nullptr, *S = nullptr, *C = nullptr;
   std::vector<double> low, high, scatter;         // of a group's bins
   std::vector<double> float_value, float_weight;  // distinct values of fit_sorted
   std::vector<float> sorted, sorted_weight;
@@ -47,6 +51,7 @@ struct PartitionSolver::State {
   bool weighted = false;
   CellEnds ends;
   Narrowing narrowing;
+  RowPartition rows;
   double gap = 0;                   // of the last group
   std::vector<std::uint32_t> open;  // its bins
 
@@ -58,7 +63,7 @@ struct PartitionSolver::State {
   std::size_t fit(std::span<const float> ascending, std::span<const float> weights, std::size_t cells,
                   std::span<float> out);
   [[nodiscard]] LinePoints points() const {
-    return {m, value.data(), weight.data(), W.data(), S.data(), C.data(), nullptr, nullptr, nullptr};
+    return {m, value.data(), weight.data(), W, S, C, nullptr, nullptr, nullptr};
   }
   [[nodiscard]] double level(std::size_t cell) const;
 };
@@ -89,22 +94,21 @@ void PartitionSolver::State::load(std::span<const double> values, std::span<cons
   set_weights(weights);
 }
 
-// From the middle edge outwards: far outliers meet only the sums behind them.
+// From the middle edge outwards, both ways at the same time: far outliers meet only the sums behind them.
 void PartitionSolver::State::prefix_sums() {
-  W.resize(m + 1), S.resize(m + 1), C.resize(m + 1);
-  const std::size_t middle = m / 2;
+  const std::size_t stride = m + 1 + kRowPad, middle = m / 2;
+  if (sums.size() < 3 * stride) sums.resize(3 * stride);
+  W = sums.data() + kRowPad, S = W + stride, C = S + stride;
+  for (double* array : {W, S, C}) std::fill_n(array - kRowPad, kRowPad, 0.0);
   W[middle] = S[middle] = C[middle] = 0;
-  Running w, s, c;
-  for (std::size_t i = middle; i < m; ++i) {
-    const double first = weight[i] * value[i];
-    w.add(weight[i]), s.add(first), c.add(first * value[i]);
-    W[i + 1] = w.total(), S[i + 1] = s.total(), C[i + 1] = c.total();
-  }
-  w = s = c = {};
-  for (std::size_t i = middle; i-- > 0;) {
-    const double first = weight[i] * value[i];
-    w.add(weight[i]), s.add(first), c.add(first * value[i]);
-    W[i] = -w.total(), S[i] = -s.total(), C[i] = -c.total();
+  RunningPair w, s, c;
+  for (std::size_t k = 0; k < m - middle; ++k) {
+    const std::size_t up = middle + k, down = middle - std::min(k + 1, middle);
+    const Two mass = {weight[up], weight[down]}, x = {value[up], value[down]}, first = mass * x;
+    w.add(mass), s.add(first), c.add(first * x);
+    const Two a = w.total(), b = s.total(), e = c.total();
+    if (k < middle) W[down] = -a[1], S[down] = -b[1], C[down] = -e[1];
+    W[up + 1] = a[0], S[up + 1] = b[0], C[up + 1] = e[0];
   }
 }
 
@@ -121,6 +125,7 @@ void PartitionSolver::State::run(std::size_t cells, Engine engine) {
   }
   prefix_sums();
   // Measured with tests/bench/partition_bench.cpp.
+  if (engine == Engine::automatic && m <= kRowCell * cells) engine = Engine::rows;
   if (engine == Engine::automatic) {
     engine = cells <= 4 ? Engine::layered : Engine::interlaced;
     if (cells <= 8 && m >= 1024 * cells) engine = Engine::narrowing;
@@ -128,10 +133,11 @@ void PartitionSolver::State::run(std::size_t cells, Engine engine) {
   if (engine == Engine::layered)
     narrowing.solve_layered(points(), cells, ends);
   else if (engine == Engine::lagrangian)
-    ends = lagrangian_partition(SquaredErrorCost{W.data(), S.data(), C.data()}, m, cells,
-                                narrowing.slope(points(), cells));
+    ends = lagrangian_partition(SquaredErrorCost{W, S, C}, m, cells, narrowing.slope(points(), cells));
   else if (engine == Engine::interlaced)
     narrowing.solve_interlaced(points(), cells, ends);
+  else if (engine == Engine::rows)
+    rows.solve(points(), !weighted, cells, ends);
   else
     narrowing.solve(points(), cells, ends);
 }
@@ -186,7 +192,7 @@ LayeredPartition PartitionSolver::all(std::span<const double> values, std::span<
                                       std::size_t most_cells) {
   state_->load(values, weights);
   state_->prefix_sums();
-  return {SquaredErrorCost{state_->W.data(), state_->S.data(), state_->C.data()}, state_->m, most_cells};
+  return {SquaredErrorCost{state_->W, state_->S, state_->C}, state_->m, most_cells};
 }
 
 std::size_t PartitionSolver::State::fit(std::span<const float> ascending, std::span<const float> weights,

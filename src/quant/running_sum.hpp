@@ -14,4 +14,17 @@ struct Running {
   [[nodiscard]] double total() const noexcept { return sum + lost; }
 };
 
+using Two = double __attribute__((vector_size(2 * sizeof(double))));
+
+/// Two running sums side by side.
+struct RunningPair {
+  Two sum = {}, lost = {};
+  void add(Two x) noexcept {
+    const Two next = sum + x, part = next - sum;
+    lost += (sum - (next - part)) + (x - part);
+    sum = next;
+  }
+  [[nodiscard]] Two total() const noexcept { return sum + lost; }
+};
+
 }  // namespace lmq

@@ -48,8 +48,8 @@ TEST_CASE("partition: equals brute force over all cuts of up to 10 points, with 
     for (std::size_t cells = 1; cells <= 5; ++cells) {
       CAPTURE(seed, n, cells);
       const double best = twin::brute_force(d.values, d.weights, cells);
-      for (const Engine engine :
-           {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced, Engine::narrowing})
+      for (const Engine engine : {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced,
+                                  Engine::narrowing, Engine::rows})
         require_optimal(solver, d, cells, best, engine);
     }
   }
@@ -65,8 +65,8 @@ TEST_CASE("partition: every engine finds the optimum of the slow twin on every s
     const std::size_t most = std::min<std::size_t>(8, d.values.size());
     const auto best = twin::best_losses(d.values, d.weights, most);
     for (std::size_t cells = 1; cells <= most; ++cells)
-      for (const Engine engine :
-           {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced, Engine::narrowing}) {
+      for (const Engine engine : {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced,
+                                  Engine::narrowing, Engine::rows}) {
         CAPTURE(seed, static_cast<int>(source), n, cells);
         require_optimal(solver, d, cells, best[cells], engine);
       }
@@ -99,8 +99,8 @@ TEST_CASE("partition: 65536 points, every engine against plain divide and conque
     const auto all = solver.all(d.values, d.weights, 16);
     for (const std::size_t cells : {2, 4, 7, 16}) {
       const double best = twin::loss_of(d.values, d.weights, all.ends(cells));
-      for (const Engine engine :
-           {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced, Engine::narrowing}) {
+      for (const Engine engine : {Engine::automatic, Engine::layered, Engine::lagrangian, Engine::interlaced,
+                                  Engine::narrowing, Engine::rows}) {
         CAPTURE(static_cast<int>(source), cells);
         require_optimal(solver, d, cells, best, engine);
       }
@@ -185,7 +185,8 @@ TEST_CASE("partition: published optima of the analytic BF16 histogram of 2^24 no
   const std::pair<std::size_t, double> expected[] = {
       {4, 7.901202e2}, {16, 6.389021e1}, {64, 4.3104}, {256, 2.613461e-1}, {1024, 3.404869e-3}};
   for (const auto& [cells, loss] : expected)
-    for (const Engine engine : {Engine::automatic, Engine::lagrangian, Engine::interlaced, Engine::narrowing}) {
+    for (const Engine engine :
+         {Engine::automatic, Engine::lagrangian, Engine::interlaced, Engine::narrowing, Engine::rows}) {
       (void)solver.solve(d.values, d.weights, cells, engine);
       CAPTURE(cells, static_cast<int>(engine), solver.loss());
       REQUIRE(solver.loss() == Approx(loss).epsilon(3e-7 + (cells == 64 ? 1e-5 : 0)));

@@ -26,6 +26,7 @@ class PartitionSolver {
     layered,     ///< divide and conquer over all points
     lagrangian,  ///< E2
     interlaced,  ///< E1 once, then layered between the ends it found
+    rows,        ///< E1 and layered, vectors of predecessors at a time: for cells of few points
     narrowing,   ///< certified narrowing (src/quant/narrow.hpp), then layered inside the windows that are left
   };
 

@@ -1,0 +1,42 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "narrow.hpp"
+#include "row_scan.hpp"
+
+namespace lmq {
+
+/// Optimal partition into cells of few points: E1 and the layered recurrence, both a row of predecessors at a time.
+///
+/// E1 for a penalty gives a best partition p into k cells. k == cells: the answer. Else some best partition q lies
+/// between its ends (Narrowing::solve_interlaced says why): p_{t-d} <= q_t <= p_t for d = cells - k > 0, p_t <= q_t <=
+/// p_{t-d} for d < 0. Where these windows are narrow the layered recurrence inside them gives the answer, else a better
+/// penalty is tried.
+class RowPartition {
+ public:
+  /// The best partition into exactly `cells` cells, 1 < cells < m. points: W, S, C readable kRowPad places before edge
+  /// 0. unit: all weights are 1. About 100 + m (m / cells) / 4 vectors of 8 predecessors, twice.
+  void solve(const LinePoints& points, bool unit, std::size_t cells, CellEnds& ends);
+
+ private:
+  struct Found {
+    double cells = 0, penalty = 0, loss = 0;
+  };
+  [[nodiscard]] double first_penalty(const LinePoints& points, bool unit) const;
+  [[nodiscard]] double next_penalty(const Found& now, int run) const;
+  void run(double penalty);
+  void whole_windows();
+  std::size_t windows_of_path();
+  void layers(CellEnds& ends);
+
+  RowPoints p_;
+  std::size_t cells_ = 0;
+  CellEnds path_;
+  Found few_, many_;
+  std::vector<std::uint32_t> low_, high_, back_, window_back_, at_;
+  std::vector<double> f_, g_, inverse_;
+};
+
+}  // namespace lmq
