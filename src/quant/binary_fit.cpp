@@ -7,6 +7,7 @@
 
 #include "binary_scan.hpp"
 #include "lmq/quant/partition.hpp"
+#include "sort_network.hpp"
 
 namespace lmq {
 namespace {
@@ -15,14 +16,6 @@ constexpr std::uint32_t kMagnitude = 0x7FFFFFFF;
 constexpr double kCertain = 1e-13;  // gains this close, relatively, are equal: below what rounding of sums can tell
 
 double magnitude_of(std::uint32_t pattern) { return std::bit_cast<float>(pattern); }
-
-/// Room for a network: the least power of two that holds `count`, filled up with the greatest key.
-template <class Key>
-void fill_up(std::vector<Key>& keys, std::size_t count) {
-  const std::size_t room = std::bit_ceil(std::max<std::size_t>(count, 16));
-  keys.resize(room);
-  std::fill(keys.begin() + static_cast<std::ptrdiff_t>(count), keys.end(), std::numeric_limits<Key>::max());
-}
 
 void make_room(Magnitudes& y, std::size_t count) {
   y.point.resize(count);
@@ -41,7 +34,7 @@ void append(Magnitudes& y, std::size_t i, double value, double mass) {
 
 void take_keys(MagnitudeScratch& scratch, std::size_t count) {
   fill_up(scratch.keys, count);
-  binary_scans().sort_keys(scratch.keys.data(), scratch.keys.size());
+  sort_network().keys(scratch.keys.data(), scratch.keys.size());
   Magnitudes& y = scratch.magnitudes;
   make_room(y, count);
   for (std::size_t i = 0; i < count; ++i) append(y, i, magnitude_of(static_cast<std::uint32_t>(scratch.keys[i])), 1.0);
@@ -49,7 +42,7 @@ void take_keys(MagnitudeScratch& scratch, std::size_t count) {
 
 void take_items(MagnitudeScratch& scratch, std::size_t count, std::span<const float> importance, double largest) {
   fill_up(scratch.items, count);
-  binary_scans().sort_items(scratch.items.data(), scratch.items.size());
+  sort_network().items(scratch.items.data(), scratch.items.size());
   Magnitudes& y = scratch.magnitudes;
   make_room(y, count);
   for (std::size_t i = 0; i < count; ++i) {

@@ -12,9 +12,6 @@ struct Split {
 
 /// The loops of the binary methods for one instruction set; all give the same bits.
 struct BinaryScans {
-  /// Sorts in place, ascending, by a bitonic network; count: a power of two, >= 16 (keys) and >= 8 (items).
-  void (*sort_keys)(std::int32_t* keys, std::size_t count) noexcept;
-  void (*sort_items)(std::int64_t* items, std::size_t count) noexcept;
   /// mass, sum [points + 1]: prefix sums of weight and weight * value, values ascending, weights > 0. What two means
   /// gain over one: max over 1 <= i < points of d^2 / (A_i (N - A_i)), d = B_i - A_i T / N; {0, 0} where none gains.
   Split (*two_means)(const double* mass, const double* sum, std::size_t points) noexcept;

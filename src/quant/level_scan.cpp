@@ -3,19 +3,13 @@
 #include <array>
 #include <limits>
 
-#include "lmq/kernels/isa.hpp"
+#include "vector_sets.hpp"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions only
 
 namespace lmq {
 namespace {
 
-#define LMQ_INLINE inline __attribute__((always_inline))
-
-constexpr std::size_t kLanes = 8;
-using Doubles = double __attribute__((vector_size(kLanes * sizeof(double))));
-using LooseDoubles = double __attribute__((vector_size(kLanes * sizeof(double)), aligned(sizeof(double)), may_alias));
-using Longs = std::int64_t __attribute__((vector_size(kLanes * sizeof(std::int64_t))));
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Best {
@@ -150,19 +144,15 @@ LMQ_INLINE void layer_body(const LevelLayer& p) {
 }
 
 void scan_baseline(const LevelLayer& p) noexcept { layer_body(p); }
+constexpr LevelScan kBaseline = scan_baseline;
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) void scan_avx2(const LevelLayer& p) noexcept { layer_body(p); }
-__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,prefer-vector-width=512"))) void scan_avx512(
-    const LevelLayer& p) noexcept {
-  layer_body(p);
-}
+LMQ_TARGET_AVX2 void scan_avx2(const LevelLayer& p) noexcept { layer_body(p); }
+LMQ_TARGET_AVX512 void scan_avx512(const LevelLayer& p) noexcept { layer_body(p); }
+constexpr LevelScan kAvx2 = scan_avx2, kAvx512 = scan_avx512;
+constexpr VectorSets<LevelScan> kSets{&kBaseline, &kAvx2, &kAvx512};
+#else
+constexpr VectorSets<LevelScan> kSets{&kBaseline};
 #endif
-
-LevelScan choose() noexcept {
-  if (baseline_forced()) return scan_baseline;
-  std::array<LevelScan, 4> sets{};
-  return sets[level_scan_sets(sets.data(), sets.size()) - 1];
-}
 
 }  // namespace
 
@@ -177,22 +167,14 @@ void level_scan_reference(const LevelLayer& p) noexcept {
 }
 
 std::size_t level_scan_sets(LevelScan* sets, std::size_t room) noexcept {
-  std::size_t count = 0;
-  const auto add = [&](LevelScan set) {
-    if (count < room) sets[count++] = set;
-  };
-  add(scan_baseline);
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) add(scan_avx2);
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw"))
-    add(scan_avx512);
-#endif
+  std::array<const LevelScan*, 3> all{};
+  const std::size_t count = kSets.list(all.data(), room < all.size() ? room : all.size());
+  for (std::size_t s = 0; s < count; ++s) sets[s] = *all[s];
   return count;
 }
 
 LevelScan level_scan() noexcept {
-  static const LevelScan chosen = choose();
+  static const LevelScan chosen = kSets.best();
   return chosen;
 }
 

@@ -3,19 +3,13 @@
 #include <array>
 #include <limits>
 
-#include "lmq/kernels/isa.hpp"
+#include "vector_sets.hpp"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions only
 
 namespace lmq {
 namespace {
 
-#define LMQ_INLINE inline __attribute__((always_inline))
-
-constexpr std::size_t kLanes = 8;
-using Doubles = double __attribute__((vector_size(kLanes * sizeof(double))));
-using LooseDoubles = double __attribute__((vector_size(kLanes * sizeof(double)), aligned(sizeof(double)), may_alias));
-using Longs = std::int64_t __attribute__((vector_size(kLanes * sizeof(std::int64_t))));
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 constexpr std::size_t kFew = 16;  // so few candidates are quicker tried than divided
@@ -177,37 +171,23 @@ LMQ_INLINE void layer_body(const LayerProblem& p) {
   attribute void layer_##name(const LayerProblem& p) noexcept { layer_body(p); } \
   constexpr PartitionScans scans_##name { layer_##name }
 
-LMQ_PARTITION_SCANS(baseline, );
+LMQ_PARTITION_SCANS(baseline, LMQ_TARGET_BASELINE);
 #if defined(__x86_64__)
-LMQ_PARTITION_SCANS(avx2, __attribute__((target("avx2"))));
-LMQ_PARTITION_SCANS(avx512, __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,prefer-vector-width=512"))));
+LMQ_PARTITION_SCANS(avx2, LMQ_TARGET_AVX2);
+LMQ_PARTITION_SCANS(avx512, LMQ_TARGET_AVX512);
+constexpr VectorSets<PartitionScans> kSets{&scans_baseline, &scans_avx2, &scans_avx512};
+#else
+constexpr VectorSets<PartitionScans> kSets{&scans_baseline};
 #endif
-
-const PartitionScans& choose() noexcept {
-  if (baseline_forced()) return scans_baseline;
-  std::array<const PartitionScans*, 4> sets{};
-  return *sets[partition_scan_sets(sets.data(), sets.size()) - 1];
-}
 
 }  // namespace
 
 std::size_t partition_scan_sets(const PartitionScans** sets, std::size_t room) noexcept {
-  std::size_t count = 0;
-  const auto add = [&](const PartitionScans& set) {
-    if (count < room) sets[count++] = &set;
-  };
-  add(scans_baseline);
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) add(scans_avx2);
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw"))
-    add(scans_avx512);
-#endif
-  return count;
+  return kSets.list(sets, room);
 }
 
 const PartitionScans& partition_scans() noexcept {
-  static const PartitionScans& chosen = choose();
+  static const PartitionScans& chosen = kSets.best();
   return chosen;
 }
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 
 #include "lmq/kernels/keys.hpp"
+#include "sort_network.hpp"
 
 namespace lmq {
 namespace {
@@ -40,11 +42,33 @@ Item* radix_sort(Item* from, Item* to, std::size_t n) {
 
 template <class Item>
 [[nodiscard]] const Item* sorted_items(Item* here, Item* there, std::size_t n) {
-  if (n <= 48) {
-    std::sort(here, here + n);
-    return here;
-  }
   return n < 1024 ? radix_sort<8>(here, there, n) : radix_sort<11>(here, there, n);
+}
+
+// Pattern of a float (-0 as +0) to a signed number that ascends with it; the other way it is its own inverse.
+std::int32_t signed_key(std::int32_t pattern) { return pattern ^ ((pattern >> 31) & 0x7FFFFFFF); }
+std::int32_t signed_key(float value) { return signed_key(std::bit_cast<std::int32_t>(value + 0.0f)); }
+
+void sort_few(std::span<const float> values, std::span<const float> weights, std::span<float> sorted,
+              std::span<float> sorted_weights, SortScratch& scratch) {
+  const std::size_t n = values.size();
+  if (weights.empty()) {
+    fill_up(scratch.small_keys, n);
+    std::int32_t* const keys = scratch.small_keys.data();
+    for (std::size_t i = 0; i < n; ++i) keys[i] = signed_key(values[i]);
+    sort_network().keys(keys, scratch.small_keys.size());
+    for (std::size_t i = 0; i < n; ++i) sorted[i] = std::bit_cast<float>(signed_key(keys[i]));
+    return;
+  }
+  fill_up(scratch.small_items, n);
+  std::int64_t* const items = scratch.small_items.data();
+  for (std::size_t i = 0; i < n; ++i)
+    items[i] = std::int64_t{signed_key(values[i])} * (std::int64_t{1} << 32) + static_cast<std::int64_t>(i);
+  sort_network().items(items, scratch.small_items.size());
+  for (std::size_t i = 0; i < n; ++i) {
+    sorted[i] = std::bit_cast<float>(signed_key(static_cast<std::int32_t>(items[i] >> 32)));
+    sorted_weights[i] = weights[static_cast<std::uint32_t>(items[i])];
+  }
 }
 
 }  // namespace
@@ -52,6 +76,9 @@ template <class Item>
 void sort_floats(std::span<const float> values, std::span<const float> weights, std::span<float> sorted,
                  std::span<float> sorted_weights, SortScratch& scratch) {
   const std::size_t n = values.size();
+  const SortNetwork& network = sort_network();
+  if (n <= (weights.empty() ? network.few_keys : network.few_items))
+    return sort_few(values, weights, sorted, sorted_weights, scratch);
   if (!weights.empty()) {
     scratch.items.resize(n), scratch.more_items.resize(n);
     for (std::size_t i = 0; i < n; ++i) scratch.items[i] = (std::uint64_t{float_key(values[i])} << 32) | i;

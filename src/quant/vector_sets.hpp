@@ -16,6 +16,12 @@
 
 namespace lmq {
 
+/// Eight lanes on every instruction set: what is computed lane by lane has the same bits.
+inline constexpr std::size_t kLanes = 8;
+using Doubles = double __attribute__((vector_size(kLanes * sizeof(double))));
+using LooseDoubles = double __attribute__((vector_size(kLanes * sizeof(double)), aligned(sizeof(double)), may_alias));
+using Longs = std::int64_t __attribute__((vector_size(kLanes * sizeof(std::int64_t))));
+
 #if defined(__x86_64__)
 [[nodiscard]] inline bool machine_has_avx2() noexcept { return __builtin_cpu_supports("avx2"); }
 [[nodiscard]] inline bool machine_has_avx512() noexcept {

@@ -7,6 +7,7 @@
 #include "binary_fit.hpp"
 #include "binary_scan.hpp"
 #include "partition_twin.hpp"
+#include "sort_network.hpp"
 
 using namespace lmq;
 
@@ -121,8 +122,8 @@ double greedy_loss(const Magnitudes& y, std::size_t k, std::vector<double>* base
 }  // namespace
 
 TEST_CASE("binary: networks sort keys and items of every size, the same in every instruction set") {
-  std::array<const BinaryScans*, 4> sets{};
-  const std::size_t count = binary_scan_sets(sets.data(), sets.size());
+  std::array<const SortNetwork*, 4> sets{};
+  const std::size_t count = sort_network_sets(sets.data(), sets.size());
   for (std::size_t size = 16; size <= 8192; size *= 2) {
     const auto x = twin::draw(twin::Source::normal, size, size);
     std::vector<std::int32_t> keys(size);
@@ -137,7 +138,7 @@ TEST_CASE("binary: networks sort keys and items of every size, the same in every
     for (std::size_t s = 0; s < count; ++s) {
       auto k = keys;
       auto i = items;
-      sets[s]->sort_keys(k.data(), size), sets[s]->sort_items(i.data(), size);
+      sets[s]->keys(k.data(), size), sets[s]->items(i.data(), size);
       REQUIRE(k == sorted_keys);
       REQUIRE(i == sorted_items);
     }
