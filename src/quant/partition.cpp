@@ -34,7 +34,6 @@ CellEnds LayeredPartition::ends(std::size_t cells) const {
   return path;
 }
 
-constexpr std::size_t kRowCell = 48;     // up to so many points a cell, row by row is the quickest
 constexpr double kLeastPoint = 0x1p-40;  // least weight of a point, as a part of the mean
 
 struct PartitionSolver::State {
@@ -125,7 +124,7 @@ void PartitionSolver::State::run(std::size_t cells, Engine engine) {
   }
   prefix_sums();
   // Measured with tests/bench/partition_bench.cpp.
-  if (engine == Engine::automatic && m <= kRowCell * cells) engine = Engine::rows;
+  if (engine == Engine::automatic && rows.suits(points(), !weighted, cells)) engine = Engine::rows;
   if (engine == Engine::automatic) {
     engine = cells <= 4 ? Engine::layered : Engine::interlaced;
     if (cells <= 8 && m >= 1024 * cells) engine = Engine::narrowing;

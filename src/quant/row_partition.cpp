@@ -1,6 +1,7 @@
 #include "row_partition.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "rough_cube_root.hpp"
@@ -9,23 +10,45 @@ namespace lmq {
 namespace {
 
 constexpr int kMostRuns = 16;
+constexpr std::size_t kCell = 32, kReach = 44, kFew = 256, kMostOfTwo = 4096;
 
 // The more cells, the steeper: loss ~ (1 / cells - 1 / m)^2 is 0 where every point has its own, and ~ cells^-2 before.
 double share(double cells, double m) { return 1 / cells - 1 / m; }
 
 }  // namespace
 
-// -d loss / d cells by high-rate theory (Panter & Dite 1951): loss ~ (sum of (gap^2 weight)^(1/3))^3 / (12 cells^2).
-// Factor and powers were measured: points lie at random, cells are of few points.
-double RowPartition::first_penalty(const LinePoints& points, bool unit) const {
-  double sum = 0;
+void RowPartition::measure(const LinePoints& points, bool unit) {
+  measure_.resize(points.m);
+  double sum = measure_[0] = 0;
   for (std::size_t i = 0; i + 1 < points.m; ++i) {
     const double gap = points.value[i + 1] - points.value[i];
     sum += rough_cube_root(unit ? gap * gap : gap * gap * 0.5 * (points.weight[i] + points.weight[i + 1]));
+    measure_[i + 1] = sum;
   }
+}
+
+// Few points: rows of up to four vectors. Many: by the mean number of points in a cell that ends at a point, which
+// is far above m / cells where some cells have most of the points.
+bool RowPartition::suits(const LinePoints& points, bool unit, std::size_t cells) {
+  if (cells == 2) return points.m <= kMostOfTwo;
+  if (points.m > kCell * cells) return false;
+  if (points.m <= kFew) return true;
+  measure(points, unit);
+  const double share = measure_.back() / static_cast<double>(cells);
+  std::size_t sum = 0;
+  for (std::size_t j = 1, i = 0; j < points.m; ++j) {
+    while (measure_[j] - measure_[i] > share) ++i;
+    sum += j - i;
+  }
+  return measured_ = sum <= kReach * points.m;
+}
+
+// -d loss / d cells by high-rate theory (Panter & Dite 1951): loss ~ (sum of (gap^2 weight)^(1/3))^3 / (12 cells^2).
+// Factor and powers were measured: points lie at random, cells are of few points.
+double RowPartition::first_penalty(bool unit) const {
   const auto cells = static_cast<double>(cells_);
-  const double full = sum / cells, part = 1 - cells / static_cast<double>(points.m);
-  return full * full * full / 6 * (unit ? 1.4 * part * part : 1.6 * part * part * part);
+  const double full = measure_.back() / cells, part = 1 - cells / static_cast<double>(p_.m);
+  return full * full * full / 6 * (unit ? 1.4 * part * std::sqrt(part) : 1.6 * part * part * part);
 }
 
 void RowPartition::run(double penalty) {
@@ -106,7 +129,9 @@ void RowPartition::solve(const LinePoints& points, bool unit, std::size_t cells,
   few_ = {1, 0, SquaredErrorCost{p_.W, p_.S, p_.C}(0, p_.m)};
   many_ = {m, 0, 0};
   const std::size_t enough = p_.m * (p_.m / cells / kRowPad + 2);  // vectors of one run
-  double penalty = first_penalty(points, unit);
+  if (!measured_) measure(points, unit);
+  measured_ = false;
+  double penalty = first_penalty(unit);
   for (int run = 0;; ++run) {
     this->run(penalty);
     if (path_.size() == cells + 1) {

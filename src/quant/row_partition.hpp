@@ -16,6 +16,9 @@ namespace lmq {
 /// penalty is tried.
 class RowPartition {
  public:
+  /// True when that is the quickest way, as far as can be told beforehand. 1 < cells < m; O(m).
+  /// When true, solve with the same arguments comes next.
+  [[nodiscard]] bool suits(const LinePoints& points, bool unit, std::size_t cells);
   /// The best partition into exactly `cells` cells, 1 < cells < m. points: W, S, C readable kRowPad places before edge
   /// 0. unit: all weights are 1. About 100 + m (m / cells) / 4 vectors of 8 predecessors, twice.
   void solve(const LinePoints& points, bool unit, std::size_t cells, CellEnds& ends);
@@ -24,7 +27,8 @@ class RowPartition {
   struct Found {
     double cells = 0, penalty = 0, loss = 0;
   };
-  [[nodiscard]] double first_penalty(const LinePoints& points, bool unit) const;
+  void measure(const LinePoints& points, bool unit);
+  [[nodiscard]] double first_penalty(bool unit) const;
   [[nodiscard]] double next_penalty(const Found& now, int run) const;
   void run(double penalty);
   void whole_windows();
@@ -34,9 +38,11 @@ class RowPartition {
   RowPoints p_;
   std::size_t cells_ = 0;
   CellEnds path_;
+  bool measured_ = false;  // by suits, for the call of solve that follows
   Found few_, many_;
   std::vector<std::uint32_t> low_, high_, back_, window_back_, at_;
   std::vector<double> f_, g_, inverse_;
+  std::vector<double> measure_;  // [m]: sums of (gap^2 weight)^(1/3), of which cells have equal shares, roughly
 };
 
 }  // namespace lmq

@@ -13,7 +13,6 @@ using Edge = std::ptrdiff_t;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr Edge kNear = 8;  // predecessors that every row tries; those further away come four at a time
 constexpr Edge kFar = 4;
-constexpr Edge kWide = 24;  // from this width of a window on, its rows leave out what monotony rules out
 static_assert(kRowPad >= kNear);
 
 /// Vectors of doubles as wide as the registers: the compiler takes wider ones apart lane by lane.
@@ -96,10 +95,11 @@ struct Rows {
         at = better ? static_cast<double>(from - j) + (static_cast<double>(kWidth - 1) - Of::kDown) : at;
       }
     }
-    LMQ_INLINE Edge index(V low, Edge j) const {
+    // How far behind the row the first of those is whose value is `low`, in all lanes.
+    LMQ_INLINE V place(V low) const {
       Block at;
       for (std::size_t k = 0; k < kCount; ++k) at.v[k] = value.v[k] == low ? behind.v[k] : V{};
-      return j + static_cast<Edge>(lowest(at)[0]);
+      return lowest(at);
     }
   };
 
@@ -117,23 +117,28 @@ struct Rows {
     return best;
   }
 
+  // The cell of one point is kept apart: so a row waits for the one before by an addition and a comparison only, and by
+  // its other predecessors for the one before that.
   template <bool kWeighted>
   static LMQ_INLINE void penalised(const RowPoints& p, const PenalisedRows& r) {
-    Block ring;  // f of the last kNear edges
+    Block ring;  // f of the kNear edges before the last one
     for (std::size_t k = 0; k < kCount; ++k) ring.v[k] = all(kInfinity);
-    V low{};
+    V last{}, before = all(kInfinity);  // f of the last two edges
     for (Edge k = -static_cast<Edge>(kRowPad); k < 0; ++k) r.f[k] = kInfinity;
     r.f[0] = 0;
     Edge first = 0;
     for (Edge j = 1; j <= static_cast<Edge>(p.m); ++j) {
       for (std::size_t k = 0; k + 1 < kCount; ++k) ring.v[k] = Of::shifted(ring.v[k], ring.v[k + 1]);
-      ring.v[kCount - 1] = Of::shifted(ring.v[kCount - 1], low);
-      Best best = nearest<kWeighted>(p, ring, r.penalty, j - 1, j);
-      for (Edge i = j - kNear - kFar; i + kFar > first; i -= kFar)
+      ring.v[kCount - 1] = Of::shifted(ring.v[kCount - 1], before);
+      Best best = nearest<kWeighted>(p, ring, r.penalty, j - 2, j);
+      for (Edge i = j - 1 - kNear - kFar; i + kFar > first; i -= kFar)
         best.template add<kWeighted>(p, r.f, r.penalty, i, j);
-      low = lowest(best.value);
-      first = best.index(low, j);
-      r.f[j] = low[0];
+      const V least = lowest(best.value), single = last + r.penalty;
+      before = last;
+      last = single < least ? single : least;
+      const V place = single < least ? all(-1) : best.place(least);
+      first = j + static_cast<Edge>(place[0]);
+      r.f[j] = last[0];
       r.back[j] = static_cast<std::uint32_t>(first);
     }
   }
@@ -173,10 +178,10 @@ struct Rows {
         for (Edge i = last - (kNear - 1) - kFar; i + kFar > first; i -= kFar)
           best.template add<kWeighted>(p, before, 0.0, i, j);
         const V least = lowest(best.value);
-        const Edge index = best.index(least, j);
+        const Edge index = j + static_cast<Edge>(best.place(least)[0]);
         now[j] = least[0];
         r.back[next++] = static_cast<std::uint32_t>(index);
-        if (high - low >= kWide) first = index;
+        first = index;
       }
       double* const done = before;
       before = now;
