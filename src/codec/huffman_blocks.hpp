@@ -10,7 +10,7 @@
 
 namespace lmq {
 
-/// Codes of a record as Huffman words (docs/format.md, section 2.5).
+/// Codes of a record as Huffman words (docs/format.md, section 2.4.1).
 struct HuffmanPayload {
   HuffmanModel model;
   std::vector<std::byte> bytes;    ///< lengths, sizes of blocks, blocks

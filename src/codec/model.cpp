@@ -118,6 +118,13 @@ std::uint64_t coded_bits(const CodeCounts& counts, const RansModel& model) noexc
   return static_cast<std::uint64_t>((cost + kOne - 1) >> 32);
 }
 
+std::uint64_t rounding_bits(const CodeCounts& counts, const RansModel& model) noexcept {
+  std::uint64_t total = 0, mixed = 1ULL << 2 * model.bits;
+  for (const std::uint64_t count : counts) total += count;
+  for (const std::uint64_t f : model.freq) mixed -= f * f;
+  return total * mixed / (184ULL << 32);
+}
+
 RansModel choose_model(const CodeCounts& counts) {
   const auto used = static_cast<std::uint64_t>(std::ranges::count_if(counts, [](std::uint64_t c) { return c > 0; }));
   std::array<RansModel, kRansMaxBits + 1> model;
@@ -126,12 +133,17 @@ RansModel choose_model(const CodeCounts& counts) {
   for (unsigned bits = kRansMinBits; bits <= kRansMaxBits; ++bits) {
     if (used > 1ULL << bits) continue;
     model[bits] = fit_model(counts, bits);
-    price[bits] = coded_bits(counts, model[bits]) + 8 * write_model(model[bits]).size();
+    price[bits] =
+        coded_bits(counts, model[bits]) + rounding_bits(counts, model[bits]) + 8 * write_model(model[bits]).size();
   }
-  const std::uint64_t best = *std::ranges::min_element(price);
-  for (unsigned bits = kRansMinBits; bits < kRansMaxBits; ++bits)
-    if (price[bits] <= best + best / 4096) return model[bits];
-  return model[kRansMaxBits];
+  const auto least = [&](unsigned last) { return *std::min_element(price.begin(), price.begin() + last + 1); };
+  const std::uint64_t best = least(kRansMaxBits), quick = least(kRansQuickBits);
+  const bool is_few = model[kRansMaxBits].symbols <= kRansFewSymbols;
+  const bool is_quick = quick <= best + best / (is_few ? 8192 : 4096);
+  const std::uint64_t aim = is_quick ? quick : best, near = aim / (is_quick || is_few ? 65536 : 4096);
+  unsigned bits = kRansMinBits;
+  while (price[bits] > aim + near) ++bits;
+  return model[bits];
 }
 
 std::vector<std::byte> write_model(const RansModel& model) {

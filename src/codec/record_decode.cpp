@@ -10,11 +10,13 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/kernels/pack.hpp"
+#include "rans_blocks.hpp"
 
 namespace lmq {
 namespace {
 /// Codes that are decoded before they become values: they stay in the nearest cache. A multiple of lanes and of 8.
 constexpr std::size_t kTile = 4096;
+static_assert(kMostTail <= kTile);
 
 [[noreturn]] void damaged(const std::string& source, std::uint64_t block, const char* what) {
   fail(Errc::malformed, fmt::format("{}: block {} of the record: {}", source, block, what));
@@ -37,7 +39,7 @@ class CodeSource {
       std::array<Code, kTile> scratch;
       Cursors cursor = start(block);
       const std::uint64_t begin = block * kBlockCodes, count = block_codes(parts_.header.count, block);
-      const std::uint64_t plain = count - (coded() ? Tail(count, parts_.model.symbols).count : 0);
+      const std::uint64_t plain = count - (coded() ? parts_.starts[block].tail : 0);
       for (std::uint64_t done = 0; done < plain; done += kTile) {
         const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kTile, plain - done));
         const std::span<Code> codes = place(begin + done, std::span(scratch).first(size));
@@ -47,7 +49,8 @@ class CodeSource {
       if (huffman() && !huffman_finished(cursor.words)) damaged(source_, block, "codes do not end with their streams");
       if (!coded()) return;
       const std::span<Code> codes = place(begin + plain, std::span(scratch).first(count - plain));
-      finish(block, cursor.rans, Tail(count, parts_.model.symbols), codes);
+      if (!decode_rans_tail(shared.rans, cursor.rans, codes))
+        damaged(source_, block, "coder states do not end where coding began");
       used(begin + plain, std::span<const Code>(codes));
     });
   }
@@ -77,18 +80,7 @@ class CodeSource {
   }
   [[nodiscard]] Cursors start(std::size_t block) const {
     if (huffman()) return {{}, huffman_cursor(parts_.blocks[block], block_codes(parts_.header.count, block))};
-    return {coded() ? start_rans(block) : RansCursor(), {}};
-  }
-  [[nodiscard]] RansCursor start_rans(std::size_t block) const {
-    RansCursor cursor;
-    const auto bytes = parts_.blocks[block];
-    cursor.lanes = rans_lanes(block_codes(parts_.header.count, block));
-    std::memcpy(cursor.state.data(), bytes.data(), 4 * cursor.lanes);
-    for (std::size_t lane = 0; lane < cursor.lanes; ++lane)
-      if (cursor.state[lane] < kRansLow) damaged(source_, block, "a coder state is out of range");
-    cursor.word = bytes.data() + 4 * cursor.lanes;
-    cursor.end = bytes.data() + bytes.size();
-    return cursor;
+    return {coded() ? parts_.starts[block].cursor : RansCursor(), {}};
   }
   void fill(const Tables& shared, std::size_t block, std::uint64_t begin, Cursors& cursor,
             std::span<Code> codes) const {
@@ -114,20 +106,6 @@ class CodeSource {
   void check_codes(std::size_t block, std::span<const Code> codes) const {
     if (parts_.header.levels < 1U << parts_.header.code_bits && std::ranges::max(codes) >= parts_.header.levels)
       damaged(source_, block, "a code exceeds the levels");
-  }
-
-  /// The tail, from the states where coding began; every bit of theirs is accounted for.
-  void finish(std::size_t block, RansCursor& cursor, const Tail& tail, std::span<Code> codes) const {
-    if (!rans_finished(cursor)) damaged(source_, block, "coder states do not end where coding began");
-    for (std::size_t t = 0; t < tail.count; ++t) {
-      std::uint32_t& state = cursor.state[t % tail.lanes];
-      const std::uint32_t code = state >> tail.shift(t) & ((1U << tail.width) - 1);
-      if (code > parts_.header.detail) damaged(source_, block, "a code exceeds the levels");
-      codes[t] = static_cast<Code>(code);
-      state ^= code << tail.shift(t);
-    }
-    for (std::size_t lane = 0; lane < cursor.lanes; ++lane)
-      if (cursor.state[lane] != kRansLow) damaged(source_, block, "coder states do not end where coding began");
   }
 
   const RecordParts& parts_;

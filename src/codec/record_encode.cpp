@@ -14,6 +14,7 @@
 #include "lmq/codec/model.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/kernels/pack.hpp"
+#include "rans_blocks.hpp"
 
 namespace lmq {
 namespace {
@@ -33,13 +34,6 @@ class Arena {
   static constexpr std::size_t kKept = std::size_t{1} << 25;
   std::unique_ptr<std::uint16_t[]> room_;
   std::size_t size_ = 0;
-};
-
-struct CodedBlock {
-  std::array<std::uint32_t, kRansMaxLanes> states{};
-  std::size_t lanes = 0;
-  std::span<const std::uint16_t> words;
-  [[nodiscard]] std::size_t size() const noexcept { return 4 * lanes + words.size_bytes(); }
 };
 
 [[noreturn]] void contradiction(const std::string& what) { fail(Errc::internal, "record to encode: " + what); }
@@ -91,7 +85,7 @@ void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
 void write_header(const RecordHeader& header, std::vector<std::byte>& to) {
   ByteWriter out;
   out.le(kRecordMagic);
-  out.le(record_version(header.kind, header.coder));
+  out.le(kRecordVersion);
   out.le(static_cast<std::uint8_t>(header.coder));
   out.le(static_cast<std::uint8_t>(header.code_bits));
   out.le(header.detail);
@@ -118,25 +112,17 @@ void write_book(const QuantizedUnit& unit, int exponent, std::vector<std::byte>&
   append(to, std::as_bytes(std::span(halves)));
 }
 
-std::vector<CodedBlock> code_blocks(const QuantizedUnit& unit, const RansModel& model) {
+std::vector<RansBlock> code_blocks(const QuantizedUnit& unit, const RansModel& model) {
   thread_local Arena arena;
   static thread_local RansEncodeTable table;
   make_rans_encode_table(model, table);
   constexpr std::size_t kRoom = kBlockCodes + kRansSlackWords;
-  std::vector<CodedBlock> blocks(static_cast<std::size_t>(block_count(unit.count)));
+  std::vector<RansBlock> blocks(static_cast<std::size_t>(block_count(unit.count)));
   const auto room = arena.take(unit.codes.size() + blocks.size() * kRansSlackWords);
   parallel_for(blocks.size(), [&, &shared = table](std::size_t b) {
     const auto codes = std::span(unit.codes).subspan(b * kBlockCodes, block_codes(unit.count, b));
     const auto words = room.subspan(b * kRoom, codes.size() + kRansSlackWords);
-    const Tail tail(codes.size(), model.symbols);
-    const auto coded = codes.first(codes.size() - tail.count);
-    const std::span<std::uint32_t> states = std::span(blocks[b].states).first(tail.lanes);
-    std::ranges::fill(states, kRansLow);
-    for (std::size_t t = 0; t < tail.count; ++t)
-      states[t % tail.lanes] |= static_cast<std::uint32_t>(codes[coded.size() + t]) << tail.shift(t);
-    blocks[b].lanes = tail.lanes;
-    const std::size_t begin = rans_encode(shared, coded, states, words);
-    blocks[b].words = words.subspan(begin);
+    encode_rans_block(shared, codes, words, blocks[b]);
   });
   return blocks;
 }
@@ -147,11 +133,11 @@ struct Choice {
   unsigned bits = 0;
   std::uint8_t detail = 0;
   std::vector<std::byte> table;
-  std::vector<CodedBlock> blocks;
+  std::vector<RansBlock> blocks;
   HuffmanPayload words = {};
   [[nodiscard]] std::uint64_t rans_bytes() const noexcept {
     std::uint64_t size = table.size();
-    for (const CodedBlock& block : blocks) size += 4 + block.size();
+    for (const RansBlock& block : blocks) size += 4 + block.size();
     return size;
   }
 };
@@ -219,7 +205,7 @@ void write_rans(const Choice& choice, EncodedRecord& into) {
   append(into.bytes, choice.table);
   std::vector<std::size_t> begin;
   std::size_t end = into.bytes.size() + 4 * choice.blocks.size();
-  for (const CodedBlock& block : choice.blocks) {
+  for (const RansBlock& block : choice.blocks) {
     const auto size = static_cast<std::uint32_t>(block.size());
     append(into.bytes, std::as_bytes(std::span(&size, 1)));
     begin.push_back(end);
@@ -229,10 +215,10 @@ void write_rans(const Choice& choice, EncodedRecord& into) {
   into.ledger.tables = choice.rans_bytes() - into.ledger.codes;
   into.bytes.resize(end);
   parallel_for(choice.blocks.size(), [&](std::size_t b) {
-    const CodedBlock& block = choice.blocks[b];
+    const RansBlock& block = choice.blocks[b];
     std::byte* at = into.bytes.data() + begin[b];
-    std::memcpy(at, block.states.data(), 4 * block.lanes);
-    if (!block.words.empty()) std::memcpy(at + 4 * block.lanes, block.words.data(), block.words.size_bytes());
+    std::memcpy(at, block.room.data(), block.start_bytes);
+    if (!block.words.empty()) std::memcpy(at + block.start_bytes, block.words.data(), block.words.size_bytes());
   });
 }
 

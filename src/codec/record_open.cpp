@@ -11,6 +11,7 @@
 #include "lmq/base/digest.hpp"
 #include "lmq/codec/model.hpp"
 #include "lmq/kernels/pack.hpp"
+#include "rans_blocks.hpp"
 
 namespace lmq {
 namespace {
@@ -75,8 +76,8 @@ void check_coder(const RecordHeader& header, ByteReader& in) {
 RecordHeader take_header(ByteReader& in) {
   if (in.le<std::uint32_t>("magic") != kRecordMagic) in.refuse("this is no record: it does not begin with LMQR");
   const auto version = in.le<std::uint8_t>("version");
-  if (version < 1 || version > kRecordVersion)
-    in.refuse(fmt::format("record version {}, this program reads 1 to {}", version, kRecordVersion));
+  if (version != kRecordVersion)
+    in.refuse(fmt::format("record version {}, this program reads {}", version, kRecordVersion));
   RecordHeader header;
   header.coder = take_coder(in);
   header.code_bits = in.le<std::uint8_t>("code bits");
@@ -90,9 +91,6 @@ RecordHeader take_header(ByteReader& in) {
   if (header.levels < 1 || header.levels > 256) in.refuse(fmt::format("{} levels, expected 1..256", header.levels));
   if (header.kind == CodebookKind::bases && (header.levels < 2 || !std::has_single_bit(header.levels)))
     in.refuse(fmt::format("{} levels of bases, expected a power of two", header.levels));
-  if (version != record_version(header.kind, header.coder))
-    in.refuse(fmt::format("record version {} with codebook kind {} and coder {}", version,
-                          static_cast<unsigned>(header.kind), static_cast<unsigned>(header.coder)));
   header.count = in.le<std::uint64_t>("weights");
   if (header.count > kMaxRecordCount) in.refuse(fmt::format("{} weights, at most {}", header.count, kMaxRecordCount));
   header.cols = in.le<std::uint64_t>("columns");
@@ -121,12 +119,12 @@ void take_rans_blocks(RecordParts& parts, ByteReader& in) {
   parts.model = read_model(in, parts.header.code_bits, parts.header.detail + 1U);
   const std::uint64_t blocks = block_count(parts.header.count);
   const auto sizes = in.array<std::uint32_t>(blocks, "block sizes");
-  parts.blocks.reserve(sizes.size());
+  parts.starts.reserve(sizes.size());
   for (std::size_t b = 0; b < sizes.size(); ++b) {
-    const std::uint64_t codes = block_codes(parts.header.count, b), states = 4 * rans_lanes(codes);
-    if (sizes[b] < states || sizes[b] % 2 != 0 || (sizes[b] - states) / 2 > codes)
-      in.refuse(fmt::format("block {} of {} codes has {} bytes", b, codes, sizes[b]));
-    parts.blocks.push_back(in.raw(sizes[b], "block"));
+    const std::uint64_t codes = block_codes(parts.header.count, b);
+    const auto start = read_rans_start(in.raw(sizes[b], "block"), codes);
+    if (!start) in.refuse(fmt::format("block {} of {} codes has {} bytes that are none", b, codes, sizes[b]));
+    parts.starts.push_back(*start);
   }
 }
 

@@ -71,29 +71,57 @@ void make_rans_decode_table(const RansModel& model, RansDecodeTable& table) noex
     table.freq_start[s] = f << 16 | start;
     if (s < table.start.size()) table.start[s] = start;
     std::memset(table.symbol.data() + start, static_cast<int>(s), f);
-    if (model.bits <= 12)
+    if (model.bits <= kRansQuickBits)
       for (std::uint32_t k = 0; k < f; ++k) table.slot[start + k] = s << 24 | f << 12 | k;
     start += f;
   }
 }
 
+namespace {
+constexpr std::uint32_t kBias = (1U << 17) - 1;
+
+/// True when a state must give up a word before the symbol.
+bool is_full(const RansEncodeTable& table, unsigned s, std::uint32_t x) noexcept {
+  return x >= (table.limit_bias[s] & ~kBias);
+}
+std::uint32_t push(const RansEncodeTable& table, unsigned s, std::uint32_t x) noexcept {
+  const std::uint64_t product = std::uint64_t{x + table.increment} * table.reciprocal[s];
+  const std::uint32_t quotient = static_cast<std::uint32_t>(product >> 32) >> (table.complement_shift[s] & 31);
+  return x + (table.limit_bias[s] & kBias) + quotient * (table.complement_shift[s] >> 16);
+}
+}  // namespace
+
 std::size_t rans_encode_reference(const RansEncodeTable& table, std::span<const std::uint8_t> symbols,
                                   std::span<std::uint32_t> states, std::span<std::uint16_t> words) noexcept {
-  constexpr std::uint32_t kBias = (1U << 17) - 1;
   std::size_t begin = words.size(), lane = symbols.size() % states.size();
   for (std::size_t i = symbols.size(); i-- > 0;) {
     lane = lane == 0 ? states.size() - 1 : lane - 1;
     const unsigned s = symbols[i];
     std::uint32_t x = states[lane];
-    if (x >= (table.limit_bias[s] & ~kBias)) {
+    if (is_full(table, s, x)) {
       words[--begin] = static_cast<std::uint16_t>(x);
       x >>= 16;
     }
-    const std::uint64_t product = std::uint64_t{x + table.increment} * table.reciprocal[s];
-    const std::uint32_t quotient = static_cast<std::uint32_t>(product >> 32) >> (table.complement_shift[s] & 31);
-    states[lane] = x + (table.limit_bias[s] & kBias) + quotient * (table.complement_shift[s] >> 16);
+    states[lane] = push(table, s, x);
   }
   return begin;
+}
+
+RansLast rans_encode_last(const RansEncodeTable& table, std::span<const std::uint8_t> symbols, std::uint32_t& state,
+                          std::span<std::uint16_t> words) noexcept {
+  std::size_t begin = words.size(), left = symbols.size();
+  std::uint32_t x = state;
+  for (; left > 0; --left) {
+    const unsigned s = symbols[left - 1];
+    if (is_full(table, s, x)) {
+      if (begin == 0) break;
+      words[--begin] = static_cast<std::uint16_t>(x);
+      x >>= 16;
+    }
+    x = push(table, s, x);
+  }
+  state = x;
+  return {.symbols = symbols.size() - left, .begin = begin};
 }
 
 bool rans_decode_reference(const RansDecodeTable& table, RansCursor& cursor, std::span<std::uint8_t> symbols) noexcept {

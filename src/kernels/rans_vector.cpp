@@ -108,7 +108,7 @@ struct Finder<Alphabet::any> {
   explicit Finder(const RansDecodeTable& t) : table(t) {}
   HWY_INLINE void operator()(V slot, V& symbol, V& freq, V& place) const {
     const Lanes d;
-    if (table.bits <= 12) {
+    if (table.bits <= kRansQuickBits) {
       const V entry = gather(table.slot.data(), slot);
       symbol = hn::ShiftRight<24>(entry);
       freq = hn::ShiftRight<12>(entry) & hn::Set(d, 0xFFF);
@@ -164,7 +164,8 @@ std::size_t decode_some(const RansDecodeTable& table, RansCursor& cursor, const 
                         const std::byte* limit, std::uint8_t* out, std::size_t steps) {
 #if HWY_TARGET <= HWY_AVX3
   if (table.symbols <= 16) return decode_steps_of<Alphabet::upto16>(table, cursor, words, limit, out, steps);
-  if (table.symbols <= 32) return decode_steps_of<Alphabet::upto32>(table, cursor, words, limit, out, steps);
+  if (table.symbols <= kRansFewSymbols)
+    return decode_steps_of<Alphabet::upto32>(table, cursor, words, limit, out, steps);
 #endif
   return decode_steps_of<Alphabet::any>(table, cursor, words, limit, out, steps);
 }
@@ -248,7 +249,8 @@ std::uint16_t* encode_some(const RansEncodeTable& table, std::uint32_t* state, s
                            const std::uint8_t* symbols, std::size_t steps, std::uint16_t* end) {
 #if HWY_TARGET <= HWY_AVX3
   if (table.symbols <= 16) return encode_steps_of<Alphabet::upto16>(table, state, lanes, symbols, steps, end);
-  if (table.symbols <= 32) return encode_steps_of<Alphabet::upto32>(table, state, lanes, symbols, steps, end);
+  if (table.symbols <= kRansFewSymbols)
+    return encode_steps_of<Alphabet::upto32>(table, state, lanes, symbols, steps, end);
 #endif
   return encode_steps_of<Alphabet::any>(table, state, lanes, symbols, steps, end);
 }
@@ -283,7 +285,46 @@ std::size_t rans_encode(const RansEncodeTable& table, std::span<const std::uint8
   return rans_encode_reference(table, symbols.first(steps * lanes), states, words.first(end));
 }
 
+namespace {
+/// One lane without others, whose state stays in a register: step(x, symbol) is a symbol's frequency times x / M plus
+/// its slot's place.
+template <class Step>
+bool decode_lane(RansCursor& cursor, std::span<std::uint8_t> symbols, const Step& step) noexcept {
+  std::uint32_t x = cursor.state[0];
+  const std::byte* word = cursor.word;
+  bool enough = true;
+  for (std::uint8_t& symbol : symbols) {
+    x = step(x, symbol);
+    if (x >= kRansLow) continue;
+    enough = word != cursor.end;
+    if (!enough) break;
+    std::uint16_t next;
+    std::memcpy(&next, word, sizeof next);
+    word += sizeof next;
+    x = x << 16 | next;
+  }
+  cursor.state[0] = x, cursor.word = word;
+  return enough;
+}
+bool decode_lane(const RansDecodeTable& table, RansCursor& cursor, std::span<std::uint8_t> symbols) noexcept {
+  const unsigned bits = table.bits;
+  const std::uint32_t mask = (1U << bits) - 1;
+  if (bits <= kRansQuickBits)
+    return decode_lane(cursor, symbols, [&](std::uint32_t x, std::uint8_t& symbol) {
+      const std::uint32_t entry = table.slot[x & mask];
+      symbol = static_cast<std::uint8_t>(entry >> 24);
+      return (entry >> 12 & 0xFFF) * (x >> bits) + (entry & 0xFFF);
+    });
+  return decode_lane(cursor, symbols, [&](std::uint32_t x, std::uint8_t& symbol) {
+    symbol = table.symbol[x & mask];
+    const std::uint32_t entry = table.freq_start[symbol];
+    return (entry >> 16) * (x >> bits) + (x & mask) - (entry & 0xFFFF);
+  });
+}
+}  // namespace
+
 bool rans_decode(const RansDecodeTable& table, RansCursor& cursor, std::span<std::uint8_t> symbols) noexcept {
+  if (cursor.lanes == 1) return decode_lane(table, cursor, symbols);
   if (baseline_forced() || cursor.lanes < 16) return rans_decode_reference(table, cursor, symbols);
   constexpr std::ptrdiff_t kReach = 2 * (kRansMaxLanes + 16);  // bytes one step may read
   const auto decode = HWY_DYNAMIC_DISPATCH(decode_some);

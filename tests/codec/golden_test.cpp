@@ -8,7 +8,7 @@
 
 using namespace lmq;
 
-// Files of tests/data/golden were written once by record version 1 and stay. Every unit is stated here by a rule, so
+// Files of tests/data/golden were written once by record version 3 and stay. Every unit is stated here by a rule, so
 // the files can be checked without this program's coder.
 namespace {
 struct Golden {
@@ -81,7 +81,6 @@ Golden wide_alphabet() {
   golden.unit.book = {-1.0F, 0.0078125F};
   return golden;
 }
-// Record version 2.
 Golden bases_planes() {
   Golden golden{"bases_planes", CoderChoice::cheapest, ruler_unit(4 * 40, 4)};
   golden.unit.kind = CodebookKind::bases;
@@ -128,7 +127,7 @@ std::vector<std::byte> bytes_of(const std::filesystem::path& path) {
 }
 }  // namespace
 
-TEST_CASE("golden: old records decode to the stated unit and values", "[golden]") {
+TEST_CASE("golden: the records decode to the stated unit and values", "[golden]") {
   for (const Golden& golden : all()) {
     CAPTURE(golden.name);
     const auto bytes = bytes_of(path_of(golden));

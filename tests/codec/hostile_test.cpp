@@ -128,14 +128,15 @@ TEST_CASE("record: flipped bits in rans states or words, with a right checksum, 
   const QuantizedUnit unit = bell_unit(3000, 16, 6);
   const EncodedRecord record = encode_record(unit, CoderChoice::rans);
   int read = 0, tried = 0;
-  for (std::size_t at = record.bytes.size() - 8 - record.ledger.codes; at + 8 < record.bytes.size(); ++at, ++tried) {
+  for (std::size_t at = record.bytes.size() - 8 - record.ledger.codes - 12; at + 8 < record.bytes.size();
+       ++at, ++tried) {
     Bytes changed = record.bytes;
     changed[at] ^= std::byte{4};
     seal(changed);
     read += verdict(changed, unit.count) == Verdict::read;
   }
   REQUIRE(tried > 500);
-  REQUIRE(read * 50 <= tried);  // the last words of a lane end in its 16 free bits, which are codes as they are
+  REQUIRE(read * 100 <= tried);  // a lane finds back where another code of the same frequency has the same place
 }
 
 TEST_CASE("record: many random changes with a right checksum are read or refused", "[record][hostile]") {

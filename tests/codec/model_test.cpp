@@ -59,6 +59,30 @@ TEST_CASE("fit_model: every used code has a frequency, for the hardest counts", 
   for (std::size_t s = 0; s < 256; ++s) REQUIRE((model.freq[s] > 0) == (counts[s] > 0));
 }
 
+TEST_CASE("choose_model: no other sum costs much less, and short tables are taken where they do not cost more",
+          "[model]") {
+  const unsigned levels = GENERATE(2u, 3u, 16u, 32u, 33u, 200u), dice = GENERATE(1u, 4u, 12u);
+  const std::size_t count = GENERATE(1000u, 100'000u);
+  CAPTURE(levels, dice, count);
+  CodeCounts counts{};
+  count_codes(bell_codes(count, levels, dice, 5), counts);
+  const auto price = [&](const RansModel& model) {
+    return double(coded_bits(counts, model) + rounding_bits(counts, model) + 8 * write_model(model).size());
+  };
+  const RansModel chosen = choose_model(counts);
+  double best = 1e300, quick = 1e300;
+  for (unsigned bits = kRansMinBits; bits <= kRansMaxBits; ++bits) {
+    best = std::min(best, price(fit_model(counts, bits)));
+    if (bits <= kRansQuickBits) quick = best;
+  }
+  const bool few = chosen.symbols <= kRansFewSymbols;
+  const double quick_near = few ? 8192 : 4096;
+  REQUIRE(price(chosen) <= best * (1 + 1 / quick_near) * (1 + 1.0 / 65536) + 1);
+  REQUIRE((chosen.bits <= kRansQuickBits) == (std::floor(best + best / quick_near) >= quick));
+  if (few || chosen.bits <= kRansQuickBits)
+    REQUIRE(price(chosen) <= (chosen.bits <= kRansQuickBits ? quick : best) * (1 + 1.0 / 65536) + 1);
+}
+
 TEST_CASE("model: written and read back, in few bytes", "[model]") {
   const unsigned levels = GENERATE(2u, 3u, 16u, 100u, 256u), dice = GENERATE(1u, 2u, 12u);
   const std::size_t count = GENERATE(300u, 4096u, 100000u);

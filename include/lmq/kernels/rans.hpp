@@ -18,6 +18,10 @@ inline constexpr std::uint32_t kRansLow = 1U << 16;
 inline constexpr unsigned kRansMinBits = 8;
 inline constexpr unsigned kRansMaxBits = 15;
 inline constexpr std::size_t kRansMaxLanes = 64;
+/// Decoders without long vectors look up a slot whole, in half the time, for at most so many bits.
+inline constexpr unsigned kRansQuickBits = 12;
+/// Symbols that long vectors look up in registers, where bits are of no importance.
+inline constexpr unsigned kRansFewSymbols = 32;
 /// Words that must be writable before those rans_encode returns.
 inline constexpr std::size_t kRansSlackWords = 16;
 
@@ -52,7 +56,7 @@ struct alignas(64) RansDecodeTable {
   unsigned bits = 0;
   unsigned symbols = 0;
   std::array<std::uint32_t, 256> freq_start{};  ///< f << 16 | b
-  std::array<std::uint32_t, 64> start{};        ///< b, then M for the symbols that do not exist; when symbols <= 32
+  std::array<std::uint32_t, 64> start{};        ///< b, then M for the symbols that do not exist; for kRansFewSymbols
   std::array<std::uint32_t, 4096> slot{};       ///< when bits <= 12: symbol << 24 | f << 12 | slot - b
   std::array<std::uint8_t, (1U << kRansMaxBits) + 4> symbol{};  ///< of a slot
 };
@@ -69,6 +73,16 @@ void make_rans_decode_table(const RansModel& model, RansDecodeTable& table) noex
 [[nodiscard]] std::size_t rans_encode_reference(const RansEncodeTable& table, std::span<const std::uint8_t> symbols,
                                                 std::span<std::uint32_t> states,
                                                 std::span<std::uint16_t> words) noexcept;
+
+/// The last symbols as one lane, as many as `words` has room for: from the last one down to the one that would need a
+/// word more. state: where coding starts, replaced by where decoding starts (lanes = 1). For short runs, whose words
+/// go where room is limited; 3 ns per symbol.
+struct RansLast {
+  std::size_t symbols = 0;  ///< how many were coded
+  std::size_t begin = 0;    ///< their words end at the end of the room and begin here
+};
+[[nodiscard]] RansLast rans_encode_last(const RansEncodeTable& table, std::span<const std::uint8_t> symbols,
+                                        std::uint32_t& state, std::span<std::uint16_t> words) noexcept;
 
 /// A decoder between two portions.
 struct RansCursor {
