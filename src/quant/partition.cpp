@@ -41,8 +41,7 @@ struct PartitionSolver::State {
   std::vector<double> value, weight;  // the same minus the centre
   std::vector<double> sums;           // W, S, C, each with kRowPad before it
   double *W = nullptr, *S = nullptr, *C = nullptr;
-  std::vector<double> low, high, scatter;         // of a group's bins
-  std::vector<double> float_value, float_weight;  // distinct values of fit_sorted
+  std::vector<double> low, high, scatter;  // of a group's bins
   std::vector<float> sorted, sorted_weight;
   SortScratch sort;
   double centre = 0;
@@ -57,6 +56,8 @@ struct PartitionSolver::State {
   void load_ranges(const Group& group);
   void load(std::span<const double> values, std::span<const double> weights);
   void set_weights(std::span<const double> weights);
+  void load_floats(std::span<const float> ascending, std::span<const float> weights, std::size_t cells);
+  void centre_values();
   void prefix_sums();
   void run(std::size_t cells, Engine engine);
   std::size_t fit(std::span<const float> ascending, std::span<const float> weights, std::size_t cells,
@@ -86,11 +87,16 @@ void PartitionSolver::State::load(std::span<const double> values, std::span<cons
   if (m == 0 || m >= (std::size_t{1} << 31)) fail(Errc::internal, "a partition of " + std::to_string(m) + " points");
   if (!weights.empty() && weights.size() != m)
     fail(Errc::internal, "weights and values of a partition differ in number");
-  centre = values[m / 2];
   given.assign(values.begin(), values.end());
-  value.resize(m);
-  for (std::size_t i = 0; i < m; ++i) value[i] = values[i] - centre;
   set_weights(weights);
+  centre_values();
+}
+
+void PartitionSolver::State::centre_values() {
+  m = given.size();
+  centre = given[m / 2];
+  value.resize(m);
+  for (std::size_t i = 0; i < m; ++i) value[i] = given[i] - centre;
 }
 
 // From the middle edge outwards, both ways at the same time: far outliers meet only the sums behind them.
@@ -194,26 +200,39 @@ LayeredPartition PartitionSolver::all(std::span<const double> values, std::span<
   return {SquaredErrorCost{state_->W, state_->S, state_->C}, state_->m, most_cells};
 }
 
-std::size_t PartitionSolver::State::fit(std::span<const float> ascending, std::span<const float> weights,
-                                        std::size_t cells, std::span<float> out) {
+// Few equal values stay points of their own: unlike merged ones they have equal weights. No best partition into fewer
+// cells than distinct values parts them.
+void PartitionSolver::State::load_floats(std::span<const float> ascending, std::span<const float> weights,
+                                         std::size_t cells) {
   const std::size_t n = ascending.size();
-  float_value.resize(n), float_weight.resize(n);
-  std::size_t count = 0;
-  float last = 0;
   const float largest = weights.empty() ? 0.0f : *std::ranges::max_element(weights);
   const double least = double{largest} * kLeastWeight;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double w = largest > 0 ? std::max(double{weights[i]}, least) : 1.0;
-    if (count > 0 && ascending[i] == last) {
-      float_weight[count - 1] += w;
-    } else {
-      last = ascending[i];
-      float_value[count] = last;
-      float_weight[count++] = w;
-    }
+  weighted = largest > 0;
+  given.assign(ascending.begin(), ascending.end());
+  if (weighted) {
+    weight.resize(n);
+    for (std::size_t i = 0; i < n; ++i) weight[i] = std::max(double{weights[i]}, least);
+  } else {
+    weight.assign(n, 1.0);
   }
-  const std::span values(float_value.data(), count);
-  load(values, {float_weight.data(), !(largest > 0) && count == n ? 0 : count});
+  std::size_t distinct = 1;
+  for (std::size_t i = 1; i < n; ++i) distinct += ascending[i] != ascending[i - 1] ? 1 : 0;
+  if (distinct == n || (distinct > cells && n - distinct <= n / 4 && RowPartition::always_suits(n, cells))) return;
+  std::size_t last = 0;
+  for (std::size_t i = 1; i < n; ++i)
+    if (given[i] == given[last])
+      weight[last] += weight[i];
+    else
+      given[++last] = given[i], weight[last] = weight[i];
+  given.resize(distinct), weight.resize(distinct);
+  weighted = true;
+}
+
+std::size_t PartitionSolver::State::fit(std::span<const float> ascending, std::span<const float> weights,
+                                        std::size_t cells, std::span<float> out) {
+  if (ascending.empty()) fail(Errc::internal, "a partition of 0 points");
+  load_floats(ascending, weights, cells);
+  centre_values();
   run(cells, Engine::automatic);
   for (std::size_t t = 0; t + 1 < ends.size(); ++t) out[t] = static_cast<float>(level(t));
   return ends.size() - 1;

@@ -10,7 +10,7 @@ namespace lmq {
 namespace {
 
 constexpr int kMostRuns = 16;
-constexpr std::size_t kCell = 32, kReach = 44, kFew = 256, kMostOfTwo = 4096;
+constexpr std::size_t kCell = 32, kReach = 36, kUnitReach = 44, kFew = 256, kMostOfTwo = 4096;
 
 // The more cells, the steeper: loss ~ (1 / cells - 1 / m)^2 is 0 where every point has its own, and ~ cells^-2 before.
 double share(double cells, double m) { return 1 / cells - 1 / m; }
@@ -27,12 +27,16 @@ void RowPartition::measure(const LinePoints& points, bool unit) {
   }
 }
 
-// Few points: rows of up to four vectors. Many: by the mean number of points in a cell that ends at a point, which
+// Few points: rows of up to four vectors.
+bool RowPartition::always_suits(std::size_t m, std::size_t cells) {
+  return cells == 2 ? m <= kMostOfTwo : m <= kFew && m <= kCell * cells;
+}
+
+// Many: by the mean number of points in a cell that ends at a point, which
 // is far above m / cells where some cells have most of the points.
 bool RowPartition::suits(const LinePoints& points, bool unit, std::size_t cells) {
-  if (cells == 2) return points.m <= kMostOfTwo;
-  if (points.m > kCell * cells) return false;
-  if (points.m <= kFew) return true;
+  if (always_suits(points.m, cells)) return true;
+  if (cells == 2 || points.m > kCell * cells) return false;
   measure(points, unit);
   const double share = measure_.back() / static_cast<double>(cells);
   std::size_t sum = 0;
@@ -40,7 +44,7 @@ bool RowPartition::suits(const LinePoints& points, bool unit, std::size_t cells)
     while (measure_[j] - measure_[i] > share) ++i;
     sum += j - i;
   }
-  return measured_ = sum <= kReach * points.m;
+  return measured_ = sum <= (unit ? kUnitReach : kReach) * points.m;
 }
 
 // -d loss / d cells by high-rate theory (Panter & Dite 1951): loss ~ (sum of (gap^2 weight)^(1/3))^3 / (12 cells^2).
@@ -63,13 +67,13 @@ void RowPartition::run(double penalty) {
 // -1 where the chord leads nowhere.
 double RowPartition::next_penalty(const Found& now, int run) const {
   const auto m = static_cast<double>(p_.m), wanted = static_cast<double>(cells_);
-  if (run % 3 == 2 || now.cells >= m || (few_.penalty > 0 && many_.penalty > 0)) {
+  if (run % 4 == 3 || now.cells >= m || (few_.penalty > 0 && many_.penalty > 0)) {
     const double chord = (few_.loss - many_.loss) / (many_.cells - few_.cells);
     return chord > 0 && chord != now.penalty ? chord : -1;
   }
   const double ratio = share(wanted + (now.cells < wanted ? -0.3 : 0.3), m) / share(now.cells, m);
   const double cube = ratio * ratio * ratio;
-  return now.penalty * (run % 3 == 0 ? cube : cube * cube);
+  return now.penalty * (run == 0 ? cube : cube * cube);
 }
 
 void RowPartition::whole_windows() {

@@ -16,6 +16,8 @@ namespace lmq {
 /// penalty is tried.
 class RowPartition {
  public:
+  /// True when that is the quickest way whatever the points are; O(1).
+  [[nodiscard]] static bool always_suits(std::size_t m, std::size_t cells);
   /// True when that is the quickest way, as far as can be told beforehand. 1 < cells < m; O(m).
   /// When true, solve with the same arguments comes next.
   [[nodiscard]] bool suits(const LinePoints& points, bool unit, std::size_t cells);

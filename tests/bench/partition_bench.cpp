@@ -4,13 +4,16 @@
 #include <time.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "lmq/quant/partition.hpp"
+#include "lmq/quant/quantizer.hpp"
 
 namespace {
 
@@ -125,48 +128,47 @@ void tensors() {
   }
 }
 
+// Upper halves only: what BF16 weights are.
+void round_to_bf16(std::vector<float>& values) {
+  for (float& v : values) {
+    auto bits = std::bit_cast<std::uint32_t>(v);
+    bits += 0x7FFF + (bits >> 16 & 1);
+    v = std::bit_cast<float>(bits & 0xFFFF0000u);
+  }
+}
+
+// Nanoseconds a weight to fit codebooks of runs of n weights, sort included.
+double fit_runs(std::span<const float> values, std::span<const float> importance, std::size_t n, std::size_t levels) {
+  const auto method = lmq::find_quantizer("kmeans").make({levels});
+  lmq::FitScratch scratch;
+  return 1e9 / static_cast<double>(values.size()) * best_of(5, [&] {
+           for (std::size_t i = 0; i + n <= values.size(); i += n)
+             (void)method->fit_values(values.subspan(i, n), importance.empty() ? importance : importance.subspan(i, n),
+                                      scratch);
+         });
+}
+
 void rows() {
-  fmt::print("\nunsorted F32 rows: sort, sums and fit, one core\n");
-  for (const bool heavy : {false, true})
-    for (const bool weighted : {false, true})
-      for (const auto& [n, cells] : {std::pair<std::size_t, std::size_t>{4096, 16},
-                                     {4096, 4},
-                                     {4096, 256},
-                                     {1024, 16},
-                                     {128, 16},
-                                     {128, 8},
-                                     {128, 4},
-                                     {64, 16},
-                                     {64, 8},
-                                     {32, 16},
-                                     {32, 8},
-                                     {32, 4}}) {
-        const std::size_t count = std::max<std::size_t>(8, 65536 / n);
-        const auto values = normal_values(n * count, 7, heavy);
-        const std::vector<float> floats(values.begin(), values.end());
-        std::vector<float> weights(n, 1.0f), levels(256);
-        for (std::size_t i = 0; i < n; ++i) weights[i] = 1 + static_cast<float>(i % 17);
-        PartitionSolver solver;
-        double loss = 0, theirs = 0;
-        const double seconds = best_of(5, [&] {
-          for (std::size_t r = 0; r < count; ++r)
-            (void)solver.fit_values({floats.data() + r * n, n},
-                                    weighted ? std::span<const float>(weights) : std::span<const float>{}, cells,
-                                    levels);
-        });
-        for (std::size_t r = 0; r < count && !weighted; ++r) {
-          Line line{{values.begin() + static_cast<std::ptrdiff_t>(r * n),
-                     values.begin() + static_cast<std::ptrdiff_t>((r + 1) * n)},
-                    {}};
-          std::ranges::sort(line.values);
-          (void)solver.fit_values({floats.data() + r * n, n}, {}, cells, levels);
-          loss += solver.loss(), theirs += lloyd(line, cells);
-        }
-        fmt::print("{:10} {:9} n={:<5} K={:<4} {:8.1f} us/row {:8.1f} ns/weight{}\n", heavy ? "Student t4" : "normal",
-                   weighted ? "weighted" : "", n, cells, seconds / static_cast<double>(count) * 1e6,
-                   seconds / static_cast<double>(count * n) * 1e9,
-                   weighted ? std::string{} : fmt::format("   Lloyd(10) loss {:.3f}x", theirs / loss));
+  fmt::print("\nns per weight of a codebook for each n weights, one core (importance: lognormal)\n");
+  constexpr std::size_t kWeights = std::size_t{1} << 17;
+  std::mt19937_64 random(11);
+  std::normal_distribution<float> normal;
+  std::vector<float> importance(kWeights);
+  for (float& w : importance) w = std::exp(normal(random));
+  for (const bool heavy : {false, true}) {
+    const auto values = normal_values(kWeights, 7, heavy);
+    const std::vector<float> f32(values.begin(), values.end());
+    std::vector<float> bf16 = f32;
+    round_to_bf16(bf16);
+    for (const std::size_t n : {32, 64, 128, 256, 1024, 4096})
+      for (const std::size_t levels : {2, 4, 8, 16, 32, 256}) {
+        if (levels >= n) continue;
+        fmt::print(
+            "{:10} n={:<5} K={:<4} F32 {:6.1f}  with importance {:6.1f}   BF16 {:6.1f}  with importance {:6.1f}\n",
+            heavy ? "Student t4" : "normal", n, levels, fit_runs(f32, {}, n, levels),
+            fit_runs(f32, importance, n, levels), fit_runs(bf16, {}, n, levels), fit_runs(bf16, importance, n, levels));
       }
+  }
 }
 
 }  // namespace
