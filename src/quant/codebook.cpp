@@ -79,6 +79,17 @@ Codebook Codebook::with_cuts(std::vector<float> cuts) const {
   return book;
 }
 
+Codebook Codebook::with_prices(std::vector<double> prices) const {
+  if (prices.size() != levels_.size())
+    fail(Errc::internal, std::to_string(prices.size()) + " prices for " + std::to_string(levels_.size()) + " levels");
+  if (!std::ranges::all_of(prices, [](double price) { return std::isfinite(price); }))
+    fail(Errc::internal, "a price that is not finite");
+  Codebook book = *this;
+  book.cuts_.clear();
+  book.prices_ = std::move(prices);
+  return book;
+}
+
 Codebook Codebook::stored_as(LevelType type, bool cover) const {
   if (!numbers_.empty()) {
     std::vector<float> numbers = numbers_;
@@ -101,6 +112,13 @@ Codebook Codebook::stored_as(LevelType type, bool cover) const {
   }
   for (std::size_t k = 0; k < cuts_.size(); ++k)  // the cut between equal levels goes
     if (rounded[k] < rounded[k + 1]) book.cuts_.push_back(cuts_[k]);
+  for (std::size_t k = 0; k < prices_.size(); ++k) {
+    const bool again = k > 0 && !(rounded[k - 1] < rounded[k]);
+    if (again)
+      book.prices_.back() = std::min(book.prices_.back(), prices_[k]);
+    else
+      book.prices_.push_back(prices_[k]);
+  }
   return book;
 }
 

@@ -16,6 +16,7 @@ constexpr std::array<std::string_view, 3> kZeroWords{"auto", "off", "on"};
 constexpr std::array<std::string_view, 2> kFormWords{"entropy", "huffman"};
 constexpr std::array<std::string_view, 3> kStartWords{"best", "optimum", "uniform"};
 constexpr std::array<std::string_view, 3> kCutWords{"auto", "grid", "rate"};
+constexpr std::array<std::string_view, 2> kLabelWords{"joint", "interval"};
 
 constexpr MethodOption kRate{
     "rate", "entropy of the codes in bits per weight, met from below", 0.001, 8, kUnset, false, {}, true};
@@ -24,18 +25,23 @@ constexpr MethodOption kSlope{"slope", "the same as a part of the variance of th
                               true};
 constexpr MethodOption kZero{
     .name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords};
-constexpr std::array kExactOptions{kRate, kLambda, kSlope, kZero};
+constexpr MethodOption kLabels{
+    .name = "labels",
+    .help = "what a code depends on: value and importance (by tensor and model), or the value alone",
+    .words = kLabelWords};
+constexpr std::array kExactOptions{kRate, kLambda, kSlope, kZero, kLabels};
 constexpr std::array kIterOptions{
     kRate,
     kLambda,
     kSlope,
     kZero,
     MethodOption{.name = "lengths", .help = "what a code costs: its entropy or a Huffman word", .words = kFormWords},
-    MethodOption{.name = "start", .help = "where the iteration starts", .words = kStartWords}};
+    MethodOption{.name = "start", .help = "where the iteration starts", .words = kStartWords},
+    kLabels};
 constexpr std::array kUniformOptions{
     kRate, kLambda, kSlope, kZero,
     MethodOption{.name = "cuts", .help = "thresholds of the grid, or moved by the price of a bit", .words = kCutWords}};
-enum At : std::size_t { kAtRate, kAtLambda, kAtSlope, kAtZero, kAtFifth, kAtStart };
+enum At : std::size_t { kAtRate, kAtLambda, kAtSlope, kAtZero, kAtFifth, kAtStart, kAtLastLabels };
 
 // Without a word about the rate, the levels say it; the number of levels is then free.
 void settle(QuantizerOptions& options, bool levels_given) {
@@ -81,7 +87,13 @@ std::optional<EntropyWay> entropy_way(std::uint16_t method) noexcept {
   return std::nullopt;
 }
 
-Codebook entropy_codebook(const RateLine& line, const UniformCode& found) {
+Codebook entropy_codebook(const RateLine& line, const EntropyCode& code) {
+  if (code.joint) {
+    std::vector<double> prices = code.joint->lengths;
+    for (double& price : prices) price *= code.lambda;
+    return Codebook::table({code.joint->levels.begin(), code.joint->levels.end()}).with_prices(std::move(prices));
+  }
+  const UniformCode& found = code.found;
   if (found.on_grid)
     return Codebook::grid(static_cast<float>(found.low), static_cast<float>(found.step), found.grid_levels);
   std::vector<float> levels, cuts;
@@ -120,20 +132,31 @@ std::vector<KeyRange> wide_bins(const Group& group, const RateLine& line, std::s
   return ranges;
 }
 
+// Of the options of `way`.
+bool wants_joint_labels(EntropyWay way, const QuantizerOptions& options) {
+  if (way == EntropyWay::uniform) return false;
+  return way == EntropyWay::exact ? option(options, kExactOptions, kAtFifth) == 0
+                                  : option(options, kIterOptions, kAtLastLabels) == 0;
+}
+
 class EntropyQuantizer final : public Quantizer {
  public:
-  EntropyQuantizer(EntropyWay way, const QuantizerOptions& options) : wish_(entropy_wish(way, options)) {}
+  EntropyQuantizer(EntropyWay way, const QuantizerOptions& options)
+      : wish_(entropy_wish(way, options)), joint_(wants_joint_labels(way, options)) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateLine line(group, wish_.zero);
-    EntropyFitter fitter;
-    const UniformCode found = fitter.fit(line, wish_).found;
-    return {entropy_codebook(line, found), wide_bins(group, line, found.code.ends)};
+    const JointLine joint(group, line);
+    EntropyFitter fitter(&joint);
+    const EntropyCode code = fitter.fit(line, wish_);
+    return {entropy_codebook(line, code), wide_bins(group, line, code.found.code.ends)};
   }
   [[nodiscard]] std::uint64_t few_weights() const noexcept override { return kMostExactPoints; }
   [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::cuts; }
+  [[nodiscard]] bool by_importance() const noexcept override { return joint_; }
 
  private:
   EntropyWish wish_;
+  bool joint_;
 };
 
 void at_slope(QuantizerOptions& options, double slope) { options = options_at(std::move(options), slope); }

@@ -43,18 +43,40 @@ EntropyCode EntropyFitter::at(const RateLine& line, const EntropyWish& wish, dou
   const auto optimum = [&] {
     return quick ? search_.quick(line, lambda, wish.most_levels) : search_.exact(line, lambda, wish.most_levels);
   };
-  if (wish.way == EntropyWay::exact) return {{.code = optimum()}, lambda};
-  const auto price = [&](const IntervalCode& code) {
-    return code.distortion + lambda * bits_in_form(line, code.ends, wish.form);
-  };
-  IntervalCode best;
-  if (wish.start != StartRule::uniform) best = iterate_intervals(line, optimum(), lambda, wish.form);
-  if (wish.start != StartRule::optimum) {
-    const UniformSearch plain{lambda, CutRule::grid, wish.most_levels, -1};
-    IntervalCode other = iterate_intervals(line, best_uniform(line, plain).code, lambda, wish.form);
-    if (best.ends.empty() || price(other) < price(best)) best = std::move(other);
+  EntropyCode code{{}, lambda};
+  if (wish.way == EntropyWay::exact) {
+    code.found.code = optimum();
+  } else {
+    const auto price = [&](const IntervalCode& one) {
+      return one.distortion + lambda * bits_in_form(line, one.ends, wish.form);
+    };
+    IntervalCode& best = code.found.code;
+    if (wish.start != StartRule::uniform) best = iterate_intervals(line, optimum(), lambda, wish.form);
+    if (wish.start != StartRule::optimum) {
+      IntervalCode other = iterate_intervals(line, from_uniform(line, wish, lambda), lambda, wish.form);
+      if (best.ends.empty() || price(other) < price(best)) best = std::move(other);
+    }
   }
-  return {{.code = std::move(best)}, lambda};
+  if (joint_ != nullptr && lambda > 0) join(line, wish, code);
+  return code;
+}
+
+IntervalCode EntropyFitter::from_uniform(const RateLine& line, const EntropyWish& wish, double lambda) const {
+  return best_uniform(line, {lambda, CutRule::grid, wish.most_levels, -1}).code;
+}
+
+// Both starts of the iteration, because it ends in a local optimum; kept where it is cheaper than the interval code.
+void EntropyFitter::join(const RateLine& line, const EntropyWish& wish, EntropyCode& code) const {
+  const IntervalCode& best = code.found.code;
+  double least = best.distortion + code.lambda * bits_in_form(line, best.ends, wish.form);
+  const auto attempt = [&](const IntervalCode& start) {
+    JointCode found = joint_->improve(joint_->start(start, wish.form), code.lambda, wish.form);
+    if (!(found.price(code.lambda) < least)) return;
+    least = found.price(code.lambda);
+    code.joint = std::move(found);
+  };
+  attempt(best);
+  attempt(from_uniform(line, wish, code.lambda));
 }
 
 EntropyCode EntropyFitter::fit(const RateLine& line, const EntropyWish& wish) {
@@ -76,14 +98,14 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
   EntropyCode best{{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
   if (wish.rate + 1 > plain_log2(static_cast<double>(wish.most_levels))) {  // perhaps more than the levels can spend
     EntropyCode all = at(line, wish, unit * plain_exp2(kLeastOctaves), true);
-    if (all.found.code.bits <= most) return all;
+    if (all.bits() <= most) return all;
   }
   // A weight more or less in a cell is a step of about 1 / n; half a bit an octave, so what a bracket as narrow as the
   // slack leaves out is a jump.
   const double slack = std::max(kRateSlack, 1 / line.count);
   for (int step = 0; step < kRateSteps && high - low > slack; ++step) {
     EntropyCode found = at(line, wish, unit * plain_exp2(octaves), true);
-    const double over = (found.found.code.bits - most) / line.count;
+    const double over = (found.bits() - most) / line.count;
     (over > 0 ? low : high) = octaves;
     if (over <= 0) best = std::move(found);
     if (over <= 0 && (over >= -slack || octaves <= kLeastOctaves)) break;
@@ -102,23 +124,25 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
 
 // The lower hull has gaps, where cells come and go. Inside one, the cells that were found grow finer: with the same
 // number of them, at a smaller lambda, or by a smaller step.
-void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best) {
+void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best) const {
   const double most = wish.rate * line.count;
   if (best.found.code.cells() < 2) return;
-  const UniformCode from = best.found;
+  const EntropyCode from = best;
   double enough = 0, too_far = 1;  // octaves of lambda, half as many of the step
   const double slack = std::max(kRateSlack * line.count, 1.0);
-  for (int step = 0; step < kFillSteps && most - best.found.code.bits > slack; ++step) {
-    const double part = std::midpoint(enough, too_far), lambda = best.lambda * plain_exp2(-part);
-    UniformCode next{};
+  for (int step = 0; step < kFillSteps && most - best.bits() > slack; ++step) {
+    const double part = std::midpoint(enough, too_far), lambda = from.lambda * plain_exp2(-part);
+    EntropyCode next{from.found, from.lambda};
     if (wish.way == EntropyWay::uniform)
-      next = uniform_code(line, from.step * plain_exp2(-part / 2), from.zero_on_cut,
-                          {best.lambda, wish.cuts, wish.most_levels, kLevelBits});
+      next.found = uniform_code(line, from.found.step * plain_exp2(-part / 2), from.found.zero_on_cut,
+                                {from.lambda, wish.cuts, wish.most_levels, kLevelBits});
+    else if (from.joint)
+      next.lambda = lambda, next.joint = joint_->improve(*from.joint, lambda, wish.form);
     else
-      next.code = iterate_intervals(line, from.code, lambda, wish.form);
-    const bool fits = next.code.bits <= most;
+      next.found.code = iterate_intervals(line, from.found.code, lambda, wish.form);
+    const bool fits = next.bits() <= most;
     (fits ? enough : too_far) = part;
-    if (fits && next.code.distortion < best.found.code.distortion) best.found = std::move(next);
+    if (fits && next.distortion() < best.distortion()) best = std::move(next);
   }
 }
 
@@ -128,7 +152,7 @@ EntropyCode EntropyFitter::exact_near(const RateLine& line, const EntropyWish& w
   const double unit = line.energy / line.count, most = wish.rate * line.count;
   for (int attempt = 0; attempt < 3; ++attempt) {
     EntropyCode found = at(line, wish, unit * plain_exp2(octaves), false);
-    const double over = (found.found.code.bits - most) / line.count;
+    const double over = (found.bits() - most) / line.count;
     if (over <= 0) return found;
     octaves += 2 * over + kRateSlack;
   }

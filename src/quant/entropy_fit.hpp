@@ -2,10 +2,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "interval_lloyd.hpp"
 #include "interval_search.hpp"
+#include "joint_code.hpp"
 #include "rate_line.hpp"
 #include "uniform_steps.hpp"
 
@@ -32,11 +34,17 @@ struct EntropyWish {
 struct EntropyCode {
   UniformCode found;  ///< of the other ways: only .code
   double lambda = 0;
+  std::optional<JointCode> joint = std::nullopt;  ///< what is better than it where labels may depend on importance
+  [[nodiscard]] double bits() const noexcept { return joint ? joint->bits : found.code.bits; }
+  [[nodiscard]] double distortion() const noexcept { return joint ? joint->distortion : found.code.distortion; }
 };
 
 /// Fits lines; keeps its memory. One for each thread.
 class EntropyFitter {
  public:
+  /// joint: the two-dimensional histogram of the lines it will fit, where labels may depend on importance.
+  explicit EntropyFitter(const JointLine* joint = nullptr)
+      : joint_(joint != nullptr && !joint->empty() ? joint : nullptr) {}
   /// At a slope. `quick`: as IntervalSearch::quick.
   [[nodiscard]] EntropyCode at(const RateLine& line, const EntropyWish& wish, double lambda, bool quick);
   /// What was asked for. A rate is met from below: the code of the least lambda whose entropy is within it, then, as
@@ -48,8 +56,11 @@ class EntropyFitter {
   [[nodiscard]] EntropyCode fit_rate(const RateLine& line, const EntropyWish& wish);
   [[nodiscard]] EntropyCode exact_near(const RateLine& line, const EntropyWish& wish, double octaves,
                                        EntropyCode fallback);
-  static void fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best);
+  [[nodiscard]] IntervalCode from_uniform(const RateLine& line, const EntropyWish& wish, double lambda) const;
+  void join(const RateLine& line, const EntropyWish& wish, EntropyCode& code) const;
+  void fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best) const;
   IntervalSearch search_;
+  const JointLine* joint_;
 };
 
 }  // namespace lmq

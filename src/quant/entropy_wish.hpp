@@ -12,7 +12,7 @@ namespace lmq {
 [[nodiscard]] EntropyWish entropy_wish(EntropyWay way, const QuantizerOptions& options);
 /// The same options with a slope of their own instead of what they say of the rate.
 [[nodiscard]] QuantizerOptions options_at(QuantizerOptions options, double lambda);
-/// Levels and cuts, or a grid.
-[[nodiscard]] Codebook entropy_codebook(const RateLine& line, const UniformCode& found);
+/// Levels and cuts, levels and prices, or a grid.
+[[nodiscard]] Codebook entropy_codebook(const RateLine& line, const EntropyCode& code);
 
 }  // namespace lmq

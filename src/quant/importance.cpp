@@ -47,4 +47,8 @@ double importance_quantum(double largest, std::uint64_t weights) noexcept {
   return std::ldexp(1.0, std::max(exponent - step_bits, -1022));
 }
 
+double layer_importance(std::size_t layer, double quantum) noexcept {
+  return std::ldexp(1 + (static_cast<double>(layer % 4) + 0.5) / 4, static_cast<int>(layer / 4)) * quantum;
+}
+
 }  // namespace lmq

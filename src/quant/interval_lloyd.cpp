@@ -1,7 +1,6 @@
 #include "interval_lloyd.hpp"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 
 #include "lmq/kernels/huffman.hpp"
@@ -13,19 +12,9 @@ constexpr int kMostRounds = 400;  // it ends long before, but for lines of many 
 constexpr unsigned kLongestWord = 32;
 
 std::vector<double> lengths_in_form(const RateLine& line, std::span<const std::uint32_t> ends, LengthForm form) {
-  const std::size_t cells = ends.size() - 1;
-  std::vector<double> bits(cells);
-  if (form == LengthForm::entropy) {
-    for (std::size_t t = 0; t < cells; ++t)
-      bits[t] = -plain_log2((line.n[ends[t + 1]] - line.n[ends[t]]) * line.inverse_count);
-    return bits;
-  }
-  std::array<std::uint64_t, 256> counts{};
-  std::array<std::uint8_t, 256> lengths{};
-  for (std::size_t t = 0; t < cells; ++t) counts[t] = static_cast<std::uint64_t>(line.n[ends[t + 1]] - line.n[ends[t]]);
-  if (cells > 1) huffman_lengths(std::span(counts).first(cells), kLongestWord, std::span(lengths).first(cells));
-  std::ranges::copy_n(lengths.begin(), static_cast<std::ptrdiff_t>(cells), bits.begin());
-  return bits;
+  std::vector<double> counts;
+  for (std::size_t t = 1; t < ends.size(); ++t) counts.push_back(line.n[ends[t]] - line.n[ends[t - 1]]);
+  return code_lengths(counts, form);
 }
 
 // V[l]: least price of the points so far when the last one has level l. O(points * levels).
@@ -58,6 +47,23 @@ std::vector<std::uint32_t> by_path(const RateLine& line, std::span<const double>
 }
 
 }  // namespace
+
+std::vector<double> code_lengths(std::span<const double> counts, LengthForm form) {
+  std::vector<double> bits;
+  if (form == LengthForm::entropy) {
+    double total = 0;
+    for (const double count : counts) total += count;
+    for (const double count : counts) bits.push_back(-plain_log2(count / total));
+    return bits;
+  }
+  bits.assign(counts.size(), 0.0);
+  if (counts.size() < 2) return bits;
+  std::vector<std::uint64_t> whole(counts.begin(), counts.end());
+  std::vector<std::uint8_t> lengths(counts.size());
+  huffman_lengths(whole, kLongestWord, lengths);
+  std::ranges::copy(lengths, bits.begin());
+  return bits;
+}
 
 double bits_in_form(const RateLine& line, std::span<const std::uint32_t> ends, LengthForm form) {
   const auto lengths = lengths_in_form(line, ends, form);

@@ -12,6 +12,8 @@ enum class LengthForm : std::uint8_t {
   entropy = 0,  ///< log2 of total / count
   huffman = 1,  ///< lengths of a Huffman code
 };
+/// Bits of each code that so many weights (all > 0) take.
+[[nodiscard]] std::vector<double> code_lengths(std::span<const double> counts, LengthForm form);
 /// Bits of all codes of a partition in that form.
 [[nodiscard]] double bits_in_form(const RateLine& line, std::span<const std::uint32_t> ends, LengthForm form);
 

@@ -9,6 +9,7 @@
 #include "entropy_wish.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/assign.hpp"
+#include "priced_levels.hpp"
 
 namespace lmq {
 namespace {
@@ -52,8 +53,39 @@ EntropyWish free_wish(EntropyWay way, const QuantizerOptions& options) {
   return wish;
 }
 
-RatePoint point_of(const UniformCode& found, double lambda) {
-  return {lambda, found.code.bits, found.code.distortion, found.on_grid ? found.grid_levels : found.code.cells()};
+RatePoint point_of(const EntropyCode& code) {
+  const UniformCode& found = code.found;
+  const std::size_t levels = code.joint      ? code.joint->levels.size()
+                             : found.on_grid ? found.grid_levels
+                                             : found.code.cells();
+  return {code.lambda, code.bits(), code.distortion(), levels};
+}
+
+/// Adds what a group's bins give to the levels that `code_of` finds for their means.
+template <class CodeOf>
+void add_bins(const Group& group, std::span<const float> levels, const CodeOf& code_of, std::vector<double>& weights,
+              RatePoint& point) {
+  for (std::size_t j = 0; j < group.size(); ++j) {
+    const std::size_t code = code_of(group.mean[j]);
+    const double error = group.mean[j] - double{levels[code]};
+    weights[code] += group.count[j];
+    point.distortion += group.mass[j] * (error * error) + group.scatter[j];
+  }
+}
+
+/// By value and importance.
+void add_layers(const Group& group, const Codebook& codebook, std::vector<double>& weights, RatePoint& point) {
+  const std::vector<double> levels(codebook.levels().begin(), codebook.levels().end());
+  PricedCuts cuts;
+  for (const GroupLayer& layer : group.layers) {
+    priced_cuts(levels, codebook.prices(), layer.importance, cuts);
+    std::size_t interval = 0;
+    const auto code_of = [&](double mean) {
+      while (interval < cuts.cuts.size() && double{cuts.cuts[interval]} <= mean) ++interval;
+      return cuts.order[interval];
+    };
+    add_bins(layer.group, codebook.levels(), code_of, weights, point);
+  }
 }
 
 }  // namespace
@@ -68,16 +100,17 @@ RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count)
   }
   std::vector<double> weights(levels.size(), 0.0);
   RatePoint point{kNone, 0, 0, levels.size()};
-  double all = 0;
   std::size_t interval = 0;
-  for (std::size_t j = 0; j < group.size(); ++j) {
-    while (interval < cuts.size() && double{cuts[interval]} <= group.mean[j]) ++interval;
-    const std::size_t code = codebook.order().empty() ? interval : codebook.order()[interval];
-    const double error = group.mean[j] - double{levels[code]};
-    weights[code] += group.count[j];
-    all += group.count[j];
-    point.distortion += group.mass[j] * (error * error) + group.scatter[j];
-  }
+  const auto code_of = [&](double mean) -> std::size_t {
+    while (interval < cuts.size() && double{cuts[interval]} <= mean) ++interval;
+    return codebook.order().empty() ? interval : codebook.order()[interval];
+  };
+  if (!codebook.prices().empty() && !group.layers.empty())
+    add_layers(group, codebook, weights, point);
+  else
+    add_bins(group, levels, code_of, weights, point);
+  double all = 0;
+  for (const double weight : weights) all += weight;
   if (count == RateCount::fixed_width) {
     point.bits = all * static_cast<double>(std::bit_width(levels.size() - 1));
     return point;
@@ -93,8 +126,9 @@ std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method, cons
   if (const auto way = entropy_way(method)) {
     const EntropyWish wish = free_wish(*way, options);
     const RateLine line(group, wish.zero);
-    EntropyFitter fitter;
-    for (const double lambda : lambdas) curve.push_back(point_of(fitter.at(line, wish, lambda, true).found, lambda));
+    const JointLine joint(group, line);
+    EntropyFitter fitter(&joint);
+    for (const double lambda : lambdas) curve.push_back(point_of(fitter.at(line, wish, lambda, true)));
     return curve;
   }
   const QuantizerEntry& entry = entry_of(method);
@@ -114,8 +148,9 @@ RateFit fit_at(const Group& group, std::uint16_t method, const QuantizerOptions&
   if (const auto way = entropy_way(method)) {
     const EntropyWish wish = free_wish(*way, options);
     const RateLine line(group, wish.zero);
-    const EntropyCode code = EntropyFitter().at(line, wish, lambda, false);
-    return {entropy_codebook(line, code.found), point_of(code.found, lambda), options_at(options, lambda)};
+    const JointLine joint(group, line);
+    const EntropyCode code = EntropyFitter(&joint).at(line, wish, lambda, false);
+    return {entropy_codebook(line, code), point_of(code), options_at(options, lambda)};
   }
   RateFit best;
   double least = std::numeric_limits<double>::infinity();

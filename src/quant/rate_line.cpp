@@ -39,7 +39,16 @@ RateLine::RateLine(const Group& group, ZeroRule rule) : points(group.size()), va
   if (points == 0) fail(Errc::internal, "a line of no points");
   zero = pinned_zero(group, rule);
   centre = zero < points ? 0.0 : value[points / 2];
-  const std::size_t middle = zero < points ? zero : points / 2;
+  add_up(group, zero < points ? zero : points / 2);
+}
+
+RateLine::RateLine(const Group& group, double middle)
+    : points(group.size()), value(group.mean), low(group.low), centre(middle), zero(group.size()) {
+  if (points == 0) fail(Errc::internal, "a line of no points");
+  add_up(group, static_cast<std::size_t>(std::ranges::lower_bound(value, centre) - value.begin()));
+}
+
+void RateLine::add_up(const Group& group, std::size_t middle) {
   const auto offset = [&](std::size_t k) { return value[k] - centre; };
   n.assign(points + 1, 0.0);
   for (std::size_t k = 0; k < points; ++k) n[k + 1] = n[k] + group.count[k];

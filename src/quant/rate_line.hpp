@@ -34,11 +34,16 @@ struct RateLine {
   bool even = true;      ///< importance per weight is the same in all points
 
   explicit RateLine(const Group& group, ZeroRule rule = ZeroRule::automatic);
+  /// The line of a part of the weights, with the centre of the whole and without a pinned zero.
+  RateLine(const Group& group, double centre);
   [[nodiscard]] CellColumns columns() const noexcept { return {n.data(), a.data(), b.data(), c.data()}; }
   [[nodiscard]] bool pins(std::size_t i, std::size_t j) const noexcept { return i <= zero && zero < j; }
   [[nodiscard]] double level(std::size_t i, std::size_t j) const noexcept;
   /// Squared error per importance of a single level: what `--lambda` is relative to.
   [[nodiscard]] double variance() const noexcept { return energy / mass; }
+
+ private:
+  void add_up(const Group& group, std::size_t middle);
 };
 
 /// An interval code: cells of whole points, each with its best level.

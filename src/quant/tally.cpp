@@ -14,6 +14,29 @@ using Wide = unsigned __int128;
 
 std::uint32_t last_key(const Bin& bin) noexcept { return bin.key + ((std::uint32_t{1} << bin.span_bits) - 1); }
 
+bool before(const Bin& a, const Bin& b) noexcept { return a.layer != b.layer ? a.layer < b.layer : a.key < b.key; }
+
+void add(Bin& to, const Bin& bin) noexcept {
+  to.count += bin.count, to.mass += bin.mass;
+  to.first += bin.first, to.second += bin.second;
+}
+
+/// All layers in one. Bins of different layers are the same or disjoint.
+std::vector<Bin> fold_layers(std::span<const Bin> bins) {
+  std::vector<Bin> folded(bins.begin(), bins.end());
+  for (Bin& bin : folded) bin.layer = 0;
+  std::ranges::sort(folded, {}, &Bin::key);
+  std::size_t last = 0;
+  for (std::size_t j = 1; j < folded.size(); ++j) {
+    if (folded[j].key == folded[last].key)
+      add(folded[last], folded[j]);
+    else
+      folded[++last] = folded[j];
+  }
+  folded.resize(folded.empty() ? 0 : last + 1);
+  return folded;
+}
+
 /// Value of one step of a key inside a bin: one unit in the last place of its exponent.
 double step_of(std::uint32_t key) noexcept {
   const std::uint32_t field = std::bit_cast<std::uint32_t>(from_ordered_key(key)) >> 23 & 0xFF;
@@ -40,6 +63,26 @@ Spread spread_of(const Bin& bin) noexcept {
   spread.scatter = spread.one_value ? 0.0 : std::max(steps2, 0.0) * step * step;
   return spread;
 }
+
+Group group_of(std::span<const Bin> bins, double quantum, std::uint32_t minimum_key, std::uint32_t maximum_key) {
+  Group group;
+  for (auto* column : {&group.low, &group.high}) column->reserve(bins.size());
+  for (auto* column : {&group.count, &group.mass, &group.mean, &group.scatter}) column->reserve(bins.size());
+  for (const Bin& bin : bins) {
+    const bool single = bin.span_bits == 0;
+    const Spread spread = single ? Spread{from_ordered_key(bin.key), 0, true, bin.key} : spread_of(bin);
+    // The last key of the bin below zero belongs to no float: its last value is the one before.
+    const std::uint32_t last = last_key(bin) - (last_key(bin) == 0x7FFFFFFFu);
+    group.low.push_back(from_ordered_key(spread.one_value ? spread.key : std::max(bin.key, minimum_key)));
+    group.high.push_back(from_ordered_key(spread.one_value ? spread.key : std::min(last, maximum_key)));
+    group.count.push_back(static_cast<double>(bin.count));
+    group.mass.push_back(static_cast<double>(bin.mass) * quantum);
+    group.mean.push_back(spread.mean);
+    group.scatter.push_back(spread.scatter * quantum);
+  }
+  if (!bins.empty()) group.minimum = from_ordered_key(minimum_key), group.maximum = from_ordered_key(maximum_key);
+  return group;
+}
 }  // namespace
 
 void merge_bins(std::vector<Bin>& bins, std::span<const Bin> other) {
@@ -50,24 +93,25 @@ void merge_bins(std::vector<Bin>& bins, std::span<const Bin> other) {
   auto a = bins.cbegin();
   auto b = other.begin();
   while (a != bins.cend() || b != other.end()) {
-    if (b == other.end() || (a != bins.cend() && a->key < b->key)) {
+    if (b == other.end() || (a != bins.cend() && before(*a, *b))) {
       merged.push_back(*a++);
-    } else if (a == bins.cend() || b->key < a->key) {
+    } else if (a == bins.cend() || before(*b, *a)) {
       merged.push_back(*b++);
     } else {
       if (a->span_bits != b->span_bits) fail(Errc::internal, "tallies of different resolution cannot be merged");
-      merged.push_back(
-          {a->key, a->span_bits, a->count + b->count, a->mass + b->mass, a->first + b->first, a->second + b->second});
-      ++a, ++b;
+      merged.push_back(*a++);
+      add(merged.back(), *b++);
     }
-    if (merged.size() > 1 && last_key(merged[merged.size() - 2]) >= merged.back().key)
+    if (merged.size() > 1 && merged[merged.size() - 2].layer == merged.back().layer &&
+        last_key(merged[merged.size() - 2]) >= merged.back().key)
       fail(Errc::internal, "tallies of different resolution cannot be merged");
   }
   bins.swap(merged);
 }
 
-Tally Tally::of(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges) {
-  Counted counted = ranges.empty() ? count_all(view, importance) : count_ranges(view, importance, ranges);
+Tally Tally::of(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges, bool layered) {
+  Counted counted =
+      ranges.empty() ? count_all(view, importance, layered) : count_ranges(view, importance, ranges, layered);
   Tally tally;
   tally.bins_ = std::move(counted.bins);
   tally.nonfinite_ = counted.nonfinite;
@@ -85,7 +129,9 @@ void Tally::merge(const Tally& other) {
 
 void Tally::refine(const Tally& finer, std::span<const KeyRange> ranges) {
   auto range = ranges.begin();
+  std::uint16_t layer = 0;
   const auto replaced = [&](const Bin& bin) {
+    if (bin.layer != layer) range = ranges.begin(), layer = bin.layer;
     while (range != ranges.end() && range->end < bin.key) ++range;
     return range != ranges.end() && range->begin <= last_key(bin);
   };
@@ -94,22 +140,15 @@ void Tally::refine(const Tally& finer, std::span<const KeyRange> ranges) {
 }
 
 Group Tally::group(double quantum) const {
-  Group group;
-  for (auto* column : {&group.low, &group.high}) column->reserve(bins_.size());
-  for (auto* column : {&group.count, &group.mass, &group.mean, &group.scatter}) column->reserve(bins_.size());
-  for (const Bin& bin : bins_) {
-    const bool single = bin.span_bits == 0;
-    const Spread spread = single ? Spread{from_ordered_key(bin.key), 0, true, bin.key} : spread_of(bin);
-    // The last key of the bin below zero belongs to no float: its last value is the one before.
-    const std::uint32_t last = last_key(bin) - (last_key(bin) == 0x7FFFFFFFu);
-    group.low.push_back(from_ordered_key(spread.one_value ? spread.key : std::max(bin.key, minimum_key_)));
-    group.high.push_back(from_ordered_key(spread.one_value ? spread.key : std::min(last, maximum_key_)));
-    group.count.push_back(static_cast<double>(bin.count));
-    group.mass.push_back(static_cast<double>(bin.mass) * quantum);
-    group.mean.push_back(spread.mean);
-    group.scatter.push_back(spread.scatter * quantum);
+  if (bins_.empty() || bins_.front().layer == bins_.back().layer)
+    return group_of(bins_, quantum, minimum_key_, maximum_key_);
+  Group group = group_of(fold_layers(bins_), quantum, minimum_key_, maximum_key_);
+  for (auto first = bins_.begin(); first != bins_.end();) {
+    const auto last = std::find_if(first, bins_.end(), [&](const Bin& bin) { return bin.layer != first->layer; });
+    group.layers.push_back(
+        {layer_importance(first->layer, quantum), group_of({first, last}, quantum, minimum_key_, maximum_key_)});
+    first = last;
   }
-  if (!bins_.empty()) group.minimum = from_ordered_key(minimum_key_), group.maximum = from_ordered_key(maximum_key_);
   return group;
 }
 

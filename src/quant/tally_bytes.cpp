@@ -1,6 +1,8 @@
-// A tally as bytes, little-endian: u32 magic, u8 version, u8 flags (1 weighted, 2 wide bins), u16 0, u64 bins, u64
-// nonfinite, u32 minimum key, u32 maximum key, then by column: u32 key, u64 count, [weighted: u64 mass], [wide: u8
-// span_bits, u64 + u64 first, u64 + u64 second (low, high)].
+// A tally as bytes, little-endian: u32 magic, u8 version, u8 flags (1 weighted, 2 wide bins, 4 layers), u16 0, u64
+// bins, u64 nonfinite, u32 minimum key, u32 maximum key, then by column: u32 key, u64 count, [weighted: u64 mass],
+// [layers: u8 layer], [wide: u8 span_bits, u64 + u64 first, u64 + u64 second (low, high)].
+#include <algorithm>
+
 #include "lmq/base/bytes.hpp"
 #include "lmq/quant/tally.hpp"
 
@@ -10,10 +12,9 @@ using Bin = Tally::Bin;
 using Wide = unsigned __int128;
 
 constexpr std::uint32_t kMagic = 0x594C4154;  // "TALY"
-constexpr std::uint8_t kVersion = 1, kWeighted = 1, kWideBins = 2;
+constexpr std::uint8_t kVersion = 2, kWeighted = 1, kWideBins = 2, kLayered = 4;
 constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 62;  // sum of all importance steps (importance_quantum)
-constexpr std::uint32_t kLowestKey = 0x00800000u, kHighestKey = 0xFF7FFFFFu;  // of finite floats
-constexpr std::uint32_t kNoKey = 0x7FFFFFFFu;                                 // would be -0
+constexpr std::uint32_t kNoKey = 0x7FFFFFFFu;                 // would be -0
 
 void put_wide(ByteWriter& out, Wide value) {
   out.le(static_cast<std::uint64_t>(value));
@@ -54,10 +55,12 @@ bool has_wide_bins(std::span<const Bin> bins) {
     if (bin.span_bits > 0) return true;
   return false;
 }
+bool has_layers(std::span<const Bin> bins) { return !bins.empty() && bins.back().layer > 0; }
 }  // namespace
 
 std::vector<std::byte> Tally::to_bytes() const {
-  const std::uint8_t flags = (is_weighted(bins_) ? kWeighted : 0) | (has_wide_bins(bins_) ? kWideBins : 0);
+  const std::uint8_t flags = (is_weighted(bins_) ? kWeighted : 0) | (has_wide_bins(bins_) ? kWideBins : 0) |
+                             (has_layers(bins_) ? kLayered : 0);
   ByteWriter out;
   out.le(kMagic);
   out.le(kVersion);
@@ -71,6 +74,8 @@ std::vector<std::byte> Tally::to_bytes() const {
   for (const Bin& bin : bins_) out.le(bin.count);
   if (flags & kWeighted)
     for (const Bin& bin : bins_) out.le(static_cast<std::uint64_t>(bin.mass));
+  if (flags & kLayered)
+    for (const Bin& bin : bins_) out.le(static_cast<std::uint8_t>(bin.layer));
   if (flags & kWideBins)
     for (const Bin& bin : bins_) {
       out.le(static_cast<std::uint8_t>(bin.span_bits));
@@ -86,7 +91,7 @@ Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& sou
   if (const auto version = in.le<std::uint8_t>("version"); version != kVersion)
     in.refuse("tally version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
   const auto flags = in.le<std::uint8_t>("flags");
-  if (flags > 3 || in.le<std::uint16_t>("reserved") != 0) in.refuse("unknown flags");
+  if (flags > 7 || in.le<std::uint16_t>("reserved") != 0) in.refuse("unknown flags");
   const auto size = in.le<std::uint64_t>("bins");
   Tally tally;
   tally.nonfinite_ = in.le<std::uint64_t>("nonfinite");
@@ -95,8 +100,10 @@ Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& sou
   const auto keys = in.array<std::uint32_t>(size, "keys");
   const auto counts = in.array<std::uint64_t>(size, "counts");
   const auto masses = in.array<std::uint64_t>(flags & kWeighted ? size : 0, "masses");
+  const auto layers = in.array<std::uint8_t>(flags & kLayered ? size : 0, "layers");
   tally.bins_.resize(keys.size());
   std::uint64_t steps = 0, next_key = 0;
+  std::uint64_t first_end = ~std::uint64_t{0}, last_key = 0, end_key = 0;  // of the bins of all layers
   for (std::size_t j = 0; j < keys.size(); ++j) {
     Bin& bin = tally.bins_[j];
     bin.key = keys[j], bin.count = counts[j], bin.mass = masses.empty() ? counts[j] : masses[j];
@@ -106,8 +113,14 @@ Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& sou
       bin.second = take_wide(in, "second moment");
     }
     check_bin(in, bin);
-    if (bin.key < next_key) in.refuse("bins are not ascending");
+    if (!layers.empty()) bin.layer = layers[j];
+    const std::uint16_t layer_before = j > 0 ? tally.bins_[j - 1].layer : 0;
+    if (bin.layer < layer_before || bin.layer >= kLayers || (bin.layer == layer_before && bin.key < next_key))
+      in.refuse("bins are not ascending");
     next_key = std::uint64_t{bin.key} + (std::uint64_t{1} << bin.span_bits);
+    first_end = std::min(first_end, next_key);
+    last_key = std::max<std::uint64_t>(last_key, bin.key);
+    end_key = std::max(end_key, next_key);
     steps += static_cast<std::uint64_t>(bin.mass);
     if (steps >= kMostSteps) in.refuse("the sum of importance steps exceeds 2^62");
   }
@@ -116,11 +129,10 @@ Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& sou
     if (tally.minimum_key_ != 0xFFFFFFFFu || tally.maximum_key_ != 0) in.refuse("extremes of an empty tally");
     return tally;
   }
-  const Bin& last = tally.bins_.back();
-  const std::uint64_t first_end = tally.bins_.front().key + (std::uint64_t{1} << tally.bins_.front().span_bits);
-  if (tally.minimum_key_ < tally.bins_.front().key || tally.minimum_key_ >= first_end ||
-      tally.maximum_key_ < last.key || tally.maximum_key_ >= next_key || tally.maximum_key_ < tally.minimum_key_ ||
-      tally.minimum_key_ == kNoKey || tally.maximum_key_ == kNoKey)
+  const std::uint32_t first_key = std::ranges::min(tally.bins_, {}, &Bin::key).key;
+  if (tally.minimum_key_ < first_key || tally.minimum_key_ >= first_end || tally.maximum_key_ < last_key ||
+      tally.maximum_key_ >= end_key || tally.maximum_key_ < tally.minimum_key_ || tally.minimum_key_ == kNoKey ||
+      tally.maximum_key_ == kNoKey)
     in.refuse("the extremes lie outside the bins");
   return tally;
 }

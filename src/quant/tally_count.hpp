@@ -15,11 +15,12 @@ struct Counted {
 };
 
 /// Everything, at the first resolution.
-[[nodiscard]] Counted count_all(const TensorView& view, const Importance& importance);
+[[nodiscard]] Counted count_all(const TensorView& view, const Importance& importance, bool layered);
 /// Only what lies in the ranges (not empty), at their resolution.
 [[nodiscard]] Counted count_ranges(const TensorView& view, const Importance& importance,
-                                   std::span<const KeyRange> ranges);
-/// Adds the bins of `other` to `bins`; both ascending. Errc::internal when two bins overlap without being the same.
+                                   std::span<const KeyRange> ranges, bool layered);
+/// Adds the bins of `other` to `bins`; both ascending by layer, then key. Errc::internal when two bins overlap without
+/// being the same.
 void merge_bins(std::vector<Tally::Bin>& bins, std::span<const Tally::Bin> other);
 
 }  // namespace lmq

@@ -12,22 +12,24 @@
 #include "lmq/kernels/widen.hpp"
 #include "pool.hpp"
 #include "steps.hpp"
-#include "tally_count.hpp"
+#include "tally_window.hpp"
 
 namespace lmq {
 namespace {
 using Bin = Tally::Bin;
 using Wide = unsigned __int128;
 
-constexpr std::size_t kTask = std::size_t{1} << 16;  // weights a worker takes at once
-constexpr std::size_t kBlock = 4096;                 // weights widened at once
+constexpr std::size_t kTask = kCountTask, kBlock = kCountBlock;
 
 struct Hit {
   std::uint32_t key;
+  std::uint32_t layer;
   std::uint64_t steps;
 };
 std::uint32_t key_of(std::uint32_t hit) noexcept { return hit; }
 std::uint32_t key_of(const Hit& hit) noexcept { return hit.key; }
+std::uint16_t layer_of(std::uint32_t) noexcept { return 0; }
+std::uint16_t layer_of(const Hit& hit) noexcept { return static_cast<std::uint16_t>(hit.layer); }
 std::uint64_t steps_of(std::uint32_t) noexcept { return 1; }
 std::uint64_t steps_of(const Hit& hit) noexcept { return hit.steps; }
 
@@ -100,6 +102,10 @@ void add_keys(std::span<const std::uint32_t> keys, const SlotMap& map, std::vect
   }
 }
 
+Bin empty_bin(std::uint32_t key, const KeyRange& range, std::uint16_t layer) noexcept {
+  return {key, static_cast<std::uint16_t>(range.span_bits), layer, 0, 0, 0, 0};
+}
+
 /// The slots inside ranges as bins; leaves all slots zero.
 void drain_slots(std::vector<Slot>& slots, const SlotMap& map, std::span<const KeyRange> ranges,
                  std::vector<Bin>& bins) {
@@ -110,7 +116,7 @@ void drain_slots(std::vector<Slot>& slots, const SlotMap& map, std::span<const K
       const Slot& slot = slots[block.begin + ((key & 0xFFFFu) >> block.shift)];
       const auto first = static_cast<std::uint32_t>(key >> range.span_bits << range.span_bits);
       if (slot.count > 0) {
-        if (bins.empty() || bins.back().key != first) bins.push_back({first, range.span_bits, 0, 0, 0, 0});
+        if (bins.empty() || bins.back().key != first) bins.push_back(empty_bin(first, range, 0));
         Bin& bin = bins.back();
         const std::uint64_t shift = key - first;  // from the bin's first key to the slot's
         bin.count += slot.count;
@@ -123,19 +129,23 @@ void drain_slots(std::vector<Slot>& slots, const SlotMap& map, std::span<const K
   std::ranges::fill(slots, Slot{});
 }
 
-/// Ascending by key: four passes by byte, those that would change nothing left out.
+/// Ascending by layer, then key: a pass by each byte, those that would change nothing left out.
 template <class T>
 void sort_by_key(std::vector<T>& items, std::vector<T>& other) {
   other.resize(items.size());
-  std::array<std::array<std::size_t, 256>, 4> counts{};
+  const auto byte = [](const T& item, unsigned pass) {
+    return (std::uint64_t{layer_of(item)} << 32 | key_of(item)) >> (8 * pass) & 0xFF;
+  };
+  constexpr unsigned kPasses = 5;
+  std::array<std::array<std::size_t, 256>, kPasses> counts{};
   for (const T& item : items)
-    for (unsigned pass = 0; pass < 4; ++pass) ++counts[pass][key_of(item) >> (8 * pass) & 0xFF];
-  for (unsigned pass = 0; pass < 4; ++pass) {
+    for (unsigned pass = 0; pass < kPasses; ++pass) ++counts[pass][byte(item, pass)];
+  for (unsigned pass = 0; pass < kPasses; ++pass) {
     auto& places = counts[pass];
     if (std::ranges::find(places, items.size()) != places.end()) continue;
     std::size_t sum = 0;
     for (std::size_t& place : places) sum += std::exchange(place, sum);
-    for (const T& item : items) other[places[key_of(item) >> (8 * pass) & 0xFF]++] = item;
+    for (const T& item : items) other[places[byte(item, pass)]++] = item;
     items.swap(other);
   }
 }
@@ -145,14 +155,16 @@ template <class T>
 void add_hits(const std::vector<T>& hits, std::span<const KeyRange> ranges, Counted& counted) {
   std::vector<Bin> bins;
   auto range = ranges.begin();
+  std::uint16_t layer = 0;
   for (const T& hit : hits) {
     const std::uint32_t key = key_of(hit);
+    if (layer_of(hit) != layer) range = ranges.begin(), layer = layer_of(hit);
     while (range != ranges.end() && range->end < key) ++range;
-    if (range == ranges.end()) break;
-    if (key < range->begin) continue;
+    if (range == ranges.end() || key < range->begin) continue;
     const std::uint32_t first = key >> range->span_bits << range->span_bits;
-    if (bins.empty() || bins.back().key != first || bins.back().span_bits != range->span_bits)
-      bins.push_back({first, range->span_bits, 0, 0, 0, 0});
+    if (bins.empty() || bins.back().layer != layer || bins.back().key != first ||
+        bins.back().span_bits != range->span_bits)
+      bins.push_back(empty_bin(first, *range, layer));
     Bin& bin = bins.back();
     const std::uint64_t offset = key - first;
     ++bin.count;
@@ -171,17 +183,18 @@ void gather(const std::byte* floats, std::size_t count, const KeyFilter& filter,
 }
 
 /// The same with their steps.
-void gather(std::span<const float> floats, std::span<const std::uint64_t> steps, const KeyFilter& filter,
+void gather(std::span<const float> floats, std::span<const std::uint64_t> steps, const KeyFilter& filter, bool layered,
             std::vector<Hit>& hits) {
   for (std::size_t i = 0; i < floats.size(); ++i) {
     const std::uint32_t key = float_key(floats[i]);
-    if (filter[key >> 21] >> (key >> 16) % 32 & 1) hits.push_back({key, steps[i]});
+    if ((filter[key >> 21] >> (key >> 16) % 32 & 1) == 0) continue;
+    hits.push_back({key, layered ? static_cast<std::uint32_t>(lmq::layer_of(steps[i])) : 0, steps[i]});
   }
 }
 
 /// What one task finds, in slots when there is a map.
 void gather_task(const TensorView& view, const Importance& importance, const KeyFilter& filter, const SlotMap* map,
-                 std::size_t begin, std::size_t count, HitScratch& scratch) {
+                 bool layered, std::size_t begin, std::size_t count, HitScratch& scratch) {
   const std::size_t size = bits(view.dtype) / 8;
   std::array<float, kBlock> floats, weights;
   std::array<std::uint64_t, kBlock> steps;
@@ -207,7 +220,7 @@ void gather_task(const TensorView& view, const Importance& importance, const Key
     }
     importance_at(importance, at, std::span(weights).first(n));
     importance_steps(std::span(weights).first(n), importance.quantum, std::span(steps).first(n));
-    gather(std::span(floats).first(n), std::span(steps).first(n), filter, scratch.hits);
+    gather(std::span(floats).first(n), std::span(steps).first(n), filter, layered, scratch.hits);
   }
 }
 
@@ -218,7 +231,8 @@ void check_ranges(std::span<const KeyRange> ranges) {
 }
 }  // namespace
 
-Counted count_ranges(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges) {
+Counted count_ranges(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges,
+                     bool layered) {
   check_ranges(ranges);
   const KeyFilter filter = filter_of(ranges);
   const SlotMap map = map_slots(ranges, filter);
@@ -226,7 +240,7 @@ Counted count_ranges(const TensorView& view, const Importance& importance, std::
   PerWorker<HitScratch> scratch(pool(), thread_count());
   parallel_for_worker((view.count + kTask - 1) / kTask, [&](std::size_t task, std::size_t worker) {
     const std::size_t begin = task * kTask;
-    gather_task(view, importance, filter, dense ? &map : nullptr, begin, std::min(kTask, view.count - begin),
+    gather_task(view, importance, filter, dense ? &map : nullptr, layered, begin, std::min(kTask, view.count - begin),
                 scratch[worker]);
   });
   Counted counted;
@@ -244,9 +258,10 @@ Counted count_ranges(const TensorView& view, const Importance& importance, std::
     one.keys.clear(), one.hits.clear();
   });
   if (counted.bins.empty()) return counted;
-  const Bin& last = counted.bins.back();
-  counted.minimum_key = counted.bins.front().key;
-  counted.maximum_key = last.key + ((std::uint32_t{1} << last.span_bits) - 1);
+  for (const Bin& bin : counted.bins) {
+    counted.minimum_key = std::min(counted.minimum_key, bin.key);
+    counted.maximum_key = std::max(counted.maximum_key, bin.key + ((std::uint32_t{1} << bin.span_bits) - 1));
+  }
   if (counted.maximum_key == 0x7FFFFFFFu) --counted.maximum_key;  // the key of no float
   return counted;
 }

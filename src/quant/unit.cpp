@@ -1,6 +1,7 @@
 #include "lmq/quant/unit.hpp"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "assigner.hpp"
@@ -9,6 +10,7 @@
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/tally.hpp"
+#include "priced_levels.hpp"
 #include "steps.hpp"
 #include "unit_errors.hpp"
 #include "unit_rank1.hpp"
@@ -46,15 +48,16 @@ Codebook fit_few(const TensorView& view, const Quantizer& quantizer, const Impor
 Codebook fit_window(const TensorView& view, const Quantizer& quantizer, const Importance& given) {
   if (view.count == 0) return Codebook::table({0.0f});
   const Importance importance = quantizer.uses_importance() ? given : Importance{};
-  if (bits(view.dtype) > 16 && view.count <= quantizer.few_weights()) return fit_few(view, quantizer, importance);
-  Importance scaled = importance;
-  scaled.quantum = importance_quantum(largest_importance(importance), view.count);
-  Tally tally = Tally::of(view, scaled, {});
+  const bool layered = quantizer.by_importance() && importance.kind != Importance::Kind::none;
+  const bool few = bits(view.dtype) > 16 && view.count <= quantizer.few_weights();
+  if (few && !layered) return fit_few(view, quantizer, importance);
+  static constexpr KeyRange kAllKeys{kLowestKey, kHighestKey, 0};
+  Tally tally = Tally::of(view, importance, std::span(&kAllKeys, few ? 1 : 0), layered);
   if (tally.nonfinite() > 0) fail(Errc::internal, "quantize_unit: the window holds values that are not finite");
   for (;;) {
-    Fit fit = quantizer.fit(tally.group(scaled.quantum));
+    Fit fit = quantizer.fit(tally.group(importance.quantum));
     if (fit.look_closer.empty()) return std::move(fit.codebook);
-    tally.refine(Tally::of(view, scaled, fit.look_closer), fit.look_closer);
+    tally.refine(Tally::of(view, importance, fit.look_closer, layered), fit.look_closer);
   }
 }
 
@@ -70,8 +73,25 @@ void store_codebook(const Codebook& stored, QuantizedUnit& unit) {
     unit.book.assign({stored.low(), stored.step()});
 }
 
+/// Codes by value and importance.
+UnitStats assign_priced(const TensorView& view, const Importance& importance, const Codebook& stored,
+                        std::span<Code> codes) {
+  const PricedLevels levels(stored.levels(), stored.prices(), importance.quantum);
+  const LevelTable table(stored.levels());
+  return sum_errors(view.count, importance, nullptr,
+                    [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t) {
+                      const auto weights = bytes_of(view, begin, count);
+                      const auto block = codes.subspan(static_cast<std::size_t>(begin), count);
+                      std::array<float, kErrorBlock> values;
+                      widen(view.dtype, weights, std::span(values).first(count));
+                      levels.assign(std::span(values).first(count), scale, block);
+                      return error_of_codes(view.dtype, weights, block, table, scale);
+                    });
+}
+
 UnitStats assign_shared(const TensorView& view, const Importance& importance, const Codebook& stored,
                         const Quantizer& quantizer, const Draws& draws, std::span<Code> codes) {
+  if (!stored.prices().empty()) return assign_priced(view, importance, stored, codes);
   Assigner assigner;
   assigner.prepare(stored.levels(), stored.cuts(), quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
                    view.dtype, view.count, stored.order());
@@ -127,10 +147,12 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   }
   unit.cols = 0;
   unit.group = 0;
-  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, importance))
+  Importance scaled = importance;
+  if (shared == nullptr) scaled.quantum = importance_quantum(largest_importance(importance), view.count);
+  const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, scaled))
                               .stored_as(spec.level_type, quantizer->rounding() == Rounding::stochastic);
   store_codebook(stored, unit);
-  outcome.stats = assign_shared(view, importance, stored, *quantizer, draws, unit.codes);
+  outcome.stats = assign_shared(view, scaled, stored, *quantizer, draws, unit.codes);
   return outcome;
 }
 

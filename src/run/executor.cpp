@@ -121,8 +121,9 @@ Outcome Executor::run(const LoadedTask& loaded) {
 Outcome Executor::measure(const LoadedTask& loaded) {
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
   const QuantSpec& spec = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor].spec;
-  const bool weighted = entry_of(spec).make(spec.options)->uses_importance();
-  const Tally tally = Tally::of(loaded.view, weighted ? loaded.importance : Importance{}, ranges);
+  const auto quantizer = entry_of(spec).make(spec.options);
+  const Tally tally = Tally::of(loaded.view, quantizer->uses_importance() ? loaded.importance : Importance{}, ranges,
+                                quantizer->by_importance());
   if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
   Outcome outcome;
   outcome.finished.key = loaded.task.key;

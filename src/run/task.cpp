@@ -236,6 +236,8 @@ std::vector<std::byte> codebook_to_bytes(const Codebook& codebook) {
   out.le(codebook.step());
   put_floats(out, codebook.levels());
   put_floats(out, codebook.cuts());
+  out.le(static_cast<std::uint32_t>(codebook.prices().size()));
+  out.array(codebook.prices());
   put_floats(out, codebook.numbers());
   out.le(static_cast<std::uint8_t>(codebook.rule()));
   return out.take();
@@ -247,6 +249,7 @@ Codebook codebook_from_bytes(std::span<const std::byte> bytes, const std::string
   const auto step = in.le<float>("codebook step");
   std::vector<float> levels = get_floats(in, "codebook levels");
   std::vector<float> cuts = get_floats(in, "codebook cuts");
+  std::vector<double> prices = in.array<double>(in.le<std::uint32_t>("codebook prices"), "codebook prices");
   std::vector<float> numbers = get_floats(in, "codebook numbers");
   const auto rule = static_cast<SignRule>(in.le<std::uint8_t>("codebook rule"));
   if (levels.empty() || levels.size() > 256) in.refuse(std::to_string(levels.size()) + " levels, expected 1 to 256");
@@ -255,6 +258,7 @@ Codebook codebook_from_bytes(std::span<const std::byte> bytes, const std::string
     return Codebook::centred(numbers.front(), levels.size());
   const Codebook book = CodebookKind{kind} == CodebookKind::grid ? Codebook::grid(levels.front(), step, levels.size())
                                                                  : Codebook::table(std::move(levels));
+  if (!prices.empty()) return book.with_prices(std::move(prices));
   return cuts.empty() ? book : book.with_cuts(std::move(cuts));
 }
 

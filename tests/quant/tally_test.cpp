@@ -116,6 +116,77 @@ TEST_CASE("a tally counts every weight exactly, any type, length, thread count, 
       }
 }
 
+TEST_CASE("layers counted apart are the tallies of their weights, and together the tally of all") {
+  for (const DType type : {DType::bf16, DType::f16, DType::f8_e4m3, DType::f32, DType::f64})
+    for (const std::size_t threads : {1, 3}) {
+      const samples::Threads set(threads);
+      const std::size_t length = 150001, size = lmq::bits(type) / 8;
+      const auto bytes = samples::bytes(type, length, 0, 31);
+      const auto weights = samples::importance(length, 32);
+      const double quantum = 0x1p-20;
+      const std::vector<KeyRange> closer{{0x3F000000u, 0x7FFFFFFEu, 9}, {0x80000000u, 0xBF7FFFFFu, 4}};
+      for (const bool near : {false, true}) {
+        if (near && size <= 2) continue;
+        const std::span<const KeyRange> ranges = near ? std::span<const KeyRange>(closer) : std::span<const KeyRange>();
+        const Tally layered = Tally::of(samples::view_of(type, bytes), by_weight(weights, quantum), ranges, true);
+        REQUIRE((Tally::from_bytes(layered.to_bytes(), "test") == layered));
+        std::map<std::size_t, std::vector<std::size_t>> members;
+        for (std::size_t i = 0; i < length; ++i) {
+          const double steps = std::max(1.0, std::nearbyint(double{weights[i]} / quantum));
+          members[lmq::layer_of(static_cast<std::uint64_t>(steps))].push_back(i);
+        }
+        std::vector<Tally::Bin> expected;
+        for (const auto& [layer, indices] : members) {
+          std::vector<std::byte> part;
+          std::vector<float> of_part;
+          for (const std::size_t i : indices) {
+            part.insert(part.end(), bytes.begin() + static_cast<std::ptrdiff_t>(i * size),
+                        bytes.begin() + static_cast<std::ptrdiff_t>((i + 1) * size));
+            of_part.push_back(weights[i]);
+          }
+          const Tally one = Tally::of(samples::view_of(type, part), by_weight(of_part, quantum), ranges);
+          for (Tally::Bin bin : one.bins()) bin.layer = static_cast<std::uint16_t>(layer), expected.push_back(bin);
+        }
+        INFO(lmq::name(type) << " threads " << threads << " ranges " << near);
+        REQUIRE(same(layered.bins(), expected));
+        const lmq::Group group = layered.group(quantum);
+        const lmq::Group plain =
+            Tally::of(samples::view_of(type, bytes), by_weight(weights, quantum), ranges).group(quantum);
+        CHECK((group.low == plain.low && group.high == plain.high && group.count == plain.count));
+        CHECK((group.mass == plain.mass && group.mean == plain.mean && group.scatter == plain.scatter));
+        CHECK((group.minimum == plain.minimum && group.maximum == plain.maximum));
+        std::size_t points = 0;
+        for (const lmq::GroupLayer& layer : group.layers) points += layer.group.size();
+        CHECK(points == layered.bins().size());
+      }
+    }
+}
+
+TEST_CASE("layers merge and are refined like single tallies") {
+  const auto bytes = samples::bytes(DType::f32, 30011, 0, 4);
+  const auto weights = samples::importance(30011, 5);
+  const auto count = [&](std::size_t begin, std::size_t end, std::span<const KeyRange> ranges) {
+    return Tally::of(samples::view_of(DType::f32, std::span(bytes).subspan(begin * 4, (end - begin) * 4)),
+                     by_weight(std::span(weights).subspan(begin, end - begin), 0x1p-30), ranges, true);
+  };
+  const std::vector<KeyRange> closer{{0x3F000000u, 0x7FFEFFFFu, 9}, {0x80000000u, 0xBF7FFFFFu, 0}};
+  const std::vector<KeyRange> all{{0x00800000u, 0xFF7FFFFFu, 0}};
+  Tally parts = count(0, 12345, {}), finer = count(0, 12345, closer);
+  parts.merge(count(12345, 30011, {}));
+  finer.merge(count(12345, 30011, closer));
+  CHECK((parts == count(0, 30011, {})));
+  CHECK((finer == count(0, 30011, closer)));
+  parts.refine(finer, closer);
+  const lmq::Group fine = parts.group(0x1p-30);
+  CHECK(fine.layers.size() > 10);
+  parts.refine(count(0, 30011, all), all);
+  CHECK((parts.group(0x1p-30).low == count(0, 30011, all).group(0x1p-30).low));
+  double before = 0, after = 0;
+  for (const double n : fine.count) before += n;
+  for (const double n : parts.group(0x1p-30).count) after += n;
+  CHECK((before == 30011 && after == 30011));
+}
+
 TEST_CASE("windows merge to the tally of the whole, in any order, also as bytes") {
   for (const DType type : {DType::bf16, DType::f32, DType::f8_e5m2}) {
     const auto bytes = samples::bytes(type, 30011, 0, 4);
@@ -251,6 +322,7 @@ TEST_CASE("hostile bytes are refused, never trusted") {
   const auto weights = samples::importance(400, 4);
   for (const Tally& tally : {Tally(), Tally::of(samples::view_of(DType::f32, f32), none(), {}),
                              Tally::of(samples::view_of(DType::f32, f32), by_weight(weights, 0x1p-20), {}),
+                             Tally::of(samples::view_of(DType::f32, f32), by_weight(weights, 0x1p-20), {}, true),
                              Tally::of(samples::view_of(DType::bf16, bf16), none(), {})}) {
     const auto good = tally.to_bytes();
     REQUIRE((Tally::from_bytes(good, "test") == tally));
@@ -279,7 +351,7 @@ TEST_CASE("hostile bytes are refused, never trusted") {
     CHECK_THROWS_AS(Tally::from_bytes(longer, "test"), lmq::Error);
   }
   std::vector<std::byte> many(40, std::byte{0xFF});  // 2^64 - 1 bins
-  const std::uint32_t magic = 0x594C4154, head = 1;
+  const std::uint32_t magic = 0x594C4154, head = 2;
   std::memcpy(many.data(), &magic, 4);
   std::memcpy(many.data() + 4, &head, 4);
   CHECK_THROWS_AS(Tally::from_bytes(many, "test"), lmq::Error);

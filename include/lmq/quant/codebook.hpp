@@ -31,6 +31,8 @@ class Codebook {
   [[nodiscard]] std::span<const float> levels() const noexcept { return levels_; }
   /// Empty: every weight gets its nearest level.
   [[nodiscard]] std::span<const float> cuts() const noexcept { return cuts_; }
+  /// Empty: importance does not decide about codes.
+  [[nodiscard]] std::span<const double> prices() const noexcept { return prices_; }
   /// Of bases and centred: the code of each interval between cuts; empty when interval i has code i.
   [[nodiscard]] std::span<const Code> order() const noexcept { return order_; }
   /// Of bases and centred: the bases, or the step; and how codes are chosen.
@@ -38,9 +40,13 @@ class Codebook {
   [[nodiscard]] SignRule rule() const noexcept { return rule_; }
   [[nodiscard]] float low() const noexcept { return levels_.empty() ? 0.0f : levels_.front(); }
   [[nodiscard]] float step() const noexcept { return step_; }
+  /// The same levels with a price each: a weight w of importance h gets the level c of least h (w - c)^2 + price, and
+  /// one that is exactly 0 the level 0 where there is one; h is that of its layer (layer_of). prices [levels] finite;
+  /// Errc::internal otherwise. Like cuts they are not stored with the codes, and there are no cuts beside them.
+  [[nodiscard]] Codebook with_prices(std::vector<double> prices) const;
   /// The codebook as it will be read back when its numbers are stored as `type` (a table for LevelType::f16 tables may
-  /// lose levels that rounding made equal, and the cuts between them). cover: the outermost levels of a table are
-  /// rounded outwards, so that every weight still lies between two levels.
+  /// lose levels that rounding made equal, and the cuts between them; of prices the least stays). cover: the outermost
+  /// levels of a table are rounded outwards, so that every weight still lies between two levels.
   [[nodiscard]] Codebook stored_as(LevelType type, bool cover = false) const;
 
  private:
@@ -48,6 +54,7 @@ class Codebook {
                                          SignRule rule);
   std::vector<float> levels_;
   std::vector<float> cuts_;
+  std::vector<double> prices_;
   std::vector<float> numbers_;
   std::vector<Code> order_;
   float step_ = 0;

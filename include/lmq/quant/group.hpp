@@ -9,6 +9,7 @@ namespace lmq {
 /// Floats in ascending order as unsigned integers: key(-0) == key(+0), key(a) < key(b) iff a < b. Finite values only.
 [[nodiscard]] std::uint32_t ordered_key(float value) noexcept;
 [[nodiscard]] float from_ordered_key(std::uint32_t key) noexcept;
+inline constexpr std::uint32_t kLowestKey = 0x00800000u, kHighestKey = 0xFF7FFFFFu;  ///< of finite floats
 
 /// A range of keys in which a solver wants to look closer: bins of 2^span_bits keys from `begin` to `end` inclusive.
 struct KeyRange {
@@ -16,6 +17,8 @@ struct KeyRange {
   std::uint32_t end = 0;
   std::uint32_t span_bits = 0;
 };
+
+struct GroupLayer;
 
 /// Weights that share a codebook, reduced to ascending disjoint bins (the sufficient statistic of every method that
 /// depends on values only; reference: sorted distinct values). A bin with low == high is one distinct value, exactly.
@@ -26,9 +29,18 @@ struct Group {
   std::vector<double> mean;        ///< [bins] importance-weighted mean of the bin's values
   std::vector<double> scatter;     ///< [bins] importance-weighted sum of (value - mean)^2 in the bin; 0 for one value
   float minimum = 0, maximum = 0;  ///< exact extremes of all values (0 when empty)
+  /// The same weights by importance, ascending, where a method asks for it (Quantizer::by_importance) and they are not
+  /// all alike: the two-dimensional histogram. Else empty.
+  std::vector<GroupLayer> layers;
   [[nodiscard]] std::size_t size() const noexcept { return low.size(); }
   /// True when every bin is one value: then a fit is exact and final.
   [[nodiscard]] bool resolved() const noexcept;
+};
+
+/// Weights of a group of nearly the same importance.
+struct GroupLayer {
+  double importance = 1;  ///< what stands for it
+  Group group;            ///< has no layers
 };
 
 /// The ranges that cut every bin of an unresolved group into as many parts as a budget of bins allows (a power of two,

@@ -107,6 +107,8 @@ class Quantizer {
   [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }
   /// False: levels are the same with and without importance (it still weighs the errors that are reported).
   [[nodiscard]] virtual bool uses_importance() const noexcept { return true; }
+  /// True: fit wants the layers of the group where importance differs (granularity model and tensor).
+  [[nodiscard]] virtual bool by_importance() const noexcept { return false; }
   /// Of stochastic rounding: draws are a function of (seed, tensor, element).
   [[nodiscard]] virtual std::uint64_t seed() const noexcept { return 0; }
 };

@@ -43,7 +43,8 @@ struct RateFit {
 [[nodiscard]] RateFit fit_at(const Group& group, std::uint16_t method, const QuantizerOptions& options, double lambda,
                              RateCount count = RateCount::entropy);
 
-/// Bits and distortion of a codebook on a group: cuts where it has some, else the nearest level of each bin's mean.
+/// Bits and distortion of a codebook on a group: by its prices where the group has layers, by its cuts, or else the
+/// nearest level, of each bin's mean.
 [[nodiscard]] RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count = RateCount::entropy);
 
 }  // namespace lmq

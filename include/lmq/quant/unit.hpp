@@ -43,8 +43,9 @@ struct Draws {
 
 /// Quantizes one window of a tensor: fits codebooks per row or group, or takes `shared` (granularity model and tensor),
 /// assigns, measures. cols: row length of the tensor (row and group windows are whole rows). The view holds finite
-/// values (see first_nonfinite). Parallel inside over fixed blocks; same bits for any thread count and instruction set.
-/// `recycle` gives back the buffers of an earlier outcome (fresh pages are the dearest bytes).
+/// values (see first_nonfinite). With a shared codebook of prices the importance's quantum is that of its fit. Parallel
+/// inside over fixed blocks; same bits for any thread count and instruction set. `recycle` gives back the buffers of an
+/// earlier outcome (fresh pages are the dearest bytes).
 [[nodiscard]] UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
                                         const Importance& importance, const Codebook* shared,
                                         QuantizedUnit&& recycle = {}, const Draws& draws = {});
