@@ -30,7 +30,9 @@ RANGES = {  # levels of k-means; entropies in bits of one codebook; prices of a 
             "sizes": (48, 52, 55, 57)},
     "Res": {"levels": (4, 8, 16, 32), "model": (2, 2.5, 3, 3.5), "tensor": (0.004, 0.01, 0.02, 0.04),
             "sizes": (4.5, 4.75, 5, 5.5, 6), "low model": (1.2, 1.5, 1.75, 2), "low tensor": (0.03, 0.04, 0.055, 0.08)}}
-ENTROPY = ("ecsq-uniform", "ecsq-iter", "ecsq")
+# Labels of the last depend on curvature too.
+ENTROPY = {"ecsq-uniform": {"method": "ecsq-uniform"}, "ecsq-iter": {"method": "ecsq-iter", "labels": "interval"},
+           "ecsq": {"method": "ecsq", "labels": "interval"}, "ecsq joint": {"method": "ecsq"}}
 LOSS = 0.5  # percentage points that may be lost
 
 
@@ -177,19 +179,20 @@ def sweep(subject, arguments):
         for coder in ("fixed", "huffman", "rans"):
             curve(f"{name}, {coder}", granularity, [{"method": "kmeans", "levels": k, "coder": coder} for k in ranges["levels"]],
                   what=weigh)
-        for method in ENTROPY if weigh else ("ecsq",):
+        for method in ENTROPY if weigh else ("ecsq",):  # without curvature there is one ecsq
             for coder in ("huffman", "rans"):
                 curve(f"{method}{', Hessian' if weigh else ''}, {coder}", granularity,
-                      [{"method": method, "coder": coder, **subject.price(granularity, x, weigh)} for x in ranges[granularity]],
+                      [{**ENTROPY[method], "coder": coder, **subject.price(granularity, x, weigh)} for x in ranges[granularity]],
                       what=weigh)
     for weigh in (None, what):
-        points = [subject.measure({"method": "ecsq", "granularity": "tensor"}, what=weigh,
-                                  size=int(os.path.getsize(subject.path) / x)) for x in ranges["sizes"]]
-        keep(subject, curves, "ecsq for a file size" + (", Hessian" if weigh else ""), "slope", points)
+        for method in ("ecsq", "ecsq joint") if weigh else ("ecsq",):
+            points = [subject.measure({**ENTROPY[method], "granularity": "tensor"}, what=weigh,
+                                      size=int(os.path.getsize(subject.path) / x)) for x in ranges["sizes"]]
+            keep(subject, curves, f"{method} for a file size" + (", Hessian" if weigh else ""), "slope", points)
     if any(name.endswith("running_mean") for name in subject.original):
-        for granularity, method in itertools.product(("model", "tensor"), ("ecsq-uniform", "ecsq")):
+        for granularity, method in itertools.product(("model", "tensor"), ("ecsq-uniform", "ecsq", "ecsq joint")):
             curve(f"{method}, Hessian, rans, norms corrected", granularity,
-                  [{"method": method, "coder": "rans", **subject.price(granularity, x, what)} for x in ranges["low " + granularity]],
+                  [{**ENTROPY[method], "coder": "rans", **subject.price(granularity, x, what)} for x in ranges["low " + granularity]],
                   what=what, correct=True)
         curve("k-means, rans, norms corrected", "tensor",
               [{"method": "kmeans", "levels": k, "coder": "rans"} for k in ranges["levels"]], correct=True)

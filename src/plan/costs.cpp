@@ -28,10 +28,11 @@ double rows_nanoseconds(DType value_type, const QuantSpec& spec, std::uint64_t c
 
 }  // namespace
 
-double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols) {
-  double nanoseconds = 0;  // per weight
+double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
+                        bool weighted) {
+  double nanoseconds = weighted ? kCosts.weigh : 0.0;  // per weight
   if (spec.granularity == Granularity::model || spec.granularity == Granularity::tensor) {
-    nanoseconds = kCosts.quantize_shared + (spec.options.levels > 16 ? kCosts.many_levels : 0.0);
+    nanoseconds += kCosts.quantize_shared + (spec.options.levels > 16 ? kCosts.many_levels : 0.0);
     if (bits(value_type) <= 16)
       nanoseconds += kCosts.tally_narrow;
     else
@@ -40,14 +41,14 @@ double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t c
                                    ? 0.0
                                    : kCosts.look_closer * std::log2(static_cast<double>(spec.options.levels)));
   } else {
-    nanoseconds = kCosts.encode + rows_nanoseconds(value_type, spec, cols);
+    nanoseconds += kCosts.encode + rows_nanoseconds(value_type, spec, cols);
   }
   return nanoseconds * 1e-9 * static_cast<double>(count);
 }
 
-double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count) {
+double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted) {
   if (has_grid_codebook(spec.method)) return 0;
-  const auto expected = static_cast<double>(expected_bins(value_type, spec));
+  const auto expected = static_cast<double>(expected_bins(value_type, spec, weighted));
   const double bins = std::min(static_cast<double>(count), expected);
   if (bits(value_type) <= 16) return kCosts.solve_bin * 1e-9 * bins;
   return 1e-9 *

@@ -27,7 +27,7 @@ std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexce
 /// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
 std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) noexcept {
   if (!shared(planned.spec)) return 0;
-  return std::min(count, expected_bins(tensor.value_type(), planned.spec)) * kTallyBinBytes;
+  return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present)) * kTallyBinBytes;
 }
 
 /// What ImportanceWindow holds for a unit.
@@ -46,9 +46,9 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   out.view = in_file + (tensor.scale >= 0 ? count * sizeof(float) : 0);
   out.importance = importance_bytes(planned.importance, count);
   const std::uint64_t numbers = book_numbers(planned, count);
-  const std::uint64_t scratch =
-      quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads) +
-      tally_bytes(tensor, planned, count);
+  const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
+                                                       planned.importance.present) +
+                                tally_bytes(tensor, planned, count);
   out.work = count + numbers * sizeof(float) + scratch;
   out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
   return out;
@@ -67,7 +67,8 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
   std::uint64_t bins = 0;
   for (const Scope& scope : plan.scopes)
     for (const std::uint32_t index : scope.tensors)
-      bins = std::max(bins, expected_bins(tensors[index].value_type(), scope.spec));
+      bins = std::max(bins,
+                      expected_bins(tensors[index].value_type(), scope.spec, plan.tensors[index].importance.present));
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
   // An arriving tally is held beside the sum it is merged into, and the solver's view beside both.

@@ -142,7 +142,8 @@ class Planner {
     out.first_unit = plan_.units.size();
     if (out.treatment == Treatment::quantize) {
       for_each_chunk(tensor.shape, out.chunk, [&](std::uint64_t begin, std::uint64_t count) {
-        add_unit({out.tensor, begin, count, quantize_seconds(tensor.value_type(), out.spec, count, out.cols)});
+        add_unit({out.tensor, begin, count,
+                  quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present)});
       });
     } else if (out.treatment == Treatment::keep) {
       // A multiple of 8 elements is a multiple of whole bytes for every type.
@@ -157,7 +158,8 @@ class Planner {
     join_scope(tensor, out);
     const bool shared = out.spec.granularity == Granularity::model || out.spec.granularity == Granularity::tensor;
     if (shared && out.scope < 0 && out.units > 0)
-      plan_.units[out.first_unit].seconds += solve_seconds(tensor.value_type(), out.spec, tensor.count());
+      plan_.units[out.first_unit].seconds +=
+          solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present);
   }
 
   void add_unit(const WorkUnit& unit) {
@@ -183,7 +185,8 @@ class Planner {
     if (!scope.tensors.empty()) check_partner(plan_.tensors[scope.tensors.front()], out);
     scope.tensors.push_back(out.tensor);
     scope.weights += tensor.count();
-    scope.seconds = std::max(scope.seconds, solve_seconds(tensor.value_type(), out.spec, tensor.count()));
+    scope.seconds =
+        std::max(scope.seconds, solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present));
   }
 
   /// Both share a codebook, so their statistics must add up: importance on both or on none, and the same resolution.

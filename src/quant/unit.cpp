@@ -5,11 +5,13 @@
 #include <string>
 
 #include "assigner.hpp"
+#include "entropy_wish.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/tally.hpp"
+#include "methods.hpp"
 #include "priced_levels.hpp"
 #include "steps.hpp"
 #include "unit_errors.hpp"
@@ -157,6 +159,8 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
 }
 
 namespace {
+constexpr std::uint64_t kLayeredBins = std::uint64_t{1} << 18;  // that layers make of importance spread over 2^15
+
 std::uint64_t few_weights(const QuantSpec& spec) noexcept {
   try {
     return make_quantizer(spec)->few_weights();
@@ -164,10 +168,17 @@ std::uint64_t few_weights(const QuantSpec& spec) noexcept {
     return 0;
   }
 }
+bool wants_layers(const QuantSpec& spec) noexcept {
+  try {
+    return make_quantizer(spec)->by_importance();
+  } catch (...) {
+    return false;
+  }
+}
 }  // namespace
 
 std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
-                                     std::size_t threads) noexcept {
+                                     std::size_t threads, bool weighted) noexcept {
   const std::uint64_t error_sums = (count / kErrorBlock + 1) * sizeof(ErrorSums);
   if (spec.granularity == Granularity::row || spec.granularity == Granularity::group) {
     const std::uint64_t group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
@@ -176,23 +187,25 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
     return error_sums + rank1 + rows_scratch_bytes(group, count, spec.options.levels, threads);
   }
   constexpr std::uint64_t kBins = 65536;
-  const std::uint64_t bins = std::min(count, expected_bins(dtype, spec));
-  const bool wide = bits(dtype) > 16;
+  const std::uint64_t bins = std::min(count, expected_bins(dtype, spec, weighted));
+  const bool wide = bits(dtype) > 16, layered = weighted && wants_layers(spec);
   // Value by value: the values and their sorting, distinct values, and the columns of a solver.
   constexpr std::uint64_t kFewBytes = 180;
-  if (wide && count <= few_weights(spec)) return error_sums + count * kFewBytes;
+  if (wide && !layered && count <= few_weights(spec)) return error_sums + count * kFewBytes;
   // Counters of a worker: 16-bit histogram or moments, weighted cells and moments; sums of slots. Then bins and their
   // merge, or a solver: bins, the group's columns and its own.
-  const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0)) + (wide ? bins * 24 : 0);
+  const std::uint64_t pages = layered ? std::min(count, kLayeredBins) * (wide ? 48 : 16) + kLayers * 256 * 8 : 0;
+  const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0)) + (wide ? bins * 24 : 0) + pages;
   const std::uint64_t solver = bins * (sizeof(Tally::Bin) + 40 + 110);
-  return error_sums + threads * counters + std::max(bins * 2 * sizeof(Tally::Bin), solver);
+  return error_sums + pages + threads * counters + std::max(bins * 2 * sizeof(Tally::Bin), solver);
 }
 
-std::uint64_t expected_bins(DType dtype, const QuantSpec& spec) noexcept {
-  const QuantizerEntry* entry = find_quantizer(spec.method);
-  if (entry != nullptr && entry->name == "uniform") return expected_bins(dtype, 2);
-  // Others than k-means look finely everywhere.
-  return expected_bins(dtype, entry != nullptr && entry->name == "kmeans" ? spec.options.levels : 256);
+std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) noexcept {
+  const std::uint64_t layers = weighted && bits(dtype) > 8 && wants_layers(spec) ? kLayeredBins : 0;
+  if (spec.method == kUniform.id) return expected_bins(dtype, 2);
+  // Cells that are wide beside a bin need no closer look; others than k-means look finely everywhere.
+  if (bits(dtype) > 16 && entropy_way(spec.method)) return (std::uint64_t{1} << 16) + layers;
+  return expected_bins(dtype, spec.method == kKmeans.id ? spec.options.levels : 256) + layers;
 }
 
 }  // namespace lmq

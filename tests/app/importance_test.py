@@ -123,6 +123,24 @@ class ImportanceTest(LmqTest):
             self.assertEqual(sha256(self.at("one.h5")), sha256(self.at("three.h5")))
             self.ok(run("verify", self.at("one.h5"), "--against", MODEL, *arguments, ranks=2))
 
+    def test_codes_by_value_and_importance_cost_less_and_are_the_same_for_any_ranks(self):
+        both = {name: np.outer(self.rows[name].astype(np.float64), columns) for name, columns in self.columns.items()}
+        arguments = ["--importance", self.schema("both.safetensors")]
+        for method in (["ecsq", "--rate", "2"], ["ecsq-iter", "--rate", "2.5", "--lengths", "huffman", "--coder", "huffman"], ["ecsq", "--bits", "4"]):
+            with self.subTest(method=method):
+                how = ["quantize", MODEL, "--progress", "none", *arguments, "--method", *method]
+                digests = set()
+                for ranks, threads, isa in ((0, 1, ""), (0, 2, "baseline"), (2, 1, ""), (3, 1, "")):
+                    self.ok(run(*how, "-o", self.at("joint.h5"), "--threads", str(threads), ranks=ranks,
+                                **{"LMQ_ISA": isa} if isa else {}))
+                    digests.add(sha256(self.at("joint.h5")))
+                self.assertEqual(len(digests), 1)
+                self.ok(run("verify", self.at("joint.h5"), "--against", MODEL, *arguments, ranks=2))
+                self.ok(run(*how, "-o", self.at("interval.h5"), "--labels", "interval"))
+                self.assertLess(self.error("joint.h5", both), 0.99 * self.error("interval.h5", both))
+                if "--rate" in method:
+                    self.assertLess(os.path.getsize(self.at("joint.h5")), 1.03 * os.path.getsize(self.at("interval.h5")))
+
     def test_exponents_belong_to_the_recipe(self):
         path = self.schema("i.safetensors")
         moments = {f"state.{name}.exp_avg_sq": ("F32", w.shape, np.outer(self.rows[name], np.ones(w.shape[1], np.float32)) ** 2)

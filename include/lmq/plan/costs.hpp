@@ -23,6 +23,7 @@ struct Costs {
   double solve_bin = 200;     ///< per bin of a shared codebook of narrow sources: one exact fit
   double carry_bin = 700;     ///< per bin of a shared codebook of wide sources: refined, sent, kept
   double solve_wide = 2e6;    ///< per level of a shared codebook of wide sources: all its fits
+  double weigh = 5;           ///< per weight: read importance, count and measure with it; twice for layers
   double start = 6e7;         ///< once per run: catalogue, plan, layout, commit
 };
 inline constexpr Costs kCosts{};
@@ -38,10 +39,12 @@ inline constexpr std::uint64_t kOpenScopesPerRank = 3;
 /// Bytes of a bin in a tally, and in the solver's view of it.
 inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40;
 
-/// Seconds one core needs for `count` weights of a quantized tensor of rows of `cols`, all passes.
-[[nodiscard]] double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols);
+/// Seconds one core needs for `count` weights of a quantized tensor of rows of `cols`, all passes. weighted: with
+/// importance.
+[[nodiscard]] double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
+                                      bool weighted);
 /// Seconds one core needs to solve one codebook that `count` weights share.
-[[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count);
+[[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
 /// Seconds one core needs to store `bytes` raw.
 [[nodiscard]] double copy_seconds(std::uint64_t bytes) noexcept;
 /// True when a codebook is two numbers (low and step) instead of a table.

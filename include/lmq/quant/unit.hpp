@@ -57,11 +57,13 @@ struct Draws {
 /// Index in the window of the first NaN or infinity of a float type, or nothing.
 [[nodiscard]] std::optional<std::uint64_t> first_nonfinite(const TensorView& view);
 
-/// Bins the statistics behind a shared codebook have in the end (see expected_bins of a tally).
-[[nodiscard]] std::uint64_t expected_bins(DType dtype, const QuantSpec& spec) noexcept;
+/// Bins the statistics behind a shared codebook have in the end (see expected_bins of a tally); weighted: there is
+/// importance, whose layers a method may want apart.
+[[nodiscard]] std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) noexcept;
 
 /// Bytes of scratch quantize_unit holds beside view and outcome, for a window of `count` weights and `threads` threads.
 [[nodiscard]] std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count,
-                                                   std::uint64_t cols, std::size_t threads) noexcept;
+                                                   std::uint64_t cols, std::size_t threads,
+                                                   bool weighted = false) noexcept;
 
 }  // namespace lmq
