@@ -69,13 +69,9 @@ void put_cuts(std::span<const float> from, std::span<float> to) {
   std::ranges::copy(from, to.begin());
 }
 
-/// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last; cuts, where the
-/// method has them, to cuts [codebooks][levels - 1]: of a codebook of n levels n - 1, or NaN first when it has none.
-std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                                  const Importance& importance, const Layout& layout, std::span<float> book,
-                                  std::span<float> cuts) {
-  const Importance weights = quantizer.uses_importance() ? importance : Importance{};
-  std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
+/// Calls fit(b, values, importance, scratch) for every codebook b, in parallel.
+template <class Fit>
+void each_codebook(const TensorView& view, const Importance& importance, const Layout& layout, const Fit& fit) {
   const std::uint64_t per_task = std::max<std::uint64_t>(1, kFitTask / layout.group);
   PerWorker<RowScratch> scratch(pool(), thread_count());
   parallel_for_worker(ceil_div(layout.codebooks, per_task), [&](std::size_t task, std::size_t worker) {
@@ -85,18 +81,30 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
       const std::uint64_t begin = layout.begin(b);
       mine.values.resize(static_cast<std::size_t>(layout.end(b) - begin));
       widen(view.dtype, bytes_of(view, begin, mine.values.size()), mine.values);
-      const Codebook codebook = quantizer.fit_values(
-          mine.values, group_importance(weights, begin, mine.values.size(), mine.importance), mine.fit);
-      const auto from = codebook.levels();
-      if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
-      float* to = std::ranges::copy(from, book.data() + b * levels).out;
-      std::fill(to, book.data() + (b + 1) * levels, from.back());
-      if (!cuts.empty()) put_cuts(codebook.cuts(), cuts.subspan(b * (levels - 1), levels - 1));
-      fitted[b] = {static_cast<std::uint16_t>(from.size()), codebook.step() > 0 || from.size() == 1, codebook.low(),
-                   codebook.step()};
+      fit(b, mine.values, group_importance(importance, begin, mine.values.size(), mine.importance), mine.fit);
     }
   });
   scratch.finish([](RowScratch&) {});
+}
+
+/// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last; cuts, where the
+/// method has them, to cuts [codebooks][levels - 1]: of a codebook of n levels n - 1, or NaN first when it has none.
+std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
+                                  const Importance& importance, const Layout& layout, std::span<float> book,
+                                  std::span<float> cuts) {
+  std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
+  each_codebook(
+      view, quantizer.uses_importance() ? importance : Importance{}, layout,
+      [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, FitScratch& scratch) {
+        const Codebook codebook = quantizer.fit_values(values, weights, scratch);
+        const auto from = codebook.levels();
+        if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
+        float* to = std::ranges::copy(from, book.data() + b * levels).out;
+        std::fill(to, book.data() + (b + 1) * levels, from.back());
+        if (!cuts.empty()) put_cuts(codebook.cuts(), cuts.subspan(b * (levels - 1), levels - 1));
+        fitted[b] = {static_cast<std::uint16_t>(from.size()), codebook.step() > 0 || from.size() == 1, codebook.low(),
+                     codebook.step()};
+      });
   return fitted;
 }
 
@@ -106,20 +114,11 @@ void fit_numbered(const TensorView& view, const Quantizer& quantizer, const Numb
   unit.kind = books.kind;
   unit.levels = static_cast<std::uint32_t>(books.levels);
   unit.book.resize(static_cast<std::size_t>(layout.codebooks) * books.numbers);
-  const std::uint64_t per_task = std::max<std::uint64_t>(1, kFitTask / layout.group);
-  PerWorker<RowScratch> scratch(pool(), thread_count());
-  parallel_for_worker(ceil_div(layout.codebooks, per_task), [&](std::size_t task, std::size_t worker) {
-    RowScratch& mine = scratch[worker];
-    const std::uint64_t end = std::min((task + 1) * per_task, layout.codebooks);
-    for (std::uint64_t b = task * per_task; b < end; ++b) {
-      const std::uint64_t begin = layout.begin(b);
-      mine.values.resize(static_cast<std::size_t>(layout.end(b) - begin));
-      widen(view.dtype, bytes_of(view, begin, mine.values.size()), mine.values);
-      quantizer.fit_numbers(mine.values, group_importance(importance, begin, mine.values.size(), mine.importance),
-                            mine.fit, std::span(unit.book).subspan(b * books.numbers, books.numbers));
-    }
-  });
-  scratch.finish([](RowScratch&) {});
+  each_codebook(
+      view, importance, layout,
+      [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, FitScratch& scratch) {
+        quantizer.fit_numbers(values, weights, scratch, std::span(unit.book).subspan(b * books.numbers, books.numbers));
+      });
   round_levels(unit.book, unit.level_type);
   for (float& number : unit.book) number += 0.0f;  // -0 becomes +0
 }

@@ -1,7 +1,6 @@
 // Exact partitions: time and error beside Lloyd's k-means of 10 iterations from quantiles. User CPU time, best of
 // several.
 #include <fmt/core.h>
-#include <time.h>
 
 #include <algorithm>
 #include <bit>
@@ -12,29 +11,13 @@
 #include <span>
 #include <vector>
 
+#include "bench_time.hpp"
 #include "lmq/quant/partition.hpp"
 #include "lmq/quant/quantizer.hpp"
 
 namespace {
 
 using lmq::PartitionSolver;
-
-double cpu_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-template <class Body>
-double best_of(int runs, Body&& body) {
-  double best = 1e300;
-  for (int run = 0; run < runs; ++run) {
-    const double begin = cpu_seconds();
-    body();
-    best = std::min(best, cpu_seconds() - begin);
-  }
-  return best;
-}
 
 struct Line {
   std::vector<double> values, weights;
@@ -109,9 +92,9 @@ void tensors() {
   fmt::print("sorted points, one core{:>38} {:>12} {:>14} {:>12}\n", "exact ms", "loss", "Lloyd(10) ms", "its loss");
   const auto row = [](const char* name, const Line& line, std::size_t cells, PartitionSolver::Engine engine, int runs) {
     PartitionSolver solver;
-    const double exact = best_of(runs, [&] { (void)solver.solve(line.values, line.weights, cells, engine); });
+    const double exact = bench::best_of(runs, [&] { (void)solver.solve(line.values, line.weights, cells, engine); });
     double worse = 0;
-    const double simple = best_of(3, [&] { worse = lloyd(line, cells); });
+    const double simple = bench::best_of(3, [&] { worse = lloyd(line, cells); });
     fmt::print("{:34} m={:<7} K={:<4} {:10.3f} {:12.6g} {:14.3f} {:11.2f}x\n", name, line.values.size(), cells,
                exact * 1e3, solver.loss(), simple * 1e3, worse / solver.loss());
   };
@@ -141,7 +124,7 @@ void round_to_bf16(std::vector<float>& values) {
 double fit_runs(std::span<const float> values, std::span<const float> importance, std::size_t n, std::size_t levels) {
   const auto method = lmq::find_quantizer("kmeans").make({levels});
   lmq::FitScratch scratch;
-  return 1e9 / static_cast<double>(values.size()) * best_of(5, [&] {
+  return 1e9 / static_cast<double>(values.size()) * bench::best_of(5, [&] {
            for (std::size_t i = 0; i + n <= values.size(); i += n)
              (void)method->fit_values(values.subspan(i, n), importance.empty() ? importance : importance.subspan(i, n),
                                       scratch);

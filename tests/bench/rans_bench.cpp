@@ -1,7 +1,6 @@
 // Codes of a quantized normal distribution through the record's coders, beside zstd on packed nibbles and memcpy.
-// One core, user CPU time, the best of several interleaved rounds: lmq_rans_bench [codes] [rounds]
+// One core, CPU time, the best of several interleaved rounds: lmq_rans_bench [codes] [rounds]
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "bench_time.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/model.hpp"
 #include "lmq/codec/record.hpp"
@@ -19,12 +19,6 @@
 #include "lmq/kernels/pack.hpp"
 
 namespace {
-
-double user_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec) + 1e-6 * static_cast<double>(usage.ru_utime.tv_usec);
-}
 
 struct Case {
   std::string name;
@@ -83,13 +77,13 @@ struct Coder {
 void run(std::vector<Case>& cases, int rounds) {
   for (int round = 0; round < rounds; ++round)
     for (Case& one : cases) {
-      const double before = user_seconds();
+      const double before = bench::cpu_seconds();
       double now = before;
       int calls = 0;
       do {
         one.body();
         ++calls;
-        now = user_seconds();
+        now = bench::cpu_seconds();
       } while (now - before < 0.02);
       one.best = std::min(one.best, (now - before) / calls);
     }

@@ -1,7 +1,6 @@
 // Sparse least squares: time of the solvers on histograms of BF16 weights and on the most distinct values that type
 // has. User CPU time, best of several.
 #include <fmt/core.h>
-#include <time.h>
 
 #include <algorithm>
 #include <bit>
@@ -10,29 +9,13 @@
 #include <random>
 #include <vector>
 
+#include "bench_time.hpp"
 #include "sls_cluster.hpp"
 #include "sls_l0.hpp"
 #include "sls_l1.hpp"
 #include "sls_l1l2.hpp"
 
 namespace {
-
-double cpu_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-template <class Body>
-double best_of(int runs, Body&& body) {
-  double best = 1e300;
-  for (int run = 0; run < runs; ++run) {
-    const double begin = cpu_seconds();
-    body();
-    best = std::min(best, cpu_seconds() - begin);
-  }
-  return best;
-}
 
 struct Line {
   std::vector<double> u, a;
@@ -63,15 +46,15 @@ void lines(const char* name, const Line& line) {
   const auto row = [](const std::string& what, double seconds) {
     fmt::print("  {:44} {:10.3f} ms\n", what, seconds * 1e3);
   };
-  row("l1, one lambda (pooling)", best_of(9, [&] { (void)l1.solve(data, 1e-3 * most); }));
-  row("l1 path, every number of levels", best_of(9, [&] { (void)l1.path(data, line.u.size()); }));
-  row("l1 path, up to 256 levels", best_of(9, [&] { (void)l1.path(data, 256); }));
-  row("l1 path, up to 16 levels", best_of(9, [&] { (void)l1.path(data, 16); }));
-  row("l1 + l2, one lambda (Newton)", best_of(5, [&] { (void)l1l2.solve(data, 1e-3 * most, 1e-3 * most); }));
-  row("l1 + l2, 16 levels", best_of(3, [&] { (void)l1l2.lambda_for(data, 1e-3 * most, 16); }));
-  row("l0, 16 levels", best_of(5, [&] { (void)l0.solve(data, 16, lmq::ZeroLevel::off); }));
-  row("l0, 16 levels, one at 0", best_of(5, [&] { (void)l0.solve(data, 16, lmq::ZeroLevel::exact); }));
-  row("seeded Lloyd, 16 levels", best_of(5, [&] { (void)lloyd.solve(data, 16, 0, 1000, 1); }));
+  row("l1, one lambda (pooling)", bench::best_of(9, [&] { (void)l1.solve(data, 1e-3 * most); }));
+  row("l1 path, every number of levels", bench::best_of(9, [&] { (void)l1.path(data, line.u.size()); }));
+  row("l1 path, up to 256 levels", bench::best_of(9, [&] { (void)l1.path(data, 256); }));
+  row("l1 path, up to 16 levels", bench::best_of(9, [&] { (void)l1.path(data, 16); }));
+  row("l1 + l2, one lambda (Newton)", bench::best_of(5, [&] { (void)l1l2.solve(data, 1e-3 * most, 1e-3 * most); }));
+  row("l1 + l2, 16 levels", bench::best_of(3, [&] { (void)l1l2.lambda_for(data, 1e-3 * most, 16); }));
+  row("l0, 16 levels", bench::best_of(5, [&] { (void)l0.solve(data, 16, lmq::ZeroLevel::off); }));
+  row("l0, 16 levels, one at 0", bench::best_of(5, [&] { (void)l0.solve(data, 16, lmq::ZeroLevel::exact); }));
+  row("seeded Lloyd, 16 levels", bench::best_of(5, [&] { (void)lloyd.solve(data, 16, 0, 1000, 1); }));
 }
 
 }  // namespace

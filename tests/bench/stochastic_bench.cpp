@@ -1,7 +1,6 @@
 // Unbiased quantization: the tables of docs/methods/stochastic.md. User CPU time, best of several, one thread.
 // lmq_stochastic_bench [CHECKPOINT]: with a checkpoint also the errors of its largest tensor.
 #include <fmt/core.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "bench_time.hpp"
 #include "level_narrowing.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/io/reader.hpp"
@@ -23,22 +23,6 @@ namespace {
 
 using namespace lmq;
 using Floats = std::vector<float>;
-
-double cpu_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double best_of(int runs, const std::function<void()>& body) {
-  double best = 1e300;
-  for (int run = 0; run < runs; ++run) {
-    const double begin = cpu_seconds();
-    body();
-    best = std::min(best, cpu_seconds() - begin);
-  }
-  return best;
-}
 
 struct Source {
   const char* name;
@@ -225,7 +209,7 @@ void solver_times() {
       std::ranges::sort(values);
       const int runs = log > 20 ? 2 : 4;
       const auto time = [&](double slack, std::size_t grid) {
-        return 1e3 * best_of(runs, [&] {
+        return 1e3 * bench::best_of(runs, [&] {
                  (void)stochastic_levels(values, {}, {levels, LevelObjective::total_variance, slack, grid});
                });
       };
@@ -235,11 +219,12 @@ void solver_times() {
         for (std::size_t i = 0; i < values.size(); ++i) line.add({values[i], values[i], 1, values[i], 0, 0});
         line.finish();
         LevelNarrowing solver;
-        layered = fmt::format(
-            "{:.1f}", 1e3 * best_of(1, [&] { (void)solver.solve(line, levels, 0, LevelNarrowing::Engine::layered); }));
+        layered = fmt::format("{:.1f}", 1e3 * bench::best_of(1, [&] {
+                                          (void)solver.solve(line, levels, 0, LevelNarrowing::Engine::layered);
+                                        }));
       }
       double check = 0;
-      if (log <= 12) plain = fmt::format("{:.0f}", 1e3 * best_of(1, [&] { check = quadratic(values, levels); }));
+      if (log <= 12) plain = fmt::format("{:.0f}", 1e3 * bench::best_of(1, [&] { check = quadratic(values, levels); }));
       fmt::print("| 2^{} {} | {} | {:.1f} | {:.1f} | {:.1f} | {} | {} |\n", log, sources()[source].name, levels,
                  time(0, 0), time(1e-3, 0), time(0, 1024), layered, plain);
     }
@@ -258,16 +243,17 @@ void sixteen_bits() {
     const auto& entry = find_quantizer("asq");
     const auto method = entry.make(default_options(entry, levels));
     Codebook book;
-    const double fit = best_of(3, [&] { book = method->fit(Tally::of(view, {}, {}).group(1)).codebook; });
+    const double fit = bench::best_of(3, [&] { book = method->fit(Tally::of(view, {}, {}).group(1)).codebook; });
     std::vector<Code> codes(kCount);
     StochasticLevel rounding;
     rounding.prepare(book.levels(), DType::bf16, 3, kCount);
-    const double assign = best_of(3, [&] { rounding.assign(bytes, 0, codes); });
+    const double assign = bench::best_of(3, [&] { rounding.assign(bytes, 0, codes); });
     QuantSpec spec;
     spec.method = entry.id;
     spec.options = default_options(entry, levels);
     QuantizedUnit unit;
-    const double all = best_of(3, [&] { unit = quantize_unit(view, spec, 4096, {}, nullptr, std::move(unit)).unit; });
+    const double all =
+        bench::best_of(3, [&] { unit = quantize_unit(view, spec, 4096, {}, nullptr, std::move(unit)).unit; });
     fmt::print("| {} | {:.1f} | {:.2f} | {:.2f} |\n", levels, 1e3 * fit, 1e9 * assign / kCount, 1e9 * all / kCount);
   }
 }

@@ -1,9 +1,6 @@
 #include <array>
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <ctime>
 #include <numeric>
 #include <random>
 
@@ -329,62 +326,5 @@ TEST_CASE("ecsq: values or weights times a power of two, or the data twice, give
       CHECK(fitter.fit(RateLine(scaled), wish).found.code.ends == ends);
       CHECK(fitter.fit(RateLine(twice), wish).found.code.ends == ends);
       CHECK(fitter.fit(RateLine(heavy), wish).found.code.ends == ends);
-    }
-}
-
-TEST_CASE("bench few", "[.few]") {
-  std::mt19937_64 random(3);
-  std::normal_distribution<double> normal;
-  for (const std::size_t n : {128, 3000, 16000}) {
-    std::vector<float> values(n);
-    for (float& value : values) value = static_cast<float>(normal(random));
-    std::ranges::sort(values);
-    values.erase(std::unique(values.begin(), values.end()), values.end());
-    const RateLine line(rate_samples::group_of(values, std::vector<double>(values.size(), 1.0)));
-    EntropyFitter fitter;
-    for (const auto way : {EntropyWay::exact, EntropyWay::iterative, EntropyWay::uniform})
-      for (const double rate : {1.0, 4.0, 8.0}) {
-        const auto t0 = std::clock();
-        const auto f = fitter.fit(line, {.way = way, .rate = rate});
-        std::printf("n %zu way %d rate %g: H %.4f K %zu %.2f ms CPU\n", n, (int)way, rate,
-                    f.found.code.bits / line.count, f.found.code.cells(),
-                    double(std::clock() - t0) / CLOCKS_PER_SEC * 1e3);
-      }
-  }
-}
-
-TEST_CASE("bench", "[.bench]") {
-  const Group g = rate_samples::bf16_normal(24);
-  RateLine line(g);
-  IntervalSearch s;
-  EntropyFitter fitter;
-  for (double l : {10.0, 0.3, .03, .003, .0003}) {
-    const double lambda = l * 0.02 * 0.02;
-    auto t0 = std::chrono::steady_clock::now();
-    const IntervalCode e = s.exact(line, lambda);
-    auto t1 = std::chrono::steady_clock::now();
-    const IntervalCode q = s.quick(line, lambda);
-    auto t2 = std::chrono::steady_clock::now();
-    const auto u = fitter.at(line, {.way = EntropyWay::uniform}, lambda, true);
-    auto t3 = std::chrono::steady_clock::now();
-    const auto it = fitter.at(line, {.way = EntropyWay::iterative, .start = StartRule::uniform}, lambda, true);
-    auto t4 = std::chrono::steady_clock::now();
-    const auto ms = [](auto a, auto b) { return std::chrono::duration<double>(b - a).count() * 1e3; };
-    std::printf(
-        "%g: K=%zu H=%.4f D=%.6f  %.2f ms; quick K=%zu excess %.2e %.3f ms; uniform excess %.2e %.3f ms; iter from "
-        "uniform %.2e %.3f ms\n",
-        l, e.cells(), e.bits / line.count, e.distortion / line.mass / 4e-4, ms(t0, t1), q.cells(),
-        q.price(lambda) / e.price(lambda) - 1, ms(t1, t2), u.found.code.price(lambda) / e.price(lambda) - 1, ms(t2, t3),
-        it.found.code.price(lambda) / e.price(lambda) - 1, ms(t3, t4));
-  }
-  for (double r : {.5, 1., 2., 3., 4., 6., 7.5})
-    for (auto way : {EntropyWay::exact, EntropyWay::iterative, EntropyWay::uniform}) {
-      auto t0 = std::chrono::steady_clock::now();
-      const auto f = fitter.fit(line, {.way = way, .rate = r});
-      const double H = f.found.code.bits / line.count, D = f.found.code.distortion / line.energy;
-      std::printf("rate %g way %d: H=%.5f K=%zu gap %.4f bit %.2f ms (cuts %d grid %d)\n", r, (int)way, H,
-                  f.found.code.cells(), H + .5 * std::log2(D),
-                  std::chrono::duration<double>(std::chrono::steady_clock::now() - t0).count() * 1e3, f.found.rate_cuts,
-                  f.found.on_grid);
     }
 }

@@ -2,8 +2,6 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdio>
-#include <ctime>
 
 #include "rate_samples.hpp"
 
@@ -78,18 +76,4 @@ TEST_CASE("rate_curve: methods with numbers of levels have a point for each, by 
   const auto curve = rate_curve(few, find_quantizer("kmeans").id, default_options(find_quantizer("kmeans"), 16), {});
   REQUIRE(curve.back().levels == 3);
   REQUIRE(curve.back().distortion == 0);
-}
-
-TEST_CASE("rate_curve: a warm sweep of 40 slopes over some 5,000 values", "[.bench]") {
-  const Group group = rate_samples::bf16_normal(24);
-  const auto lambdas = slopes(group, 40, 1.0, 1e-3);
-  for (const char* name : {"ecsq", "ecsq-iter", "ecsq-uniform", "kmeans"}) {
-    const QuantizerEntry& entry = find_quantizer(name);
-    for (int run = 0; run < 3; ++run) {
-      const auto begin = std::clock();
-      const auto curve = rate_curve(group, entry.id, default_options(entry, 16), lambdas);
-      std::printf("%s: %zu points in %.1f ms\n", name, curve.size(),
-                  1e3 * double(std::clock() - begin) / CLOCKS_PER_SEC);
-    }
-  }
 }
