@@ -14,16 +14,24 @@ bool has_grid_codebook(std::uint16_t method) noexcept {
 
 namespace {
 
+bool is_kmeans(std::uint16_t method) noexcept {
+  const QuantizerEntry* entry = find_quantizer(method);
+  return entry != nullptr && entry->name == "kmeans";
+}
+
 /// Nanoseconds a weight of `spec` takes to fit and assign with codebooks per row or group of n weights.
 double rows_nanoseconds(DType value_type, const QuantSpec& spec, std::uint64_t cols) noexcept {
   if (has_grid_codebook(spec.method)) return kCosts.rows_uniform;
   const std::uint64_t n = spec.granularity == Granularity::row ? cols : std::min(cols, spec.group);
   const double levels =
       static_cast<double>(std::min<std::uint64_t>(spec.options.levels, std::max<std::uint64_t>(n, 2)));
+  const double narrow = bits(value_type) <= 16 ? kCosts.rows_narrow : 1.0;
+  if (is_kmeans(spec.method) && static_cast<double>(n) <= 32 * levels)
+    return n < 512 ? kCosts.rows_few : 2 * kCosts.rows_few * narrow;
   const double cost = kCosts.rows_kmeans * std::log2(levels);
   if (n < 512) return cost;
   const double easier = std::max(cost - kCosts.rows_easier, kCosts.rows_kmeans / 2);
-  return easier * (bits(value_type) <= 16 ? kCosts.rows_narrow : 1.0);
+  return easier * narrow;
 }
 
 }  // namespace

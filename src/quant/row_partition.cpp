@@ -10,6 +10,7 @@ namespace lmq {
 namespace {
 
 constexpr int kMostRuns = 16;
+constexpr std::size_t kVector = 8, kNarrow = 5;
 constexpr std::size_t kCell = 32, kReach = 36, kUnitReach = 44, kFew = 256, kMostOfTwo = 4096;
 
 // The more cells, the steeper: loss ~ (1 / cells - 1 / m)^2 is 0 where every point has its own, and ~ cells^-2 before.
@@ -96,7 +97,7 @@ std::size_t RowPartition::windows_of_path() {
     const auto at = static_cast<std::size_t>(t);
     low_[at] = std::max(low_[at], end(std::min(t, t - (cells - k))));
     high_[at] = std::min(high_[at], end(std::max(t, t - (cells - k))));
-    area += (high_[at] - low_[at] + 1) * ((high_[at - 1] - low_[at - 1]) / kRowPad + 1);
+    area += (high_[at] - low_[at] + 1) * ((high_[at - 1] - low_[at - 1]) / kVector + 1);
   }
   return area;
 }
@@ -113,7 +114,7 @@ void RowPartition::layers(CellEnds& ends) {
 }
 
 void RowPartition::solve(const LinePoints& points, bool unit, std::size_t cells, CellEnds& ends) {
-  p_ = {points.m, points.W, points.S, points.C, nullptr};
+  p_ = {points.m, points.W, points.S, points.C, nullptr, points.m > kNarrow * cells};
   if (unit) {
     const std::size_t room = points.m + kRowPad;
     if (inverse_.size() < room) {
@@ -132,7 +133,7 @@ void RowPartition::solve(const LinePoints& points, bool unit, std::size_t cells,
   const double m = static_cast<double>(p_.m), wanted = static_cast<double>(cells);
   few_ = {1, 0, SquaredErrorCost{p_.W, p_.S, p_.C}(0, p_.m)};
   many_ = {m, 0, 0};
-  const std::size_t enough = p_.m * (p_.m / cells / kRowPad + 2);  // vectors of one run
+  const std::size_t enough = p_.m * (p_.m / cells / kVector + 2);  // vectors of one run
   if (!measured_) measure(points, unit);
   measured_ = false;
   double penalty = first_penalty(unit);

@@ -11,9 +11,7 @@ namespace {
 
 using Edge = std::ptrdiff_t;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr Edge kNear = 8;  // predecessors that every row tries; those further away come four at a time
-constexpr Edge kFar = 4;
-static_assert(kRowPad >= kNear);
+constexpr Edge kFar = 4;  // predecessors that lie further away than those that every row tries come four at a time
 
 /// Vectors of doubles as wide as the registers: the compiler takes wider ones apart lane by lane.
 template <std::size_t kBytes>
@@ -48,8 +46,10 @@ struct Lanes<32> {
   }
 };
 
-template <std::size_t kBytes>
+/// Loops whose rows all try kNear predecessors: too few are many steps that differ from row to row, too many are work.
+template <std::size_t kBytes, Edge kNear>
 struct Rows {
+  static_assert(kNear <= static_cast<Edge>(kRowPad));
   using Of = Lanes<kBytes>;
   using V = typename Of::V;
   static constexpr std::size_t kWidth = kBytes / sizeof(double), kCount = kNear / kWidth, kFarCount = kFar / kWidth;
@@ -190,19 +190,29 @@ struct Rows {
   }
 };
 
-#define LMQ_ROW_SCANS(name, bytes, attribute)                                                    \
-  attribute void penalised_##name(const RowPoints& points, const PenalisedRows& rows) noexcept { \
-    if (points.inverse != nullptr)                                                               \
-      Rows<bytes>::penalised<false>(points, rows);                                               \
-    else                                                                                         \
-      Rows<bytes>::penalised<true>(points, rows);                                                \
-  }                                                                                              \
-  attribute void windows_##name(const RowPoints& points, const WindowRows& rows) noexcept {      \
-    if (points.inverse != nullptr)                                                               \
-      Rows<bytes>::windows<false>(points, rows);                                                 \
-    else                                                                                         \
-      Rows<bytes>::windows<true>(points, rows);                                                  \
-  }                                                                                              \
+template <std::size_t kBytes, Edge kNear>
+LMQ_INLINE void penalised_near(const RowPoints& points, const PenalisedRows& rows) {
+  if (points.inverse != nullptr)
+    Rows<kBytes, kNear>::template penalised<false>(points, rows);
+  else
+    Rows<kBytes, kNear>::template penalised<true>(points, rows);
+}
+
+template <std::size_t kBytes, Edge kNear>
+LMQ_INLINE void windows_near(const RowPoints& points, const WindowRows& rows) {
+  if (points.inverse != nullptr)
+    Rows<kBytes, kNear>::template windows<false>(points, rows);
+  else
+    Rows<kBytes, kNear>::template windows<true>(points, rows);
+}
+
+#define LMQ_ROW_SCANS(name, bytes, attribute)                                                       \
+  attribute void penalised_##name(const RowPoints& points, const PenalisedRows& rows) noexcept {    \
+    points.wide ? penalised_near<bytes, 12>(points, rows) : penalised_near<bytes, 8>(points, rows); \
+  }                                                                                                 \
+  attribute void windows_##name(const RowPoints& points, const WindowRows& rows) noexcept {         \
+    points.wide ? windows_near<bytes, 12>(points, rows) : windows_near<bytes, 8>(points, rows);     \
+  }                                                                                                 \
   constexpr RowScans scans_##name { penalised_##name, windows_##name }
 
 LMQ_ROW_SCANS(baseline, 16, LMQ_TARGET_BASELINE);

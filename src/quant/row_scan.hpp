@@ -10,8 +10,9 @@ struct RowPoints {
   std::size_t m = 0;
   const double *W = nullptr, *S = nullptr, *C = nullptr;
   const double* inverse = nullptr;  ///< all weights 1: inverse[-k] = 1 / k for k = 2 .. m + kRowPad, inverse[-1] = inf
+  bool wide = false;                ///< cells are of about 8 points rather than of 4 or fewer: which loop is quicker
 };
-inline constexpr std::size_t kRowPad = 8;
+inline constexpr std::size_t kRowPad = 12;
 
 /// E1: f[0] = 0, f[j] = min over i < j of f[i] + (cost of points i+1 .. j) + penalty; back[j] the smallest i that
 /// attains it. f [-kRowPad .. m], back [m + 1].

@@ -36,7 +36,7 @@ struct Line {
     inverses.resize(m + kRowPad);
     for (std::size_t k = 2; k <= m + kRowPad; ++k) inverses[m + kRowPad - k] = 1 / static_cast<double>(k);
     inverses.back() = kInfinity;
-    points = {m, W, S, C, unit ? inverses.data() + inverses.size() : nullptr};
+    points = {m, W, S, C, unit ? inverses.data() + inverses.size() : nullptr, n % 2 == 0};
   }
   // The meaning of RowScans' cost.
   [[nodiscard]] double cost(std::size_t i, std::size_t j) const {
@@ -132,7 +132,7 @@ TEST_CASE("rows: layers in windows of every instruction set give the bits of the
 
 TEST_CASE("rows: small groups of every kind have the loss of the slow recurrence", "[quant][partition][twin]") {
   PartitionSolver solver;
-  for (std::uint64_t seed = 0; seed < 150; ++seed) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
     const auto source = twin::kSources[seed % std::size(twin::kSources)];
     const std::size_t n = std::array{32, 64, 128, 33, 100}[seed / 10 % 5];
     const auto x = twin::draw(source, n, seed);
@@ -161,7 +161,7 @@ TEST_CASE("rows: groups of rounded weights have as many levels as fit, at the lo
           "[quant][partition][twin]") {
   PartitionSolver solver;
   std::vector<float> levels(256);
-  for (std::uint64_t seed = 0; seed < 28; ++seed) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
     const std::size_t n = std::array{32, 64, 128, 128, 200}[seed % 5];
     auto x = twin::draw(seed % 2 == 0 ? twin::Source::normal : twin::Source::laplace, n, seed);
     for (float& v : x) v = std::round(v * 4096) / 4096;  // some equal ones, also zeros
