@@ -27,7 +27,7 @@ double rows_nanoseconds(DType value_type, const QuantSpec& spec, std::uint64_t c
       static_cast<double>(std::min<std::uint64_t>(spec.options.levels, std::max<std::uint64_t>(n, 2)));
   const double narrow = bits(value_type) <= 16 ? kCosts.rows_narrow : 1.0;
   if (is_kmeans(spec.method) && static_cast<double>(n) <= 32 * levels)
-    return n < 512 ? kCosts.rows_few : 2 * kCosts.rows_few * narrow;
+    return n < 512 ? kCosts.rows_few : 2.5 * kCosts.rows_few * narrow;
   const double cost = kCosts.rows_kmeans * std::log2(levels);
   if (n < 512) return cost;
   const double easier = std::max(cost - kCosts.rows_easier, kCosts.rows_kmeans / 2);
