@@ -27,7 +27,8 @@ std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexce
 /// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
 std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) noexcept {
   if (!shared(planned.spec)) return 0;
-  return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present)) * kTallyBinBytes;
+  return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present)) *
+         (kTallyBinBytes + kMessageBinBytes);
 }
 
 /// What ImportanceWindow holds for a unit.
@@ -71,9 +72,11 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
                       expected_bins(tensors[index].value_type(), scope.spec, plan.tensors[index].importance.present));
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
-  // An arriving tally is held beside the sum it is merged into, and the solver's view beside both.
-  const std::uint64_t arriving = open > 0 ? bins * (2 * kTallyBinBytes + kGroupBinBytes) : 0;
-  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + open * bins * kTallyBinBytes + arriving;
+  // Half of the scopes are looked at more closely, as a rule, and hold what was found beside what they had. An arriving
+  // tally is held beside the sum it is merged into, and the solver's view beside both.
+  const std::uint64_t arriving = open > 0 ? bins * (2 * kTallyBinBytes + kMessageBinBytes + kGroupBinBytes) : 0;
+  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes +
+         open * bins * (kTallyBinBytes + kTallyBinBytes / 2) + arriving;
 }
 
 }  // namespace

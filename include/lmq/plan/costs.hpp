@@ -37,8 +37,8 @@ inline constexpr std::uint64_t kResultBytes = 150;
 inline constexpr std::uint64_t kTensorBytes = 2048;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
-/// Bytes of a bin in a tally, and in the solver's view of it.
-inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40;
+/// Bytes of a bin in a tally, in the solver's view of it, and in a message.
+inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40, kMessageBinBytes = 45;
 
 /// Seconds one core needs for `count` weights of a quantized tensor of rows of `cols`, all passes. weighted: with
 /// importance.
