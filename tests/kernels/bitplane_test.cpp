@@ -1,8 +1,9 @@
 #include "lmq/kernels/bitplane.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstring>
+#include <span>
 
 #include "samples.hpp"
 
@@ -26,7 +27,7 @@ double sign_of(const Planes& p, std::size_t weight, std::size_t plane, std::size
   return (p.codes[weight] >> (count - 1 - plane) & 1) != 0 ? 1 : -1;
 }
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return std::ranges::equal(std::as_bytes(std::span(a)), std::as_bytes(std::span(b)));
 }
 }  // namespace
 
