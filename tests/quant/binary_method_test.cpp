@@ -285,7 +285,9 @@ TEST_CASE("binary methods: the largest floats keep their sums finite") {
   for (const Method& method : methods()) {
     const std::vector<float> values{3.4028234e38f, -3.4028234e38f, 3.4e38f, 1e38f, -3e37f, 2e38f, 0.0f, 1.0f};
     const Codebook book = make(method)->fit_values(values, {}, scratch);
-    for (const LevelType type : {LevelType::f32, LevelType::f16})
-      for (const float level : book.stored_as(type).levels()) REQUIRE(std::isfinite(level));
+    for (const LevelType type : {LevelType::f32, LevelType::f16}) {
+      const Codebook stored = book.stored_as(type);
+      for (const float level : stored.levels()) REQUIRE(std::isfinite(level));
+    }
   }
 }
