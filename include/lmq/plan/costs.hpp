@@ -16,8 +16,8 @@ struct Costs {
   double many_levels = 2.0;      ///< per weight more beyond 16 levels
   double encode = 1.5;           ///< per weight: encode codes with codebooks per row or group
   double rows_kmeans = 30;  ///< per weight and power of two of the levels: sort and solve one codebook per row or group
-  double rows_few = 30;     ///< per weight instead, k-means with at most 32 weights a level (2.5 times that in long rows)
-  double rows_easier = 45;  ///< per weight less in long rows, whose neighbours help
+  double rows_few = 30;  ///< per weight instead, k-means with at most 32 weights a level (2.5 times that in long rows)
+  double rows_easier = 45;    ///< per weight less in long rows, whose neighbours help
   double rows_narrow = 0.45;  ///< part of it in long rows of 16-bit sources, which have equal values
   double rows_uniform = 2;    ///< per weight: extremes and assignment per row or group
   double copy = 0.5;          ///< per byte of a kept tensor
