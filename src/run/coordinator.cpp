@@ -236,6 +236,7 @@ bool Coordinator::advance() {
 }
 
 std::optional<Task> Coordinator::next(int rank) {
+  if (stopping_) return std::nullopt;  // the time limit came since the last look; there is no commit any more
   if (phase_ == Phase::computing) return schedule_.next(rank);
   if (phase_ == Phase::copying) return commit_->next(rank);
   if (synced_[static_cast<std::size_t>(rank)]) return std::nullopt;
