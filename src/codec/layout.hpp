@@ -42,6 +42,8 @@ struct RecordParts {
   std::vector<std::span<const std::byte>> blocks;  ///< huffman: one per block; fixed: one; planes: one per plane
   std::vector<RansStart> starts;                   ///< rans: one per block
 };
+/// A record without its checksum, which is right; Errc::malformed otherwise.
+[[nodiscard]] std::span<const std::byte> check_record(std::span<const std::byte> record, const std::string& source);
 /// Errc::malformed with the place otherwise.
 [[nodiscard]] RecordParts open_record(std::span<const std::byte> record, const std::string& source);
 

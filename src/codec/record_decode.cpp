@@ -9,8 +9,10 @@
 #include "layout.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/codec/trellis_record.hpp"
 #include "lmq/kernels/pack.hpp"
 #include "rans_blocks.hpp"
+#include "trellis_layout.hpp"
 
 namespace lmq {
 namespace {
@@ -187,6 +189,7 @@ QuantizedUnit decode_record(std::span<const std::byte> record, const std::string
 }
 
 void decode_record_values(std::span<const std::byte> record, std::span<float> values, const std::string& source) {
+  if (is_trellis_record(record)) return decode_trellis_values(record, values, source);
   const RecordParts parts = open_record(record, source);
   if (values.size() != parts.header.count)
     fail(Errc::malformed,

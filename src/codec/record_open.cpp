@@ -10,8 +10,10 @@
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/codec/model.hpp"
+#include "lmq/codec/trellis_record.hpp"
 #include "lmq/kernels/pack.hpp"
 #include "rans_blocks.hpp"
+#include "trellis_layout.hpp"
 
 namespace lmq {
 namespace {
@@ -131,6 +133,7 @@ void take_rans_blocks(RecordParts& parts, ByteReader& in) {
 }  // namespace
 
 RecordHeader read_record_header(std::span<const std::byte> record, const std::string& source) {
+  if (is_trellis_record(record)) return read_trellis_header(record, source);
   ByteReader in(record, source);
   const RecordHeader header = take_header(in);
   if (in.left() < kChecksumBytes) in.refuse("the record ends before its checksum");
@@ -138,18 +141,24 @@ RecordHeader read_record_header(std::span<const std::byte> record, const std::st
   return header;
 }
 
-RecordParts open_record(std::span<const std::byte> record, const std::string& source) {
-  ByteReader whole(record, source);
-  if (record.size() < kHeaderBytes + kChecksumBytes)
-    whole.refuse(
-        fmt::format("{} bytes are no record, which has at least {}", record.size(), kHeaderBytes + kChecksumBytes));
+std::span<const std::byte> check_record(std::span<const std::byte> record, const std::string& source) {
+  if (record.size() < kChecksumBytes)
+    ByteReader(record, source)
+        .refuse(fmt::format("{} bytes are no record, which has at least {}", record.size(), kChecksumBytes));
   const auto body = record.first(record.size() - kChecksumBytes);
   std::uint64_t checksum;
   std::memcpy(&checksum, record.data() + body.size(), kChecksumBytes);
   if (const std::uint64_t found = digest64(body); found != checksum)
-    whole.refuse(
-        fmt::format("the checksum of the record is {}, it says {}: the bytes are damaged", hex(found), hex(checksum)));
-  ByteReader in(body, source);
+    ByteReader(record, source)
+        .refuse(fmt::format("the checksum of the record is {}, it says {}: the bytes are damaged", hex(found),
+                            hex(checksum)));
+  return body;
+}
+
+RecordParts open_record(std::span<const std::byte> record, const std::string& source) {
+  if (is_trellis_record(record))
+    ByteReader(record, source).refuse("codes of a trellis have no codebook: decode_trellis_record reads them");
+  ByteReader in(check_record(record, source), source);
   RecordParts parts;
   parts.header = take_header(in);
   parts.book = take_book(parts.header, in);

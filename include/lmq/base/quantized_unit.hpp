@@ -18,6 +18,7 @@ enum class CodebookKind : std::uint8_t {
   centred = 3,  ///< one step >= 0: level k = (float(k) - float(levels - 1) / 2) * step, rounded to float once
   rank1 = 4,    ///< of a whole record (group 0, whole rows): a factor per row, one per column, then `levels` numbers:
                 ///< weight = (row factor * column factor) * number of its code, each product rounded to float
+  trellis = 5,  ///< of no QuantizedUnit: whole numbers of steps of rows and columns (lmq/base/trellis_unit.hpp)
 };
 /// How a codebook's numbers are stored.
 enum class LevelType : std::uint8_t {

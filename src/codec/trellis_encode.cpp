@@ -1,0 +1,257 @@
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+
+#include "layout.hpp"
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
+#include "lmq/codec/trellis_record.hpp"
+#include "lmq/kernels/trellis.hpp"
+#include "lmq/kernels/trellis_decode.hpp"
+#include "trellis_layout.hpp"
+
+namespace lmq {
+namespace {
+
+[[noreturn]] void contradiction(const std::string& what) { fail(Errc::internal, "trellis record to encode: " + what); }
+
+void check(const TrellisUnit& unit) {
+  std::uint64_t count = 0;
+  if (!is_trellis_states(unit.states)) contradiction(fmt::format("{} states", unit.states));
+  if (!checked_mul(unit.rows, unit.cols, count) || count > kMaxRecordCount)
+    contradiction(fmt::format("{} rows of {} weights, at most {} in all", unit.rows, unit.cols, kMaxRecordCount));
+  if (unit.codes.size() != count) contradiction(fmt::format("{} codes of {} weights", unit.codes.size(), count));
+  if (unit.lane_rows < 1 || unit.lanes() > kMostTrellisLanes)
+    contradiction(
+        fmt::format("lanes of {} rows of {}, at most {} lanes", unit.lane_rows, unit.rows, kMostTrellisLanes));
+  if (unit.row_step.size() != unit.rows || unit.row_spread.size() != unit.rows || unit.col_step.size() != unit.cols ||
+      unit.col_spread.size() != unit.cols)
+    contradiction("steps and classes of other rows and columns");
+  for (const auto* steps : {&unit.row_step, &unit.col_step})
+    for (const int eighths : *steps)
+      if (std::abs(eighths) > kMostEighths) contradiction(fmt::format("a step of {} eighths of an octave", eighths));
+  for (const std::int32_t k : unit.codes)
+    if (k > kMaxTrellisCode || k < -kMaxTrellisCode) contradiction(fmt::format("a code of {}", k));
+  if (!(unit.step > 0) || !std::isfinite(unit.step)) contradiction(fmt::format("a step of {}", unit.step));
+}
+
+constexpr std::uint32_t kCounted = 64;
+using TableCounts = std::array<std::array<std::uint64_t, kCounted>, kSpreadTables>;
+
+/// A code as its table sees it.
+struct Split {
+  std::int32_t high = 0;
+  std::uint16_t low = 0;
+  std::uint8_t table = 0, raw = 0;
+};
+static_assert(sizeof(Split) == 8);
+
+/// The codes that the next diagonals need, rows of a lane by columns by lanes: diagonals of rows far apart would touch
+/// a line of memory for every code.
+class CodeTile {
+ public:
+  explicit CodeTile(const TrellisUnit& unit)
+      : unit_(unit), lanes_(static_cast<std::size_t>(unit.lanes())), codes_(unit.lane_rows * kCols * lanes_) {}
+  /// The codes of all lanes at a row of a lane; columns are asked for from the last on.
+  [[nodiscard]] const std::int32_t* at(std::size_t row, std::uint64_t col) {
+    std::int32_t* const tile = codes_.data() + row * kCols * lanes_;
+    if (col + 1 == unit_.cols || col % kCols == kCols - 1) {
+      const std::uint64_t first = col / kCols * kCols;
+      for (std::size_t lane = 0; lane < lanes_ && lane * unit_.lane_rows + row < unit_.rows; ++lane) {
+        const std::int32_t* from = unit_.codes.data() + (lane * unit_.lane_rows + row) * unit_.cols + first;
+        for (std::size_t c = 0; c <= col - first; ++c) tile[c * lanes_ + lane] = from[c];
+      }
+    }
+    return tile + col % kCols * lanes_;
+  }
+
+ private:
+  static constexpr std::size_t kCols = 16;
+  const TrellisUnit& unit_;
+  std::size_t lanes_;
+  std::vector<std::int32_t> codes_;
+};
+
+/// Codes in the order of coding, [step][lane] over all diagonals, and how often tables met magnitudes.
+struct Walk {
+  std::vector<Split> codes;
+  TableCounts counts{};
+  std::uint64_t raw_bits = 0;
+};
+Walk walk(const TrellisUnit& unit) {
+  const auto lanes = static_cast<std::size_t>(unit.lanes());
+  std::array<std::array<SpreadChoice, 2>, kSpreadClasses> choices;
+  std::array<bool, kSpreadTables> zero;
+  for (unsigned spread = 0; spread < kSpreadClasses; ++spread)
+    for (unsigned q = 0; q < 2; ++q) choices[spread][q] = spread_choice(unit.states, q, spread);
+  for (std::size_t t = 0; t < zero.size(); ++t) zero[t] = spread_family()[t].zero;
+  Walk walked;
+  walked.codes.reserve(unit.lane_rows * unit.cols * lanes);
+  std::array<unsigned, kMostTrellisLanes> state{};
+  const TrellisTaps taps = trellis_taps(unit.states);
+  CodeTile tile(unit);
+  for_each_diagonal(unit.lane_rows, unit.cols, [&](std::size_t first_row, std::size_t rows, std::size_t first_col) {
+    for (std::size_t s = 0; s < rows; ++s) {
+      const std::uint64_t col = first_col + s;
+      const std::int32_t* const codes = tile.at(first_row - s, col);
+      for (std::size_t lane = 0; lane < lanes; ++lane) {
+        const std::uint64_t row = lane * unit.lane_rows + first_row - s;
+        Split& code = walked.codes.emplace_back();
+        if (row >= unit.rows) continue;
+        const std::int32_t k = codes[lane];
+        const SpreadChoice choice = choices[spread_of(unit, row, col)][state[lane] & 1];
+        code = {k >> choice.raw, static_cast<std::uint16_t>(k & ((1 << choice.raw) - 1)),
+                static_cast<std::uint8_t>(choice.table), static_cast<std::uint8_t>(choice.raw)};
+        ++walked.counts[choice.table][std::min(trellis_magnitude(zero[choice.table], code.high), kCounted - 1)];
+        walked.raw_bits += choice.raw;
+        if (unit.states > 1) state[lane] = trellis_next(taps, state[lane], k);
+      }
+    }
+  });
+  return walked;
+}
+
+std::uint64_t price(const SpreadTable& table, std::span<const std::uint64_t> counts) noexcept {
+  std::uint64_t bits = 0;
+  for (std::uint32_t m = 0; m < kCounted; ++m) bits += counts[m] * code_bits_q16(table, m);
+  return bits;
+}
+
+/// Tables that these counts pay for: a table takes at most 10 bits and 15 a frequency.
+std::vector<bool> choose_tables(const TableCounts& counts, SpreadFamily& family) {
+  std::vector<bool> own(family.size());
+  for (std::size_t t = 0; t < family.size(); ++t) {
+    const SpreadTable fitted = fit_spread_table(counts[t], family[t].zero);
+    const std::uint64_t bits = 10 + 15 * std::uint64_t{fitted.magnitudes};
+    own[t] = price(fitted, counts[t]) + (bits << 16) < price(family[t], counts[t]);
+    if (own[t]) family[t] = fitted;
+  }
+  return own;
+}
+
+/// Order-0 entropy of the codes, table by table, signs and raw bits as they are.
+double entropy_bits(const Walk& walked) {
+  double bits = static_cast<double>(walked.raw_bits);
+  for (std::size_t t = 0; t < walked.counts.size(); ++t) {
+    const auto& counts = walked.counts[t];
+    std::uint64_t total = 0;
+    for (const std::uint64_t count : counts) total += count;
+    bits += static_cast<double>(spread_family()[t].zero ? total - counts[0] : total);
+    for (const std::uint64_t count : counts)
+      if (count > 0) bits += double(count) * std::log2(double(total) / double(count));
+  }
+  return bits;
+}
+
+/// Lanes coded from the last weight to the first; words come in reverse.
+class LaneCoder {
+ public:
+  LaneCoder(const TrellisUnit& unit, const SpreadFamily& family) : unit_(unit), family_(family) {
+    for (std::size_t t = 0; t < family.size(); ++t)
+      for (std::uint32_t m = 0; m <= family[t].magnitudes; ++m)
+        for (unsigned negative = 0; negative < 2; ++negative)
+          ranges_[t][2 * m + negative] = symbol_range(family[t], m, negative != 0);
+    state_.fill(kTrellisLow);
+  }
+  void code(const Walk& walked) {
+    const auto lanes = static_cast<std::size_t>(unit_.lanes());
+    std::vector<std::array<std::size_t, 2>> diagonals;
+    for_each_diagonal(unit_.lane_rows, unit_.cols, [&](std::size_t first_row, std::size_t rows, std::size_t) {
+      diagonals.push_back({first_row, rows});
+    });
+    std::size_t at = walked.codes.size();
+    for (std::size_t d = diagonals.size(); d-- > 0;)
+      for (std::size_t s = diagonals[d][1]; s-- > 0;) {
+        at -= lanes;
+        const bool all = (lanes - 1) * unit_.lane_rows + diagonals[d][0] - s < unit_.rows;
+        step(std::span(walked.codes).subspan(at, all ? lanes : lanes - 1));
+      }
+  }
+  [[nodiscard]] std::span<const std::uint32_t> states() const {
+    return std::span(state_).first(unit_.codes.empty() ? 0 : unit_.lanes());
+  }
+  [[nodiscard]] const std::vector<std::uint16_t>& words_reversed() const noexcept { return words_; }
+
+ private:
+  void step(std::span<const Split> codes) {
+    for (std::size_t lane = codes.size(); lane-- > 0;) escape(lane, codes[lane]);
+    for (std::size_t lane = codes.size(); lane-- > 0;) raw(lane, codes[lane].low, codes[lane].raw);
+    for (std::size_t lane = codes.size(); lane-- > 0;) symbol(lane, codes[lane]);
+  }
+  void emit(std::size_t lane) {
+    words_.push_back(static_cast<std::uint16_t>(state_[lane]));
+    state_[lane] >>= 16;
+  }
+  void symbol(std::size_t lane, const Split& code) {
+    const SpreadTable& table = family_[code.table];
+    const std::uint32_t magnitude = std::min<std::uint32_t>(trellis_magnitude(table.zero, code.high), table.magnitudes);
+    const SpreadSymbol range = ranges_[code.table][2 * magnitude + (code.high < 0 ? 1 : 0)];
+    if (state_[lane] >= range.freq << (32 - kSpreadBits)) emit(lane);
+    const std::uint32_t x = state_[lane], quotient = x / range.freq;
+    state_[lane] = (quotient << kSpreadBits) + (x - quotient * range.freq) + range.start;
+  }
+  void raw(std::size_t lane, std::uint32_t value, unsigned bits) {
+    if (bits == 0) return;
+    if (state_[lane] >= 1U << (32 - bits)) emit(lane);
+    state_[lane] = state_[lane] << bits | value;
+  }
+  void escape(std::size_t lane, const Split& code) {
+    const SpreadTable& table = family_[code.table];
+    const std::uint32_t magnitude = trellis_magnitude(table.zero, code.high);
+    if (magnitude < table.magnitudes) return;
+    const std::uint32_t beyond = magnitude - table.magnitudes + 1;
+    const auto width = static_cast<std::uint32_t>(std::bit_width(beyond)) - 1, rest = beyond ^ 1U << width;
+    raw(lane, code.high < 0 ? 1 : 0, 1);
+    if (width > kEscapePart) raw(lane, rest >> kEscapePart, width - kEscapePart);
+    raw(lane, rest & ((1U << kEscapePart) - 1), std::min(width, kEscapePart));
+    raw(lane, width, kEscapeWidthBits);
+  }
+
+  const TrellisUnit& unit_;
+  const SpreadFamily& family_;
+  std::array<std::array<SpreadSymbol, 2 * kMostMagnitudes + 2>, kSpreadTables> ranges_{};
+  std::array<std::uint32_t, kMostTrellisLanes> state_{};
+  std::vector<std::uint16_t> words_;
+};
+
+void put_varint(ByteWriter& out, std::uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out.le(static_cast<std::uint8_t>(value | 0x80));
+  out.le(static_cast<std::uint8_t>(value));
+}
+
+}  // namespace
+
+EncodedRecord encode_trellis_record(const TrellisUnit& unit) {
+  check(unit);
+  const Walk walked = walk(unit);
+  SpreadFamily family = spread_family();
+  const std::vector<bool> own = choose_tables(walked.counts, family);
+  LaneCoder lanes(unit, family);
+  if (!unit.codes.empty()) lanes.code(walked);
+  const std::vector<std::byte> side = write_side(unit, family, own);
+  ByteWriter out;
+  EncodedRecord record;
+  out.le(kRecordMagic);
+  out.le(kTrellisVersion);
+  out.le(static_cast<std::uint8_t>(unit.states));
+  out.le(static_cast<std::uint8_t>(unit.source));
+  out.le(unit.method);
+  for (const std::uint64_t number : {unit.rows, unit.cols, unit.lane_rows}) put_varint(out, number);
+  out.le(unit.step);
+  put_varint(out, side.size());
+  record.ledger.header = out.size() + kChecksumBytes;
+  out.raw(side);
+  record.ledger.codebooks = side.size();
+  out.array<std::uint32_t>(lanes.states());
+  record.ledger.tables = 4 * lanes.states().size();
+  const std::vector<std::uint16_t> words(lanes.words_reversed().rbegin(), lanes.words_reversed().rend());
+  out.array<std::uint16_t>(words);
+  record.ledger.codes = 2 * words.size();
+  out.le(digest64(out.bytes()));
+  record.bytes = out.take();
+  record.entropy_bits = entropy_bits(walked);
+  return record;
+}
+
+}  // namespace lmq
