@@ -19,6 +19,12 @@ namespace {
 /// The system's words for an errno, thread-safe.
 std::string words(int number) { return std::generic_category().message(number); }
 
+/// The same for a write, with what the user can do about it.
+std::string words_of_write(int number) {
+  if (number != EFBIG) return words(number);
+  return words(number) + ": a limit of this process on file sizes (ulimit -f), or of the file system";
+}
+
 std::string shown(const std::filesystem::path& path) { return printable(path.native()); }
 
 /// Calls until it is not interrupted.
@@ -48,6 +54,17 @@ int flags(File::Mode mode) noexcept {
 
 bool out_of_space(int number) noexcept { return number == ENOSPC || number == EDQUOT; }
 
+[[noreturn]] void refuse_to_open(const std::filesystem::path& path, File::Mode mode, int error) {
+  // Nothing is wrong with the file: this process or machine has too many others open.
+  if (error == EMFILE || error == ENFILE)
+    fail(Errc::io, fmt::format("{}: cannot be opened: {}: a limit of this process (ulimit -n) or machine on open files",
+                               shown(path), words(error)));
+  if (mode == File::Mode::read) fail(Errc::missing, fmt::format("{}: cannot be opened: {}", shown(path), words(error)));
+  fail(out_of_space(error) ? Errc::io : Errc::cannot_create,
+       fmt::format("{}: cannot be {}: {}", shown(path), mode == File::Mode::update ? "opened for writing" : "created",
+                   words(error)));
+}
+
 File::Stamp to_stamp(const struct stat& status) noexcept {
   return {.bytes = static_cast<std::uint64_t>(status.st_size),
           .modified_ns = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
@@ -60,18 +77,22 @@ constexpr std::uint64_t kLargestOffset = std::numeric_limits<off_t>::max();
 
 File::File(std::filesystem::path path, Mode mode) : path_(std::move(path)) {
   fd_ = uninterrupted([&] { return ::open(path_.c_str(), flags(mode) | O_CLOEXEC, 0666); });
-  if (fd_ < 0) {
-    const int error = errno;
-    if (mode == Mode::read) fail(Errc::missing, fmt::format("{}: cannot be opened: {}", shown(path_), words(error)));
-    fail(out_of_space(error) ? Errc::io : Errc::cannot_create,
-         fmt::format("{}: cannot be {}: {}", shown(path_), mode == Mode::update ? "opened for writing" : "created",
-                     words(error)));
-  }
+  if (fd_ < 0) refuse_to_open(path_, mode, errno);
   struct stat status {};
   if (mode == Mode::read && ::fstat(fd_, &status) == 0 && S_ISDIR(status.st_mode)) {
     ::close(std::exchange(fd_, -1));
     fail(Errc::missing, fmt::format("{}: is a folder, expected a file", shown(path_)));
   }
+}
+
+std::optional<File> File::make_new(const std::filesystem::path& path) {
+  const int fd = uninterrupted([&] { return ::open(path.c_str(), flags(Mode::create_new) | O_CLOEXEC, 0666); });
+  if (fd < 0 && errno == EEXIST) return std::nullopt;
+  File file;
+  file.path_ = path;
+  file.fd_ = fd;
+  if (fd < 0) refuse_to_open(path, Mode::create_new, errno);
+  return file;
 }
 
 File::~File() {
@@ -111,7 +132,7 @@ void File::write(std::uint64_t offset, std::span<const std::byte> bytes) const {
         uninterrupted([&] { return ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
     if (put <= 0)
       fail(Errc::io, fmt::format("{}: writing {} bytes failed: {}", place(offset), bytes.size(),
-                                 words(put < 0 ? errno : ENOSPC)));
+                                 words_of_write(put < 0 ? errno : ENOSPC)));
     bytes = bytes.subspan(static_cast<std::size_t>(put));
     offset += static_cast<std::uint64_t>(put);
   }
@@ -126,13 +147,14 @@ void File::reserve(std::uint64_t bytes) const {
     if (size() < bytes) truncate(bytes);
     return;
   }
-  fail(Errc::io, fmt::format("{}: reserving {} failed: {}", shown(path_), format_bytes(bytes), words(errno)));
+  fail(Errc::io, fmt::format("{}: reserving {} failed: {}", shown(path_), format_bytes(bytes), words_of_write(errno)));
 }
 
 void File::truncate(std::uint64_t bytes) const {
   const auto length = static_cast<off_t>(std::min(bytes, kLargestOffset));
   if (uninterrupted([&] { return ::ftruncate(fd_, length); }) != 0)
-    fail(Errc::io, fmt::format("{}: setting its length to {} bytes failed: {}", shown(path_), bytes, words(errno)));
+    fail(Errc::io,
+         fmt::format("{}: setting its length to {} bytes failed: {}", shown(path_), bytes, words_of_write(errno)));
 }
 
 void File::sync() const {

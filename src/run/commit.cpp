@@ -1,71 +1,44 @@
 #include "lmq/run/commit.hpp"
 
 #include <fmt/format.h>
-#include <sys/file.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "lmq/base/error.hpp"
-#include "lmq/io/file.hpp"
+#include "lmq/base/text.hpp"
 
 namespace lmq {
 namespace {
-constexpr double kSecondsPerByte = 0.5e-9;  // read, digest, write
-}
+constexpr double kSecondsPerByte = 0.5e-9, kSecondsPerByteRead = 0.25e-9;  // read, digest, write; read, digest
+}  // namespace
 
-std::filesystem::path part_path(const std::filesystem::path& output, const std::string& plan_digest) {
-  std::filesystem::path part = output;
-  part += ".part-" + plan_digest.substr(0, 8);
-  return part;
-}
-
-void refuse_busy_part(const std::filesystem::path& part) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(part, ignored)) return;
-  const File file(part, File::Mode::update);
-  if (flock(file.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    fail(Errc::usage, fmt::format("{}: another run is writing this file now", part.string()));
-}
-
-Commit::Commit(const OutputContents& contents, LayoutFormat& format, std::filesystem::path output, int ranks,
-               std::uint32_t run)
+Commit::Commit(const OutputContents& contents, LayoutFormat& format, const std::filesystem::path& output,
+               const Ranks& ranks, const Begun& begun)
     : contents_(contents),
-      output_path_(std::move(output)),
-      part_(part_path(output_path_, contents.plan.digest)),
       tensors_(report_tensors(contents)),
       output_(lay_out(contents, tensors_)),
-      queues_(static_cast<std::size_t>(ranks) + 1),
-      kept_digests_(contents.plan.units.size()) {
+      part_(part_path(output, ranks.lock_run, ranks.lock_run), format, output_.layout, begun.part),
+      origin_(origin_of_part(output, part_.path().filename().string())),
+      queues_(static_cast<std::size_t>(ranks.count) + 1),
+      kept_digests_(contents.plan.units.size()),
+      copied_again_(contents.plan.units.size(), false) {
   for (std::uint64_t unit = 0; unit < contents.plan.units.size(); ++unit) {
+    const std::uint64_t bytes = stored_bytes(contents, unit);
+    bytes_to_copy_ += bytes;
+    to_compare_.push_back(unit);
+    const auto copied = begun.copied.find(unit);
+    if (part_.adopted() && copied != begun.copied.end() && copied->second.bytes == bytes) {
+      kept_digests_[unit] = copied->second.digest;
+      bytes_copied_ += bytes;
+      continue;
+    }
     const SpoolPlace& place = contents.units[unit].place;
-    const bool at_hand = place.length > 0 && place.run == run && place.rank < static_cast<std::uint32_t>(ranks);
+    const bool at_hand =
+        place.length > 0 && place.run == ranks.run && place.rank < static_cast<std::uint32_t>(ranks.count);
     queues_[at_hand ? place.rank : queues_.size() - 1].push_back(unit);
-    bytes_to_copy_ += stored_bytes(contents, unit);
     ++waiting_;
   }
-  refuse_busy_part(part_);
-  try {
-    places_ = format.create(part_, output_.layout);
-    claim();
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(part_, ignored);
-    throw;
-  }
-}
-
-void Commit::claim() {
-  part_lock_ = File(part_, File::Mode::update);
-  (void)flock(part_lock_.fd(),
-              LOCK_EX | LOCK_NB);  // where there are no locks, two runs of one output are not told apart
-}
-
-Commit::~Commit() {
-  std::error_code ignored;
-  if (!finished_) std::filesystem::remove(part_, ignored);
 }
 
 std::optional<Task> Commit::next(int rank) {
@@ -82,7 +55,8 @@ std::optional<Task> Commit::next(int rank) {
 }
 
 Task Commit::copy_task(std::uint64_t unit) const {
-  const CopyOrder order{contents_.units[unit].place, address_of(contents_, output_, places_, unit), part_.string()};
+  const CopyOrder order{contents_.units[unit].place, address_of(contents_, output_, part_.places(), unit),
+                        part_.path().string(), origin_};
   return {{TaskKind::copy, unit, 0},
           order.to_bytes(),
           kSecondsPerByte * static_cast<double>(stored_bytes(contents_, unit))};
@@ -90,27 +64,55 @@ Task Commit::copy_task(std::uint64_t unit) const {
 
 void Commit::copied(std::uint64_t unit, const CopyResult& result) {
   --waiting_;
-  bytes_copied_ += result.bytes;
   if (!result.intact) {
     lost_.push_back(unit);
     return;
   }
   if (result.bytes != stored_bytes(contents_, unit)) fail(Errc::internal, "a unit was copied with another length");
+  if (copied_again_[unit])
+    to_compare_.push_back(unit);
+  else
+    bytes_copied_ += result.bytes;
   kept_digests_[unit] = result.digest;
 }
 
-void Commit::finish(const Reader& reader) {
-  complete_side(contents_, output_, places_, kept_digests_);
-  File file(part_, File::Mode::update);
-  for (std::size_t d = 0; d < output_.layout.datasets.size(); ++d) {
-    const auto side = output_.side.find(output_.layout.datasets[d].path);
-    if (side != output_.side.end() && !side->second.empty()) file.write(places_.offsets[d][0], side->second);
+std::optional<Task> Commit::next_to_compare() {
+  while (!to_compare_.empty()) {
+    const std::uint64_t unit = to_compare_.front(), bytes = stored_bytes(contents_, unit);
+    to_compare_.pop_front();
+    if (bytes == 0) continue;
+    const SpoolPlace& place = contents_.units[unit].place;
+    CopyOrder order;
+    order.from.length = bytes;
+    order.from.digest = place.length > 0 ? place.digest : kept_digests_[unit];
+    order.address = address_of(contents_, output_, part_.places(), unit);
+    order.output = part_.path().string();
+    return Task{{TaskKind::compare, unit, 0}, order.to_bytes(), kSecondsPerByteRead * static_cast<double>(bytes)};
   }
-  file.sync();
-  file.close();
+  return std::nullopt;
+}
+
+void Commit::compared(std::uint64_t unit, const CopyResult& result) {
+  if (result.intact) return;
+  if (copied_again_[unit])
+    fail(Errc::io,
+         fmt::format("{}: twice, what was written is not what is read back", printable(part_.path().string())));
+  copied_again_[unit] = true;
+  queues_.back().push_back(unit);
+  ++waiting_;
+}
+
+void Commit::finish(const Reader& reader, const std::filesystem::path& output, const RunLock& lock) {
+  complete_side(contents_, output_, part_.places(), kept_digests_);
+  std::map<std::size_t, std::span<const std::byte>> datasets;
+  for (std::size_t d = 0; d < output_.layout.datasets.size(); ++d)
+    if (const auto side = output_.side.find(output_.layout.datasets[d].path); side != output_.side.end())
+      datasets[d] = side->second;
+  part_.write(datasets);
+  part_.check(datasets);
   reader.check_unchanged();
-  rename_durably(part_, output_path_);
-  finished_ = true;
+  lock.check_held();
+  part_.rename(output);
 }
 
 }  // namespace lmq

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
@@ -20,17 +21,17 @@ constexpr double kDealtSeconds = 0.05;
 // What phases cost relative to each other; for the progress line only.
 constexpr double kMeasureCost = 0.25, kQuantizeCost = 1, kCopyCostPerByte = 0.4;
 
-constexpr const char* kJournal = "journal of an earlier run";
-
 }  // namespace
 
 Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& format, const RunOptions& options,
-                         WorkDir& work_dir)
+                         const RunLock& lock, WorkDir& work_dir)
     : comm_(comm),
       context_(context),
       format_(format),
       options_(options),
       schedule_(context.plan, kOpenScopesPerRank * static_cast<std::uint64_t>(comm.size())),
+      restored_(context, std::move(work_dir.results())),
+      scope_sources_(context.plan.scopes.size()),
       chosen_plan_(context.plan.target_bytes > 0 ? std::optional(context.plan) : std::nullopt),
       units_(context.plan.units.size()),
       contents_{context.reader.catalogue(),
@@ -39,6 +40,7 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
                 codebooks_,
                 options.recipe_json,
                 options.provenance_json},
+      lock_(lock),
       run_(work_dir.run()),
       dealt_(static_cast<std::size_t>(comm.size())),
       made_again_(context.plan.units.size(), false),
@@ -49,53 +51,9 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
       if (tensor.treatment == Treatment::keep) raw += context.reader.catalogue().tensors[tensor.tensor].bytes;
     budget_.emplace(context.plan, raw);
   }
-  restore(work_dir.results());
-  done_before_ = standing().done;
-}
-
-void Coordinator::restore(std::vector<Finished>& results) {
-  std::vector<const Finished*> curves;
-  for (Finished& finished : results) {
-    const TaskKey& key = finished.key;
-    if (key.kind == TaskKind::quantize && key.round == 0) take_record(finished, true);
-    if (key.kind == TaskKind::quantize && key.round > 0) earlier_.records[{key.subject, key.round}] = finished;
-    if (key.kind == TaskKind::measure) earlier_.tallies[{key.subject, key.round}] = finished.place;
-    if (key.kind == TaskKind::solve) earlier_.fits[{key.subject, key.round}] = fit_from_bytes(finished.body, kJournal);
-    if (key.kind == TaskKind::curve) curves.push_back(&finished);
-  }
-  for (const Finished* curve : curves) take_curve(*curve);
-  results = {};
-  for (const auto& [key, fit] : earlier_.fits)
-    if (fit.look_closer.empty()) schedule_.solved(key.first, key.second, fit);
-  for (std::uint64_t scope = 0; scope < context_.plan.scopes.size(); ++scope) restore_scope(scope);
-  earlier_.tallies.clear();
-}
-
-void Coordinator::restore_scope(std::uint64_t scope) {
-  SpoolFiles spools(context_.work_dir);
-  std::vector<std::byte> buffer;
-  for (bool closer = true; closer && !schedule_.is_solved(scope) && !schedule_.is_curved(scope);) {
-    const std::uint32_t round = schedule_.round(scope);
-    for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
-      const TensorPlan& tensor = context_.plan.tensors[index];
-      for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit) {
-        const auto found = earlier_.tallies.find({unit, round});
-        if (found == earlier_.tallies.end()) continue;
-        const auto bytes = spools.read(found->second, buffer);
-        if (!bytes.empty()) schedule_.measured(unit, round, Tally::from_bytes(bytes, kJournal));
-      }
-    }
-    const auto fit = earlier_.fits.find({scope, round});
-    closer = schedule_.complete(scope) && fit != earlier_.fits.end();
-    if (closer) schedule_.solved(scope, round, fit->second);
-  }
-}
-
-void Coordinator::take_curve(const Finished& finished) {
-  const std::uint64_t scope = finished.key.subject;
-  if (!budget_ || scope >= context_.plan.scopes.size() || schedule_.is_curved(scope)) return;
-  budget_->take_curve(scope, curve_from_bytes(finished.body, kJournal));
-  schedule_.curved(scope, finished.place);
+  look_at_parts();
+  next_check_ = restored_.next_to_check();
+  if (!next_check_) restore();
 }
 
 /// All but the records of floating scopes, before anything is laid out: what is kept, a guess of what other rules
@@ -124,14 +82,13 @@ void Coordinator::begin(const std::vector<Budget::Choice>& choices) {
     for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
       TensorPlan& tensor = chosen_plan_->tensors[index];
       tensor.spec.options = options;
-      for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit) {
+      for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit)
         made_again_[unit] = false;
-        const auto found = earlier_.records.find({unit, schedule_.version(unit)});
-        if (found != earlier_.records.end()) take_record(found->second, true);
-      }
     }
-    if (const auto fit = earlier_.fits.find({scope, schedule_.round(scope)}); fit != earlier_.fits.end())
-      solved({TaskKind::solve, scope, schedule_.round(scope)}, fit->second);
+    if (context_.plan.scopes[scope].shares_codebook())
+      restore_fit(scope);
+    else
+      for (const std::uint64_t unit : schedule_.units_of(scope)) restore_record(unit);
   }
 }
 
@@ -140,10 +97,12 @@ void Coordinator::solved(const TaskKey& key, const Fit& fit) {
     SpoolFiles spools(context_.work_dir);
     std::vector<std::byte> buffer;
     const auto bytes = spools.read(schedule_.tally_place(key.subject), buffer);
-    if (bytes.empty()) fail(Errc::io, "a tally in the work directory is not what was written: remove it, start again");
-    schedule_.supply(key.subject, Tally::from_bytes(bytes, kJournal));
+    if (bytes.empty()) return schedule_.tally_lost(key.subject);
+    schedule_.supply(key.subject, Tally::from_bytes(bytes, "spool of this run"));
   }
   schedule_.solved(key.subject, key.round, fit);
+  if (schedule_.is_solved(key.subject))
+    for (const std::uint64_t unit : schedule_.units_of(key.subject)) restore_record(unit);
 }
 
 void Coordinator::hear(const Message& message) {
@@ -177,11 +136,15 @@ void Coordinator::take(int from, const Outcome& outcome) {
   if (stopping_) return;
   switch (key.kind) {
     case TaskKind::measure:
+      restored_.read(key.subject, outcome.finished.source);
       if (schedule_.awaits_measure(key.subject, key.round))
         schedule_.measured(key.subject, key.round, Tally::from_bytes(outcome.tally, "tally of another rank"), from);
       break;
     case TaskKind::solve:
-      solved(key, fit_from_bytes(outcome.finished.body, "codebook of another rank"));
+      if (outcome.finished.body.empty())
+        schedule_.tally_lost(key.subject);
+      else
+        solved(key, fit_from_bytes(outcome.finished.body, "codebook of another rank"));
       break;
     case TaskKind::quantize:
       take_record(outcome.finished, false);
@@ -189,10 +152,16 @@ void Coordinator::take(int from, const Outcome& outcome) {
     case TaskKind::copy:
       commit_->copied(key.subject, CopyResult::from_bytes(outcome.finished.body));
       break;
+    case TaskKind::compare:
+      commit_->compared(key.subject, CopyResult::from_bytes(outcome.finished.body));
+      break;
     case TaskKind::sync:
       break;
     case TaskKind::curve:
-      take_curve(outcome.finished);
+      take_curve(key.subject, outcome.finished);
+      break;
+    case TaskKind::check:
+      restored_.read(key.subject, outcome.finished.source);
       break;
   }
   ++results_;
@@ -203,7 +172,8 @@ void Coordinator::take(int from, const Outcome& outcome) {
 void Coordinator::take_record(const Finished& finished, bool resumed) {
   const std::uint64_t unit = finished.key.subject;
   if (unit >= units_.size() || schedule_.is_quantized(unit) || schedule_.version(unit) != finished.key.round) return;
-  units_[unit] = {finished.place, UnitResult::from_bytes(finished.body, resumed ? kJournal : "result of another rank")};
+  units_[unit] = {finished.place, UnitResult::from_bytes(
+                                      finished.body, resumed ? "journal of an earlier run" : "result of another rank")};
   schedule_.quantized(unit);
   if (resumed) ++units_resumed_;
   if (resumed || made_again_[unit]) return;
@@ -215,10 +185,14 @@ void Coordinator::take_record(const Finished& finished, bool resumed) {
 bool Coordinator::advance() {
   if (stopping_) return false;
   check_time();
-  if (budget_ && !budget_started_ && schedule_.all_curved()) start_budget();
+  if (budget_ && !budget_started_ && phase_ == Phase::computing && schedule_.all_curved()) start_budget();
   bool busy = deal();
   if (progress_.due()) progress_.tell(standing());
   if (busy || stopping_ || !in_hand_.empty()) return busy;
+  if (phase_ == Phase::checking) {
+    restore();
+    return true;
+  }
   if (phase_ == Phase::computing && schedule_.finished()) {
     begin_commit();
     return true;
@@ -229,7 +203,17 @@ bool Coordinator::advance() {
     return true;
   }
   if (phase_ == Phase::syncing) {
-    end_commit();
+    if (!commit_->lost().empty())
+      make_lost_again();
+    else
+      phase_ = Phase::comparing;
+    return true;
+  }
+  if (phase_ == Phase::comparing) {
+    if (commit_->all_copied())
+      end_commit();
+    else
+      phase_ = Phase::copying;  // some once more
     return true;
   }
   return false;
@@ -237,11 +221,28 @@ bool Coordinator::advance() {
 
 std::optional<Task> Coordinator::next(int rank) {
   if (stopping_) return std::nullopt;  // the time limit came since the last look; there is no commit any more
-  if (phase_ == Phase::computing) return schedule_.next(rank);
+  if (phase_ == Phase::checking) return next_check();
+  if (phase_ == Phase::computing) return next_of_schedule(rank);
   if (phase_ == Phase::copying) return commit_->next(rank);
+  if (phase_ == Phase::comparing) return commit_->next_to_compare();
   if (synced_[static_cast<std::size_t>(rank)]) return std::nullopt;
   synced_[static_cast<std::size_t>(rank)] = true;
   return Task{{TaskKind::sync, static_cast<std::uint64_t>(rank), 0}, {}, 0};
+}
+
+std::optional<Task> Coordinator::next_check() {
+  if (!next_check_) return std::nullopt;
+  const std::uint64_t unit = *std::exchange(next_check_, restored_.next_to_check());
+  return Task{{TaskKind::check, unit, 0}, {}, kMeasureCost * context_.plan.units[unit].seconds};
+}
+
+std::optional<Task> Coordinator::next_of_schedule(int rank) {
+  std::optional<Task> task = schedule_.next(rank);
+  if (!task || (task->key.kind != TaskKind::solve && task->key.kind != TaskKind::curve)) return task;
+  std::uint64_t& source = scope_sources_[task->key.subject];
+  if (source == 0) source = restored_.source_of(schedule_.units_of(task->key.subject));
+  task->source = source;
+  return task;
 }
 
 bool Coordinator::deal() {
@@ -268,7 +269,14 @@ void Coordinator::begin_commit() {
   codebooks_.clear();
   for (std::uint64_t scope = 0; scope < context_.plan.scopes.size(); ++scope)
     codebooks_.push_back(&schedule_.codebook(scope));
-  commit_.emplace(contents_, format_, options_.output, comm_.size(), run_);
+  Commit::Begun begun;
+  if (!parts_left_.empty()) {
+    const std::string origin = origin_of_part(options_.output, parts_left_.back());
+    begun.part = {options_.output.parent_path() / parts_left_.back(), part_path(options_.output, origin, lock_.run())};
+    begun.copied = restored_.copied_into(origin);
+  }
+  commit_.emplace(contents_, format_, options_.output, Commit::Ranks{comm_.size(), run_, lock_.run()}, begun);
+  if (commit_->adopted()) parts_left_.pop_back();
   if (budget_ && over_budget()) return;
   phase_ = Phase::copying;
 }
@@ -290,8 +298,8 @@ bool Coordinator::over_budget() {
 }
 
 void Coordinator::end_commit() {
-  if (!commit_->lost().empty()) return make_lost_again();
-  commit_->finish(context_.reader);
+  commit_->finish(context_.reader, options_.output, lock_);
+  for (const std::string& part : parts_left_) remove_part(part);
   tensors_ = commit_->tensors();
   file_bytes_ = commit_->file_bytes();
   stop({});
@@ -315,7 +323,7 @@ void Coordinator::make_lost_again() {
 void Coordinator::check_time() {
   if (options_.max_minutes <= 0) return;
   const double minutes = std::chrono::duration<double>(Clock::now() - start_).count() / 60;
-  if (minutes >= options_.max_minutes && phase_ != Phase::syncing)
+  if (minutes >= options_.max_minutes && phase_ < Phase::syncing)
     stop({static_cast<int>(Errc::interrupted),
           fmt::format("interrupted after {} as --max-time asked: run the same command "
                       "again to continue",
@@ -326,7 +334,8 @@ void Coordinator::stop(const Verdict& verdict) {
   if (stopping_) return;
   stopping_ = true;
   stopped_ = Clock::now();
-  commit_.reset();  // removes an unfinished file
+  if (commit_ && verdict.code == static_cast<int>(Errc::interrupted)) commit_->keep();
+  commit_.reset();  // removes an unfinished file that is not kept
   for (int rank = 0; rank < comm_.size(); ++rank) comm_.send(rank, verdict_message(Word::stop, verdict));
 }
 
@@ -345,7 +354,8 @@ Standing Coordinator::standing() const {
   total += weight(to_copy, kCopyCostPerByte);
   if (commit_) done += weight(commit_->bytes_copied(), kCopyCostPerByte);
   Standing standing;
-  standing.phase = phase_ != Phase::computing ? "writing"
+  standing.phase = phase_ == Phase::comparing || phase_ == Phase::checking ? "checking"
+                   : phase_ != Phase::computing                            ? "writing"
                    : schedule_.weights_measured() < schedule_.weights_to_measure() && schedule_.weights_quantized() == 0
                        ? "measuring"
                        : "quantizing";

@@ -15,6 +15,7 @@
 #include "lmq/quant/rate.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/run/identity.hpp"
 #include "lmq/run/importance_view.hpp"
 
 namespace lmq {
@@ -62,7 +63,8 @@ const TensorInfo& Executor::info_of(const WorkUnit& unit) const {
 }
 
 void Executor::prefetch(const Task& task) const noexcept {
-  if (task.key.kind != TaskKind::measure && task.key.kind != TaskKind::quantize) return;
+  if (task.key.kind != TaskKind::measure && task.key.kind != TaskKind::quantize && task.key.kind != TaskKind::check)
+    return;
   const WorkUnit& unit = context_.plan.units[task.key.subject];
   context_.reader.prefetch(info_of(unit), unit.begin, unit.count);
 }
@@ -89,6 +91,15 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
     if (place.length > 0) loaded.record = spool_files_.read(place, buffers.bytes);
     return loaded;
   }
+  if (key.kind == TaskKind::compare) {
+    const CopyOrder order = CopyOrder::from_bytes(loaded.task.body);
+    if (!compared_ || compared_->path() != order.output) compared_ = File(order.output, File::Mode::read);
+    if (buffers.bytes.size() < order.from.length) buffers.bytes.resize(order.from.length);
+    const std::span<std::byte> bytes(buffers.bytes.data(), order.from.length);
+    compared_->read(order.address, bytes);
+    loaded.record = bytes;
+    return loaded;
+  }
   const WorkUnit& unit = context_.plan.units.at(key.subject);
   const Treatment treatment = context_.plan.tensors[unit.tensor].treatment;
   if (key.kind == TaskKind::copy && treatment == Treatment::quantize) {
@@ -96,7 +107,7 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
     return loaded;
   }
   loaded.view = context_.reader.view(as_stored(info_of(unit), treatment), unit.begin, unit.count, buffers.bytes);
-  if (key.kind != TaskKind::copy) load_importance(loaded, buffers);
+  if (key.kind != TaskKind::copy && key.kind != TaskKind::check) load_importance(loaded, buffers);
   return loaded;
 }
 
@@ -114,6 +125,10 @@ Outcome Executor::run(const LoadedTask& loaded) {
       return sync(loaded);
     case TaskKind::curve:
       return curve(loaded);
+    case TaskKind::compare:
+      return compare(loaded);
+    case TaskKind::check:
+      return check(loaded);
   }
   fail(Errc::internal, "a task of no known kind");
 }
@@ -126,10 +141,9 @@ Outcome Executor::measure(const LoadedTask& loaded) {
                                 quantizer->by_importance());
   if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
   Outcome outcome;
-  outcome.finished.key = loaded.task.key;
   outcome.tally = tally.to_bytes();
-  if (outcome.tally.size() <= std::max(kSmallTally, loaded.view.bytes.size() / kViewsPerTally))
-    spool_.append(outcome.finished, outcome.tally);
+  const bool worth_keeping = outcome.tally.size() <= std::max(kSmallTally, loaded.view.bytes.size() / kViewsPerTally);
+  keep(loaded, outcome.finished, worth_keeping ? outcome.tally : std::span<const std::byte>());
   return outcome;
 }
 
@@ -149,9 +163,11 @@ auto for_tensor(const TensorInfo& tensor, const Work& work) {
 Outcome Executor::solve(const LoadedTask& loaded) {
   const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
   const SolveOrder order = SolveOrder::from_bytes(loaded.task.body);
-  if (order.place.length > 0 && loaded.record.empty())
-    fail(Errc::io, fmt::format("{}: a tally is not what was written: remove the folder and start again",
-                               (context_.work_dir / spool_name(order.place.run, order.place.rank)).string()));
+  if (order.place.length > 0 && loaded.record.empty()) {  // not what was written: it is made once more
+    Outcome lost;
+    lost.finished.key = loaded.task.key;
+    return lost;
+  }
   const Tally tally = Tally::from_bytes(order.place.length > 0 ? loaded.record : order.tally, kFromRankZero);
   const TensorInfo& first = context_.reader.catalogue().tensors[scope.tensors.at(0)];
   const auto quantizer = entry_of(scope.spec).make(order.options.value_or(scope.spec.options));
@@ -159,9 +175,8 @@ Outcome Executor::solve(const LoadedTask& loaded) {
   if (fit.look_closer.empty())
     fit.codebook = fit.codebook.stored_as(scope.spec.level_type, quantizer->rounding() == Rounding::stochastic);
   Outcome outcome;
-  outcome.finished.key = loaded.task.key;
   outcome.finished.body = fit_to_bytes(fit);
-  spool_.append(outcome.finished, {});
+  keep(loaded, outcome.finished, {});
   return outcome;
 }
 
@@ -170,9 +185,8 @@ Outcome Executor::curve(const LoadedTask& loaded) {
   const Group group = Tally::from_bytes(loaded.task.body, kFromRankZero).group(scope.quantum);
   const RateCount count = scope.spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
   Outcome outcome;
-  outcome.finished.key = loaded.task.key;
   outcome.finished.body = curve_to_bytes(scope_curve(group, scope.spec, count));
-  spool_.append(outcome.finished, loaded.task.body);
+  keep(loaded, outcome.finished, loaded.task.body);
   return outcome;
 }
 
@@ -198,9 +212,8 @@ Outcome Executor::quantize(const LoadedTask& loaded) {
   if (tensor.scope < 0 && tensor.spec.granularity <= Granularity::tensor) result.levels = single_codebook(done.unit);
   recycled_ = std::move(done.unit);
   Outcome outcome;
-  outcome.finished.key = loaded.task.key;
   outcome.finished.body = result.to_bytes();
-  spool_.append(outcome.finished, record.bytes);
+  keep(loaded, outcome.finished, record.bytes);
   return outcome;
 }
 
@@ -216,7 +229,38 @@ Outcome Executor::copy(const LoadedTask& loaded) {
     result.digest = kept ? digest64(bytes) : order.from.digest;
     output_->write(order.address, bytes);
   }
-  return {{loaded.task.key, {}, result.to_bytes()}, {}};
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  outcome.finished.identity = order.origin;
+  outcome.finished.body = result.to_bytes();
+  if (result.intact) spool_.append(outcome.finished, {});  // a later run goes on with this file
+  return outcome;
+}
+
+Outcome Executor::check(const LoadedTask& loaded) {
+  Outcome outcome;
+  keep(loaded, outcome.finished, {});
+  return outcome;
+}
+
+void Executor::keep(const LoadedTask& loaded, Finished& finished, std::span<const std::byte> payload) {
+  finished.key = loaded.task.key;
+  finished.identity = task_identity(context_, loaded.task);
+  finished.source = loaded.task.source;
+  if (!loaded.view.bytes.empty()) {
+    finished.elements = elements_identity(context_, loaded.task.key.subject);
+    finished.source = digest64(loaded.view.bytes);
+  }
+  spool_.append(finished, payload);
+}
+
+Outcome Executor::compare(const LoadedTask& loaded) {
+  const CopyOrder order = CopyOrder::from_bytes(loaded.task.body);
+  const CopyResult result{digest64(loaded.record) == order.from.digest, order.from.digest, order.from.length};
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  outcome.finished.body = result.to_bytes();
+  return outcome;
 }
 
 Outcome Executor::sync(const LoadedTask& loaded) {
@@ -225,7 +269,9 @@ Outcome Executor::sync(const LoadedTask& loaded) {
     output_->close();
     output_.reset();
   }
-  return {{loaded.task.key, {}, {}}, {}};
+  Outcome outcome;
+  outcome.finished.key = loaded.task.key;
+  return outcome;
 }
 
 void Executor::refuse_nonfinite(const WorkUnit& unit) const {

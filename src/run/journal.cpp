@@ -52,6 +52,12 @@ std::vector<std::byte> JournalHeader::to_bytes() const {
   return out.take();
 }
 
+bool can_be_journal(std::span<const std::byte> first_bytes) noexcept {
+  static_assert(kMagic.size() == kJournalMagicBytes);
+  const std::size_t length = std::min(first_bytes.size(), kMagic.size());
+  return length == 0 || std::memcmp(first_bytes.data(), kMagic.data(), length) == 0;
+}
+
 std::vector<std::byte> journal_entry(const Finished& finished) {
   const std::vector<std::byte> body = finished.to_bytes();
   ByteWriter out;

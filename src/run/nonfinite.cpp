@@ -2,8 +2,10 @@
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/dtype.hpp"
+#include "lmq/base/error.hpp"
 #include "lmq/quant/unit.hpp"
 #include "lmq/run/quantize_run.hpp"
+#include "lmq/run/signals.hpp"
 
 namespace lmq {
 namespace {
@@ -20,6 +22,8 @@ std::vector<std::uint32_t> scan_share(const Reader& reader, std::uint64_t rank, 
     bool clean = true;
     for (std::uint64_t begin = 0; begin < count; begin += kUnitWeights) {
       if (window++ % size != rank || !clean) continue;
+      if (SignalGuard::raised() != 0)
+        fail(Errc::interrupted, "interrupted by a signal: run the same command again to continue");
       const std::uint64_t length = std::min(kUnitWeights, count - begin);
       const std::uint64_t ahead = begin + size * kUnitWeights;
       if (ahead < count) reader.prefetch(tensors[t], ahead, std::min(kUnitWeights, count - ahead));

@@ -181,6 +181,24 @@ void Schedule::supply(std::uint64_t scope, Tally tally) {
   scopes_[scope].supplied = true;
 }
 
+void Schedule::tally_lost(std::uint64_t s) {
+  ScopeState& scope = scopes_[s];
+  if (scope.solved || scope.version == 0 || scope.measured_again) return;
+  scope.base = scope.finer = Tally();
+  scope.ranges.clear();
+  scope.supplied = false;
+  scope.measured_again = true;
+  scope.measured.assign(scope.units.size(), false);
+  scope.missing = scope.units.size();
+  open(scope);
+  again_.insert(again_.end(), scope.units.begin(), scope.units.end());
+}
+
+std::optional<QuantizerOptions> Schedule::options_of(std::uint64_t scope) const {
+  if (!scopes_[scope].floating || scopes_[scope].version == 0) return std::nullopt;
+  return scopes_[scope].options;
+}
+
 void Schedule::curved(std::uint64_t s, const SpoolPlace& place) {
   ScopeState& scope = scopes_[s];
   if (!scope.floating || scope.curved) return;
@@ -247,7 +265,7 @@ void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& ta
   ScopeState& scope = scopes_[s];
   restored_ = restored_ || !scope.open;
   open(scope);
-  (round == 0 ? scope.base : scope.finer).merge(tally);
+  (round == 0 || scope.measured_again ? scope.base : scope.finer).merge(tally);
   scope.measured[units_[unit].position] = true;
   if (rank >= 0) units_[unit].measured_by = rank;
   if (round == 0) weights_measured_ += plan_.units[unit].count;
@@ -256,7 +274,10 @@ void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& ta
 
 void Schedule::close_round(std::uint64_t s) {
   ScopeState& scope = scopes_[s];
-  if (scope.round > 0) {
+  if (scope.measured_again) {
+    scope.measured_again = false;
+    scope.supplied = true;
+  } else if (scope.round > 0) {
     scope.base.refine(scope.finer, scope.ranges);
     scope.finer = Tally();
     scope.ranges.clear();
@@ -281,7 +302,7 @@ void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
     settle(scope);
     return;
   }
-  if (scope.round != round || scope.missing > 0) return;
+  if (scope.round != round || scope.missing > 0 || scope.measured_again) return;
   scope.ranges = fit.look_closer;
   ++scope.round;
   scope.measured.assign(scope.units.size(), false);

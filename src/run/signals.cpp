@@ -26,7 +26,24 @@ void note(int signal) {
   raised_signal.store(signal);
 }
 
+sigset_t our_signals() noexcept {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : kSignals) sigaddset(&set, signal);
+  return set;
+}
+
 }  // namespace
+
+void hold_signals() noexcept {
+  const sigset_t set = our_signals();
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
+void release_signals() noexcept {
+  const sigset_t set = our_signals();
+  sigprocmask(SIG_UNBLOCK, &set, nullptr);
+}
 
 SignalGuard::SignalGuard() {
   const std::lock_guard lock(guards_mutex);

@@ -13,9 +13,11 @@ constexpr auto kFlushEvery = std::chrono::seconds(2);
 constexpr std::uint64_t kFlushBytes = std::uint64_t{256} << 20;
 }  // namespace
 
-std::string spool_name(std::uint32_t run, std::uint32_t rank) { return fmt::format("spool-{:06}-{:06}", run, rank); }
+std::string spool_name(std::uint32_t run, std::uint32_t rank) {
+  return fmt::format("lmq-spool-{:06}-{:06}", run, rank);
+}
 std::string journal_name(std::uint32_t run, std::uint32_t rank) {
-  return fmt::format("journal-{:06}-{:06}", run, rank);
+  return fmt::format("lmq-journal-{:06}-{:06}", run, rank);
 }
 
 Spool::Spool(std::filesystem::path work_dir, JournalHeader header)
@@ -43,11 +45,12 @@ void Spool::end_flusher() {
 }
 
 void Spool::open() {
-  spool_ = File(work_dir_ / spool_name(header_.run, header_.rank), File::Mode::create_new);
+  // The journal comes first: a spool is known as ours by the journal beside it.
   journal_ = File(work_dir_ / journal_name(header_.run, header_.rank), File::Mode::create_new);
   const std::vector<std::byte> header = header_.to_bytes();
   journal_.write(0, header);
   journal_end_ = header.size();
+  spool_ = File(work_dir_ / spool_name(header_.run, header_.rank), File::Mode::create_new);
   sync_directory(work_dir_);
   flusher_ = std::thread([this] { flush_in_background(); });
 }

@@ -18,7 +18,7 @@ void put_key(ByteWriter& out, const TaskKey& key) {
 TaskKey get_key(ByteReader& in) {
   TaskKey key;
   const auto kind = in.le<std::uint8_t>("task kind");
-  if (kind < 1 || kind > 6) in.refuse("task kind " + std::to_string(kind) + ", expected 1 to 6");
+  if (kind < 1 || kind > 8) in.refuse("task kind " + std::to_string(kind) + ", expected 1 to 8");
   key.kind = TaskKind{kind};
   key.subject = in.le<std::uint64_t>("subject");
   key.round = in.le<std::uint32_t>("round");
@@ -85,6 +85,7 @@ std::vector<std::byte> Task::to_bytes() const {
   ByteWriter out;
   put_key(out, key);
   out.le(seconds);
+  out.le(source);
   put_block(out, body);
   return out.take();
 }
@@ -94,6 +95,7 @@ Task Task::from_bytes(std::span<const std::byte> bytes) {
   Task task;
   task.key = get_key(in);
   task.seconds = in.le<double>("seconds");
+  task.source = in.le<std::uint64_t>("source");
   task.body = get_block(in, "body");
   return task;
 }
@@ -102,6 +104,9 @@ std::vector<std::byte> Finished::to_bytes() const {
   ByteWriter out;
   put_key(out, key);
   put_place(out, place);
+  out.text(identity);
+  out.text(elements);
+  out.le(source);
   put_block(out, body);
   return out.take();
 }
@@ -111,6 +116,9 @@ Finished Finished::from_bytes(std::span<const std::byte> bytes, const std::strin
   Finished finished;
   finished.key = get_key(in);
   finished.place = get_place(in);
+  finished.identity = in.text("identity");
+  finished.elements = in.text("elements");
+  finished.source = in.le<std::uint64_t>("source");
   finished.body = get_block(in, "body");
   return finished;
 }
@@ -201,6 +209,7 @@ std::vector<std::byte> CopyOrder::to_bytes() const {
   put_place(out, from);
   out.le(address);
   out.text(output);
+  out.text(origin);
   return out.take();
 }
 
@@ -210,6 +219,7 @@ CopyOrder CopyOrder::from_bytes(std::span<const std::byte> bytes) {
   order.from = get_place(in);
   order.address = in.le<std::uint64_t>("address");
   order.output = in.text("output");
+  order.origin = in.text("origin");
   return order;
 }
 

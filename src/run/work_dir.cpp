@@ -1,19 +1,14 @@
 #include "lmq/run/work_dir.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <map>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "lmq/base/digest.hpp"
@@ -26,7 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kLockName = "lock";
+constexpr const char* kLockName = "lmq-lock";
+constexpr std::string_view kJournalStart = "lmq-journal-", kSpoolStart = "lmq-spool-";
 
 struct OurFile {
   fs::path path;
@@ -34,15 +30,15 @@ struct OurFile {
   std::uint32_t run = 0, rank = 0;
 };
 
-/// spool-RRRRRR-KKKKKK and journal-RRRRRR-KKKKKK; nothing for any other name.
+/// lmq-spool-RRRRRR-KKKKKK and lmq-journal-RRRRRR-KKKKKK; nothing for any other name.
 std::optional<OurFile> parse_name(const fs::path& path) {
   const std::string name = path.filename().string();
   OurFile file{path};
   std::size_t at = 0;
-  if (name.starts_with("journal-"))
-    file.journal = true, at = 8;
-  else if (name.starts_with("spool-"))
-    at = 6;
+  if (name.starts_with(kJournalStart))
+    file.journal = true, at = kJournalStart.size();
+  else if (name.starts_with(kSpoolStart))
+    at = kSpoolStart.size();
   else
     return std::nullopt;
   const char* end = name.data() + name.size();
@@ -54,7 +50,8 @@ std::optional<OurFile> parse_name(const fs::path& path) {
   return back == name ? std::optional(file) : std::nullopt;
 }
 
-std::vector<OurFile> our_files(const fs::path& folder) {
+/// Files with names of ours, whosever they are.
+std::vector<OurFile> files_named_as_ours(const fs::path& folder) {
   std::vector<OurFile> files;
   std::error_code problem;
   for (fs::directory_iterator entry(folder, problem), end; !problem && entry != end; entry.increment(problem))
@@ -65,6 +62,25 @@ std::vector<OurFile> our_files(const fs::path& folder) {
   return files;
 }
 
+bool begins_as_journal(const fs::path& path) {
+  std::error_code problem;
+  if (!fs::is_regular_file(path, problem)) return false;
+  const File file(path, File::Mode::read);
+  std::vector<std::byte> bytes(std::min<std::uint64_t>(file.size(), kJournalMagicBytes));
+  file.read(0, bytes);
+  return can_be_journal(bytes);
+}
+
+/// Those that are ours: journals by how they begin, spools by the journal beside them.
+std::vector<OurFile> our_files(const fs::path& folder) {
+  std::vector<OurFile> files = files_named_as_ours(folder);
+  std::set<std::pair<std::uint32_t, std::uint32_t>> journals;
+  for (const OurFile& file : files)
+    if (file.journal && begins_as_journal(file.path)) journals.insert({file.run, file.rank});
+  std::erase_if(files, [&](const OurFile& file) { return !journals.contains({file.run, file.rank}); });
+  return files;
+}
+
 std::vector<std::byte> whole(const fs::path& path) {
   const File file(path, File::Mode::read);
   std::vector<std::byte> bytes(file.size());
@@ -72,81 +88,66 @@ std::vector<std::byte> whole(const fs::path& path) {
   return bytes;
 }
 
-void refuse_other_work(const JournalContents& journal, const JournalHeader& now, const fs::path& path) {
-  constexpr const char* kAdvice = "give another --work-dir, or --resume never to throw it away";
-  const JournalHeader& then = journal.header;
-  if (journal.version != kJournalVersion || then.plan_digest != now.plan_digest)
-    fail(Errc::usage,
-         fmt::format("{}: belongs to other work (plan {}, version {}; now plan {}, version {}); {}", path.string(),
-                     printable(then.plan_digest), journal.version, now.plan_digest, kJournalVersion, kAdvice));
-  if (then.input_stamp != now.input_stamp)
-    fail(Errc::usage, fmt::format("{}: the input's files have been changed since (other sizes or times); {}",
-                                  path.string(), kAdvice));
-}
-
-/// The rest of a killed run may need a while to go.
-bool take_lock(const File& file, std::chrono::milliseconds patience) {
-  const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (flock(file.fd(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK && errno != EINTR) return true;  // no locks on this file system
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  return true;
-}
-
-std::string who_i_am() {
-  char host[256] = "";
-  gethostname(host, sizeof host - 1);
-  return fmt::format("process {} on {}\n", getpid(), host);
-}
-
 }  // namespace
 
-WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume, std::chrono::milliseconds patience)
+WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume, LockPatience lock)
     : folder_(std::move(folder)) {
   std::error_code problem;
   fs::create_directories(folder_, problem);
   if (problem)
     fail(Errc::cannot_create,
          fmt::format("{}: cannot make the work directory: {}", folder_.string(), problem.message()));
-  lock(patience);
+  RunLock::Request request;
+  request.path = folder_ / kLockName;
+  request.subject = fmt::format("the work directory {}", printable(folder_.string()));
+  request.plan = now.plan_digest;
+  request.patience = lock.patience;
+  request.say = std::move(lock.say);
+  lock_.emplace(std::move(request));
   if (!resume)
     for (const OurFile& file : our_files(folder_)) fs::remove(file.path, problem);
   read_journals(now);
 }
 
-void WorkDir::lock(std::chrono::milliseconds patience) {
-  lock_ = File(folder_ / kLockName, File::Mode::append);
-  if (!take_lock(lock_, patience)) {
-    std::vector<std::byte> text(std::min<std::uint64_t>(lock_.size(), 300));
-    lock_.read(0, text);
-    std::string who(reinterpret_cast<const char*>(text.data()), text.size());
-    who = who.substr(0, who.find('\n'));
-    fail(Errc::usage, fmt::format("{}: {} is at work here; wait for it or give another --work-dir", folder_.string(),
-                                  who.empty() ? "another run" : printable(who)));
+WorkDir::~WorkDir() {
+  if (!lock_) return;  // removed
+  try {
+    remove_empty();
+  } catch (...) {
+    // What cannot be listed stays.
   }
-  const std::string me = who_i_am();
-  lock_.truncate(0);
-  lock_.write(0, std::as_bytes(std::span(me)));
+  lock_.reset();
+  std::error_code ignored;
+  if (fs::is_empty(folder_, ignored)) fs::remove(folder_, ignored);
+}
+
+/// Files of runs that ended before anything was finished.
+void WorkDir::remove_empty() const {
+  const std::vector<OurFile> files = our_files(folder_);
+  std::error_code ignored;
+  for (const OurFile& file : files) {
+    if (!file.journal || !read_journal(whole(file.path), file.path.string()).entries.empty()) continue;
+    fs::remove(folder_ / spool_name(file.run, file.rank), ignored);
+    fs::remove(file.path, ignored);
+  }
 }
 
 void WorkDir::read_journals(const JournalHeader& now) {
+  for (const OurFile& file : files_named_as_ours(folder_)) run_ = std::max(run_, file.run + 1);
   const std::vector<OurFile> files = our_files(folder_);
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> spool_bytes;
   for (const OurFile& file : files) {
-    run_ = std::max(run_, file.run + 1);
     if (!file.journal) spool_bytes[{file.run, file.rank}] = stamp_of(file.path).bytes;
   }
   for (const OurFile& file : files) {
     if (!file.journal) continue;
     JournalContents journal = read_journal(whole(file.path), file.path.string());
-    if (!journal.readable) continue;
-    refuse_other_work(journal, now, file.path);
+    if (!journal.readable || journal.version != kJournalVersion) continue;
     const std::uint64_t there = spool_bytes[{file.run, file.rank}];
     for (Finished& finished : journal.entries) {
       const SpoolPlace& place = finished.place;
       if (place.run != file.run || place.rank != file.rank) continue;
+      finished.same_input = journal.header.input_stamp == now.input_stamp;
       if (place.offset <= there && place.length <= there - place.offset) results_.push_back(std::move(finished));
     }
   }
@@ -156,12 +157,14 @@ void WorkDir::remove() noexcept {
   try {
     std::error_code ignored;
     for (const OurFile& file : our_files(folder_)) fs::remove(file.path, ignored);
-    fs::remove(folder_ / kLockName, ignored);
+    lock_.reset();
     fs::remove(folder_, ignored);  // only when empty
   } catch (...) {
     // What cannot be listed cannot be removed; the output is whole all the same.
   }
 }
+
+bool is_name_of_work_dir(const std::string& name) { return name == kLockName || parse_name(name).has_value(); }
 
 std::span<const std::byte> SpoolFiles::read(const SpoolPlace& place, std::vector<std::byte>& buffer) {
   auto found = std::find_if(open_.begin(), open_.end(),

@@ -64,7 +64,7 @@ TEST_CASE("resume: interrupted after any number of results and continued by othe
     if (interrupted) {
       REQUIRE_FALSE(fs::exists(model.folder / "out"));
       REQUIRE(fs::exists(model.folder / "out.work"));
-      REQUIRE(files_of(model.folder.path(), "out.part").empty());
+      REQUIRE(files_of(model.folder.path(), "out.part").size() <= 1);  // once it is being copied
       REQUIRE_FALSE(run_until(*model.run, after, 0, "out"));
     }
     REQUIRE(read_file(model.folder / "out") == model.expected);
@@ -76,7 +76,7 @@ TEST_CASE("resume: interrupted after any number of results and continued by othe
 TEST_CASE("resume: many interruptions one after another lose nothing", "[run][resume]") {
   const Model model;
   int interruptions = 0;
-  // A commit is begun anew, so the steps grow until it fits into one.
+  // What was copied is read back by one run, so the steps grow until that fits.
   for (std::uint64_t step = 5; run_until(*model.run, 1 + interruptions % 3, step, "out"); step += 3)
     REQUIRE(++interruptions < 200);
   REQUIRE(interruptions > 5);
@@ -137,32 +137,89 @@ TEST_CASE("resume: a spool that is gone is made again", "[run][resume]") {
   REQUIRE(read_file(model.folder / "out") == model.expected);
 }
 
-TEST_CASE("resume: another plan's work is refused and kept; a changed input is not mixed with the old",
+TEST_CASE("resume: another plan takes what is the same in both, and makes what it would have made alone",
           "[run][resume]") {
   const Model model;
-  REQUIRE(run_until(*model.run, 1, 20, "out"));
-  const auto spools = files_of(model.folder / "out.work", "").size();
+  // Units of other rows, but for the tensor that is one unit in both.
   const SmallRun other(model.folder / "model.safetensors", model.folder.path(), 7);
-  const auto refused = [&](const SmallRun& run) {
-    try {
-      run_until(run, 2, 0, "out");
-    } catch (const Error& error) {
-      REQUIRE_THAT(error.what(), Catch::Contains("--resume never"));
-      return error.code == Errc::usage;
-    }
-    return false;
-  };
-  REQUIRE(refused(other));
-  make_small_checkpoint(model.folder / "model.safetensors");  // the same bytes, written anew
-  REQUIRE(refused(SmallRun(model.folder / "model.safetensors", model.folder.path())));
-  REQUIRE(files_of(model.folder / "out.work", "").size() == spools);
-  const auto comm = make_self_comm();
-  FlatFormat format;
-  RunOptions options = other.options("out");
-  options.resume = false;
-  (void)run_quantize(*comm, SmallRun(model.folder / "model.safetensors", model.folder.path()).reader(), nullptr,
-                     other.plan(), format, options);
-  REQUIRE(fs::exists(model.folder / "out"));
+  run_until(other, 1, 0, "alone");
+  for (const std::uint64_t results : {20u, 60u, 90u}) {
+    if (!run_until(*model.run, 2, results, "out")) break;
+    RunReport report;
+    REQUIRE_FALSE(run_until(other, 2, 0, "out", &report));
+    REQUIRE(read_file(model.folder / "out") == read_file(model.folder / "alone"));
+    REQUIRE_FALSE(fs::exists(model.folder / "out.work"));
+    REQUIRE(files_of(model.folder.path(), "out.part").empty());
+    fs::remove(model.folder / "out");
+  }
+}
+
+TEST_CASE("resume: of an input that was written anew, values that are the same are used again, others are not",
+          "[run][resume][slow]") {
+  const std::string changed = GENERATE(as<std::string>(), "", "a.weight", "b.weight", "c/rows", "e.alone", "m.one");
+  const std::uint64_t results = GENERATE(25u, 70u);
+  CAPTURE(changed, results);
+  const Model model;
+  REQUIRE(run_until(*model.run, 2, results, "out"));
+  SmallOptions options;
+  options.other_values_in = changed;
+  make_small_checkpoint(model.folder / "model.safetensors", options);
+  const SmallRun now(model.folder / "model.safetensors", model.folder.path());
+  run_until(now, 1, 0, "alone");
+  REQUIRE((read_file(model.folder / "alone") == model.expected) == changed.empty());
+  // Interrupted once more: what has been compared need not be compared again.
+  run_until(now, 1, 10, "out");
+  RunReport report;
+  REQUIRE_FALSE(run_until(now, 3, 0, "out", &report));
+  REQUIRE(report.units_resumed > 0);
+  REQUIRE(read_file(model.folder / "out") == read_file(model.folder / "alone"));
+}
+
+TEST_CASE("resume: a copying that was interrupted is gone on with", "[run][resume]") {
+  const Model model;
+  std::uint64_t runs = 0, in_copying = 0;
+  const auto parts = [&] { return files_of(model.folder.path(), "out.part").size(); };
+  // 42 units: copying and reading back do not fit into one run together.
+  while (run_until(*model.run, 1 + static_cast<int>(runs % 3), in_copying > 0 ? 60 : 12, "out")) {
+    REQUIRE(++runs < 60);
+    if (parts() > 0) ++in_copying;
+    REQUIRE(parts() == static_cast<std::size_t>(in_copying > 0));
+    REQUIRE(files_of(model.folder.path(), "out.lmq-lock").size() == parts());
+  }
+  REQUIRE(in_copying > 0);
+  REQUIRE(read_file(model.folder / "out") == model.expected);
+  REQUIRE(parts() == 0);
+  REQUIRE(files_of(model.folder.path(), "out.lmq-lock").empty());
+}
+
+TEST_CASE("resume: a part file that was damaged, cut off or removed meanwhile does no harm", "[run][resume]") {
+  const Model model;
+  const std::string what = GENERATE(as<std::string>(), "payload", "metadata", "length", "gone", "another plan");
+  CAPTURE(what);
+  fs::path part;
+  for (std::uint64_t results = 50; part.empty(); results += 5) {
+    fs::remove_all(model.folder / "out.work");
+    REQUIRE(run_until(*model.run, 1, results, "out"));
+    if (const auto parts = files_of(model.folder.path(), "out.part"); !parts.empty()) part = parts[0];
+  }
+  auto bytes = read_file(part);
+  if (what == "payload")
+    std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2), bytes.end(), std::byte{7});
+  if (what == "metadata") bytes[40] ^= std::byte{1};
+  if (what == "length") bytes.pop_back();
+  write_file(part, bytes);
+  if (what == "gone") fs::remove(part);
+  if (what == "another plan") {
+    const SmallRun other(model.folder / "model.safetensors", model.folder.path(), 7);
+    run_until(other, 1, 0, "alone");
+    REQUIRE_FALSE(run_until(other, 1, 0, "out"));
+    REQUIRE(read_file(model.folder / "out") == read_file(model.folder / "alone"));
+  } else {
+    REQUIRE_FALSE(run_until(*model.run, 1, 0, "out"));
+    REQUIRE(read_file(model.folder / "out") == model.expected);
+  }
+  REQUIRE(files_of(model.folder.path(), "out.part").empty());
+  REQUIRE(files_of(model.folder.path(), "out.lmq-lock").empty());
 }
 
 TEST_CASE("resume: the time limit interrupts, and in the end the work is done", "[run][resume]") {

@@ -28,11 +28,13 @@ namespace lmq::test {
 class FlatFormat final : public LayoutFormat {
  public:
   std::function<void(const FileLayout&)> before;  ///< called first by create
+  std::uint64_t first_piece = 0;                  ///< offset of the payload in the file that was made last
   [[nodiscard]] FilePlaces create(const std::filesystem::path& path, const FileLayout& layout) override {
     if (before) before(layout);
     FilePlaces places;
     const std::vector<std::byte> head = text_of(layout);
     std::uint64_t end = head.size();
+    first_piece = end;
     for (const DatasetLayout& dataset : layout.datasets) {
       auto& offsets = places.offsets.emplace_back();
       for (const std::uint64_t bytes : dataset.piece_bytes) offsets.push_back(bytes == 0 ? 0 : end), end += bytes;
@@ -96,12 +98,13 @@ inline std::vector<float> gaussian(std::size_t count, std::uint32_t seed) {
 }
 
 struct SmallOptions {
-  std::string nan_in;  ///< a tensor with a NaN at element 777 and an infinity after it
+  std::string other_values_in;  ///< a tensor whose values are others
+  std::string nan_in;           ///< a tensor with a NaN at element 777 and an infinity after it
 };
 
 inline void make_small_checkpoint(const std::filesystem::path& path, const SmallOptions& options = {}) {
   const auto values = [&](const std::string& name, std::size_t count, std::uint32_t seed) {
-    std::vector<float> all = gaussian(count, seed);
+    std::vector<float> all = gaussian(count, options.other_values_in == name ? seed + 100 : seed);
     if (options.nan_in == name) {
       all.at(777) = std::numeric_limits<float>::quiet_NaN();
       all.at(1200) = std::numeric_limits<float>::infinity();

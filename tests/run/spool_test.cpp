@@ -43,7 +43,7 @@ Errc code_of(const std::function<void()>& body, std::string* text = nullptr) {
 TEST_CASE("spool: what was appended is found again, with its bytes, in any number of runs", "[run][spool]") {
   const TempFolder folder;
   const auto home = folder / "work";
-  { const WorkDir made(home, header(0, 0), true); }
+  std::filesystem::create_directory(home);
   for (std::uint32_t run = 1; run <= 3; ++run) {
     fill(home, run, 0, 5);
     fill(home, run, 7, run);
@@ -87,33 +87,50 @@ TEST_CASE("spool: entries whose payload is cut off are not taken, flipped payloa
   REQUIRE(fresh.read(work.results()[1].place, buffer).empty());
 }
 
-TEST_CASE("work directory: of another plan, or another input, it is refused and not touched", "[run][spool]") {
+TEST_CASE("work directory: results of another plan are read, too; those of another input are marked", "[run][spool]") {
   const TempFolder folder;
   fill(folder.path(), 1, 0, 3);
-  std::string text;
-  REQUIRE(code_of([&] { WorkDir(folder.path(), {0, 0, "other", "stamp"}, true); }, &text) == Errc::usage);
-  REQUIRE_THAT(text, Catch::Contains("--resume never") && Catch::Contains("--work-dir"));
-  REQUIRE(code_of([&] { WorkDir(folder.path(), {0, 0, "plan", "changed"}, true); }, &text) == Errc::usage);
-  REQUIRE_THAT(text, Catch::Contains("changed"));
-  REQUIRE(WorkDir(folder.path(), header(0, 0), true).results().size() == 3);
+  REQUIRE(WorkDir(folder.path(), {0, 0, "other", "stamp"}, true).results().size() == 3);
+  WorkDir changed(folder.path(), {0, 0, "plan", "changed"}, true);
+  REQUIRE(changed.results().size() == 3);
+  for (const Finished& finished : changed.results()) REQUIRE_FALSE(finished.same_input);
+}
+
+TEST_CASE("work directory: journals in which nothing is do not stay, nor does the folder", "[run][spool]") {
+  const TempFolder folder;
+  {
+    const WorkDir work(folder / "work", header(0, 0), true);
+    write_file(folder / "work" / journal_name(1, 0), header(1, 0).to_bytes());
+    write_file(folder / "work" / spool_name(1, 0), "begun");
+  }
+  REQUIRE_FALSE(std::filesystem::exists(folder / "work"));
+  {
+    const WorkDir work(folder / "work", header(0, 0), true);
+    fill(folder / "work", 1, 0, 1);
+  }
+  REQUIRE(std::filesystem::exists(folder / "work" / spool_name(1, 0)));
+  REQUIRE_FALSE(std::filesystem::exists(folder / "work" / "lmq-lock"));
 }
 
 TEST_CASE("work directory: starting anew removes our files and no others", "[run][spool]") {
   const TempFolder folder;
   fill(folder.path(), 1, 0, 3);
-  for (const char* name : {"notes.txt", "spool-1", "journal-000001-000000.bak", "journal-x-y", "spool-000001-0000001"})
+  for (const char* name : {"notes.txt", "spool-1", "lmq-journal-000001-000000.bak", "lmq-journal-x-y",
+                           "lmq-spool-000001-0000001", "lmq-spool-000009-000000", "lmq-journal-000008-000000", "lock"})
     write_file(folder / name, "mine");
   {
     WorkDir work(folder.path(), {0, 0, "other", "stamp"}, false);
     REQUIRE(work.results().empty());
+    REQUIRE(work.run() == 10);  // above every file of such a name
     REQUIRE_FALSE(std::filesystem::exists(folder / spool_name(1, 0)));
     work.remove();
   }
   std::vector<std::string> left;
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) left.push_back(entry.path().filename());
   std::sort(left.begin(), left.end());
-  REQUIRE(left == std::vector<std::string>{"journal-000001-000000.bak", "journal-x-y", "notes.txt",
-                                           "spool-000001-0000001", "spool-1"});
+  REQUIRE(left == std::vector<std::string>{"lmq-journal-000001-000000.bak", "lmq-journal-000008-000000",
+                                           "lmq-journal-x-y", "lmq-spool-000001-0000001", "lmq-spool-000009-000000",
+                                           "lock", "notes.txt", "spool-1"});
 }
 
 TEST_CASE("work directory: two runs do not share it, and a killed one does not lock it", "[run][spool][slow]") {
@@ -121,8 +138,11 @@ TEST_CASE("work directory: two runs do not share it, and a killed one does not l
   {
     const WorkDir first(folder.path(), header(0, 0), true);
     std::string text;
-    REQUIRE(code_of([&] { WorkDir(folder.path(), header(0, 0), true, std::chrono::milliseconds(100)); }, &text) ==
-            Errc::usage);
+    REQUIRE(code_of(
+                [&] {
+                  WorkDir(folder.path(), header(0, 0), true, {std::chrono::milliseconds(100), {}});
+                },
+                &text) == Errc::cannot_create);
     REQUIRE_THAT(text, Catch::Contains("process " + std::to_string(getpid())));
   }
   const pid_t child = fork();
@@ -133,7 +153,7 @@ TEST_CASE("work directory: two runs do not share it, and a killed one does not l
   int status = 0;
   waitpid(child, &status, 0);
   REQUIRE(WIFSIGNALED(status));
-  REQUIRE_NOTHROW(WorkDir(folder.path(), header(0, 0), true, std::chrono::milliseconds(100)));
+  REQUIRE_NOTHROW(WorkDir(folder.path(), header(0, 0), true, {std::chrono::milliseconds(100), {}}));
 }
 
 TEST_CASE("work directory: a place where nothing can be made says so", "[run][spool]") {

@@ -279,31 +279,85 @@ TEST_CASE("trouble: killed at any moment, nothing half-done has the final name",
   REQUIRE_FALSE(part_left(folder.path()));
 }
 
-TEST_CASE("trouble: two runs do not write one output at the same time, whatever their work directories",
+TEST_CASE("trouble: two runs do not work on one output at the same time, whatever their work directories",
           "[run][trouble]") {
   const TempFolder folder;
   make_small_checkpoint(folder / "model.safetensors");
   const SmallRun run(folder / "model.safetensors", folder.path());
   FlatFormat outer, inner;
-  Failure second;
+  std::vector<Failure> others;
   RunOptions options = run.options("out");
-  std::uint64_t most = 0;
+  bool copying = false;
   options.stop_after = [&](std::uint64_t results) {
-    // Late in the run, when the first is copying.
-    if (part_left(folder.path()) && most == 0) {
-      most = results;
+    // At the beginning, and when the first is copying.
+    if (results == 1 || (part_left(folder.path()) && !std::exchange(copying, true))) {
       RunOptions other = run.options("out");
       other.work_dir = folder / "other.work";
-      second = failure_of(run, 1, other, inner);
+      other.resume = false;
+      other.patience = std::chrono::milliseconds(50);
+      others.push_back(failure_of(run, 1, other, inner));
     }
     return false;
   };
   const auto comm = make_self_comm();
   (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), outer, options);
-  REQUIRE(most > 0);
-  REQUIRE(second.code == Errc::usage);
+  REQUIRE(others.size() == 2);
+  for (const Failure& other : others) {
+    REQUIRE(other.code == Errc::cannot_create);
+    REQUIRE_THAT(other.text, Catch::Contains("process " + std::to_string(getpid()) + " on "));
+  }
+  REQUIRE_FALSE(fs::exists(folder / "other.work"));
   (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), outer, run.options("expected"));
   REQUIRE(read_file(folder / "out") == read_file(folder / "expected"));
+}
+
+TEST_CASE(
+    "trouble: what lies in the file is compared before it gets its name: units are copied once more, all else "
+    "is refused and the older output stays",
+    "[run][trouble]") {
+  const TempFolder folder;
+  make_small_checkpoint(folder / "model.safetensors");
+  const SmallRun run(folder / "model.safetensors", folder.path());
+  FlatFormat format;
+  const auto comm = make_self_comm();
+  (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), format, run.options("expected"));
+  write_file(folder / "out", "older");
+  const int ranks = GENERATE(1, 3);
+  const std::string what = GENERATE(as<std::string>(), "payload", "payload again and again", "metadata", "length");
+  CAPTURE(ranks, what);
+  RunOptions options = run.options("out");
+  int damaged = 0;
+  options.stop_after = [&](std::uint64_t) {
+    for (const auto& entry : fs::directory_iterator(folder.path())) {
+      if (entry.path().filename().string().find(".part-") == std::string::npos) continue;
+      if (damaged > 0 && what != "payload again and again") continue;
+      if (what == "length") {
+        fs::resize_file(entry.path(), fs::file_size(entry.path()) + 1);
+        ++damaged;
+        continue;
+      }
+      const File file(entry.path(), File::Mode::update);
+      const std::uint64_t at = what == "metadata" ? 3 : format.first_piece;
+      std::byte byte{};
+      file.read(at, {&byte, 1});
+      if (what != "metadata" && byte == std::byte{0}) continue;  // not yet copied
+      byte = std::byte{0xEE};                                    // no record and no layout has it there
+      file.write(at, {&byte, 1});
+      ++damaged;
+    }
+    return false;
+  };
+  const Failure failure = failure_of(run, ranks, options, format);
+  REQUIRE(damaged > 0);
+  REQUIRE_FALSE(part_left(folder.path()));
+  if (what == "payload") {
+    REQUIRE(failure.text == "");
+    REQUIRE(read_file(folder / "out") == read_file(folder / "expected"));
+    return;
+  }
+  REQUIRE(failure.code == Errc::io);
+  REQUIRE(failure.ranks_told == ranks);
+  REQUIRE(read_file(folder / "out").size() == 5);
 }
 
 TEST_CASE("trouble: the task in hand is finished on its own input when a rank stops while the next is loaded",

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -24,6 +25,8 @@ class File {
   File() = default;
   /// read: Errc::missing when it cannot be opened or is a folder; else Errc::cannot_create (no space: Errc::io).
   File(std::filesystem::path path, Mode mode);
+  /// As create_new; nothing when something of that name is there.
+  [[nodiscard]] static std::optional<File> make_new(const std::filesystem::path& path);
   File(File&& other) noexcept : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
   File& operator=(File&& other) noexcept {
     std::swap(path_, other.path_), std::swap(fd_, other.fd_);

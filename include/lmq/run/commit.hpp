@@ -2,61 +2,79 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <vector>
 
-#include "lmq/io/file.hpp"
 #include "lmq/run/output.hpp"
+#include "lmq/run/part_file.hpp"
+#include "lmq/run/run_lock.hpp"
 #include "lmq/run/task.hpp"
 
 namespace lmq {
 
 /// The last step, on rank 0: from finished units to the file under its final name. Nothing is computed. The file is
-/// made beside its name (OUT.part-DIGEST), filled by all ranks, completed, made durable, and renamed. Until then an
-/// older file of that name is untouched; a commit that is given up (destroyed before finish) removes what it made.
+/// made beside its name, filled by all ranks, read back by them and compared, completed, made durable, and renamed.
+/// Until then an older file of that name is untouched; a commit that is given up (destroyed before finish or keep)
+/// removes what it made.
 class Commit {
  public:
-  /// Lays out and creates the file. Errors of LayoutFormat::create. `contents` outlives this. ranks: who may copy;
-  /// units whose records a rank wrote in run `run` are offered to it first (they are likely in its memory).
-  Commit(const OutputContents& contents, LayoutFormat& format, std::filesystem::path output, int ranks,
-         std::uint32_t run);
+  struct Ranks {
+    int count = 1;          ///< who may copy
+    std::uint32_t run = 0;  ///< units whose records a rank wrote in this run are offered to it first
+    std::string lock_run;   ///< RunLock::run of the output
+  };
+  /// What an earlier run had copied when it ended, and into which file.
+  struct Begun {
+    PartFile::Earlier part;
+    std::map<std::uint64_t, CopyResult> copied;  ///< by unit
+  };
+  /// Lays out and creates the part file of `output`, or goes on with the one that was begun when that is laid out the
+  /// same. Errors of PartFile. `contents` outlives this.
+  Commit(const OutputContents& contents, LayoutFormat& format, const std::filesystem::path& output, const Ranks& ranks,
+         const Begun& begun);
   Commit(const Commit&) = delete;
   Commit& operator=(const Commit&) = delete;
-  ~Commit();
 
   [[nodiscard]] std::optional<Task> next(int rank);
   void copied(std::uint64_t unit, const CopyResult& result);
   [[nodiscard]] bool all_copied() const noexcept { return waiting_ == 0; }
   /// Units whose records were not what their digests say; nothing can be finished before they are made again.
   [[nodiscard]] const std::vector<std::uint64_t>& lost() const noexcept { return lost_; }
-  /// Writes what lies below /lmq, syncs, lets `reader` check that the input is still the same, renames.
-  void finish(const Reader& reader);
+  /// Once all are copied: what lies in the file, unit by unit, against the journalled digests.
+  [[nodiscard]] std::optional<Task> next_to_compare();
+  /// A unit that differs is copied once more (all_copied is false then). Errc::io the second time.
+  void compared(std::uint64_t unit, const CopyResult& result);
+  /// Once all are compared: writes what lies below /lmq, syncs, reads that and the metadata back, lets `reader` check
+  /// that the input is still the same and `lock` that the output is ours, renames.
+  void finish(const Reader& reader, const std::filesystem::path& output, const RunLock& lock);
+
+  /// What is there stays when the commit is given up, once something was copied.
+  void keep() noexcept {
+    if (bytes_copied_ > 0) part_.keep();
+  }
+  [[nodiscard]] bool adopted() const noexcept { return part_.adopted(); }
 
   [[nodiscard]] const std::vector<TensorReport>& tensors() const noexcept { return tensors_; }
-  [[nodiscard]] std::uint64_t file_bytes() const noexcept { return places_.file_bytes; }
+  [[nodiscard]] std::uint64_t file_bytes() const noexcept { return part_.places().file_bytes; }
   [[nodiscard]] std::uint64_t bytes_to_copy() const noexcept { return bytes_to_copy_; }
   [[nodiscard]] std::uint64_t bytes_copied() const noexcept { return bytes_copied_; }
 
  private:
-  void claim();
   [[nodiscard]] Task copy_task(std::uint64_t unit) const;
 
   const OutputContents& contents_;
-  std::filesystem::path output_path_, part_;
-  File part_lock_;  // held while the file is being written
   std::vector<TensorReport> tensors_;
   Output output_;
-  FilePlaces places_;
+  PartFile part_;
+  std::string origin_;  // of the part file
   std::vector<std::deque<std::uint64_t>>
       queues_;                               // [ranks + 1] units by who offered best; the last: nobody in particular
+  std::deque<std::uint64_t> to_compare_;     // units
   std::vector<std::uint64_t> kept_digests_;  // [units]
+  std::vector<bool> copied_again_;           // [units] that were found different once
   std::vector<std::uint64_t> lost_;
   std::uint64_t waiting_ = 0, bytes_to_copy_ = 0, bytes_copied_ = 0;
-  bool finished_ = false;
 };
-
-/// Name of the file while it is being written. Another run that is writing it holds a lock on it: Errc::usage then.
-void refuse_busy_part(const std::filesystem::path& part);
-[[nodiscard]] std::filesystem::path part_path(const std::filesystem::path& output, const std::string& plan_digest);
 
 }  // namespace lmq

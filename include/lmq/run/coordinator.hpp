@@ -15,6 +15,8 @@
 #include "lmq/run/progress.hpp"
 #include "lmq/run/protocol.hpp"
 #include "lmq/run/quantize_run.hpp"
+#include "lmq/run/restored.hpp"
+#include "lmq/run/run_lock.hpp"
 #include "lmq/run/schedule.hpp"
 #include "lmq/run/work_dir.hpp"
 
@@ -25,7 +27,7 @@ namespace lmq {
 class Coordinator {
  public:
   Coordinator(Comm& comm, const RunContext& context, LayoutFormat& format, const RunOptions& options,
-              WorkDir& work_dir);
+              const RunLock& lock, WorkDir& work_dir);
 
   /// A message to rank 0 (result, failed, interrupted, bye).
   void hear(const Message& message);
@@ -41,23 +43,23 @@ class Coordinator {
 
  private:
   using Clock = std::chrono::steady_clock;
-  enum class Phase : std::uint8_t { computing, copying, syncing };
+  /// checking: values that earlier runs have read are read again, for their files are others now.
+  enum class Phase : std::uint8_t { checking, computing, copying, syncing, comparing };
   struct Dealt {
     int tasks = 0;
     double seconds = 0;
   };
 
-  using SubjectRound = std::pair<std::uint64_t, std::uint32_t>;
-  /// What an earlier run left in its journals.
-  struct Earlier {
-    std::map<SubjectRound, SpoolPlace> tallies;  // by unit
-    std::map<SubjectRound, Fit> fits;            // by scope
-    std::map<SubjectRound, Finished> records;    // by unit, of a budget's choices
-  };
-
-  void restore(std::vector<Finished>& results);
-  void restore_scope(std::uint64_t scope);
-  void take_curve(const Finished& finished);
+  void look_at_parts();
+  void remove_part(const std::string& part) const;
+  void restore();
+  void restore_curve(std::uint64_t scope);
+  void restore_fit(std::uint64_t scope);
+  void restore_tallies(std::uint64_t scope);
+  void restore_record(std::uint64_t unit);
+  void take_curve(std::uint64_t scope, const Finished& finished);
+  [[nodiscard]] std::optional<Task> next_check();
+  [[nodiscard]] std::optional<Task> next_of_schedule(int rank);
   void start_budget();
   void begin(const std::vector<Budget::Choice>& choices);
   [[nodiscard]] bool over_budget();
@@ -78,7 +80,10 @@ class Coordinator {
   LayoutFormat& format_;
   const RunOptions& options_;
   Schedule schedule_;
-  Earlier earlier_;
+  Restored restored_;                         // what earlier runs left
+  std::optional<std::uint64_t> next_check_;   // unit
+  std::vector<std::string> parts_left_;       // of earlier runs, plain names
+  std::vector<std::uint64_t> scope_sources_;  // [scopes] digest of the values of their units, 0: not known
   std::optional<Budget> budget_;
   std::optional<Plan> chosen_plan_;  // the plan with the options that the budget chose
   bool budget_started_ = false;
@@ -86,12 +91,13 @@ class Coordinator {
   std::vector<const Codebook*> codebooks_;  // [scopes], once all are solved
   OutputContents contents_;
   std::optional<Commit> commit_;
+  const RunLock& lock_;  // of the output
   std::uint32_t run_;
   std::vector<Dealt> dealt_;           // [ranks]
   std::map<TaskKey, double> in_hand_;  // estimated seconds
   std::vector<bool> synced_;           // [ranks] has been asked to
   std::vector<bool> made_again_;       // [units] whose record was found damaged once
-  Phase phase_ = Phase::computing;
+  Phase phase_ = Phase::checking;
   bool stopping_ = false;
   int byes_ = 0;
   Clock::time_point start_ = Clock::now(), stopped_;

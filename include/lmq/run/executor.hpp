@@ -34,7 +34,8 @@ struct LoadedTask {
   Task task;
   TensorView view;  ///< measure, quantize, copy of a kept unit
   Importance importance;
-  std::span<const std::byte> record;  ///< copy: a record; solve: a spooled tally; empty when its bytes are damaged
+  std::span<const std::byte> record;  ///< copy: a record; solve: a spooled tally; empty when its bytes are damaged;
+                                      ///< compare: bytes of the output
 };
 
 /// A finished task; `tally` is what a measure task found, for rank 0.
@@ -65,6 +66,10 @@ class Executor {
   [[nodiscard]] Outcome solve(const LoadedTask& loaded);
   [[nodiscard]] Outcome quantize(const LoadedTask& loaded);
   [[nodiscard]] Outcome copy(const LoadedTask& loaded);
+  [[nodiscard]] Outcome check(const LoadedTask& loaded);
+  /// Fills in what a later run needs to know the result, and keeps both.
+  void keep(const LoadedTask& loaded, Finished& finished, std::span<const std::byte> payload);
+  [[nodiscard]] Outcome compare(const LoadedTask& loaded);
   [[nodiscard]] Outcome sync(const LoadedTask& loaded);
   [[nodiscard]] Outcome curve(const LoadedTask& loaded);
   [[noreturn]] void refuse_nonfinite(const WorkUnit& unit) const;
@@ -72,8 +77,9 @@ class Executor {
 
   const RunContext& context_;
   Spool& spool_;
-  SpoolFiles spool_files_;      // of the loading thread
-  std::optional<File> output_;  // of the running thread
+  SpoolFiles spool_files_;        // of the loading thread
+  std::optional<File> compared_;  // of the loading thread
+  std::optional<File> output_;    // of the running thread
   QuantizedUnit recycled_;
 };
 

@@ -12,7 +12,7 @@ namespace lmq {
 
 /// Version of what journals and spools hold. A change of any result's bytes raises it: other versions are not
 /// continued.
-inline constexpr std::uint32_t kJournalVersion = 2;
+inline constexpr std::uint32_t kJournalVersion = 3;
 
 /// What a journal is about. It stands at its beginning:
 ///   8 bytes "LMQJRNL\n", u32 version, u32 run, u32 rank, text plan digest, text input stamp, u64 digest64 of
@@ -22,12 +22,16 @@ struct JournalHeader {
   std::uint32_t run = 0;  ///< counts the starts of the program on this work directory
   std::uint32_t rank = 0;
   std::string plan_digest;
-  std::string input_stamp;  ///< of the input files' sizes and times: records of other bytes must not be mixed
+  std::string input_stamp;  ///< of the input's files: when it is another, values are compared before results are used
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
 };
 
 /// Entry as it lies in the file.
 [[nodiscard]] std::vector<std::byte> journal_entry(const Finished& finished);
+
+inline constexpr std::size_t kJournalMagicBytes = 8;
+/// Whether a file that begins with these bytes can be a journal: one that a machine's end has cut off may be empty.
+[[nodiscard]] bool can_be_journal(std::span<const std::byte> first_bytes) noexcept;
 
 struct JournalContents {
   bool readable = false;  ///< false: the header is torn or damaged; nothing can be taken from it

@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -24,6 +25,10 @@ struct RunOptions {
   ProgressMode progress = ProgressMode::automatic;
   std::string recipe_json;      ///< canonical recipe, stored as /lmq/recipe
   std::string provenance_json;  ///< input names, sizes, digests, version, stored as /lmq/provenance
+  /// When another run finishes the same plan while this one waits for it, that will do (RunReport::finished_by).
+  bool content_with_others = false;
+  std::chrono::milliseconds patience = std::chrono::seconds(15);  ///< for another run on the output or work directory
+  std::function<void(const std::string&)> say;  ///< rank 0: told who is waited for, and that locks are missing
   /// Asked on rank 0 after each result with their number; true ends the run as a signal would (for programs that embed
   /// this, and for tests).
   std::function<bool(std::uint64_t results)> stop_after;
@@ -49,11 +54,13 @@ struct RunReport {
   double seconds = 0;
   std::uint64_t units_done = 0;     ///< in this run
   std::uint64_t units_resumed = 0;  ///< found finished
+  std::string finished_by;          ///< who made the file while we waited; empty: we have, and the rest is filled in
 };
 
 /// Steps 3 to 10 of docs/architecture.md: deals units, quantizes, spools, commits. Collective; the report is whole on
 /// rank 0. Errc::interrupted after SIGTERM, SIGUSR1, SIGINT or the time limit: what is finished stays in the work
-/// directory.
+/// directory. Errc::cannot_create when another run is at work on the output or in the work directory: it is waited for
+/// for 15 seconds.
 [[nodiscard]] RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* importance,
                                      const Plan& plan, LayoutFormat& format, const RunOptions& options);
 

@@ -41,6 +41,9 @@ class Schedule {
   /// The statistics of a scope whose solver wants to look closer; before solved() says so.
   void supply(std::uint64_t scope, Tally tally);
   [[nodiscard]] bool lacks_tally(std::uint64_t scope) const;
+  /// The tally of a scope whose curve is known is not at its place any more: its units are measured once more, then it
+  /// is solved.
+  void tally_lost(std::uint64_t scope);
   [[nodiscard]] bool all_curved() const noexcept { return uncurved_ == 0; }
   [[nodiscard]] bool is_curved(std::uint64_t scope) const { return scopes_[scope].curved; }
   [[nodiscard]] const SpoolPlace& tally_place(std::uint64_t scope) const { return scopes_[scope].place; }
@@ -48,6 +51,14 @@ class Schedule {
   [[nodiscard]] std::uint32_t version(std::uint64_t unit) const;
   /// The unit's record is lost: quantize it once more.
   void lost(std::uint64_t unit);
+
+  /// The tasks of a unit as they are dealt now: measure in the scope's round, quantize with its codebook.
+  [[nodiscard]] Task measure_task(std::uint64_t unit) const;
+  [[nodiscard]] Task quantize_task(std::uint64_t unit) const;
+  /// Units of a scope in element order.
+  [[nodiscard]] std::span<const std::uint64_t> units_of(std::uint64_t scope) const { return scopes_[scope].units; }
+  /// Options of a scope's version, nothing: the plan's.
+  [[nodiscard]] std::optional<QuantizerOptions> options_of(std::uint64_t scope) const;
 
   [[nodiscard]] bool is_quantized(std::uint64_t unit) const { return units_[unit].quantized; }
   [[nodiscard]] bool awaits_measure(std::uint64_t unit, std::uint32_t round) const;
@@ -77,6 +88,7 @@ class Schedule {
     bool open = false, solved = false;
     Codebook codebook;
     bool floating = false, curved = false, supplied = false;
+    bool measured_again = false;  // its tally was lost; `base` is filled once more
     std::uint32_t version = 0;
     QuantizerOptions options;  // of the version
     SpoolPlace place;          // of the tally, once curved
@@ -95,8 +107,6 @@ class Schedule {
   [[nodiscard]] std::optional<Task> next_ready(int rank);
   [[nodiscard]] std::optional<Task> next_opening();
   [[nodiscard]] std::optional<Task> next_free();
-  [[nodiscard]] Task measure_task(std::uint64_t unit) const;
-  [[nodiscard]] Task quantize_task(std::uint64_t unit) const;
   void close_round(std::uint64_t scope);
   void open(ScopeState& scope) noexcept;
   void close(ScopeState& scope) noexcept;

@@ -14,4 +14,11 @@ class SignalGuard {
   [[nodiscard]] static int raised() noexcept;
 };
 
+/// Signals of these kinds wait until release_signals(): what comes while the program starts is neither lost nor kills
+/// it. Kept over exec. Async-signal-safe.
+void hold_signals() noexcept;
+/// What has come meanwhile is delivered now, to the guard that lives or as it was before. Call it before any thread is
+/// started: threads inherit what is held.
+void release_signals() noexcept;
+
 }  // namespace lmq

@@ -23,9 +23,11 @@ enum class TaskKind : std::uint8_t {
   copy = 4,      ///< bytes of a unit to their place in the output
   sync = 5,      ///< the output's bytes that this rank wrote are durable
   curve = 6,     ///< what bits would buy in a scope, from its tally; the tally is kept for later solves
+  compare = 7,   ///< whether the bytes of a unit that lie in the output are those they should be
+  check = 8,     ///< digest of a unit's values: are they those that an earlier run has read?
 };
 
-/// subject: index of a unit (measure, quantize, copy), of a scope (solve, curve), a rank (sync).
+/// subject: index of a unit (measure, quantize, copy, compare, check), of a scope (solve, curve), a rank (sync).
 /// round: of measure and solve: how often the scope has been looked at more closely, from version * 2^16 on; of
 /// quantize: the version of the scope's options (0: the plan's; others: a budget's, one after the other).
 struct TaskKey {
@@ -38,9 +40,10 @@ struct TaskKey {
 /// What rank 0 deals. The result is a function of key and body alone, never of who does it or when.
 struct Task {
   TaskKey key;
-  std::vector<std::byte>
-      body;  ///< measure: key ranges; solve: SolveOrder; quantize: QuantizeOrder; copy: CopyOrder; curve: tally
-  double seconds = 0;  ///< estimated; only for dealing
+  std::vector<std::byte> body;  ///< measure: key ranges; solve: SolveOrder; quantize: QuantizeOrder; copy, compare:
+                                ///< CopyOrder; curve: tally
+  double seconds = 0;           ///< estimated; only for dealing
+  std::uint64_t source = 0;     ///< solve, curve: Finished::source of the result
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   [[nodiscard]] static Task from_bytes(std::span<const std::byte> bytes);
 };
@@ -56,7 +59,11 @@ struct SpoolPlace {
 struct Finished {
   TaskKey key;
   SpoolPlace place;             ///< measure, curve: tally; quantize: record; else length 0
-  std::vector<std::byte> body;  ///< solve: Fit; quantize: UnitResult; copy: CopyResult; curve: ScopeCurve
+  std::string identity;         ///< task_identity; copy: CopyOrder::origin
+  std::string elements;         ///< identity of the elements read (that of their check); of solve, curve, copy: empty
+  std::uint64_t source = 0;     ///< digest64 of the values it was made from; of several units: of their digests
+  bool same_input = true;       ///< not written: the input's files are untouched since
+  std::vector<std::byte> body;  ///< solve: Fit; quantize: UnitResult; copy, compare: CopyResult; curve: ScopeCurve
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   /// Errc::malformed with `source` for bytes that cannot be one.
   [[nodiscard]] static Finished from_bytes(std::span<const std::byte> bytes, const std::string& source);
@@ -99,15 +106,16 @@ struct ScopeCurve {
 
 /// A unit's bytes to the output: its record from a spool, or, when it is kept, its bytes from the checkpoint.
 struct CopyOrder {
-  SpoolPlace from;            ///< length 0: kept
+  SpoolPlace from;            ///< copy: length 0: kept; compare: length and digest of the bytes at `address`
   std::uint64_t address = 0;  ///< in the output file
   std::string output;         ///< path of the file that is being written
+  std::string origin;         ///< copy: which file that is, whatever its name (origin_of_part)
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   [[nodiscard]] static CopyOrder from_bytes(std::span<const std::byte> bytes);
 };
 
 struct CopyResult {
-  bool intact = true;        ///< false: the spool's bytes are not those of the digest; nothing was written
+  bool intact = true;        ///< false: bytes are not those of the digest (copy: the spool's, and none were written)
   std::uint64_t digest = 0;  ///< of the bytes written
   std::uint64_t bytes = 0;
   [[nodiscard]] std::vector<std::byte> to_bytes() const;

@@ -2,26 +2,36 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "lmq/io/file.hpp"
 #include "lmq/run/journal.hpp"
+#include "lmq/run/run_lock.hpp"
 
 namespace lmq {
 
-/// The folder of spools and journals, opened by rank 0 alone: locked against another run for as long as this lives.
-/// The lock is the system's (flock): it ends with the process, however that ends; ranks of a killed run may need a
-/// while for that, so it is waited for. Where the file system knows none, only the file `lock` tells people who works
-/// here.
+/// How long a lock is waited for, and who is told of it.
+struct LockPatience {
+  std::chrono::milliseconds patience = std::chrono::seconds(15);
+  std::function<void(const std::string&)> say;
+};
+
+/// The folder of spools and journals, opened by rank 0 alone: locked (lmq-lock, RunLock) against runs for other outputs
+/// for as long as this lives. It may be any folder: other files in it are never touched, whatever their names.
 class WorkDir {
  public:
-  /// Makes the folder when it is missing. `resume`: journals of the same plan and input are read, others are
-  /// Errc::usage (run and rank of `now` do not matter); else our files there are removed. Nothing else in the folder is
-  /// ever touched. Errc::cannot_create; Errc::usage when another run holds it.
-  WorkDir(std::filesystem::path folder, const JournalHeader& now, bool resume,
-          std::chrono::milliseconds patience = std::chrono::seconds(15));
+  /// Makes the folder when it is missing. `resume`: journals of our version are read, whatever plan and input they are
+  /// of (Finished::identity tells what can be used; run, rank and plan of `now` do not matter); else our files there
+  /// are removed. Errc::cannot_create, also when another run holds it.
+  WorkDir(std::filesystem::path folder, const JournalHeader& now, bool resume, LockPatience lock = {});
+  WorkDir(const WorkDir&) = delete;
+  WorkDir& operator=(const WorkDir&) = delete;
+  /// Removes journals in which nothing is, and the folder when nothing is in it.
+  ~WorkDir();
 
   /// Number for this run's files: higher than any there.
   [[nodiscard]] std::uint32_t run() const noexcept { return run_; }
@@ -31,13 +41,16 @@ class WorkDir {
   void remove() noexcept;
 
  private:
-  void lock(std::chrono::milliseconds patience);
+  void remove_empty() const;
   void read_journals(const JournalHeader& now);
   std::filesystem::path folder_;
-  File lock_;
+  std::optional<RunLock> lock_;
   std::uint32_t run_ = 1;
   std::vector<Finished> results_;
 };
+
+/// Whether a plain name is one that the work directory gives its files.
+[[nodiscard]] bool is_name_of_work_dir(const std::string& name);
 
 /// Reads payloads of spools; keeps the files open. Not for several threads.
 class SpoolFiles {

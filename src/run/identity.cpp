@@ -1,0 +1,113 @@
+#include "lmq/run/identity.hpp"
+
+#include <string_view>
+
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
+
+namespace lmq {
+namespace {
+
+void put(ByteWriter& out, const QuantizerOptions& options) {
+  out.le(std::uint64_t{options.levels});
+  out.le(std::uint64_t{options.values.size()});
+  out.array(std::span<const double>(options.values));
+}
+
+void put(ByteWriter& out, const QuantSpec& spec) {
+  out.le(spec.method);
+  put(out, spec.options);
+  out.le(static_cast<std::uint8_t>(spec.granularity));
+  out.le(spec.group);
+  out.le(static_cast<std::uint8_t>(spec.level_type));
+  out.le(static_cast<std::uint8_t>(spec.coder));
+  out.le(std::uint8_t{spec.floating});
+}
+
+void put_tensor(ByteWriter& out, const RunContext& context, const TensorPlan& tensor) {
+  const TensorInfo& info = context.reader.catalogue().tensors[tensor.tensor];
+  out.text(info.name);
+  out.le(static_cast<std::uint8_t>(info.dtype));
+  out.le(std::uint8_t{info.scale >= 0});
+  out.le(std::uint64_t{info.shape.size()});
+  out.array(std::span<const std::uint64_t>(info.shape));
+  for (const std::uint64_t value : {info.scale_block_rows, info.scale_block_cols, tensor.cols}) out.le(value);
+  out.le(std::uint8_t{tensor.importance.present});
+  if (!tensor.importance.present) return;
+  out.le(static_cast<std::uint8_t>(tensor.importance.kind));
+  for (const double value : {tensor.importance.largest, tensor.importance.mean}) out.le(value);
+  for (const std::uint64_t value : {tensor.importance.length, tensor.importance.block_rows}) out.le(value);
+  if (context.importance != nullptr) out.text(context.importance->digest());
+}
+
+void put_elements(ByteWriter& out, const RunContext& context, std::uint64_t unit) {
+  const WorkUnit& work = context.plan.units.at(unit);
+  put_tensor(out, context, context.plan.tensors[work.tensor]);
+  out.le(work.begin);
+  out.le(work.count);
+}
+
+void put_scope(ByteWriter& out, const RunContext& context, std::uint64_t index) {
+  const Scope& scope = context.plan.scopes.at(index);
+  out.le(std::uint64_t{scope.tensors.size()});
+  for (const std::uint32_t tensor : scope.tensors) put_tensor(out, context, context.plan.tensors[tensor]);
+  out.le(scope.quantum);
+  put(out, scope.spec);
+}
+
+}  // namespace
+
+std::string solve_identity(const RunContext& context, std::uint64_t scope,
+                           const std::optional<QuantizerOptions>& options, std::uint32_t round) {
+  constexpr std::uint32_t kRoundOfVersion = 0xFFFF;  // TaskKey: the version stands above
+  ByteWriter out;
+  out.text("solve");
+  put_scope(out, context, scope);
+  out.le(round & kRoundOfVersion);
+  if (options) put(out, *options);
+  return digest128_hex(out.bytes());
+}
+
+std::string curve_identity(const RunContext& context, std::uint64_t scope) {
+  ByteWriter out;
+  out.text("curve");
+  put_scope(out, context, scope);
+  return digest128_hex(out.bytes());
+}
+
+std::string elements_identity(const RunContext& context, std::uint64_t unit) {
+  ByteWriter out;
+  out.text("elements");
+  put_elements(out, context, unit);
+  return digest128_hex(out.bytes());
+}
+
+std::string task_identity(const RunContext& context, const Task& task) {
+  const TaskKey& key = task.key;
+  ByteWriter out;
+  switch (key.kind) {
+    case TaskKind::solve:
+      return solve_identity(context, key.subject, SolveOrder::from_bytes(task.body).options, key.round);
+    case TaskKind::curve:
+      return curve_identity(context, key.subject);
+    case TaskKind::check:
+      return elements_identity(context, key.subject);
+    case TaskKind::measure:
+    case TaskKind::quantize: {
+      const WorkUnit& unit = context.plan.units.at(key.subject);
+      out.text(key.kind == TaskKind::measure ? "measure" : "quantize");
+      put_elements(out, context, key.subject);
+      out.le(importance_quantum_of(context.plan, unit));
+      put(out, context.plan.tensors[unit.tensor].spec);
+      out.raw(task.body);  // ranges to look at; options and codebook
+      break;
+    }
+    case TaskKind::copy:
+    case TaskKind::compare:
+    case TaskKind::sync:
+      return {};
+  }
+  return digest128_hex(out.bytes());
+}
+
+}  // namespace lmq
