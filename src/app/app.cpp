@@ -1,6 +1,7 @@
 #include "app.hpp"
 
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "commands.hpp"
@@ -15,13 +16,16 @@ namespace {
 int dispatch(int argc, char** argv) {
   const bool first = launch_rank() == 0;
   if (argc <= 1) {
+    release_signals();
     if (first) print(help_text(""));
     return static_cast<int>(Errc::usage);
   }
   const Options options = parse_options(argc, argv);
+  std::optional<SignalGuard> signals;  // from the first moment, MPI's start included, a signal means: stop, code 75
+  if (options.command == Command::quantize) signals.emplace();
+  release_signals();
   switch (options.command) {
     case Command::quantize: {
-      const SignalGuard signals;  // from the first moment, MPI's start included, a signal means: stop cleanly, code 75
       settle_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return quantize(comm, options); });
     }

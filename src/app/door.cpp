@@ -9,10 +9,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <span>
+#include <string_view>
 
 #include "job.hpp"
 #include "launch.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/file.hpp"
+#include "lmq/run/work_dir.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {
@@ -46,6 +50,48 @@ void check_folder(const fs::path& folder, const std::string& output) {
   }
   ::close(fd);
   ::unlink(probe.c_str());
+}
+
+/// An output of ours, whole or damaged, by what it holds: HDF5's signature and our mark among the first attributes.
+bool is_quantized_file(const fs::path& path) {
+  constexpr std::uint64_t kSearched = 1u << 20;
+  constexpr std::string_view kSignature("\x89HDF\r\n\x1a\n"), kMark("lmq_format");
+  const File file(path, File::Mode::read);
+  std::string text(static_cast<std::size_t>(std::min(file.size(), kSearched)), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return text.starts_with(kSignature) && text.find(kMark) != std::string::npos;
+}
+
+/// A report of --json.
+bool is_report(const fs::path& path) {
+  constexpr std::uint64_t kSearched = 1u << 20;
+  const File file(path, File::Mode::read);
+  std::string text(static_cast<std::size_t>(std::min(file.size(), kSearched)), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return text.starts_with('{') && text.find("\"bits_per_weight\"") != std::string::npos;
+}
+
+/// Files of the checkpoint, listed or not: all in a folder that was given as the input; beside a single file its
+/// config.json and indexes.
+bool belongs_to_input(const fs::path& path, const Options& options, const Catalogue& catalogue) {
+  std::error_code error;
+  if (!fs::equivalent(folder_of(path), catalogue.folder, error)) return false;
+  const bool whole_folder = fs::is_directory(options.input, error) || options.input.extension() == ".json";
+  const std::string name = path.filename().string();
+  return whole_folder || name == "config.json" || name.ends_with(".index.json");
+}
+
+/// What is there under the name of something we are to write: one of ours may be replaced, others when it was asked
+/// for, those of the input never.
+void check_replaceable(const fs::path& path, const std::string& shown, bool ours, const char* kind,
+                       const Options& options, const Catalogue& catalogue) {
+  if (ours) return;
+  if (belongs_to_input(path, options, catalogue))
+    fail(Errc::cannot_create,
+         fmt::format("{}: exists, is no earlier {} of lmq and lies in the input's folder: choose another name", shown,
+                     kind));
+  if (!options.force)
+    fail(Errc::cannot_create, fmt::format("{}: exists and is no earlier {} of lmq; --force replaces it", shown, kind));
 }
 
 struct Space {
@@ -87,12 +133,20 @@ void check_output(const Options& options, const Reader& reader) {
     refuse_same(catalogue.folder / shard.name, "one of the input's files");
   if (options.importance) refuse_same(*options.importance, "the importance file");
   if (options.recipe_file) refuse_same(*options.recipe_file, "the recipe");
+  if (fs::exists(status))
+    check_replaceable(options.output, output, is_quantized_file(options.output), "output", options, catalogue);
   check_folder(folder_of(options.output), output);
+  if (is_name_of_work_dir(options.output.filename().string()) &&
+      fs::equivalent(folder_of(options.output), options.work_dir, error))
+    fail(Errc::usage, fmt::format("{}: is a name of the work directory's own files there: choose another", output));
   if (!options.json_file.empty()) {
     if (fs::absolute(options.json_file) == fs::absolute(options.output))
       fail(Errc::usage, fmt::format("--json {}: that is the output", printable(options.json_file.string())));
     if (fs::is_directory(options.json_file, error))
       fail(Errc::cannot_create, fmt::format("--json {}: is a folder", printable(options.json_file.string())));
+    if (fs::exists(options.json_file, error))
+      check_replaceable(options.json_file, fmt::format("--json {}", printable(options.json_file.string())),
+                        is_report(options.json_file), "report", options, catalogue);
     check_folder(folder_of(options.json_file), fmt::format("--json {}", printable(options.json_file.string())));
   }
   if (fs::exists(options.work_dir, error) && !fs::is_directory(options.work_dir, error))

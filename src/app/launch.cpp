@@ -54,6 +54,11 @@ std::size_t launch_local_ranks() noexcept {
   return static_cast<std::size_t>(std::max(ranks, 1L));
 }
 
+long launch_strangers() noexcept {
+  if (started_by_mpi() || first_number(std::array{"SLURM_PROCID"}, 1) != 0) return 1;
+  return first_number(std::array{"SLURM_STEP_NUM_TASKS"}, 1);
+}
+
 Failure current_failure() {
   try {
     throw;

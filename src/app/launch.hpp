@@ -13,6 +13,9 @@ namespace lmq::app {
 [[nodiscard]] int launch_rank() noexcept;
 /// Ranks on this machine, 1 when unknown.
 [[nodiscard]] std::size_t launch_local_ranks() noexcept;
+/// Tasks of an srun that knows nothing of MPI, each of which takes itself for a run of its own; else 1. Told once for
+/// all of them, by the first: 1 in the others.
+[[nodiscard]] long launch_strangers() noexcept;
 
 /// Calls `body` with the communicator of this run (self, or MPI when a launcher started us) and returns its exit code.
 /// Errors end all ranks: an agreed one is said by rank 0, a lone one by the rank it happened to, with host and rank.

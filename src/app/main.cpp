@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "app.hpp"
+#include "lmq/run/signals.hpp"
 
 namespace {
 
@@ -12,6 +13,10 @@ void sleep_while_waiting(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", argv);  // on failure: as it is
 }
+
+void hold_signals_first(int, char**, char**) { lmq::hold_signals(); }
+/// Called before the constructors of any library: from here on a signal waits until it can be answered.
+[[gnu::section(".preinit_array"), gnu::used]] void (*const first)(int, char**, char**) = hold_signals_first;
 
 }  // namespace
 

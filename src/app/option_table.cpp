@@ -100,7 +100,8 @@ void add_command_options(Command command, po::options_description& table) {
   switch (command) {
     case Command::quantize:
       add("output,o", text()->value_name("OUT.h5"),
-          "the file to make; an older one stays until the new one is complete");
+          "the file to make; an older output of lmq stays until the new one is complete");
+      add("force", "replace a file that is no output of lmq, too (never one of the input's)");
       add_recipe_options(table);
       add("work-dir", text()->value_name("DIR"),
           "finished records and journals, seen by all ranks (default OUT.h5.lmq-work)");

@@ -210,6 +210,7 @@ void take_quantize(const Values& values, Options& options) {
   if (values.has("resume")) options.resume = values.choice<bool>("resume", {{"auto", true}, {"never", false}});
   if (values.has("max-time")) options.max_minutes = minutes(values);
   if (values.has("json")) options.json_file = values.text("json");
+  options.force = values.has("force");
 }
 
 void take_export(const Values& values, const Options& options) {

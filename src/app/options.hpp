@@ -33,6 +33,7 @@ struct Options {
   bool method_given = false;               ///< --method was given
   std::filesystem::path work_dir;          ///< OUT.h5.lmq-work when not given
   bool resume = true;
+  bool force = false;  ///< quantize: an output or report that is none of ours is replaced, too
   double max_minutes = 0;
   std::filesystem::path json_file;  ///< quantize: where the report goes
   ProgressMode progress = ProgressMode::automatic;

@@ -6,6 +6,7 @@
 
 #include "commands.hpp"
 #include "job.hpp"
+#include "launch.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
@@ -75,6 +76,11 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
 }  // namespace
 
 int quantize(Comm& comm, const Options& options) {
+  if (const long tasks = launch_strangers(); tasks > 1)
+    warn(
+        fmt::format("srun started {} tasks without MPI: one of them works, the others wait for it; --mpi=pmix makes "
+                    "them ranks of one run",
+                    tasks));
   const Job job = open_job(comm, options, true, [&](const Reader& reader) { check_output(options, reader); });
   const MemoryEstimate need =
       estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count(), static_cast<std::size_t>(comm.size()));
@@ -92,9 +98,17 @@ int quantize(Comm& comm, const Options& options) {
   run.progress = options.progress;
   run.recipe_json = job.recipe.canonical_json();
   run.provenance_json = provenance_json(job);
+  run.content_with_others = options.json_file.empty();  // which needs a run of our own
+  run.say = note;
   const std::unique_ptr<LayoutFormat> format = make_hdf5_format();
   const RunReport report =
       run_quantize(comm, *job.reader, job.importance ? &*job.importance : nullptr, job.plan, *format, run);
+  if (!report.finished_by.empty()) {
+    if (comm.rank() == 0)
+      note(fmt::format("{}: {} has made it while this run waited; nothing was left to do",
+                       printable(options.output.string()), report.finished_by));
+    return 0;
+  }
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
     const auto lines = lines_of(report, job);
@@ -109,6 +123,9 @@ int quantize(Comm& comm, const Options& options) {
                         comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
                         printable(options.output.string())));
     } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
+    } catch (const Error& error) {
+      warn(fmt::format("{} is complete, but its table cannot be shown: {}", printable(options.output.string()),
+                       error.what()));
     }
   });
   return 0;

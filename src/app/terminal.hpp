@@ -5,7 +5,8 @@
 namespace lmq::app {
 
 /// Opens /dev/null where standard input, output or error is closed, so that no file of ours takes their numbers, and
-/// ignores SIGPIPE: a broken pipe becomes an error of the write. First thing in main.
+/// ignores SIGPIPE and SIGXFSZ: a broken pipe or a limit on file sizes becomes an error of the write. First thing in
+/// main.
 void guard_standard_streams();
 
 /// Results: all of `text` to standard output. Errc::io when it cannot be written (BrokenPipe when nobody reads).

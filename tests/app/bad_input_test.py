@@ -23,7 +23,7 @@ class BadInput(LmqTest):
             file.write(b"an older result")
 
     def quantize(self, source, *more, **how):
-        return run("quantize", source, "-o", self.out, "--progress", "none", "--resume", "never", *more, **how)
+        return run("quantize", source, "-o", self.out, "--progress", "none", "--resume", "never", "--force", *more, **how)
 
     def refused_and_older_stays(self, done, code, *words):
         self.refused(done, code, *words)

@@ -216,8 +216,8 @@ class CommandLine(LmqTest):
         self.assertEqual(piped.stderr, b"")
         everything = subprocess.run(["bash", "-c", '"$0" quantize "$1" -o "$2" --progress none <&- >&- 2>&-', LMQ, STORIES, self.at("x.h5")],
                                     env=environment())
-        self.assertEqual(everything.returncode, 74)   # the table could not be written ...
-        self.ok(run("verify", self.at("x.h5"), "--against", STORIES))   # ... the file could
+        self.assertEqual(everything.returncode, 0)   # the table could not be written, the file could
+        self.ok(run("verify", self.at("x.h5"), "--against", STORIES))
 
 
 if __name__ == "__main__":
