@@ -56,9 +56,11 @@ nlohmann::json checkpoint_json(const Catalogue& catalogue) {
     if (tensor.scale >= 0) item["scale"] = catalogue.tensors[static_cast<std::size_t>(tensor.scale)].name;
     tensors.push_back(std::move(item));
   }
+  for (const TensorNote& note : catalogue.notes) tensors[note.tensor]["note"] = note.text;
   for (const ShardInfo& shard : catalogue.shards)
     shards.push_back({{"name", shard.name}, {"bytes", shard.bytes}, {"header_digest", shard.header_digest}});
   return {{"format", catalogue.format},
+          {"index", catalogue.index_name},
           {"tensors", std::move(tensors)},
           {"shards", std::move(shards)},
           {"metadata", catalogue.metadata},

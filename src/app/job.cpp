@@ -18,7 +18,6 @@ namespace {
 /// What rank 0 hands to the others.
 struct Handout {
   std::vector<std::byte> catalogue;
-  std::vector<std::byte> importance;  ///< empty: none
   std::string recipe;
 };
 
@@ -26,21 +25,15 @@ std::vector<std::byte> to_bytes(const Handout& handout) {
   ByteWriter out;
   out.le(std::uint64_t{handout.catalogue.size()});
   out.raw(handout.catalogue);
-  out.le(std::uint64_t{handout.importance.size()});
-  out.raw(handout.importance);
   out.text(handout.recipe);
   return out.take();
 }
 
 Handout from_bytes(std::span<const std::byte> bytes) {
   ByteReader in(bytes, "message of rank 0");
-  const auto block = [&](const char* field) {
-    const auto raw = in.raw(in.le<std::uint64_t>(field), field);
-    return std::vector<std::byte>(raw.begin(), raw.end());
-  };
   Handout handout;
-  handout.catalogue = block("catalogue");
-  handout.importance = block("importance");
+  const auto catalogue = in.raw(in.le<std::uint64_t>("catalogue"), "catalogue");
+  handout.catalogue.assign(catalogue.begin(), catalogue.end());
   handout.recipe = in.text("recipe");
   return handout;
 }
@@ -49,11 +42,12 @@ Recipe read_recipe(const Options& options) {
   if (!options.recipe_file) {
     Recipe recipe = one_rule(options.rule);
     recipe.nonfinite = options.nonfinite;
+    recipe.fp8 = options.fp8;
     recipe.importance_power = options.importance_power;
     recipe.target = options.target;
     return recipe;
   }
-  constexpr std::uint64_t kMost = 64u << 20;
+  constexpr std::uint64_t kMost = 16u << 20;
   const File file(*options.recipe_file, File::Mode::read);
   const std::uint64_t bytes = file.size();
   const std::string name = options.recipe_file->string();
@@ -61,13 +55,6 @@ Recipe read_recipe(const Options& options) {
   std::string text(static_cast<std::size_t>(bytes), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
   return Recipe::parse(text, name);
-}
-
-/// Says what the inputs make worth saying; rank 0.
-void say_warnings(const Catalogue& catalogue, const std::optional<ImportanceFile>& importance) {
-  for (const std::string& line : catalogue.warnings) warn(line);
-  if (!importance) return;
-  for (const std::string& line : importance->catalogue().warnings) warn(line);
 }
 
 void agree_on_plan(Comm& comm, const std::string& digest) {
@@ -79,6 +66,69 @@ void agree_on_plan(Comm& comm, const std::string& digest) {
         fail(Errc::internal,
              fmt::format("rank {} makes another plan than rank 0: is it another version of lmq?", rank));
   });
+}
+
+/// Catalogue and recipe, opened by rank 0 and handed to all.
+void share_inputs(Comm& comm, const Options& options, Job& job, const std::function<void(const Reader&)>& check) {
+  std::vector<std::byte> bytes;
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    job.recipe = read_recipe(options);
+    job.reader = open_reader(options.input);
+    if (check) check(*job.reader);
+    for (const std::string& line : job.reader->catalogue().warnings) warn(line);
+    bytes = to_bytes({job.reader->catalogue().to_bytes(), job.recipe.canonical_json()});
+  });
+  bytes = comm.broadcast(std::move(bytes), 0);
+  run_agreed(comm, [&] {
+    if (comm.rank() == 0) return;
+    const Handout handout = from_bytes(bytes);
+    job.reader = open_reader(Catalogue::from_bytes(handout.catalogue));
+    job.recipe = Recipe::parse(handout.recipe, "the recipe of rank 0");
+  });
+}
+
+/// The importance of the tensors that `draft`, a plan without importance, quantizes: what is kept needs none and is not
+/// compared with the file.
+void share_importance(Comm& comm, const Options& options, Job& job, const Plan& draft) {
+  if (!options.importance) return;
+  std::vector<std::byte> bytes;
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    job.importance.emplace(
+        open_importance(*options.importance, job.reader->catalogue(), job.recipe,
+                        [&](std::size_t tensor) { return draft.tensors[tensor].treatment == Treatment::quantize; }));
+    for (const std::string& line : job.importance->catalogue().warnings) warn(line);
+    bytes = job.importance->to_bytes();
+  });
+  bytes = comm.broadcast(std::move(bytes), 0);
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) job.importance.emplace(ImportanceFile::from_bytes(bytes));
+  });
+}
+
+/// The catalogue's notes, and those on tensors that hold NaN or infinity.
+std::vector<TensorNote> notes_of(const Catalogue& catalogue, const std::vector<std::uint32_t>& nonfinite) {
+  std::vector<TensorNote> notes = catalogue.notes;
+  for (const std::uint32_t tensor : nonfinite)
+    if (!std::ranges::binary_search(catalogue.notes, tensor, {}, &TensorNote::tensor))
+      notes.push_back({tensor, Fitness::nonfinite});
+  std::ranges::sort(notes, {}, &TensorNote::tensor);
+  return notes;
+}
+
+/// Packed weights and nothing else: no output is of use.
+void refuse_packed(const Catalogue& catalogue, const Plan& plan) {
+  bool packed = false;
+  for (const TensorPlan& tensor : plan.tensors) {
+    if (tensor.treatment != Treatment::keep || tensor.rule >= 0) return;
+    packed = packed || std::ranges::binary_search(catalogue.notes, tensor.tensor, {}, &TensorNote::tensor);
+  }
+  if (packed)
+    fail(Errc::unsupported,
+         fmt::format("{}: nothing is left to quantize: its weights are quantized already; start from "
+                     "the unquantized model",
+                     printable(catalogue.folder.native())));
 }
 
 }  // namespace
@@ -95,40 +145,23 @@ std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_looku
 
 Job open_job(Comm& comm, const Options& options, bool scan, const std::function<void(const Reader&)>& check) {
   Job job;
-  std::vector<std::byte> bytes;
-  run_agreed(comm, [&] {
-    if (comm.rank() != 0) return;
-    job.recipe = read_recipe(options);
-    job.reader = open_reader(options.input);
-    if (check) check(*job.reader);
-    Handout handout;
-    if (options.importance) {
-      job.importance.emplace(open_importance(*options.importance, job.reader->catalogue(), job.recipe));
-      handout.importance = job.importance->to_bytes();
-    }
-    say_warnings(job.reader->catalogue(), job.importance);
-    handout.catalogue = job.reader->catalogue().to_bytes();
-    handout.recipe = job.recipe.canonical_json();
-    bytes = to_bytes(handout);
-  });
-  bytes = comm.broadcast(std::move(bytes), 0);
-  run_agreed(comm, [&] {
-    if (comm.rank() == 0) return;
-    const Handout handout = from_bytes(bytes);
-    job.reader = open_reader(Catalogue::from_bytes(handout.catalogue));
-    if (!handout.importance.empty()) job.importance.emplace(ImportanceFile::from_bytes(handout.importance));
-    job.recipe = Recipe::parse(handout.recipe, "the recipe of rank 0");
-  });
+  share_inputs(comm, options, job, check);
+  const Catalogue& catalogue = job.reader->catalogue();
   std::vector<std::uint32_t> nonfinite;
   if (scan && job.recipe.nonfinite == Recipe::Nonfinite::keep) nonfinite = find_nonfinite_tensors(comm, *job.reader);
+  const std::vector<TensorNote> notes = notes_of(catalogue, nonfinite);
   run_agreed(comm, [&] {
-    const Catalogue& catalogue = job.reader->catalogue();
+    job.plan = make_plan(catalogue.tensors, {}, job.recipe, {}, notes);
+    refuse_packed(catalogue, job.plan);
+  });
+  share_importance(comm, options, job, job.plan);
+  run_agreed(comm, [&] {
     std::string inputs;
     for (const ShardInfo& shard : catalogue.shards)
       inputs += fmt::format("{} {} {}\n", shard.name, shard.bytes, shard.header_digest);
     if (job.importance) inputs += job.importance->digest();
     job.plan = make_plan(catalogue.tensors, digest128_hex(std::as_bytes(std::span(inputs))), job.recipe,
-                         importance_lookup(job.importance), nonfinite);
+                         importance_lookup(job.importance), notes);
   });
   agree_on_plan(comm, job.plan.digest);
   if (comm.rank() == 0)

@@ -24,7 +24,7 @@ struct Job {
 };
 
 /// Opens input, importance and recipe on rank 0 (`check` runs there once the headers are read), hands them to all
-/// ranks, and plans. Warnings of the input are said on standard error. `scan`: look for NaN and infinities when the
+/// ranks, and plans; Errc::unsupported when all weights are quantized already. Warnings of the input are said on standard error. `scan`: look for NaN and infinities when the
 /// recipe keeps such tensors. Collective; errors are agreed.
 [[nodiscard]] Job open_job(Comm& comm, const Options& options, bool scan,
                            const std::function<void(const Reader&)>& check);
@@ -33,8 +33,9 @@ struct Job {
 [[nodiscard]] std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_lookup(
     const std::optional<ImportanceFile>& file);
 /// Opens an importance file of any kind for a checkpoint.
+/// wanted: see ImportanceFile::Options.
 [[nodiscard]] ImportanceFile open_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
-                                             const Recipe& recipe);
+                                             const Recipe& recipe, const std::function<bool(std::size_t)>& wanted);
 /// What the plan makes of the importance file: which quantized tensors it has nothing for, what in it nobody uses, and
 /// which experts take their siblings' mean. One line each, none for what is not there; a first line says how many
 /// tensors have which kind.

@@ -52,7 +52,9 @@ constexpr CommandEntry kCommands[] = {
     {Command::export_, "export", "OUT.h5 --to safetensors -o PATH [--source FOLDER]", "dequantize into another format",
      "Tensors come back under their names, in their original types, in the shards they came from; PATH is a folder, or "
      "one\n"
-     "file when it ends in .safetensors. What was kept raw is equal bit for bit.\n"
+     "file when it ends in .safetensors. What was kept raw is equal bit for bit. With --source the folder is a model "
+     "again:\n"
+     "configuration, tokenizer, code, licence, sub-folders; what was left out is listed.\n"
      "\n"
      "Examples:\n"
      "  lmq export model.h5 --to safetensors -o model-dequantized/ --source model/\n"
@@ -81,15 +83,18 @@ void add_recipe_options(po::options_description& table) {
   for (const MethodOption* known : method_options())
     table.add_options()(std::string(known->name).c_str(), text()->value_name(known->words.empty() ? "X" : "WORD"),
                         fmt::format("{} ({})", known->help, methods_with_option(known->name)).c_str());
-  table.add_options()                                                                                                 //
-      ("recipe", text()->value_name("R.json"), "rules by tensor name, instead of the options above and --nonfinite")  //
+  table.add_options()  //
+      ("recipe", text()->value_name("R.json"),
+       "rules by tensor name, instead of the options above, --nonfinite and --fp8")  //
       ("importance", text()->value_name("FILE"),
        "what errors weigh: statistics of the inputs, squared gradients, Adam's moments (safetensors, HDF5) or "
        "llama.cpp's imatrix; docs/importance.md")  //
       ("importance-power", text()->value_name("P"),
        "exponent of the importance, above 0 up to 2 (default 1; 0.5 for Adam's second moments)")  //
       ("nonfinite", text()->value_name("WHAT"),
-       "tensors with NaN or infinities: refuse or keep raw (default refuse)")                                        //
+       "tensors with NaN or infinities: refuse or keep raw (default refuse)")  //
+      ("fp8", text()->value_name("WHAT"),
+       "8-bit floats without a known scale: refuse, or quantize as plain values (default refuse)")                   //
       ("memory", text()->value_name("SIZE"), "what a rank may hold, for example 4G (default: what the plan needs)")  //
       ("threads,t", text()->value_name("N"), "threads of a rank (default: its share of the CPUs)");
 }
@@ -135,7 +140,7 @@ void add_command_options(Command command, po::options_description& table) {
     case Command::export_:
       add("to", text()->value_name("FORMAT"), "safetensors");
       add("output,o", text()->value_name("PATH"), "folder, or one file when it ends in .safetensors");
-      add("source", text()->value_name("FOLDER"), "model folder whose json and tokenizer files are copied");
+      add("source", text()->value_name("FOLDER"), "the model's folder: all of it but the weights is copied");
       add("threads,t", text()->value_name("N"), "threads (default: all CPUs)");
       break;
     default:

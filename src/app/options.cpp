@@ -156,14 +156,16 @@ void take_rule(const Values& values, Options& options) {
   if (values.has("nonfinite"))
     options.nonfinite = values.choice<Recipe::Nonfinite>(
         "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
+  if (values.has("fp8"))
+    options.fp8 = values.choice<Recipe::Fp8>("fp8", {{"refuse", Recipe::Fp8::refuse}, {"plain", Recipe::Fp8::plain}});
   if (values.has("importance-power"))
     options.importance_power = importance_power(values.number("importance-power"), "--importance-power");
 }
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  std::vector<std::string> of_rules{"method", "bits",       "levels",    "granularity",      "group",
-                                    "coder",  "level-type", "nonfinite", "importance-power", "target-size"};
+  std::vector<std::string> of_rules{"method",     "bits",      "levels",           "granularity", "group", "coder",
+                                    "level-type", "nonfinite", "importance-power", "target-size", "fp8"};
   for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
   for (const std::string& rule_option : of_rules) {
     const char* name = rule_option.c_str();

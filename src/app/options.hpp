@@ -24,6 +24,7 @@ struct Options {
   std::optional<std::filesystem::path> importance;  ///< also verify
   Rule rule;                                        ///< what --method, --bits, ... ask for: one rule for all tensors
   Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
+  Recipe::Fp8 fp8 = Recipe::Fp8::refuse;
   std::optional<double> importance_power;  ///< --importance-power
   std::optional<Target> target;            ///< of --target-size, or of --bits where they are no number of levels
   std::optional<std::uint64_t> memory;     ///< bytes a rank may hold

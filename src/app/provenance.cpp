@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "job.hpp"
@@ -9,8 +10,12 @@ std::string provenance_json(const Job& job) {
   using Json = nlohmann::json;  // objects are sorted by key: equal content, equal bytes
   const Catalogue& catalogue = job.reader->catalogue();
   Json shards = Json::array();
-  for (const ShardInfo& shard : catalogue.shards)
+  const bool one_metadata = std::ranges::all_of(
+      catalogue.shards, [&](const ShardInfo& shard) { return shard.metadata == catalogue.metadata; });
+  for (const ShardInfo& shard : catalogue.shards) {
     shards.push_back({{"name", shard.name}, {"bytes", shard.bytes}, {"header_digest", shard.header_digest}});
+    if (!one_metadata) shards.back()["metadata"] = shard.metadata;
+  }
   Json shard_of = Json::object(), scale_of = Json::object();
   for (const TensorInfo& tensor : catalogue.tensors) {
     shard_of[tensor.name] = tensor.shard;
@@ -22,6 +27,7 @@ std::string provenance_json(const Job& job) {
            {"shards", std::move(shards)},
            {"metadata", std::move(metadata)},
            {"lmq_version", kVersion}};
+  if (!catalogue.index_name.empty()) out["index"] = catalogue.index_name;
   if (catalogue.shards.size() > 1) out["shard_of"] = std::move(shard_of);
   if (!scale_of.empty()) out["scale_of"] = std::move(scale_of);
   if (job.importance) {

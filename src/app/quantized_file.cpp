@@ -7,6 +7,7 @@
 
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/json_text.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 
 namespace lmq::app {
@@ -113,10 +114,8 @@ Json QuantizedFile::read_json(const std::string& path) const {
   const auto dataset = find(path);
   if (!dataset) fail(Errc::malformed, fmt::format("{}: dataset {} is missing", name_, path));
   const std::vector<std::byte> bytes = read_dataset(*dataset);
-  Json json = Json::parse(reinterpret_cast<const char*>(bytes.data()),
-                          reinterpret_cast<const char*>(bytes.data() + bytes.size()), nullptr, false);
-  if (json.is_discarded()) fail(Errc::malformed, fmt::format("{}: dataset {} is no JSON", name_, path));
-  return json;
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return parse_json_text(text, fmt::format("{}: dataset {}", name_, path));
 }
 
 template <class T>

@@ -121,7 +121,13 @@ void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
     const Recipe recipe = Recipe::parse(inputs.file->recipe().dump(), inputs.file->name() + ", /lmq/recipe");
-    bytes = open_importance(*options.importance, inputs.reader->catalogue(), recipe).to_bytes();
+    std::vector<bool> quantized(inputs.reader->catalogue().tensors.size(), false);
+    for (std::size_t t = 0; t < inputs.original.tensor_of.size(); ++t)
+      if (const std::int64_t at = inputs.original.tensor_of[t]; at >= 0)
+        quantized[static_cast<std::size_t>(at)] = inputs.file->tensors()[t].treatment == Treatment::quantize;
+    bytes = open_importance(*options.importance, inputs.reader->catalogue(), recipe, [&](std::size_t tensor) {
+              return quantized[tensor];
+            }).to_bytes();
   });
   bytes = comm.broadcast(std::move(bytes), 0);
   run_agreed(comm, [&] { inputs.importance.emplace(ImportanceFile::from_bytes(bytes)); });

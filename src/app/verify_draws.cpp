@@ -26,7 +26,7 @@ constexpr double kSigmas = 5;
 /// The file's tensors whose codes were drawn: their methods.
 std::map<std::uint32_t, std::unique_ptr<Quantizer>> drawn_tensors(const QuantizedFile& file, const Original& original) {
   const Recipe recipe = Recipe::parse(file.recipe().dump(), file.name() + ", /lmq/recipe");
-  const Plan plan = make_plan(original.reader->catalogue().tensors, "", recipe, {});
+  const Plan plan = make_plan(original.reader->catalogue().tensors, "", recipe, {}, original.reader->catalogue().notes);
   std::map<std::uint32_t, std::unique_ptr<Quantizer>> methods;
   for (std::uint32_t t = 0; t < file.tensors().size(); ++t) {
     if (original.tensor_of[t] < 0 || file.tensors()[t].treatment != Treatment::quantize) continue;

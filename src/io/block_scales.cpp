@@ -4,89 +4,25 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <map>
 #include <optional>
-#include <system_error>
 #include <utility>
 
-#include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/io/file.hpp"
 #include "small_floats.hpp"
 
 namespace lmq {
 namespace {
 
-using nlohmann::json;
 using Shape = std::span<const std::uint64_t>;
 
 struct Block {
   std::uint64_t rows = 128, cols = 128;
 };
 
-/// What config.json says of quantized weights.
-struct QuantizationConfig {
-  bool present = false;
-  Block block;
-  std::vector<std::string> exceptions;  ///< modules that are not quantized
-};
-
-bool is_f8(DType type) noexcept {
-  return type == DType::f8_e4m3 || type == DType::f8_e5m2 || type == DType::f8_e4m3fnuz || type == DType::f8_e5m2fnuz;
-}
-
-void read_block(const json& list, const std::string& source, Block& block) {
-  constexpr std::uint64_t kLargest = std::uint64_t{1} << 31;
-  const auto good = [](const json& n) {
-    return n.is_number_unsigned() && n.get<std::uint64_t>() >= 1 && n.get<std::uint64_t>() <= kLargest;
-  };
-  if (!list.is_array() || list.size() != 2 || !good(list[0]) || !good(list[1]))
-    fail(Errc::malformed,
-         fmt::format("{}: quantization_config: block size: found {}, expected two numbers [rows, columns]", source,
-                     printable(list.dump(-1, ' ', true, json::error_handler_t::replace), 60)));
-  block = {list[0].get<std::uint64_t>(), list[1].get<std::uint64_t>()};
-}
-
-void read_quantization(const json& config, const std::string& source, QuantizationConfig& result) {
-  result.present = true;
-  if (const auto size = config.find("weight_block_size"); size != config.end() && !size->is_null())
-    read_block(*size, source, result.block);
-  if (const auto groups = config.find("config_groups"); groups != config.end() && groups->is_object())
-    for (const json& group : *groups)
-      if (const json* weights = group.is_object() && group.contains("weights") ? &group["weights"] : nullptr;
-          weights && weights->is_object())
-        if (const auto block = weights->find("block_structure"); block != weights->end() && block->is_array())
-          read_block(*block, source, result.block);
-  for (const char* field : {"modules_to_not_convert", "ignored_layers", "ignore"})
-    if (const auto list = config.find(field); list != config.end() && list->is_array())
-      for (const json& module : *list)
-        if (module.is_string()) result.exceptions.push_back(module.get<std::string>());
-}
-
-QuantizationConfig read_config(const std::filesystem::path& folder) {
-  QuantizationConfig result;
-  const std::filesystem::path path = folder / "config.json";
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return result;
-  const std::string source = printable(path.native());
-  constexpr std::uint64_t kConfigLimit = 16U << 20;
-  const File file(path, File::Mode::read);
-  const std::uint64_t bytes = file.size();
-  if (bytes > kConfigLimit)
-    fail(Errc::malformed, fmt::format("{}: {} bytes, expected at most {}", source, bytes, kConfigLimit));
-  std::string text(static_cast<std::size_t>(bytes), '\0');
-  file.read(0, std::as_writable_bytes(std::span(text)));
-  const json config = json::parse(text, nullptr, false);
-  if (!config.is_object())
-    fail(Errc::malformed,
-         fmt::format("{}: found no JSON object, expected one (it says how the 8-bit floats are scaled)", source));
-  const json* model = &config;
-  if (!config.contains("quantization_config") && config.contains("text_config") && config["text_config"].is_object())
-    model = &config["text_config"];
-  if (const auto found = model->find("quantization_config"); found != model->end() && found->is_object())
-    read_quantization(*found, source, result);
-  return result;
+bool is_scale_type(DType type) noexcept {
+  return type == DType::f32 || type == DType::bf16 || type == DType::f16 || type == DType::f8_e8m0;
 }
 
 /// A weight as a stack of matrices.
@@ -103,8 +39,11 @@ Matrices matrices(Shape shape) noexcept {
 
 bool same(Shape a, Shape b) noexcept { return std::ranges::equal(a, b); }
 
-/// Block that a scale's shape means, if it fits. Where two readings fit they mean the same values.
-std::optional<Block> block_of(Shape weight, Shape scale, const Block& configured) {
+/// Columns that share an exponent in the microscaling formats, and the fewest that are taken for a group's.
+constexpr std::uint64_t kMicroscaled = 32, kLeastGroup = 16;
+
+/// Block that a scale's shape means, if it fits; the configured one where two readings fit.
+std::optional<Block> block_of(Shape weight, Shape scale, const Block& configured, bool e8m0) {
   const Matrices m = matrices(weight);
   const Block whole{std::max<std::uint64_t>(m.rows, 1), std::max<std::uint64_t>(m.cols, 1)};
   const auto is_one = [](std::uint64_t dim) { return dim == 1; };
@@ -115,48 +54,103 @@ std::optional<Block> block_of(Shape weight, Shape scale, const Block& configured
     if (rows == ceil_div(m.rows, configured.rows) && cols == ceil_div(m.cols, configured.cols)) return configured;
     if (rows == m.rows && cols == 1) return Block{1, whole.cols};
     if (rows == 1 && cols == 1) return whole;
+    if (rows == 1 && cols == m.cols) return Block{whole.rows, 1};
+    if (rows == m.rows && cols == ceil_div(m.cols, kMicroscaled) && e8m0) return Block{1, kMicroscaled};
+    if (rows == m.rows && cols > 0 && m.cols % cols == 0 && m.cols / cols >= kLeastGroup)
+      return Block{1, m.cols / cols};
   }
   if (same(scale, weight.first(weight.size() - 1))) return Block{1, whole.cols};
   if (weight.size() > 2 && same(scale, m.stack)) return whole;
   return std::nullopt;
 }
 
-/// "model.layers.0.mlp" is named by itself, by a module that holds it, and by the tail or middle of its name.
-bool is_exception(const std::string& module, const std::vector<std::string>& exceptions) {
-  const std::string dotted = "." + module + ".";
-  return std::ranges::any_of(exceptions, [&](const std::string& name) {
-    return !name.empty() && dotted.find("." + name + ".") != dotted.npos;
-  });
-}
-
-/// An 8-bit float tensor without a scale: plain values, or a checkpoint that lost its scales?
-void check_unscaled(const Catalogue& catalogue, const TensorInfo& tensor, const QuantizationConfig& config) {
-  constexpr std::string_view kWeight = ".weight";
-  if (!config.present || !tensor.name.ends_with(kWeight)) return;
-  if (is_exception(tensor.name.substr(0, tensor.name.size() - kWeight.size()), config.exceptions)) return;
-  fail(Errc::malformed, fmt::format("{}: tensor '{}': {} without a scale, expected '{}_scale_inv' or '{}_scale' "
-                                    "(config.json has a quantization_config)",
-                                    printable(catalogue.folder.native()), printable(tensor.name), name(tensor.dtype),
-                                    printable(tensor.name), printable(tensor.name)));
-}
-
-void pair(Catalogue& catalogue, std::uint32_t weight, std::uint32_t scale, const QuantizationConfig& config) {
-  TensorInfo &w = catalogue.tensors[weight], &s = catalogue.tensors[scale];
-  const std::string place = fmt::format("{}: tensor '{}'", printable(catalogue.folder.native()), printable(s.name));
-  if (s.dtype != DType::f32 && s.dtype != DType::bf16 && s.dtype != DType::f16)
-    fail(Errc::unsupported, fmt::format("{}: a scale of {}, expected F32, BF16 or F16", place, name(s.dtype)));
-  const std::optional<Block> block = block_of(w.shape, s.shape, config.block);
-  if (!block) {
-    const Matrices m = matrices(w.shape);
-    fail(Errc::malformed, fmt::format("{}: found shape [{}], expected one scale for each block of {} x {} ({} x {} in "
-                                      "a matrix), row or tensor of [{}]",
-                                      place, fmt::join(s.shape, ", "), config.block.rows, config.block.cols,
-                                      ceil_div(m.rows, config.block.rows), ceil_div(m.cols, config.block.cols),
-                                      fmt::join(w.shape, ", ")));
+/// The scales of one weight, by name.
+std::vector<std::uint32_t> scales_of(const Catalogue& catalogue, std::string_view weight) {
+  constexpr std::string_view kWeight = ".weight", kData = "._data";
+  std::vector<std::string> names{fmt::format("{}_scale_inv", weight), fmt::format("{}_scale", weight)};
+  if (weight.ends_with(kWeight)) {
+    const std::string_view stem = weight.substr(0, weight.size() - kWeight.size());
+    for (const char* leaf : {"scale", "scale_weight", "scales"}) names.push_back(fmt::format("{}.{}", stem, leaf));
+  } else if (weight.ends_with(kData)) {
+    names.push_back(fmt::format("{}._scale", weight.substr(0, weight.size() - kData.size())));
   }
-  w.scale = scale, s.scales = weight;
-  w.scale_block_rows = block->rows, w.scale_block_cols = block->cols;
+  std::vector<std::uint32_t> found;
+  for (const std::string& name : names)
+    if (const std::int64_t at = catalogue.find(name); at >= 0) found.push_back(static_cast<std::uint32_t>(at));
+  return found;
 }
+
+/// Does a companion change the weight's values, as scales of a second level and zero points do? Those of its inputs and
+/// outputs do not.
+bool changes_values(std::string_view name) {
+  const std::string_view leaf = name.substr(std::min(name.rfind('.') + 1, name.size()));
+  return leaf.find("input") == leaf.npos && leaf.find("output") == leaf.npos && leaf.find("act") == leaf.npos &&
+         leaf.find("shape") == leaf.npos;
+}
+
+/// Pairs one weight with its scale, or says in its note why that cannot be done.
+class Pairing {
+ public:
+  Pairing(Catalogue& catalogue, const ModelConfig& config, std::uint32_t weight)
+      : catalogue_(catalogue), config_(config), index_(weight), weight_(catalogue.tensors[weight]) {}
+
+  void run(const std::vector<std::uint32_t>& companions) {
+    const std::vector<std::uint32_t> scales = scales_of(catalogue_, weight_.name);
+    if (scales.empty() && companions.empty()) return without_scale();
+    if (scales.size() > 1)
+      return unfit(Fitness::unsupported, fmt::format("{}: found two scales, '{}' and '{}', expected one",
+                                                     place(weight_), shown(scales[0]), shown(scales[1])));
+    for (const std::uint32_t other : companions)
+      if ((scales.empty() || other != scales[0]) && changes_values(catalogue_.tensors[other].name))
+        return unfit(Fitness::unsupported, fmt::format("{}: {} scaled by '{}' in a way that is not supported",
+                                                       place(weight_), name(weight_.dtype), shown(other)));
+    if (scales.empty()) return without_scale();
+    pair(scales[0]);
+  }
+
+ private:
+  [[nodiscard]] std::string place(const TensorInfo& tensor) const {
+    return fmt::format("{}: tensor '{}'", printable(catalogue_.folder.native()), printable(tensor.name));
+  }
+  [[nodiscard]] std::string shown(std::uint32_t tensor) const { return printable(catalogue_.tensors[tensor].name); }
+  void unfit(Fitness fitness, std::string text) { catalogue_.notes.push_back({index_, fitness, std::move(text)}); }
+
+  /// Plain values, or a checkpoint that lost its scales? The configuration may say so.
+  void without_scale() {
+    constexpr std::string_view kWeight = ".weight";
+    std::string_view module = weight_.name;
+    if (module.ends_with(kWeight)) module.remove_suffix(kWeight.size());
+    if (config_.quantized && config_.is_exception(module)) return;
+    unfit(Fitness::unscaled,
+          fmt::format("{}: {} without a known scale (expected for example '{}_scale_inv' or '{}_scale')",
+                      place(weight_), name(weight_.dtype), printable(weight_.name), printable(weight_.name)));
+  }
+
+  void pair(std::uint32_t scale) {
+    TensorInfo& s = catalogue_.tensors[scale];
+    if (!is_scale_type(s.dtype))
+      return unfit(Fitness::unsupported,
+                   fmt::format("{}: a scale of {}, expected F32, BF16, F16 or F8_E8M0", place(s), name(s.dtype)));
+    const Block configured{config_.block_rows, config_.block_cols};
+    const std::optional<Block> block = block_of(weight_.shape, s.shape, configured, s.dtype == DType::f8_e8m0);
+    if (!block) {
+      const Matrices m = matrices(weight_.shape);
+      return unfit(Fitness::malformed,
+                   fmt::format("{}: found shape [{}], expected one scale for each block of {} x {} ({} x {} in a "
+                               "matrix), row, column or tensor of [{}]",
+                               place(s), fmt::join(s.shape, ", "), configured.rows, configured.cols,
+                               ceil_div(m.rows, configured.rows), ceil_div(m.cols, configured.cols),
+                               fmt::join(weight_.shape, ", ")));
+    }
+    weight_.scale = scale, s.scales = index_;
+    weight_.scale_block_rows = block->rows, weight_.scale_block_cols = block->cols;
+  }
+
+  Catalogue& catalogue_;
+  const ModelConfig& config_;
+  const std::uint32_t index_;
+  TensorInfo& weight_;
+};
 
 /// Where a row's scales are: the row of scales of row `row`, counted through all matrices of the stack.
 struct ScaleGrid {
@@ -177,27 +171,20 @@ struct ScaleGrid {
 
 }  // namespace
 
-void pair_block_scales(Catalogue& catalogue) {
-  if (std::ranges::none_of(catalogue.tensors, [](const TensorInfo& t) { return is_f8(t.dtype); })) return;
-  const QuantizationConfig config = read_config(catalogue.folder);
-  for (std::uint32_t i = 0; i < catalogue.tensors.size(); ++i) {
-    const TensorInfo& tensor = catalogue.tensors[i];
-    if (!is_f8(tensor.dtype)) continue;
-    const std::int64_t inverse = catalogue.find(tensor.name + "_scale_inv"),
-                       plain = catalogue.find(tensor.name + "_scale");
-    if (inverse >= 0 && plain >= 0)
-      fail(Errc::malformed, fmt::format("{}: tensor '{}': found both '_scale_inv' and '_scale', expected one",
-                                        printable(catalogue.folder.native()), printable(tensor.name)));
-    if (inverse >= 0 || plain >= 0)
-      pair(catalogue, i, static_cast<std::uint32_t>(std::max(inverse, plain)), config);
-    else
-      check_unscaled(catalogue, tensor, config);
-  }
+bool is_f8(DType type) noexcept {
+  return type == DType::f8_e4m3 || type == DType::f8_e5m2 || type == DType::f8_e4m3fnuz || type == DType::f8_e5m2fnuz;
+}
+
+void pair_block_scales(Catalogue& catalogue, const std::vector<std::int64_t>& owners, const ModelConfig& config) {
+  std::map<std::int64_t, std::vector<std::uint32_t>> companions;
+  for (std::uint32_t i = 0; i < owners.size(); ++i)
+    if (owners[i] >= 0) companions[owners[i]].push_back(i);
+  for (std::uint32_t i = 0; i < catalogue.tensors.size(); ++i)
+    if (is_f8(catalogue.tensors[i].dtype) && owners[i] < 0) Pairing(catalogue, config, i).run(companions[i]);
 }
 
 bool scale_fits(const TensorInfo& tensor, const TensorInfo& scale) noexcept {
-  const bool types =
-      is_f8(tensor.dtype) && (scale.dtype == DType::f32 || scale.dtype == DType::bf16 || scale.dtype == DType::f16);
+  const bool types = is_f8(tensor.dtype) && is_scale_type(scale.dtype);
   if (!types || tensor.scale_block_rows == 0 || tensor.scale_block_cols == 0) return false;
   if (scale.count() == 1) return true;
   const Matrices m = matrices(tensor.shape);
@@ -215,6 +202,19 @@ ScaleRange scale_range(const TensorInfo& tensor, const TensorInfo& scale, std::u
   if (grid.single) return {0, 1};
   const std::uint64_t first = grid.row_begin(begin / grid.cols), last = grid.row_begin((begin + count - 1) / grid.cols);
   return {first, last + grid.scale_cols - first};
+}
+
+std::optional<std::uint64_t> first_under_zero(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,
+                                              std::span<const std::byte> bytes, std::span<const float> scales,
+                                              std::uint64_t first_scale) noexcept {
+  const ScaleGrid grid(tensor, scale);
+  const float* const table = f8_values(tensor.dtype).data();
+  for (std::uint64_t i = 0; i < bytes.size(); ++i) {
+    const std::uint64_t row = (begin + i) / grid.cols, col = (begin + i) % grid.cols;
+    const std::uint64_t index = grid.single ? 0 : grid.row_begin(row) + col / grid.block_cols;
+    if (scales[index - first_scale] == 0 && table[static_cast<std::uint8_t>(bytes[i])] != 0) return begin + i;
+  }
+  return std::nullopt;
 }
 
 void apply_scales(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,

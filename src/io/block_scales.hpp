@@ -1,24 +1,29 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
-#include <string>
+#include <vector>
 
 #include "lmq/base/tensor.hpp"
 #include "lmq/io/reader.hpp"
+#include "model_config.hpp"
 
 namespace lmq {
 
-/// Pairs 8-bit float tensors with the tensors that scale them: T with T_scale_inv, else T_scale (so X.weight with
-/// X.weight_scale_inv). Sets scale, scales and the block's size in `catalogue`. Block scales have the shape of the
-/// weight with the last two dimensions divided by the block of config.json (quantization_config: weight_block_size),
-/// 128 x 128 without one; a scale may also hold one value per row, per matrix of a stack, or one in all. config.json is
-/// looked at only when there are 8-bit floats. Errc::malformed: shape that fits nothing, both scales, or an F8
-/// `X.weight` without a scale although config.json has a quantization_config whose list of exceptions does not name X.
-/// Errc::unsupported: scale that is no F32, BF16 or F16.
-void pair_block_scales(Catalogue& catalogue);
+/// True for the 8-bit float types with a mantissa.
+[[nodiscard]] bool is_f8(DType type) noexcept;
 
-/// True when a tensor's block size goes with its scale: an 8-bit float whose scale is F32, BF16 or F16 and has one
-/// value in all, or one for each block of each matrix.
+/// Pairs 8-bit float tensors with the tensors that scale them: T with T_scale_inv or T_scale, X.weight with X.scale or
+/// X.scale_weight too. Sets scale, scales and the block's size in `catalogue`. `owners`: see find_companions. Block
+/// scales have the shape of the weight with the last two dimensions divided by the block of `config`; a scale may also
+/// hold one value for each row, column, matrix of a stack, group of columns of each row, or one in all. Types: F32,
+/// BF16, F16, F8_E8M0. Where that cannot be done, a note says why: no scale although the
+/// configuration does not name it among the exceptions (unscaled), two scales or one of another type (unsupported), a
+/// shape that fits nothing (malformed). Nothing is refused here: what is kept needs no scale.
+void pair_block_scales(Catalogue& catalogue, const std::vector<std::int64_t>& owners, const ModelConfig& config);
+
+/// True when a tensor's block size goes with its scale: an 8-bit float whose scale is F32, BF16, F16 or F8_E8M0 and has
+/// one value in all, or one for each block of each matrix.
 [[nodiscard]] bool scale_fits(const TensorInfo& tensor, const TensorInfo& scale) noexcept;
 
 /// Values of the elements [begin, begin + bytes.size()) of an 8-bit float tensor with its scales applied, each w *
@@ -34,5 +39,12 @@ struct ScaleRange {
 };
 [[nodiscard]] ScaleRange scale_range(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,
                                      std::uint64_t count) noexcept;
+
+/// Element (of the tensor) of the first value that is not zero although its scale is, or nothing: such a block is
+/// damaged, while a block of zeros has no scale. Arguments as apply_scales.
+[[nodiscard]] std::optional<std::uint64_t> first_under_zero(const TensorInfo& tensor, const TensorInfo& scale,
+                                                            std::uint64_t begin, std::span<const std::byte> bytes,
+                                                            std::span<const float> scales,
+                                                            std::uint64_t first_scale) noexcept;
 
 }  // namespace lmq

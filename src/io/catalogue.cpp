@@ -14,7 +14,7 @@ namespace lmq {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x4C51434D;  // "MCQL" on disk
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 void put_tensor(ByteWriter& out, const TensorInfo& tensor) {
   out.text(tensor.name);
@@ -62,6 +62,35 @@ TensorInfo take_tensor(ByteReader& in) {
   return tensor;
 }
 
+using Metadata = std::map<std::string, std::string>;
+
+void put_metadata(ByteWriter& out, const Metadata& metadata) {
+  out.le(static_cast<std::uint32_t>(metadata.size()));
+  for (const auto& [key, text] : metadata) out.text(key), out.text(text);
+}
+
+Metadata take_metadata(ByteReader& in) {
+  Metadata metadata;
+  for (std::uint32_t left = take_count(in, 8, "metadata entries"); left > 0; --left) {
+    std::string key = in.text("metadata key");
+    if (!metadata.empty() && !(metadata.rbegin()->first < key)) in.refuse("metadata keys are not ascending");
+    metadata.emplace(std::move(key), in.text("metadata text"));
+  }
+  return metadata;
+}
+
+TensorNote take_note(ByteReader& in) {
+  TensorNote note;
+  note.tensor = in.le<std::uint32_t>("tensor of a note");
+  const auto fitness = in.le<std::uint8_t>("fitness");
+  if (fitness < static_cast<std::uint8_t>(Fitness::companion) ||
+      fitness > static_cast<std::uint8_t>(Fitness::nonfinite))
+    in.refuse(fmt::format("fitness {}", fitness));
+  note.fitness = static_cast<Fitness>(fitness);
+  note.text = in.text("note");
+  return note;
+}
+
 void check_tensor(const ByteReader& in, const Catalogue& catalogue, std::size_t index) {
   const TensorInfo& tensor = catalogue.tensors[index];
   const auto refuse = [&](const std::string& what) {
@@ -105,17 +134,23 @@ std::vector<std::byte> Catalogue::to_bytes() const {
   out.le(kVersion);
   out.text(format);
   out.text(folder.native());
+  out.text(index_name);
   out.le(static_cast<std::uint32_t>(shards.size()));
   for (const ShardInfo& shard : shards) {
     out.text(shard.name);
     out.le(shard.bytes);
     out.le(shard.modified_ns);
     out.text(shard.header_digest);
+    put_metadata(out, shard.metadata);
   }
   out.le(static_cast<std::uint32_t>(tensors.size()));
   for (const TensorInfo& tensor : tensors) put_tensor(out, tensor);
-  out.le(static_cast<std::uint32_t>(metadata.size()));
-  for (const auto& [key, text] : metadata) out.text(key), out.text(text);
+  put_metadata(out, metadata);
+  out.le(static_cast<std::uint32_t>(notes.size()));
+  for (const TensorNote& note : notes) {
+    out.le(note.tensor), out.le(static_cast<std::uint8_t>(note.fitness));
+    out.text(note.text);
+  }
   out.le(static_cast<std::uint32_t>(warnings.size()));
   for (const std::string& warning : warnings) out.text(warning);
   return out.take();
@@ -128,7 +163,8 @@ Catalogue Catalogue::from_bytes(std::span<const std::byte> bytes) {
   Catalogue catalogue;
   catalogue.format = in.text("format");
   catalogue.folder = in.text("folder");
-  for (std::uint32_t left = take_count(in, 24, "shards"); left > 0; --left) {
+  catalogue.index_name = in.text("index name");
+  for (std::uint32_t left = take_count(in, 28, "shards"); left > 0; --left) {
     ShardInfo& shard = catalogue.shards.emplace_back();
     shard.name = take_name(in, "shard name");
     if (!is_plain_file_name(shard.name))
@@ -136,16 +172,17 @@ Catalogue Catalogue::from_bytes(std::span<const std::byte> bytes) {
     shard.bytes = in.le<std::uint64_t>("shard bytes");
     shard.modified_ns = in.le<std::int64_t>("modification time");
     shard.header_digest = in.text("header digest");
+    shard.metadata = take_metadata(in);
   }
   for (std::uint32_t left = take_count(in, 58, "tensors"); left > 0; --left)
     catalogue.tensors.push_back(take_tensor(in));
   for (std::size_t i = 0; i < catalogue.tensors.size(); ++i) check_tensor(in, catalogue, i);
-  for (std::uint32_t left = take_count(in, 8, "metadata entries"); left > 0; --left) {
-    std::string key = in.text("metadata key");
-    if (!catalogue.metadata.empty() && !(catalogue.metadata.rbegin()->first < key))
-      in.refuse("metadata keys are not ascending");
-    catalogue.metadata.emplace(std::move(key), in.text("metadata text"));
-  }
+  catalogue.metadata = take_metadata(in);
+  for (std::uint32_t left = take_count(in, 9, "notes"); left > 0; --left) catalogue.notes.push_back(take_note(in));
+  for (std::size_t i = 0; i < catalogue.notes.size(); ++i)
+    if (catalogue.notes[i].tensor >= catalogue.tensors.size() ||
+        (i > 0 && catalogue.notes[i].tensor <= catalogue.notes[i - 1].tensor))
+      in.refuse("notes are not ascending by tensor");
   for (std::uint32_t left = take_count(in, 4, "warnings"); left > 0; --left)
     catalogue.warnings.push_back(in.text("warning"));
   if (in.left() != 0) in.refuse(fmt::format("{} bytes behind the end", in.left()));

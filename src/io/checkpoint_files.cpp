@@ -26,32 +26,18 @@ fs::path absolute_folder(const fs::path& folder) {
   return error ? folder : absolute.lexically_normal();
 }
 
-/// Canonical form, links resolved. Errc::missing when there is nothing.
-fs::path resolved(const fs::path& path) {
-  std::error_code error;
-  fs::path real = fs::canonical(path, error);
-  if (error) fail(Errc::missing, fmt::format("{}: cannot be found: {}", shown(path), error.message()));
-  return real;
-}
-
-bool lies_in(const fs::path& file, const fs::path& folder) {
-  const fs::path relative = file.lexically_relative(folder);
-  return !relative.empty() && *relative.begin() != "..";
-}
-
-/// A shard that a folder or an index names: there, a regular file, and not somewhere else by a link.
+/// A shard that a folder or an index names is there and a regular file; links are followed, wherever they lead.
 void check_shard(const fs::path& folder, const std::string& name, const std::string& named_by) {
   const fs::path path = folder / name;
   std::error_code error;
-  if (!fs::exists(path, error))
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) {
+    if (fs::is_symlink(path, error))
+      fail(Errc::missing, fmt::format("{}: the shard is a link to {}, which is not there", shown(path),
+                                      shown(fs::read_symlink(path, error))));
     fail(Errc::missing, fmt::format("{}: the shard is missing, {} names it", shown(path), printable(named_by)));
-  if (!fs::is_regular_file(path, error)) fail(Errc::missing, fmt::format("{}: expected a file", shown(path)));
-  const fs::path real = resolved(path), home = resolved(folder);
-  if (lies_in(real, home)) return;
-  const fs::path snapshots = home.parent_path();
-  if (snapshots.filename() == "snapshots" && lies_in(real, snapshots.parent_path() / "blobs")) return;
-  fail(Errc::malformed,
-       fmt::format("{}: the shard is a link to {}, expected a file in its folder", shown(path), shown(real)));
+  }
+  if (!fs::is_regular_file(status)) fail(Errc::missing, fmt::format("{}: expected a file", shown(path)));
 }
 
 std::string read_index_text(const File& file) {
@@ -64,13 +50,22 @@ std::string read_index_text(const File& file) {
   return text;
 }
 
+ShardIndex read_index(const fs::path& path) {
+  return parse_shard_index(read_index_text(File(path, File::Mode::read)), shown(path));
+}
+
+std::set<std::string> shards_of(const ShardIndex& index) {
+  std::set<std::string> names;
+  for (const auto& [tensor, shard] : index.shard_of) names.insert(shard);
+  return names;
+}
+
 CheckpointFiles from_index(const fs::path& path) {
   CheckpointFiles files;
   files.folder = absolute_folder(path.parent_path());
   files.index_name = path.filename().native();
-  files.index = parse_shard_index(read_index_text(File(path, File::Mode::read)), shown(path));
-  std::set<std::string> names;
-  for (const auto& [tensor, shard] : files.index->shard_of) names.insert(shard);
+  files.index = read_index(path);
+  const std::set<std::string> names = shards_of(*files.index);
   files.shards.assign(names.begin(), names.end());
   for (const std::string& shard : files.shards) check_shard(files.folder, shard, files.index_name);
   return files;
@@ -127,6 +122,12 @@ struct Listing {
   std::vector<std::string> safetensors, indexes, foreign;
 };
 
+/// "model.safetensors.index.json", "model.safetensors.index.fp16.json"
+bool is_index_name(std::string_view name) {
+  if (!name.ends_with(".json") || name.find(".bin.index.") != name.npos) return false;
+  return name.ends_with(".index.json") || name.find(".safetensors.index.") != name.npos;
+}
+
 Listing list_folder(const fs::path& folder) {
   Listing listing;
   std::error_code error;
@@ -138,7 +139,7 @@ Listing list_folder(const fs::path& folder) {
     const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix) && name.front() != '.'; };
     if (ends(kSuffix))
       listing.safetensors.push_back(name);
-    else if (ends(".index.json") && !ends(".bin.index.json"))
+    else if (is_index_name(name) && name.front() != '.')
       listing.indexes.push_back(name);
     else if (ends(".bin") || ends(".pt") || ends(".pth") || ends(".gguf") || ends(".h5") || ends(".hdf5") ||
              ends(".keras"))
@@ -148,25 +149,90 @@ Listing list_folder(const fs::path& folder) {
   return listing;
 }
 
-CheckpointFiles from_folder(const fs::path& folder) {
-  const Listing listing = list_folder(folder);
+std::string joined(const std::vector<std::string>& names) {
+  constexpr std::size_t kMost = 8;
+  const std::size_t named = std::min(names.size(), kMost);
+  std::string text =
+      fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(named), ", "));
+  if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
+  return printable(text, 1000);
+}
+
+/// The index of a folder that is to be used; what else lies there is named as not used. Nothing when the only index is
+/// a left-over: none of its shards is there, but the one file it would have been split from.
+std::optional<CheckpointFiles> from_an_index(const fs::path& folder, const Listing& listing) {
   constexpr std::string_view kUsual = "model.safetensors.index.json";
-  if (std::ranges::count(listing.indexes, kUsual) > 0) return from_index(folder / kUsual);
-  if (listing.indexes.size() == 1) return from_index(folder / listing.indexes.front());
-  if (listing.indexes.size() > 1)
+  std::string chosen = listing.indexes.front();
+  if (std::ranges::count(listing.indexes, kUsual) > 0)
+    chosen = kUsual;
+  else if (listing.indexes.size() > 1)
+    fail(Errc::usage, fmt::format("{}: the folder holds {} indexes, name one of them: {}", shown(folder),
+                                  listing.indexes.size(), joined(listing.indexes)));
+  const ShardIndex index = read_index(folder / chosen);
+  std::vector<std::string> unused;
+  bool any_shard = false;
+  const std::set<std::string> named = shards_of(index);
+  for (const std::string& name : listing.safetensors)
+    if (named.contains(name))
+      any_shard = true;
+    else
+      unused.push_back(name);
+  // "model.safetensors.index.json" is of a model that was once split from "model.safetensors".
+  const std::string whole = chosen.substr(0, chosen.find(".index."));
+  if (std::ranges::find(unused, whole) != unused.end()) {
+    if (!any_shard) return std::nullopt;
     fail(Errc::usage,
-         fmt::format("{}: the folder holds {} indexes, name one of them: {}", shown(folder), listing.indexes.size(),
-                     printable(fmt::format("{}", fmt::join(listing.indexes, ", ")))));
+         fmt::format("{}: the folder holds {} and the shards of {}, which does not name it: one of them is "
+                     "older than the other; name the one that is meant",
+                     shown(folder), printable(whole), printable(chosen)));
+  }
+  CheckpointFiles files = from_index(folder / chosen);
+  for (const std::string& name : listing.indexes)
+    if (name != chosen) unused.push_back(name);
+  if (!unused.empty())
+    files.warnings.push_back(fmt::format("{}: not used, because {} does not name {}: {}", shown(folder),
+                                         printable(chosen), unused.size() == 1 ? "it" : "them", joined(unused)));
+  return files;
+}
+
+CheckpointFiles from_folder(const fs::path& folder) {
+  Listing listing = list_folder(folder);
+  std::vector<std::string> warnings;
+  if (!listing.indexes.empty()) {
+    if (std::optional<CheckpointFiles> files = from_an_index(folder, listing)) return std::move(*files);
+    std::string whole = listing.indexes.front();
+    for (const std::string& name : listing.indexes)
+      if (name == "model.safetensors.index.json") whole = name;
+    warnings.push_back(fmt::format("{}: {} is not used: none of its shards is there", shown(folder), printable(whole)));
+    listing.safetensors = {whole.substr(0, whole.find(".index."))};
+  }
   if (listing.safetensors.empty() && !listing.foreign.empty())
     fail(Errc::unsupported,
          fmt::format("{}: the folder holds no .safetensors file; {} is of a kind that is not supported", shown(folder),
                      printable(listing.foreign.front())));
   if (listing.safetensors.empty())
     fail(Errc::missing, fmt::format("{}: the folder holds no .safetensors file and no index of them", shown(folder)));
-  CheckpointFiles files{
-      .folder = absolute_folder(folder), .shards = listing.safetensors, .index = {}, .index_name = {}};
+  CheckpointFiles files{.folder = absolute_folder(folder),
+                        .shards = listing.safetensors,
+                        .index = {},
+                        .index_name = {},
+                        .warnings = std::move(warnings)};
   if (files.shards.size() > 1 || parse_shard_name(files.shards.front())) check_complete_set(folder, files.shards);
   for (const std::string& shard : files.shards) check_shard(files.folder, shard, "its folder");
+  return files;
+}
+
+/// One file alone. A shard of a set is part of a model: that is said.
+CheckpointFiles from_file(const fs::path& file) {
+  CheckpointFiles files{.folder = absolute_folder(file.parent_path()),
+                        .shards = {file.filename().native()},
+                        .index = {},
+                        .index_name = {},
+                        .warnings = {}};
+  if (const auto parts = parse_shard_name(files.shards[0]); parts && parts->count > 1)
+    files.warnings.push_back(
+        fmt::format("{}: is shard {} of a set of {}, and the others are not used: name the folder for the whole model",
+                    shown(file), parts->number, parts->count));
   return files;
 }
 
@@ -182,13 +248,10 @@ CheckpointFiles find_checkpoint_files(const fs::path& input) {
   const FileNature nature = recognize(File(input, File::Mode::read));
   if (nature.kind == FileKind::json) return from_index(input);
   if (nature.kind == FileKind::other)
-    fail(Errc::unsupported,
-         fmt::format("{}: found {}, expected safetensors or an index of them", shown(input), nature.words));
+    fail(Errc::unsupported, fmt::format("{}: found {}, expected safetensors or an index of them: {}", shown(input),
+                                        nature.words, nature.advice));
   // What looks like nothing known is left to the header's rules, which say what is wrong with it.
-  return {.folder = absolute_folder(input.parent_path()),
-          .shards = {input.filename().native()},
-          .index = {},
-          .index_name = {}};
+  return from_file(input);
 }
 
 }  // namespace lmq

@@ -12,21 +12,23 @@ namespace lmq {
 
 /// Which files make up a checkpoint.
 struct CheckpointFiles {
-  std::filesystem::path folder;     ///< absolute
-  std::vector<std::string> shards;  ///< plain names in the folder, ascending
-  std::optional<ShardIndex> index;  ///< when an index names them
-  std::string index_name;           ///< for messages
+  std::filesystem::path folder;            ///< absolute
+  std::vector<std::string> shards;         ///< plain names in the folder, ascending
+  std::optional<ShardIndex> index;         ///< when an index names them
+  std::string index_name;                  ///< its file name; empty: none
+  std::vector<std::string> warnings = {};  ///< one line each: what lies there and is not used
 };
 
 /// Finds them from what the user named, by content:
 /// - a safetensors file: itself; a JSON file: the index of its folder;
-/// - a folder: model.safetensors.index.json, else the only index of safetensors; without one the only .safetensors
-/// file,
-///   else the complete set NAME-00001-of-0000N.safetensors.
-/// No shard of a folder or an index may be a link that leaves the folder; the cache of Hugging Face, where
-/// snapshots/<revision>/<file> links to blobs/<digest>, is let through.
+/// - a folder: model.safetensors.index.json, else the only index of safetensors; without one, and where an index is
+///   left over from shards that are gone, the only .safetensors file, else the complete set
+///   NAME-00001-of-0000N.safetensors.
+/// What else lies in the folder and is not used is a warning, as is one shard of a set named alone. Links are followed,
+/// wherever they lead; names in an index are plain, so that none leaves the folder by itself.
 /// Errc::missing (nothing there, a shard of an index or set is not there), Errc::malformed, Errc::unsupported (another
-/// kind of file, named), Errc::usage (a folder that leaves a choice).
+/// kind of file, named), Errc::usage (a folder that leaves a choice, also between NAME.safetensors and the
+/// shards of its index).
 [[nodiscard]] CheckpointFiles find_checkpoint_files(const std::filesystem::path& input);
 
 }  // namespace lmq

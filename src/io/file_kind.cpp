@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "safetensors_header.hpp"
@@ -15,20 +17,50 @@ using namespace std::string_view_literals;
 struct Signature {
   std::string_view bytes;
   std::string_view words;
+  std::string_view advice;
+  std::size_t at = 0;  ///< where the bytes are
 };
+
+constexpr std::string_view kSave = "save its weights as safetensors (safetensors.torch.save_file) and quantize those";
+constexpr std::string_view kOriginal = "quantize the safetensors it was made from";
 constexpr std::array kSignatures{
-    Signature{"\x89HDF\r\n\x1a\n"sv, "an HDF5 file"},
-    Signature{"GGUF"sv, "a GGUF file"},
-    Signature{"PK\x03\x04"sv, "a zip archive (PyTorch .pt/.bin or Keras .keras)"},
-    Signature{"\x93NUMPY"sv, "a NumPy array"},
-    Signature{"\x80\x02"sv, "a Python pickle (an old PyTorch checkpoint)"},
-    Signature{"\x80\x03"sv, "a Python pickle"},
-    Signature{"\x80\x04"sv, "a Python pickle"},
-    Signature{"\x80\x05"sv, "a Python pickle"},
-    Signature{"version https://git-lfs"sv, "a Git LFS pointer (the file itself was not downloaded)"},
-    Signature{"\x1f\x8b"sv, "a gzip file"},
-    Signature{"\x28\xb5\x2f\xfd"sv, "a zstd file"},
+    Signature{"\x89HDF\r\n\x1a\n"sv, "an HDF5 file", "save its weights as safetensors and quantize those"},
+    Signature{"GGUF"sv, "a GGUF file", kOriginal},
+    Signature{"PK\x03\x04"sv, "a zip archive (PyTorch .pt/.bin or Keras .keras)", kSave},
+    Signature{"\x93NUMPY"sv, "a NumPy array", "save it as safetensors (safetensors.numpy.save_file)"},
+    Signature{"\x80\x02"sv, "a Python pickle (an old PyTorch checkpoint)", kSave},
+    Signature{"\x80\x03"sv, "a Python pickle", kSave},
+    Signature{"\x80\x04"sv, "a Python pickle", kSave},
+    Signature{"\x80\x05"sv, "a Python pickle", kSave},
+    Signature{"version https://git-lfs"sv, "a Git LFS pointer (the file itself was not downloaded)",
+              "git lfs pull fetches it"},
+    Signature{"\x1f\x8b"sv, "a gzip file", "unpack it first"},
+    Signature{"\x28\xb5\x2f\xfd"sv, "a zstd file", "unpack it first"},
+    Signature{"TFL3"sv, "a TensorFlow Lite model", kOriginal, 4},
+    Signature{"<!DOCTYPE"sv, "an HTML page", "the download failed: look into it"},
+    Signature{"<html"sv, "an HTML page", "the download failed: look into it"},
 };
+
+/// A protocol buffer that begins like every ONNX model: its version, a small number, then the field of a text or the
+/// graph.
+bool looks_like_onnx(std::string_view text) noexcept {
+  return text.size() > 3 && text[0] == 8 && text[1] > 0 && text[1] < 64 &&
+         "\x12\x1a\x22\x28\x32\x3a\x42"sv.find(text[2]) != std::string_view::npos;
+}
+
+/// Our files name their format in the first object of the file.
+bool is_ours(const File& file, std::uint64_t bytes) {
+  std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, 65536)), '\0');
+  file.read(0, std::as_writable_bytes(std::span(head)));
+  return head.find("lmq_format_major") != head.npos;
+}
+
+/// Words and blanks, no binary data.
+bool is_text(std::string_view text) noexcept {
+  return !text.empty() && std::ranges::all_of(text, [](char c) {
+    return static_cast<unsigned char>(c) >= 0x20 || c == '\t' || c == '\n' || c == '\r';
+  });
+}
 
 /// Behind a user block of 512, 1024, ... bytes an HDF5 file begins later.
 bool is_hdf5_with_user_block(const File& file, std::uint64_t bytes) {
@@ -52,11 +84,19 @@ FileNature recognize(const File& file) {
   std::uint64_t length = 0;
   std::memcpy(&length, start.data(), sizeof length);
   if (count > 8 && text[8] == '{' && length <= kHeaderLimit && length <= bytes - 8) return {FileKind::safetensors, {}};
-  for (const Signature& signature : kSignatures)
-    if (text.starts_with(signature.bytes)) return {FileKind::other, signature.words};
+  if (bytes == 0) return {FileKind::other, "an empty file", "the download failed"};
+  for (const Signature& signature : kSignatures) {
+    if (count < signature.at || !text.substr(signature.at).starts_with(signature.bytes)) continue;
+    if (&signature == &kSignatures[0] && is_ours(file, bytes))
+      return {FileKind::other, "an HDF5 file that lmq wrote",
+              "it is quantized already; quantize the original, or what lmq export makes of it"};
+    return {FileKind::other, signature.words, signature.advice};
+  }
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first != text.npos && text[first] == '{') return {FileKind::json, {}};
-  if (is_hdf5_with_user_block(file, bytes)) return {FileKind::other, kSignatures[0].words};
+  if (is_hdf5_with_user_block(file, bytes)) return {FileKind::other, kSignatures[0].words, kSignatures[0].advice};
+  if (looks_like_onnx(text)) return {FileKind::other, "an ONNX model", kOriginal};
+  if (is_text(text)) return {FileKind::other, "a text file", "name the checkpoint itself"};
   return {};
 }
 

@@ -39,10 +39,11 @@ Catalogue open_catalogue(const std::filesystem::path& path, const ImportanceFile
       imatrix = read_gguf_imatrix(path);
     else if (nature.kind == FileKind::unknown && looks_like_binary_imatrix(file))
       imatrix = read_binary_imatrix(path);
-    else if (nature.kind == FileKind::unknown)
+    else if (nature.kind == FileKind::unknown || nature.kind == FileKind::other)
       fail(Errc::unsupported,
-           fmt::format("{}: an importance file is expected: safetensors, HDF5, or llama.cpp's imatrix (GGUF or binary)",
-                       printable(path.native())));
+           fmt::format(
+               "{}: {}an importance file is expected: safetensors, HDF5, or llama.cpp's imatrix (GGUF or binary)",
+               printable(path.native()), nature.words.empty() ? "" : fmt::format("found {}, ", nature.words)));
     if (!imatrix.stacks.empty()) {
       stacks = std::move(imatrix.stacks);
       return std::move(imatrix.catalogue);
@@ -157,7 +158,8 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
   const auto numbers = [this](std::uint32_t tensor, std::uint64_t first, std::span<float> out) {
     read_numbers(*reader_, tensor, first, out);
   };
-  ImportanceMatch match = match_importance(catalogue(), checkpoint, options.power.value_or(-1), stacks_, numbers);
+  const Wanted wanted{checkpoint, options.wanted, read_model_config(checkpoint.folder)};
+  ImportanceMatch match = match_importance(catalogue(), wanted, options.power.value_or(-1), stacks_, numbers);
   entries_ = std::move(match.entries);
   unused_ = std::move(match.unused), unknown_ = std::move(match.unknown);
   std::vector<std::vector<std::uint64_t>> digests(entries_.size());

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "importance_axes.hpp"
 #include "importance_names.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
@@ -22,12 +23,22 @@ std::uint64_t product(std::span<const std::uint64_t> dims) {
 /// Weights of a row, the first axis counting rows; all of a vector.
 std::uint64_t row_length(const Shape& shape) { return product(std::span(shape).subspan(shape.size() < 2 ? 0 : 1)); }
 
+/// Names of the tensors that importance is wanted for.
+std::vector<std::string_view> names_of(const Wanted& wanted) {
+  std::vector<std::string_view> names;
+  for (std::size_t i = 0; i < wanted.checkpoint.tensors.size(); ++i)
+    if (!wanted.tensor || wanted.tensor(i)) names.push_back(wanted.checkpoint.tensors[i].name);
+  return names;
+}
+
 class Matcher {
  public:
-  Matcher(const Catalogue& file, const Catalogue& checkpoint, double power, std::vector<ImportanceStack>& stacks,
+  Matcher(const Catalogue& file, const Wanted& wanted, double power, std::vector<ImportanceStack>& stacks,
           const ReadNumbers& read)
       : file_(file),
-        checkpoint_(checkpoint),
+        checkpoint_(wanted.checkpoint),
+        wanted_(wanted),
+        decoder_(names_of(wanted), wanted.config),
         power_(power),
         stacks_(stacks),
         read_(read),
@@ -43,14 +54,17 @@ class Matcher {
   }
 
   ImportanceMatch run() {
-    for (const TensorInfo& weight : checkpoint_.tensors) {
+    for (std::size_t i = 0; i < checkpoint_.tensors.size(); ++i) {
+      const TensorInfo& weight = checkpoint_.tensors[i];
       if (!is_float(weight.value_type()) || weight.scales >= 0 || weight.shape.empty() || weight.count() == 0) continue;
+      if (wanted_.tensor && !wanted_.tensor(i)) continue;
       ImportanceEntry entry;
       entry.weight = weight.name;
       if (stacks_.empty() ? from_schema(weight, entry) : from_imatrix(weight, entry))
         out_.entries.push_back(std::move(entry));
     }
-    if (out_.entries.empty() && out_.unknown.empty()) refuse_stranger();
+    const bool asked = !wanted_.tensor || any_wanted();
+    if (asked && out_.entries.empty() && out_.unknown.empty()) refuse_stranger();
     for (std::size_t i = 0; i < met_.size(); ++i)
       if (!met_[i] && (moments_.empty() || !is_other_optimizer_state(with_dots(file_.tensors[i].name))))
         out_.unused.push_back(file_.tensors[i].name);
@@ -156,11 +170,13 @@ class Matcher {
   }
 
   bool from_imatrix(const TensorInfo& weight, ImportanceEntry& entry) {
-    std::vector<GgufName> names = gguf_names(weight.name);
+    std::vector<GgufName> names;
+    if (decoder_.has(weight.name)) names = gguf_names(weight.name);
     names.push_back({weight.name, -1});
     for (const GgufName& known : names) {
       const std::int64_t index = take(known.name);
       if (index < 0) continue;
+      if (known.name != weight.name && !decoder_.candidates().empty()) refuse_ambiguous(index, weight);
       if (take_matrix(index, known.expert, weight, entry)) return true;
       out_.unknown.push_back(weight.name);
       return false;
@@ -182,19 +198,42 @@ class Matcher {
       entry.values.count = columns;
     } else if (expert >= 0) {
       refuse_matrix(index, weight, matrices, columns);
-    } else if (matrices == 1 && of.size() == 3 && columns == of[2]) {
-      entry.length = columns;
-    } else if (matrices > 1 && of.size() == 3 && matrices == of[0] && columns == of[2]) {
-      entry.length = columns;
-      entry.block_rows = of[1];
-    } else if (of.size() == 3 && matrices == of[0] && columns == of[1]) {
-      by_rows(of[2], entry);
-    } else if (matrices == 1 && of.size() == 2 && columns == of[0] && columns != of[1]) {
-      by_rows(of[1], entry);
+    } else if (of.size() == 3) {
+      take_stack(index, weight, matrices, columns, entry);
+    } else if (of.size() == 2 && matrices == 1) {
+      take_plain(index, weight, columns, entry);
     } else if (matrices != 1 || columns != row_length(of)) {
       refuse_matrix(index, weight, matrices, columns);
     }
     return note_pooled(stack, expert, entry);
+  }
+
+  /// A matrix: its columns are the inputs, or its rows.
+  void take_plain(std::int64_t index, const TensorInfo& weight, std::uint64_t columns, ImportanceEntry& entry) const {
+    const Shape& of = weight.shape;
+    const InputAxis axis = input_axis(weight, checkpoint_, wanted_.config);
+    if (axis == InputAxis::unknown && of[0] == of[1] && columns == of[0]) refuse_axis(index, weight);
+    if (axis != InputAxis::first && columns == of[1]) return;
+    if (axis == InputAxis::last || columns != of[0]) refuse_matrix(index, weight, 1, columns);
+    by_rows(of[1], entry);
+  }
+
+  /// A tensor of three dimensions: a matrix for each expert with statistics of its own or of all, or one row for each
+  /// entry of the first axis. Where both extents of a matrix fit, the kind of tensor decides.
+  void take_stack(std::int64_t index, const TensorInfo& weight, std::uint64_t matrices, std::uint64_t columns,
+                  ImportanceEntry& entry) const {
+    const Shape& of = weight.shape;
+    InputAxis axis = columns == of[2] ? InputAxis::last : InputAxis::first;
+    if (of[1] == of[2] && columns == of[1]) axis = input_axis(weight, checkpoint_, wanted_.config);
+    if (axis == InputAxis::unknown) refuse_axis(index, weight);
+    if (axis == InputAxis::last && columns == of[2] && (matrices == of[0] || matrices == 1)) {
+      entry.length = columns;
+      entry.block_rows = matrices > 1 ? of[1] : 0;
+    } else if (axis == InputAxis::first && columns == of[1] && matrices == of[0]) {
+      by_rows(of[2], entry);
+    } else if (matrices != 1 || columns != row_length(of)) {
+      refuse_matrix(index, weight, matrices, columns);
+    }
   }
 
   /// A matrix stored [inputs, outputs]: the inputs are its rows.
@@ -238,11 +277,35 @@ class Matcher {
 
   [[noreturn]] void refuse_matrix(std::int64_t index, const TensorInfo& weight, std::uint64_t matrices,
                                   std::uint64_t columns) const {
-    fail(Errc::malformed,
-         fmt::format(
-             "{}: entry '{}' has {} of {} columns, but '{}' has shape [{}]: is it the imatrix of another model?",
-             source_, printable(tensor(index).name), matrices == 1 ? "a matrix" : fmt::format("{} matrices", matrices),
-             columns, printable(weight.name), fmt::join(weight.shape, ", ")));
+    fail(Errc::malformed, fmt::format("{}: entry '{}' has {} of {} columns, but '{}' has shape [{}]: is it the imatrix "
+                                      "of another model? (a recipe that keeps the tensor needs none)",
+                                      source_, printable(tensor(index).name),
+                                      matrices == 1 ? "a matrix" : fmt::format("{} matrices", matrices), columns,
+                                      printable(weight.name), fmt::join(weight.shape, ", ")));
+  }
+
+  /// Square, and nothing says which axis counts the inputs.
+  [[noreturn]] void refuse_axis(std::int64_t index, const TensorInfo& weight) const {
+    const std::string shown = printable(weight.name);
+    fail(Errc::unsupported,
+         fmt::format("{}: entry '{}' weighs inputs, but '{}' is square [{}] and nothing says which axis they are: a "
+                     "config.json with the model_type may; or keep it by a recipe, or give '{}.columns' or '{}.rows'",
+                     source_, printable(tensor(index).name), shown, fmt::join(weight.shape, ", "), shown, shown));
+  }
+
+  /// Two parts of the model count blocks, and the entry may speak of either.
+  [[noreturn]] void refuse_ambiguous(std::int64_t index, const TensorInfo& weight) const {
+    fail(Errc::unsupported,
+         fmt::format("{}: entry '{}' may speak of '{}' or of another part of the model (blocks below {}): keep the "
+                     "others by a recipe, or name the entry as the checkpoint names its tensor",
+                     source_, printable(tensor(index).name), printable(weight.name),
+                     printable(fmt::format("{}", fmt::join(decoder_.candidates(), ", ")))));
+  }
+
+  [[nodiscard]] bool any_wanted() const {
+    for (std::size_t i = 0; i < checkpoint_.tensors.size(); ++i)
+      if (wanted_.tensor(i)) return true;
+    return false;
   }
 
   /// Nothing in the file belongs to the checkpoint.
@@ -266,6 +329,8 @@ class Matcher {
 
   const Catalogue& file_;
   const Catalogue& checkpoint_;
+  const Wanted& wanted_;
+  const TextDecoder decoder_;
   const double power_;
   std::vector<ImportanceStack>& stacks_;
   const ReadNumbers& read_;
@@ -277,9 +342,9 @@ class Matcher {
 
 }  // namespace
 
-ImportanceMatch match_importance(const Catalogue& file, const Catalogue& checkpoint, double power,
+ImportanceMatch match_importance(const Catalogue& file, const Wanted& wanted, double power,
                                  std::vector<ImportanceStack>& stacks, const ReadNumbers& read) {
-  return Matcher(file, checkpoint, power, stacks, read).run();
+  return Matcher(file, wanted, power, stacks, read).run();
 }
 
 }  // namespace lmq

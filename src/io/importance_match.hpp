@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lmq/io/importance_file.hpp"
+#include "model_config.hpp"
 
 namespace lmq {
 
@@ -19,9 +20,17 @@ struct ImportanceMatch {
 /// Numbers [first, first + out.size()) of a tensor of the file as they lie there, as floats.
 using ReadNumbers = std::function<void(std::uint32_t tensor, std::uint64_t first, std::span<float> out)>;
 
+/// The checkpoint, which of its tensors importance is wanted for (empty: all), and what its configuration says.
+struct Wanted {
+  const Catalogue& checkpoint;
+  std::function<bool(std::size_t)> tensor;
+  ModelConfig config;
+};
+
 /// Finds the entries of a file. `stacks`: those of an imatrix, empty for other formats; the older format's are cut into
-/// experts here. `power` < 0: the default of each kind. Errc::malformed for shapes that do not fit.
-[[nodiscard]] ImportanceMatch match_importance(const Catalogue& file, const Catalogue& checkpoint, double power,
+/// experts here. `power` < 0: the default of each kind. Errc::malformed for shapes that do not fit;
+/// Errc::unsupported where it cannot be told which tensor or which axis an entry speaks of.
+[[nodiscard]] ImportanceMatch match_importance(const Catalogue& file, const Wanted& wanted, double power,
                                                std::vector<ImportanceStack>& stacks, const ReadNumbers& read);
 
 }  // namespace lmq

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <map>
+#include <set>
 #include <span>
 
 namespace lmq {
@@ -130,6 +132,34 @@ constexpr std::array kTopNames{
     Pair{"backbone.embeddings", "token_embd"},
 };
 
+/// What stands before the blocks of a text decoder.
+constexpr std::string_view kDecoders[] = {"",
+                                          "model",
+                                          "model.model",
+                                          "model.language_model",
+                                          "model.language_model.model",
+                                          "language_model",
+                                          "language_model.model",
+                                          "language_model.transformer",
+                                          "text_model",
+                                          "model.text_model",
+                                          "transformer",
+                                          "gpt_neox",
+                                          "backbone",
+                                          "decoder",
+                                          "model.decoder",
+                                          "llm",
+                                          "llm.model",
+                                          "thinker.model",
+                                          "base_model.model.model"};
+/// Of models that are encoders throughout, or call their blocks so.
+constexpr std::string_view kEncoders[] = {"encoder", "bert.encoder", "roberta.encoder", "transformer.encoder"};
+/// Words, between dots and underscores, of parts that are no text decoder.
+constexpr std::string_view kOtherParts[] = {
+    "vision", "visual", "image",     "img",       "audio",     "speech",    "video",   "encoder", "mtp",
+    "nextn",  "draft",  "eagle",     "medusa",    "talker",    "code2wav",  "tower",   "vit",     "clip",
+    "siglip", "sam",    "resampler", "projector", "connector", "perceiver", "aligner", "qformer", "predictor"};
+
 constexpr std::string_view kBlockWords[] = {"layers", "h", "blocks", "block", "layer"};
 constexpr std::string_view kMoment = "exp_avg_sq";
 constexpr std::string_view kOptimizerParts[] = {"exp_avg",      "exp_avg_sq",      "max_exp_avg_sq", "step",
@@ -185,7 +215,70 @@ std::vector<GgufName> block_names(const std::vector<std::string_view>& parts, st
   return names;
 }
 
+bool is_one_of(std::string_view text, std::span<const std::string_view> list) noexcept {
+  return std::ranges::find(list, text) != list.end();
+}
+
+/// What stands before the blocks that a tensor is in, or nothing.
+std::optional<std::string> block_prefix(std::string_view name) {
+  const auto parts = parts_of(name);
+  const auto at = block_number(parts);
+  if (!at) return std::nullopt;
+  return join(std::span(parts).first(*at - 1));
+}
+
+bool names_another_part(std::string_view prefix) {
+  for (const std::string_view part : parts_of(prefix))
+    for (std::size_t begin = 0; begin <= part.size();) {
+      const std::size_t end = std::min(part.find('_', begin), part.size());
+      if (is_one_of(part.substr(begin, end - begin), kOtherParts)) return true;
+      begin = end + 1;
+    }
+  return false;
+}
+
 }  // namespace
+
+TextDecoder::TextDecoder(std::span<const std::string_view> names, const ModelConfig& config) {
+  std::set<std::string> prefixes;
+  bool encodes = config.encoder_decoder;
+  for (const std::string_view name : names)
+    if (auto prefix = block_prefix(name); prefix && !gguf_names(name).empty()) prefixes.insert(std::move(*prefix));
+  const auto ends_with = [&](std::string_view word) {
+    return std::ranges::any_of(prefixes, [&](const std::string& prefix) { return parts_of(prefix).back() == word; });
+  };
+  encodes = encodes || (ends_with("encoder") && ends_with("decoder"));
+  std::vector<std::string> known, encoders, others;
+  for (const std::string& prefix : prefixes) {
+    if (encodes && parts_of(prefix).back() == "decoder") continue;
+    if (is_one_of(prefix, kDecoders))
+      known.push_back(prefix);
+    else if (is_one_of(prefix, kEncoders) && !encodes)
+      encoders.push_back(prefix);
+    else if (!names_another_part(prefix))
+      others.push_back(prefix);
+  }
+  // Others only where no known one is, an encoder only where there is nothing else.
+  accepted_ = !known.empty() ? known : !others.empty() ? others : encoders;
+  if (accepted_.size() > 1 && clash(names)) candidates_ = accepted_;
+}
+
+/// Do two accepted parts have a block of the same name?
+bool TextDecoder::clash(std::span<const std::string_view> names) const {
+  std::map<std::pair<std::string, std::int64_t>, std::string> first;
+  for (const std::string_view name : names) {
+    const auto prefix = block_prefix(name);
+    if (!prefix || std::ranges::find(accepted_, *prefix) == accepted_.end()) continue;
+    for (const GgufName& known : gguf_names(name))
+      if (first.try_emplace({known.name, known.expert}, *prefix).first->second != *prefix) return true;
+  }
+  return false;
+}
+
+bool TextDecoder::has(std::string_view weight) const {
+  const auto prefix = block_prefix(weight);
+  return !prefix || std::ranges::find(accepted_, *prefix) != accepted_.end();
+}
 
 std::vector<GgufName> gguf_names(std::string_view weight) {
   constexpr std::string_view kWeight = ".weight";

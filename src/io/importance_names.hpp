@@ -1,8 +1,11 @@
 #pragma once
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "model_config.hpp"
 
 namespace lmq {
 
@@ -17,6 +20,23 @@ struct GgufName {
 /// that follow no known scheme. "model.layers.3.mlp.experts.7.up_proj.weight" is expert 7 of
 /// "blk.3.ffn_up_exps.weight".
 [[nodiscard]] std::vector<GgufName> gguf_names(std::string_view weight);
+
+/// Which tensors of a checkpoint are blocks of its text decoder, the only ones that "blk.N" of an imatrix speaks of:
+/// vision towers, encoders, drafts (MTP) and talkers count blocks of their own.
+class TextDecoder {
+ public:
+  /// names: of the tensors that importance is wanted for.
+  TextDecoder(std::span<const std::string_view> names, const ModelConfig& config);
+  /// True for tensors outside of blocks, too.
+  [[nodiscard]] bool has(std::string_view weight) const;
+  /// Prefixes of blocks that may be the decoder's, where one name of an imatrix means tensors below two of them; empty
+  /// when it is known.
+  [[nodiscard]] const std::vector<std::string>& candidates() const noexcept { return candidates_; }
+
+ private:
+  [[nodiscard]] bool clash(std::span<const std::string_view> names) const;
+  std::vector<std::string> accepted_, candidates_;
+};
 
 /// The name of the parameter that an optimizer state's second moment belongs to: the part "exp_avg_sq" and the wrappers
 /// around the parameter's name taken away ("optimizer.state.module.NAME.exp_avg_sq"). Nothing for other tensors.

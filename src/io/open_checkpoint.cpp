@@ -9,12 +9,14 @@
 
 #include "block_scales.hpp"
 #include "checkpoint_files.hpp"
+#include "companions.hpp"
 #include "file_kind.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "model_config.hpp"
 #include "safetensors_header.hpp"
 
 namespace lmq {
@@ -29,34 +31,71 @@ Shard read_shard(const std::filesystem::path& folder, const std::string& name) {
   const File file(folder / name, File::Mode::read);
   const FileNature nature = recognize(file);
   if (nature.kind == FileKind::other)
-    fail(Errc::unsupported,
-         fmt::format("{}: found {}, expected safetensors", printable(file.path().native()), nature.words));
+    fail(Errc::unsupported, fmt::format("{}: found {}, expected safetensors: {}", printable(file.path().native()),
+                                        nature.words, nature.advice));
   const File::Stamp stamp = file.stamp();
-  Shard shard{.info = {.name = name, .bytes = stamp.bytes, .modified_ns = stamp.modified_ns, .header_digest = {}},
+  Shard shard{.info = {.name = name,
+                       .bytes = stamp.bytes,
+                       .modified_ns = stamp.modified_ns,
+                       .header_digest = {},
+                       .metadata = {}},
               .header = read_safetensors_header(file, stamp.bytes)};
   shard.info.header_digest = shard.header.digest;
   return shard;
 }
 
-/// All tensors by name. A name in two shards is refused.
-void merge(Catalogue& catalogue, std::vector<Shard>& shards) {
+/// The shard that the index names for a tensor; empty: it does not.
+std::string shard_said(const CheckpointFiles& files, const std::string& tensor) {
+  if (!files.index) return {};
+  const auto at = files.index->shard_of.find(tensor);
+  return at == files.index->shard_of.end() ? std::string{} : at->second;
+}
+
+/// A name in two shards is that of the shard which the index says; without its word it is refused.
+void drop_doubles(Catalogue& catalogue, const CheckpointFiles& files) {
+  std::vector<TensorInfo> kept;
+  std::size_t dropped = 0;
+  std::string example;
+  for (auto run = catalogue.tensors.begin(); run != catalogue.tensors.end();) {
+    const auto end =
+        std::find_if(run, catalogue.tensors.end(), [&](const TensorInfo& t) { return t.name != run->name; });
+    auto chosen = run;
+    if (end - run > 1) {
+      const std::string said = shard_said(files, run->name);
+      chosen = std::find_if(run, end, [&](const TensorInfo& t) { return catalogue.shards[t.shard].name == said; });
+      if (chosen == end)
+        fail(Errc::malformed,
+             fmt::format("{}: tensor '{}': found in two shards, {} and {}", printable(catalogue.folder.native()),
+                         printable(run->name), printable(catalogue.shards[run->shard].name),
+                         printable(catalogue.shards[std::next(run)->shard].name)));
+      if (dropped == 0) example = fmt::format("'{}' of {}", printable(run->name), printable(said));
+      dropped += static_cast<std::size_t>(end - run) - 1;
+    }
+    kept.push_back(std::move(*chosen));
+    run = end;
+  }
+  catalogue.tensors = std::move(kept);
+  if (dropped > 0)
+    catalogue.warnings.push_back(fmt::format("{}: {} tensor{} in more than one shard: taken as {} says, such as {}",
+                                             printable(catalogue.folder.native()), dropped,
+                                             dropped == 1 ? " is" : "s are", printable(files.index_name), example));
+}
+
+/// All tensors by name.
+void merge(Catalogue& catalogue, std::vector<Shard>& shards, const CheckpointFiles& files) {
   for (std::size_t i = 0; i < shards.size(); ++i) {
     for (TensorInfo& tensor : shards[i].header.tensors) {
       tensor.shard = narrow<std::uint32_t>(i, "number of shards");
       catalogue.tensors.push_back(std::move(tensor));
     }
     shards[i].header.tensors = {};
+    shards[i].info.metadata = std::move(shards[i].header.metadata);
     catalogue.shards.push_back(std::move(shards[i].info));
   }
   std::ranges::sort(catalogue.tensors, [](const TensorInfo& a, const TensorInfo& b) {
     return std::tie(a.name, a.shard) < std::tie(b.name, b.shard);
   });
-  const auto twice = std::ranges::adjacent_find(catalogue.tensors, {}, &TensorInfo::name);
-  if (twice != catalogue.tensors.end())
-    fail(Errc::malformed,
-         fmt::format("{}: tensor '{}': found in two shards, {} and {}", printable(catalogue.folder.native()),
-                     printable(twice->name), printable(catalogue.shards[twice->shard].name),
-                     printable(catalogue.shards[std::next(twice)->shard].name)));
+  drop_doubles(catalogue, files);
   (void)narrow<std::uint32_t>(catalogue.tensors.size(), "number of tensors");
 }
 
@@ -100,10 +139,16 @@ Catalogue read_catalogue(const std::filesystem::path& input) {
   Catalogue catalogue;
   catalogue.format = "safetensors";
   catalogue.folder = files.folder;
-  catalogue.metadata = std::move(shards.front().header.metadata);
-  merge(catalogue, shards);
+  catalogue.warnings = files.warnings;
+  catalogue.index_name = files.index_name;
+  merge(catalogue, shards, files);
+  catalogue.metadata = catalogue.shards.front().metadata;
   if (files.index) check_against_index(catalogue, files);
-  pair_block_scales(catalogue);
+  const ModelConfig config = read_model_config(files.folder);
+  catalogue.warnings.insert(catalogue.warnings.end(), config.warnings.begin(), config.warnings.end());
+  const std::vector<std::int64_t> owners = find_companions(catalogue);
+  pair_block_scales(catalogue, owners, config);
+  mark_companions(catalogue, owners, config);
   return catalogue;
 }
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <array>
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <mutex>
@@ -144,13 +144,25 @@ class SafetensorsReader final : public Reader {
     const TensorInfo& scale = catalogue_.tensors[static_cast<std::size_t>(tensor.scale)];
     const ScaleRange needed = scale_range(tensor, scale, begin, floats.size());
     const std::vector<float> scales = read_scales(scale, needed);
+    const bool has_zero = std::ranges::count(scales, 0.0F) > 0;
     std::vector<std::byte> piece(std::min<std::size_t>(floats.size(), kPieceBytes));
     for (std::size_t done = 0; done < floats.size(); done += kPieceBytes) {
       const std::span<std::byte> bytes =
           std::span(piece).first(std::min<std::size_t>(kPieceBytes, floats.size() - done));
       read(tensor, tensor.offset + begin + done, bytes);
+      if (has_zero) check_zeros(tensor, begin + done, bytes, scales, needed.begin);
       apply_scales(tensor, scale, begin + done, bytes, scales, needed.begin, floats.subspan(done, bytes.size()));
     }
+  }
+
+  /// A block of zeros may have the scale 0; values under such a scale are lost.
+  void check_zeros(const TensorInfo& tensor, std::uint64_t begin, std::span<const std::byte> bytes,
+                   std::span<const float> scales, std::uint64_t first_scale) const {
+    const TensorInfo& scale = catalogue_.tensors[static_cast<std::size_t>(tensor.scale)];
+    if (const auto element = first_under_zero(tensor, scale, begin, bytes, scales, first_scale))
+      fail(Errc::malformed, fmt::format("{}: tensor '{}': element {} is not 0, but its scale in '{}' is 0",
+                                        printable(catalogue_.shards[tensor.shard].name), printable(tensor.name),
+                                        *element, printable(scale.name)));
   }
 
   [[nodiscard]] std::vector<float> read_scales(const TensorInfo& scale, const ScaleRange& range) const {
@@ -160,8 +172,8 @@ class SafetensorsReader final : public Reader {
     std::vector<float> scales(static_cast<std::size_t>(range.count));
     to_floats(scale.dtype, bytes, scales);
     for (std::size_t i = 0; i < scales.size(); ++i)
-      if (!(std::isfinite(scales[i]) && scales[i] > 0))
-        fail(Errc::malformed, fmt::format("{}: tensor '{}': scale {} is {}, expected a finite number above 0",
+      if (!(std::isfinite(scales[i]) && scales[i] >= 0))
+        fail(Errc::malformed, fmt::format("{}: tensor '{}': scale {} is {}, expected a finite number, not below 0",
                                           printable(catalogue_.shards[scale.shard].name), printable(scale.name),
                                           range.begin + i, scales[i]));
     return scales;

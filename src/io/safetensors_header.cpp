@@ -59,6 +59,12 @@ class HeaderEvents final : public JsonEvents {
     at_ = At::tensor;
     return true;
   }
+  /// Some writers say null where there is none.
+  bool null() override {
+    if (at_ != At::metadata_value) return unexpected("null");
+    at_ = At::root;
+    return true;
+  }
   bool start_array(std::size_t) override {
     return enter(at_, {{At::shape_value, At::shape}, {At::offsets_value, At::offsets}}) || unexpected("an array");
   }

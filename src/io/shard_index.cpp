@@ -4,6 +4,7 @@
 
 #include "json_events.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/json_text.hpp"
 #include "safetensors_header.hpp"
 
 namespace lmq {
@@ -109,7 +110,7 @@ class IndexEvents final : public JsonEvents {
     back_ = back;
   }
   bool enter_ignored() {
-    ++skipped_depth_;
+    if (++skipped_depth_ > kJsonDepth) refuse(fmt::format("the JSON nests deeper than {} levels", kJsonDepth));
     return true;
   }
   bool leave_ignored() {
@@ -147,7 +148,9 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& source) {
   ShardIndex index;
   IndexEvents events(index, source);
   parse_json(text, events);
-  if (!events.has_map()) fail(Errc::malformed, fmt::format("{}: weight_map is missing", source));
+  if (!events.has_map())
+    fail(Errc::malformed,
+         fmt::format("{}: weight_map is missing: no index of shards; name the checkpoint or its folder", source));
   if (index.shard_of.empty()) fail(Errc::malformed, fmt::format("{}: weight_map names no tensor", source));
   return index;
 }

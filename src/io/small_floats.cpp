@@ -45,6 +45,12 @@ float half_value(std::uint16_t bits) noexcept {
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
+/// 2^(bits - 127); the smallest is subnormal, 255 is NaN.
+float exponent_value(std::uint8_t bits) noexcept {
+  if (bits == 255) return std::numeric_limits<float>::quiet_NaN();
+  return std::bit_cast<float>(bits == 0 ? std::uint32_t{1} << 22 : std::uint32_t{bits} << 23);
+}
+
 float bf16_value(std::uint16_t bits) noexcept { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
 template <class T, class Convert>
@@ -86,6 +92,9 @@ void to_floats(DType type, std::span<const std::byte> bytes, std::span<float> fl
       break;
     case DType::bf16:
       convert<std::uint16_t>(bytes, floats, bf16_value);
+      break;
+    case DType::f8_e8m0:
+      convert<std::uint8_t>(bytes, floats, exponent_value);
       break;
     default: {
       const std::array<float, 256>& table = f8_values(type);

@@ -7,10 +7,12 @@
 #include <numeric>
 
 #include "chunks.hpp"
+#include "growth.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
+#include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
 #include "names.hpp"
 #include "recipe_words.hpp"
@@ -34,7 +36,9 @@ std::string reason_to_keep(const TensorInfo& tensor, const Recipe& recipe) {
   if (!is_float(tensor.value_type())) return fmt::format("type {}", name(tensor.dtype));
   // A scalar cannot be chunked in HDF5, so it is kept whatever the recipe says.
   if (tensor.shape.empty()) return "0 dimensions";
-  if (recipe.keep_vectors && tensor.shape.size() < 2) return "1 dimension";
+  const auto extents = std::ranges::count_if(tensor.shape, [](std::uint64_t dim) { return dim > 1; });
+  if (recipe.keep_vectors && extents < 2)
+    return tensor.shape.size() == 1 ? "1 dimension" : "a vector: one dimension above 1";
   if (count < recipe.min_elements) return fmt::format("fewer than {} weights", recipe.min_elements);
   return {};
 }
@@ -52,18 +56,18 @@ std::size_t row_axes_of(const TensorInfo& tensor, const Rule& rule) {
 class Planner {
  public:
   Planner(const std::vector<TensorInfo>& tensors, const Recipe& recipe, const ImportanceOf& importance,
-          const std::vector<std::uint32_t>& nonfinite)
+          const std::vector<TensorNote>& notes)
       : tensors_(tensors),
         recipe_(recipe),
         importance_(importance),
-        nonfinite_(tensors.size()),
+        notes_(tensors.size(), nullptr),
         model_scopes_(recipe.rules.size() + 1, -1) {
     for (const Rule& rule : recipe.rules) add_spec(rule, fmt::format("rule {}", in_quotes(rule.match)));
     add_spec(default_rule_, "the default rule");
-    for (const std::uint32_t index : nonfinite) {
-      if (index >= tensors.size())
-        fail(Errc::internal, fmt::format("tensor {} of {} is said to hold NaN", index, tensors.size()));
-      nonfinite_[index] = true;
+    for (const TensorNote& note : notes) {
+      if (note.tensor >= tensors.size())
+        fail(Errc::internal, fmt::format("a note on tensor {} of {}", note.tensor, tensors.size()));
+      notes_[note.tensor] = &note;
     }
   }
 
@@ -95,7 +99,9 @@ class Planner {
                                           tensor.shape.size(), kMaxRank));
     out.rows = tensor.shape.size() < 2 ? 1 : tensor.shape.front();
     out.cols = product(std::span(tensor.shape).subspan(tensor.shape.size() < 2 ? 0 : 1));
-    out.reason = reason_to_keep(tensor, recipe_);
+    const TensorNote* const note = notes_[out.tensor];
+    const bool companion = note != nullptr && note->fitness == Fitness::companion;
+    out.reason = companion ? note->text : reason_to_keep(tensor, recipe_);
     if (!out.reason.empty()) return;
     const auto matches = [&](const Rule& rule) { return glob_match(rule.match, tensor.name); };
     const auto at = std::ranges::find_if(recipe_.rules, matches);
@@ -103,10 +109,11 @@ class Planner {
     if (at != recipe_.rules.end()) out.rule = at - recipe_.rules.begin();
     if (rule.keep)
       out.reason = fmt::format("rule '{}' keeps it", rule.match);
-    else if (nonfinite_[out.tensor])
+    else if (note != nullptr && note->fitness == Fitness::nonfinite)
       out.reason = "holds NaN or infinity";
     else
       quantize(tensor, rule, out);
+    if (out.treatment == Treatment::quantize && note != nullptr) refuse_unfit(*note);
   }
 
   void quantize(const TensorInfo& tensor, const Rule& rule, TensorPlan& out) {
@@ -121,8 +128,26 @@ class Planner {
            fmt::format("rule {}: tensor {} has rows of {} weights, granularity {} allows {}: use granularity tensor",
                        in_quotes(rule.match), in_quotes(tensor.name), out.cols, name(out.spec.granularity),
                        kLongestRow));
+    if (const std::uint64_t least = least_quantized_bytes(out.spec, out.rows, out.cols),
+        now = tensor.bytes + (tensor.scale >= 0 ? tensors_[static_cast<std::size_t>(tensor.scale)].bytes : 0);
+        least >= now) {
+      out.treatment = Treatment::keep;
+      out.reason =
+          fmt::format("would grow: {} as it is, at least {} quantized", format_bytes(now), format_bytes(least));
+      out.spec = {};
+      return;
+    }
     out.chunk = chunk_dims(tensor.shape, whole_rows ? row_axes : tensor.shape.size());
     if (importance_) out.importance = importance_(tensor, out.cols);
+  }
+
+  /// What cannot be quantized rightly is refused, with the ways out.
+  void refuse_unfit(const TensorNote& note) const {
+    const bool unscaled = note.fitness == Fitness::unscaled;
+    if (unscaled && recipe_.fp8 == Recipe::Fp8::plain) return;
+    fail(note.fitness == Fitness::malformed ? Errc::malformed : Errc::unsupported,
+         fmt::format("{}: start from the unquantized model, or keep it raw by a recipe{}", note.text,
+                     unscaled ? ", or say --fp8 plain if its values need no scale" : ""));
   }
 
   /// A scale goes where its tensor goes: into the values of a quantized one, beside a kept one.
@@ -226,7 +251,7 @@ class Planner {
   const ImportanceOf& importance_;
   const Rule default_rule_;
   std::vector<QuantSpec> specs_;            // [rules + 1], the last one that of default_rule_
-  std::vector<bool> nonfinite_;             // [tensors]
+  std::vector<const TensorNote*> notes_;    // [tensors] nullptr: none
   std::vector<std::int64_t> model_scopes_;  // [rules + 1] scope of granularity model, -1: none yet
   Plan plan_;
 };
@@ -269,9 +294,9 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
 }  // namespace
 
 Plan make_plan(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest, const Recipe& recipe,
-               const ImportanceOf& importance, const std::vector<std::uint32_t>& nonfinite) {
+               const ImportanceOf& importance, const std::vector<TensorNote>& notes) {
   check_names(tensors);
-  Plan plan = Planner(tensors, recipe, importance, nonfinite).run();
+  Plan plan = Planner(tensors, recipe, importance, notes).run();
   plan.digest = digest_of(tensors, catalogue_digest, recipe, plan);
   return plan;
 }

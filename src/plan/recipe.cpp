@@ -265,6 +265,7 @@ std::string Recipe::canonical_json() const {
            {"keep_vectors", keep_vectors},
            {"nonfinite", word_for(kNonfiniteWords, nonfinite)},
            {"rules", std::move(list)}};
+  if (fp8 != Fp8::refuse) out["fp8"] = word_for(kFp8Words, fp8);
   if (importance_power) out["importance_power"] = *importance_power;
   if (target && target->bytes > 0) out["target_bytes"] = target->bytes;
   if (target && target->bytes == 0) out["target_bits"] = target->bits;

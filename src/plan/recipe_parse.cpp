@@ -122,8 +122,9 @@ std::vector<std::string_view> rule_keys() {
   return keys;
 }
 
-const std::vector<std::string_view> kRecipeKeys{"version",          "nonfinite", "min_elements", "keep_vectors",
-                                                "importance_power", "rules",     "target_bits",  "target_bytes"};
+const std::vector<std::string_view> kRecipeKeys{"version",      "nonfinite",        "min_elements",
+                                                "keep_vectors", "importance_power", "rules",
+                                                "target_bits",  "target_bytes",     "fp8"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
   if (key == "match")
@@ -171,7 +172,9 @@ Rule parse_rule(const Place& at) {
 }
 
 std::vector<Rule> parse_rules(const Place& at) {
+  constexpr std::size_t kMostRules = 65536;
   if (!at.value.is_array()) at.refuse("is a list of rules");
+  if (at.value.size() > kMostRules) at.refuse(fmt::format("is a list of at most {} rules", kMostRules));
   std::vector<Rule> rules;
   for (std::size_t i = 0; i < at.value.size(); ++i) {
     if (!rules.empty() && matches_all(rules.back().match))
@@ -208,6 +211,8 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
       (void)at.whole(1, 1);
     else if (key == "nonfinite")
       recipe.nonfinite = at.word(kNonfiniteWords);
+    else if (key == "fp8")
+      recipe.fp8 = at.word(kFp8Words);
     else if (key == "min_elements")
       recipe.min_elements = at.whole(0, std::uint64_t{1} << 62);
     else if (key == "keep_vectors")

@@ -25,6 +25,8 @@ inline constexpr std::array kCoderWords{
     Word<CoderChoice>{"planes", CoderChoice::planes}};
 inline constexpr std::array kNonfiniteWords{Word<Recipe::Nonfinite>{"refuse", Recipe::Nonfinite::refuse},
                                             Word<Recipe::Nonfinite>{"keep", Recipe::Nonfinite::keep}};
+inline constexpr std::array kFp8Words{Word<Recipe::Fp8>{"refuse", Recipe::Fp8::refuse},
+                                      Word<Recipe::Fp8>{"plain", Recipe::Fp8::plain}};
 
 inline constexpr std::size_t kMinLevels = 2, kMaxLevels = 256;
 inline constexpr std::uint64_t kMaxBits = 8;

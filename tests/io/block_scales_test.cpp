@@ -21,11 +21,14 @@ std::unique_ptr<Reader> open(const TempFolder& folder, const std::vector<TestTen
   if (!config.empty()) write_file(folder / "config.json", config);
   return open_reader(folder.path());
 }
-int code_of(const TempFolder& folder, const std::vector<TestTensor>& tensors, const std::string& config = {},
-            const std::string& part = {}) {
-  const auto error = error_of([&] { (void)open(folder, tensors, config); });
-  if (error) CHECK_THAT(error->what(), Catch::Contains(part));
-  return error ? static_cast<int>(error->code) : 0;
+/// What the catalogue notes of its first tensor that has a note; nothing: all is well.
+std::optional<Fitness> note_of(const TempFolder& folder, const std::vector<TestTensor>& tensors,
+                               const std::string& config = {}, const std::string& part = {}) {
+  const auto reader = open(folder, tensors, config);
+  const std::vector<TensorNote>& notes = reader->catalogue().notes;
+  if (notes.empty()) return std::nullopt;
+  CHECK_THAT(notes[0].text, Catch::Contains(part));
+  return notes[0].fitness;
 }
 
 std::vector<std::uint8_t> pattern(std::size_t count) {
@@ -179,20 +182,57 @@ TEST_CASE("scales by row, by matrix, in one") {
   check_scaled({3, 5, 7}, {3, 1, 1}, "", "_scale", matrix);
 }
 
-TEST_CASE("scales may be BF16 or F16") {
+TEST_CASE("scales by column, by groups of columns, of a stack of experts") {
+  const auto column = [](std::uint64_t m, std::uint64_t, std::uint64_t c) { return m * 7 + c; };
+  check_scaled({5, 7}, {1, 7}, "", "_scale", column);
+  check_scaled({3, 5, 7}, {3, 1, 7}, "", "_scale", column);
+  check_scaled({3, 64}, {3, 2}, "", "_scale",
+               [](std::uint64_t, std::uint64_t r, std::uint64_t c) { return r * 2 + c / 32; });
+}
+
+TEST_CASE("a scale may be called X.scale or X.scale_weight beside X.weight") {
+  for (const char* name : {"m.scale", "m.scale_weight", "m.scales", "m.weight_scale", "m.weight_scale_inv"}) {
+    const TempFolder folder;
+    const auto reader = open(folder, {byte_tensor("m.weight", DType::f8_e5m2, {2, 2}, {0x3C, 0x3C, 0x3C, 0x3C}),
+                                      f32_tensor(name, {2, 1}, {0.5F, 3})});
+    CHECK(reader->catalogue().notes.empty());
+    CHECK(floats(*reader, "m.weight", 0, 4) == std::vector<float>{0.5F, 0.5F, 3, 3});
+  }
+}
+
+TEST_CASE("scales may be BF16, F16 or powers of two") {
   const TempFolder folder;
   const auto reader = open(folder, {byte_tensor("m.weight", DType::f8_e5m2, {2, 2}, {0x3C, 0x3C, 0x3C, 0x3C}),
                                     bf16_tensor("m.weight_scale", {2, 1}, {0.5F, 3})});
   CHECK(floats(*reader, "m.weight", 0, 4) == std::vector<float>{0.5F, 0.5F, 3, 3});
-  CHECK(code_of(folder,
+  const TempFolder powers;
+  const auto micro =
+      open(powers, {byte_tensor("m.weight", DType::f8_e5m2, {2, 40}, std::vector<std::uint8_t>(80, 0x3C)),
+                    byte_tensor("m.weight_scale", DType::f8_e8m0, {2, 2}, {127, 126, 130, 0})});
+  CHECK(floats(*micro, "m.weight", 31, 2) == std::vector<float>{1, 0.5F});
+  CHECK(floats(*micro, "m.weight", 40, 1) == std::vector<float>{8});
+  CHECK(floats(*micro, "m.weight", 79, 1) == std::vector<float>{0x1p-127F});
+  CHECK(note_of(powers,
                 {byte_tensor("m.weight", DType::f8_e4m3, {2, 32}, pattern(64)),
-                 byte_tensor("m.weight_scale", DType::f8_e8m0, {2, 1}, {127, 127})},
-                "", "a scale of F8_E8M0") == 69);
+                 byte_tensor("m.weight_scale", DType::u8, {2, 1}, {127, 127})},
+                "", "a scale of U8") == Fitness::unsupported);
 }
 
-TEST_CASE("a scale that is not finite and positive is named") {
-  for (const float bad :
-       {0.0F, -1.0F, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -0.0F}) {
+TEST_CASE("a scale of 0 is right above zeros, and lost values above anything else") {
+  const TempFolder folder;
+  const auto reader = open(folder, {byte_tensor("m.weight", DType::f8_e4m3, {2, 3}, {0, 0x80, 0, 0x38, 0, 0x38}),
+                                    f32_tensor("m.weight_scale", {2, 1}, {0, 2})});
+  CHECK(floats(*reader, "m.weight", 0, 6) == std::vector<float>{0, -0.0F, 0, 2, 0, 2});
+  const auto lost = open(folder, {byte_tensor("m.weight", DType::f8_e4m3, {2, 3}, {0x38, 0, 0, 0, 0, 0x38}),
+                                  f32_tensor("m.weight_scale", {2, 1}, {2, 0})});
+  const auto error = error_of([&] { (void)floats(*lost, "m.weight", 3, 3); });
+  REQUIRE(error);
+  CHECK_THAT(error->what(),
+             Catch::Contains("tensor 'm.weight': element 5 is not 0, but its scale in 'm.weight_scale' is 0"));
+}
+
+TEST_CASE("a scale that is not finite or below 0 is named") {
+  for (const float bad : {-1.0F, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     const TempFolder folder;
     const auto reader = open(folder, {byte_tensor("m.weight", DType::f8_e4m3, {3, 4}, pattern(12)),
                                       f32_tensor("m.weight_scale", {3}, {1, bad, 2})});
@@ -204,43 +244,49 @@ TEST_CASE("a scale that is not finite and positive is named") {
   }
 }
 
-TEST_CASE("8-bit floats that lost their scales are refused, plain ones are not") {
+TEST_CASE("8-bit floats without a known scale are noted, unless the configuration says they are plain") {
   const TestTensor weight = byte_tensor("model.layers.0.mlp.up.weight", DType::f8_e4m3, {2, 3}, pattern(6));
-  const auto code = [&](const std::string& config, const std::string& part = {}) {
+  const auto note = [&](const std::string& config, const std::string& part = {}) {
     const TempFolder folder;
-    return code_of(folder, {weight}, config, part);
+    return note_of(folder, {weight}, config, part);
   };
-  CHECK(code("") == 0);
-  CHECK(code(R"({"hidden_size":64})") == 0);
-  CHECK(code(kConfig, "without a scale") == 65);
-  CHECK(code(R"({"quantization_config":{"quant_method":"fp8","modules_to_not_convert":["lm_head"]}})") == 65);
+  for (const std::string config : {"", R"({"hidden_size":64})", "not json"})
+    CHECK(note(config, "F8_E4M3 without a known scale") == Fitness::unscaled);
+  CHECK(note(kConfig) == Fitness::unscaled);
   for (const char* name : {"model.layers.0.mlp.up", "mlp.up", "up", "mlp", "model.layers.0"})
-    CHECK(code(R"({"quantization_config":{"quant_method":"fp8","modules_to_not_convert":[")"s + name + "\"]}}") == 0);
-  CHECK(code(R"({"quantization_config":{"quant_method":"fp8","ignored_layers":["model.layers.0.mlp.up"]}})") == 0);
-  CHECK(code(R"({"quantization_config":{"quant_method":"fp8","ignored_layers":["", "layers.0.mlp.u"]}})") == 65);
-  CHECK(code("not json", "found no JSON object") == 65);
-  CHECK(code(R"({"quantization_config":{"weight_block_size":[0,128]}})", "block size") == 65);
-  CHECK(code(R"({"quantization_config":{"weight_block_size":[128]}})", "block size") == 65);
-  CHECK(code(R"({"quantization_config":{"weight_block_size":[-1,1.5]}})", "block size") == 65);
-  const TempFolder folder;  // the config matters to 8-bit floats only
-  CHECK(code_of(folder, {f32_tensor("a.weight", {1}, {1})}, "not json") == 0);
+    CHECK(!note(R"({"quantization_config":{"quant_method":"fp8","modules_to_not_convert":[")"s + name + "\"]}}"));
+  CHECK(!note(R"({"quantization_config":{"quant_method":"fp8","ignored_layers":["model.layers.0.mlp.up"]}})"));
+  CHECK(note(R"({"quantization_config":{"quant_method":"fp8","ignored_layers":["", "layers.0.mlp.u"]}})") ==
+        Fitness::unscaled);
+  for (const char* block : {"[0,128]", "[128]", "[-1,1.5]"}) {
+    const auto error = error_of([&] { (void)note(R"({"quantization_config":{"weight_block_size":)"s + block + "}}"); });
+    REQUIRE(error);
+    CHECK(error->code == Errc::malformed);
+    CHECK_THAT(error->what(), Catch::Contains("block size"));
+  }
+  const TempFolder folder;
+  const auto reader = open(folder, {f32_tensor("a.weight", {1}, {1})}, "not json");
+  REQUIRE(reader->catalogue().warnings.size() == 1);
+  CHECK_THAT(reader->catalogue().warnings[0], Catch::Contains("what it says of the weights is not known"));
 }
 
-TEST_CASE("scales of the wrong shape are refused") {
+TEST_CASE("scales of the wrong shape, and two of them, are noted") {
   const TempFolder folder;
   const TestTensor weight = byte_tensor("m.weight", DType::f8_e4m3, {200, 300}, pattern(60000));
   for (const std::vector<std::uint64_t>& shape :
-       {std::vector<std::uint64_t>{2, 2}, {3, 2}, {6}, {300}, {1, 300}, {200, 1, 1}, {2}, {0}, {200, 300}}) {
+       {std::vector<std::uint64_t>{2, 2}, {3, 2}, {6}, {300}, {200, 1, 1}, {2}, {0}, {200, 300}}) {
     std::uint64_t count = 1;
     for (const std::uint64_t dim : shape) count *= dim;
-    CHECK(code_of(folder, {weight, f32_tensor("m.weight_scale_inv", shape, std::vector<float>(count, 1))}, kConfig,
-                  "tensor 'm.weight_scale_inv': found shape") == 65);
+    CHECK(note_of(folder, {weight, f32_tensor("m.weight_scale_inv", shape, std::vector<float>(count, 1))}, kConfig,
+                  "tensor 'm.weight_scale_inv': found shape") == Fitness::malformed);
   }
-  CHECK(code_of(folder,
+  CHECK(note_of(folder,
                 {weight, f32_tensor("m.weight_scale_inv", {2, 3}, std::vector<float>(6, 1)),
                  f32_tensor("m.weight_scale", {}, {1})},
-                kConfig, "found both") == 65);
-  CHECK(code_of(folder,
-                {byte_tensor("m.weight", DType::f8_e4m3, {0, 300}, {}), f32_tensor("m.weight_scale_inv", {0, 3}, {})},
-                kConfig) == 0);
+                kConfig, "found two scales") == Fitness::unsupported);
+  CHECK(note_of(folder, {weight, f32_tensor("m.weight_scale", {}, {1}), f32_tensor("m.weight_scale_2", {}, {1})},
+                kConfig, "scaled by 'm.weight_scale_2' in a way that is not supported") == Fitness::unsupported);
+  CHECK(!note_of(folder,
+                 {byte_tensor("m.weight", DType::f8_e4m3, {0, 300}, {}), f32_tensor("m.weight_scale_inv", {0, 3}, {})},
+                 kConfig));
 }

@@ -14,6 +14,8 @@ Catalogue sample(const TempFolder& folder) {
   Catalogue catalogue = open_reader(folder / "m")->catalogue();
   catalogue.metadata = {{"format", "pt"}, {"z", ""}};
   catalogue.warnings = {"a warning"};
+  catalogue.notes = {{1, Fitness::companion, "a reason"}, {3, Fitness::malformed, ""}};
+  catalogue.shards[1].metadata = {{"k", "v"}};
   return catalogue;
 }
 }  // namespace
@@ -28,6 +30,9 @@ TEST_CASE("a catalogue travels to another rank unchanged, and serves a reader th
   CHECK(there.folder == here.folder);
   CHECK(there.metadata == here.metadata);
   CHECK(there.warnings == here.warnings);
+  CHECK(there.notes == here.notes);
+  CHECK(there.index_name == "model.safetensors.index.json");
+  CHECK(there.shards[1].metadata == here.shards[1].metadata);
   REQUIRE(there.shards.size() == 2);
   CHECK(there.shards[1].header_digest == here.shards[1].header_digest);
   REQUIRE(there.tensors.size() == 4);

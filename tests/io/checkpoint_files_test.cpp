@@ -83,9 +83,15 @@ TEST_CASE("files are told apart by content, not by name") {
   CHECK(code_of(with("PK\x03\x04xxxxxxxxxxxxxxxxxxxxxxx"), "a zip archive") == 69);
   CHECK(code_of(with("\x80\x02}q\x01xxxxxxxxxxxxxxxxxxx"), "a Python pickle") == 69);
   CHECK(code_of(with("version https://git-lfs.github.com/spec/v1\noid"), "a Git LFS pointer") == 69);
-  CHECK(code_of(with(""), "the file has 0 bytes") == 65);
-  CHECK(code_of(with("abc"), "the file has 3 bytes") == 65);
-  CHECK(code_of(with("some text that is nothing in particular"), "header length") == 65);
+  CHECK(code_of(with("\x89HDF\r\n\x1a\nxxxx lmq_format_major xx"), "an HDF5 file that lmq wrote") == 69);
+  CHECK(code_of(with("\x1c\0\0\0TFL3xxxxxxxx"s), "a TensorFlow Lite model") == 69);
+  CHECK(code_of(with("\x08\x07\x12\x07pytorch\x1a"), "an ONNX model") == 69);
+  CHECK(code_of(with("<!DOCTYPE html><html>"), "an HTML page") == 69);
+  CHECK(code_of(with(""), "an empty file") == 69);
+  CHECK(code_of(with("abc"), "a text file") == 69);
+  CHECK(code_of(with("some text that is nothing in particular"), "a text file") == 69);
+  CHECK(code_of(with("\x01\x02\x03"), "the file has 3 bytes") == 65);
+  CHECK(code_of(with(std::string(40, '\xfe') + "\x01"), "header length") == 65);
   CHECK(code_of(with("{ \"nothing\": 1 }"), "weight_map is missing") == 65);
   CHECK(code_of(folder / "no such file", "no such file") == 66);
   // A header of 0x280 bytes begins like a pickle.
@@ -136,6 +142,14 @@ TEST_CASE("an index and its shards agree") {
   SECTION("a tensor is in two shards") {
     indexed(folder, kGood);
     make_safetensors(folder / "2.safetensors", {kA[0], kB[0]});
+    const auto reader = open_reader(folder.path());  // the index says which
+    const Catalogue& catalogue = reader->catalogue();
+    CHECK(catalogue.shards[catalogue.tensors[0].shard].name == "1.safetensors");
+    REQUIRE(catalogue.warnings.size() == 1);
+    CHECK_THAT(catalogue.warnings[0], Catch::Contains("1 tensor is in more than one shard"));
+    indexed(folder, index_text({{"b", "2.safetensors"}, {"c", "1.safetensors"}}));
+    make_safetensors(folder / "1.safetensors", {kA[0], f32_tensor("c", {1}, {1})});
+    make_safetensors(folder / "2.safetensors", {kA[0], kB[0]});
     CHECK(code_of(folder.path(), "tensor 'a': found in two shards, 1.safetensors and 2.safetensors") == 65);
   }
   SECTION("a tensor is not mapped: taken, with a warning") {
@@ -169,7 +183,7 @@ TEST_CASE("an index and its shards agree") {
     CHECK(code_of(indexed(folder, R"({"metadata":{"total_size":"16"},"weight_map":{"a":"1.safetensors"}})"),
                   "total_size: a number") == 65);
     CHECK(code_of(indexed(folder, "{\"weight_map\":{\"a\":\"1.safetensors\"}}\0x"s), "no valid JSON") == 65);
-    CHECK(code_of(indexed(folder, "{\"x\":" + std::string(100000, '[')), "no valid JSON") == 65);
+    CHECK(code_of(indexed(folder, "{\"x\":" + std::string(100000, '[')), "nests deeper") == 65);
     CHECK(code_of(indexed(folder, map(R"("a\u0000":"1.safetensors")")), "not UTF-8 without NUL") == 65);
   }
 }
@@ -186,18 +200,6 @@ TEST_CASE("no name of an index leads out of its folder") {
     write_file(folder / "in" / "model.safetensors.index.json", "{\"weight_map\":{\"a\":" + json_text(name) + "}}");
     CHECK(code_of(folder / "in") == 65);
   }
-  write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", "link.safetensors"}}));
-  fs::create_symlink("../x.safetensors", folder / "in" / "link.safetensors");
-  CHECK(code_of(folder / "in", "the shard is a link to") == 65);
-  fs::remove(folder / "in" / "link.safetensors");
-  fs::create_symlink(folder / "x.safetensors", folder / "in" / "link.safetensors");
-  CHECK(code_of(folder / "in", "the shard is a link to") == 65);
-  fs::remove(folder / "in" / "link.safetensors");
-  fs::create_symlink("y.safetensors", folder / "in" / "link.safetensors");
-  CHECK(code_of(folder / "in") == 0);
-  fs::remove(folder / "in" / "link.safetensors");
-  fs::create_symlink("nowhere", folder / "in" / "link.safetensors");
-  CHECK(code_of(folder / "in", "the shard is missing") == 66);
   // A folder reached through a link is that folder; a file that the user names may lie anywhere.
   fs::create_symlink("in", folder / "door");
   write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", "y.safetensors"}}));
@@ -206,16 +208,79 @@ TEST_CASE("no name of an index leads out of its folder") {
   CHECK(code_of(folder / "in" / "named.safetensors") == 0);
 }
 
-TEST_CASE("the download cache of links to blobs is read") {
+TEST_CASE("shards that are links are followed, wherever they lead") {
   const TempFolder folder;
-  const fs::path snapshot = folder / "models--x" / "snapshots" / "0123abc";
-  fs::create_directories(snapshot);
-  fs::create_directories(folder / "models--x" / "blobs");
-  make_safetensors(folder / "models--x" / "blobs" / "beef", kA);
+  fs::create_directory(folder / "in");
+  make_safetensors(folder / "x.safetensors", kA);
+  make_safetensors(folder / "in" / "y.safetensors", kA);
+  write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", "link.safetensors"}}));
+  for (const fs::path& target : {fs::path("../x.safetensors"), folder / "x.safetensors", fs::path("y.safetensors")}) {
+    fs::create_symlink(target, folder / "in" / "link.safetensors");
+    CHECK(code_of(folder / "in") == 0);
+    fs::remove(folder / "in" / "link.safetensors");
+  }
+  fs::create_symlink("nowhere", folder / "in" / "link.safetensors");
+  CHECK(code_of(folder / "in", "the shard is a link to nowhere, which is not there") == 66);
+}
+
+TEST_CASE("download caches are read: links to blobs, also of parts in folders of their own") {
+  const TempFolder folder;
+  const fs::path model = folder / "models--x", snapshot = model / "snapshots" / "0123abc", part = snapshot / "unet";
+  fs::create_directories(part);
+  fs::create_directories(model / "blobs");
+  make_safetensors(model / "blobs" / "beef", kA);
+  make_safetensors(model / "blobs" / "f00d", kB);
+  write_file(model / "blobs" / "cafe",
+             index_text({{"a", "d-00001-of-00002.safetensors"}, {"b", "d-00002-of-00002.safetensors"}}));
   fs::create_symlink("../../blobs/beef", snapshot / "model.safetensors");
+  fs::create_symlink("../../../blobs/beef", part / "d-00001-of-00002.safetensors");
+  fs::create_symlink("../../../blobs/f00d", part / "d-00002-of-00002.safetensors");
+  CHECK(open_reader(part)->catalogue().tensors.size() == 2);
+  fs::create_symlink("../../../blobs/cafe", part / "d.safetensors.index.json");
   CHECK(code_of(snapshot) == 0);
-  fs::remove(snapshot / "model.safetensors");
-  make_safetensors(folder / "models--x" / "elsewhere", kA);
-  fs::create_symlink("../../elsewhere", snapshot / "model.safetensors");
-  CHECK(code_of(snapshot, "the shard is a link to") == 65);
+  CHECK(open_reader(part)->catalogue().tensors.size() == 2);
+  CHECK(open_reader(part / "d.safetensors.index.json")->catalogue().index_name == "d.safetensors.index.json");
+}
+
+TEST_CASE("what lies in a folder and is not used is named, and a choice is left to the user") {
+  const TempFolder folder;
+  const auto warnings = [&](const fs::path& input) {
+    std::string all;
+    for (const std::string& line : open_reader(input)->catalogue().warnings) all += line + "\n";
+    return all;
+  };
+  indexed(folder, kGood);
+  CHECK(warnings(folder.path()).empty());
+  make_safetensors(folder / "mtp.safetensors", kA);
+  CHECK_THAT(warnings(folder.path()), Catch::Contains("not used") && Catch::Contains("mtp.safetensors"));
+  write_file(folder / "other.safetensors.index.json", kGood);
+  CHECK_THAT(warnings(folder.path()), Catch::Contains("other.safetensors.index.json"));
+  fs::remove(folder / "other.safetensors.index.json");
+  make_safetensors(folder / "model.safetensors", kA);
+  CHECK(code_of(folder.path(), "one of them is older than the other") == 64);
+  CHECK(code_of(folder / "model.safetensors") == 0);
+  CHECK(code_of(folder / "model.safetensors.index.json") == 0);
+  fs::remove(folder / "1.safetensors"), fs::remove(folder / "2.safetensors");
+  CHECK_THAT(warnings(folder.path()), Catch::Contains("model.safetensors.index.json is not used"));
+  CHECK(open_reader(folder.path())->catalogue().tensors.size() == 1);
+}
+
+TEST_CASE("one shard of a set that is named alone is said to be part of a model") {
+  const TempFolder folder;
+  make_shards(folder.path(), {kA, kB});
+  const auto reader = open_reader(folder / shard_name(1, 2));
+  REQUIRE(reader->catalogue().warnings.size() == 1);
+  CHECK_THAT(reader->catalogue().warnings[0], Catch::Contains("shard 1 of a set of 2"));
+  make_safetensors(folder / shard_name(1, 1), kA);
+  CHECK(open_reader(folder / shard_name(1, 1))->catalogue().warnings.empty());
+}
+
+TEST_CASE("an index of another name serves, and a depth that no index needs is refused") {
+  const TempFolder folder;
+  indexed(folder, kGood);
+  fs::rename(folder / "model.safetensors.index.json", folder / "model.safetensors.index.fp16.json");
+  CHECK(open_reader(folder.path())->catalogue().index_name == "model.safetensors.index.fp16.json");
+  const std::string deep = std::string(100, '[') + std::string(100, ']');
+  write_file(folder / "deep.json", "{\"x\":" + deep + ",\"weight_map\":{\"a\":\"1.safetensors\"}}");
+  CHECK(code_of(folder / "deep.json", "nests deeper than 64 levels") == 65);
 }

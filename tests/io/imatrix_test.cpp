@@ -99,6 +99,93 @@ TEST_CASE("Hugging Face names have the names that llama.cpp gives them") {
     CHECK(gguf_names(name).empty());
 }
 
+TEST_CASE("blocks of a text decoder are told from those of other parts") {
+  const auto taken = [](std::vector<std::string_view> names, const ModelConfig& config = {}) {
+    const TextDecoder decoder(names, config);
+    std::vector<std::string_view> has;
+    for (const std::string_view name : names)
+      if (decoder.has(name)) has.push_back(name);
+    return std::pair(has, decoder.candidates());
+  };
+  using Names = std::vector<std::string_view>;
+  const std::string_view text = "model.language_model.layers.0.self_attn.q_proj.weight";
+  for (const std::string_view other :
+       {"vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight", "visual.blocks.0.mlp.gate_proj.weight",
+        "model.vision_tower.encoder.layers.0.mlp.fc1.weight", "mtp.layers.0.self_attn.q_proj.weight",
+        "audio_tower.layers.0.self_attn.q_proj.weight", "talker.model.layers.0.self_attn.q_proj.weight",
+        "encoder.layers.0.self_attn.q_proj.weight", "something.layers.0.self_attn.q_proj.weight"})
+    CHECK(taken({text, other, "lm_head.weight"}) ==
+          std::pair(Names{text, "lm_head.weight"}, std::vector<std::string>{}));
+  // Alone, an unknown part is the decoder and an encoder is the model; a tower is never one.
+  CHECK(taken({"something.layers.0.self_attn.q_proj.weight"}).first.size() == 1);
+  CHECK(taken({"bert.encoder.layer.0.attention.self.query.weight"}).first.size() == 1);
+  CHECK(taken({"transformer.encoder.layers.0.self_attention.dense.weight"}).first.size() == 1);
+  CHECK(taken({"vision_model.encoder.layers.0.self_attn.q_proj.weight"}).first.empty());
+  // Encoder-decoders have names of their own in llama.cpp.
+  CHECK(taken({"model.decoder.layers.0.self_attn.q_proj.weight", "model.encoder.layers.0.self_attn.q_proj.weight"})
+            .first.empty());
+  CHECK(taken({"model.decoder.layers.0.self_attn.q_proj.weight"}).first.size() == 1);
+  ModelConfig both;
+  both.encoder_decoder = true;
+  CHECK(taken({"model.decoder.layers.0.self_attn.q_proj.weight"}, both).first.empty());
+  // Two that may be it.
+  CHECK(taken({"model.layers.0.self_attn.q_proj.weight", "language_model.layers.0.self_attn.q_proj.weight"}).second ==
+        std::vector<std::string>{"language_model", "model"});
+}
+
+TEST_CASE("the inputs of a square matrix are told by the kind of tensor, or asked for") {
+  const TempFolder folder;
+  const std::uint64_t n = kColumns;
+  const auto kind = [&](std::vector<TensorInfo> tensors, const std::string& entry, std::size_t matrices,
+                        const std::string& config = {}) -> std::string {
+    const std::string wanted = tensors.back().name;
+    Catalogue model;
+    std::ranges::sort(tensors, {}, &TensorInfo::name);
+    model.tensors = std::move(tensors);
+    if (!config.empty()) model.folder = folder.path(), write_file(folder / "config.json", config);
+    write_file(folder / "i", gguf_imatrix({{entry, ramp(matrices * n, 1), std::vector<float>(matrices, 8)}}));
+    try {
+      const ImportanceFile file(folder / "i", model);
+      REQUIRE(file.find(wanted) != nullptr);
+      return file.find(wanted)->kind == ImportanceKind::rows ? "rows" : "columns";
+    } catch (const Error& error) {
+      return std::to_string(static_cast<int>(error.code)) + " " + error.what();
+    }
+  };
+  const TensorInfo square = weight("h.0.attn.c_proj.weight", {n, n});
+  const char* const out = "blk.0.attn_output.weight";
+  CHECK(kind({weight("h.0.mlp.c_fc.weight", {n, 4 * n}), square}, out, 1) == "rows");
+  CHECK(kind({weight("h.0.mlp.c_fc.weight", {4 * n, n}), square}, out, 1) == "columns");
+  CHECK(kind({weight("h.0.attn.c_attn.weight", {n, 3 * n}), square}, out, 1) == "rows");
+  CHECK_THAT(kind({square}, out, 1), Catch::Contains("69 ") && Catch::Contains("nothing says which axis"));
+  CHECK(kind({square}, out, 1, R"({"model_type":"gpt2"})") == "rows");
+  CHECK(kind({square}, out, 1, R"({"model_type":"gpt_bigcode"})") == "columns");
+  CHECK(kind({weight("model.layers.0.self_attn.o_proj.weight", {n, n})}, out, 1) == "columns");
+  CHECK_THAT(kind({weight("model.layers.0.self_attn.o_proj.weight", {n, 2 * n})}, out, 1),
+             Catch::Contains("another model"));
+
+  const TensorInfo stack = weight("model.layers.0.mlp.experts.down_proj", {3, n, n});
+  const auto both = [&](std::uint64_t rows, std::uint64_t cols) {
+    return weight("model.layers.0.mlp.experts.gate_up_proj", {3, rows, cols});
+  };
+  const char* const down = "blk.0.ffn_down_exps.weight";
+  CHECK(kind({both(n, 2 * n), stack}, down, 3) == "rows");
+  CHECK(kind({both(2 * n, n), stack}, down, 3) == "columns");
+  CHECK_THAT(kind({stack}, down, 3), Catch::Contains("nothing says which axis"));
+  CHECK(kind({stack}, down, 3, R"({"model_type":"x","text_config":{"model_type":"llama4_text"}})") == "rows");
+}
+
+TEST_CASE("tensors that importance is not wanted for are never compared with the file") {
+  const TempFolder folder;
+  write_file(folder / "i", gguf_imatrix(entries()));
+  Catalogue model = checkpoint();
+  model.tensors[6].shape = {8, kColumns + 3};  // q_proj of another width
+  CHECK(error_of([&] { ImportanceFile(folder / "i", model); }));
+  const ImportanceFile file(folder / "i", model, {.wanted = [](std::size_t tensor) { return tensor != 6; }});
+  CHECK(file.find("model.layers.0.self_attn.q_proj.weight") == nullptr);
+  CHECK(file.find("model.layers.1.mlp.experts.down_proj") != nullptr);
+}
+
 TEST_CASE("an imatrix of either format gives mean squared inputs under the checkpoint's names") {
   const TempFolder folder;
   write_file(folder / "new", gguf_imatrix(entries()));

@@ -61,7 +61,7 @@ TEST_CASE("plan: what is kept says why", "[plan]") {
                                   tensor("lm_head.weight", {64, 64}),
                                   tensor("m.nan", {64, 64}),
                                   tensor("n.weight", {32, 32})};
-  const Plan plan = make_plan(tensors, "", recipe, {}, {7});
+  const Plan plan = make_plan(tensors, "", recipe, {}, {{7, Fitness::nonfinite}});
   std::vector<std::string> reasons;
   for (const TensorPlan& planned : plan.tensors) reasons.push_back(planned.reason);
   REQUIRE(reasons == std::vector<std::string>{"1 dimension", "fewer than 1024 weights", "type I64", "0 dimensions",
@@ -188,6 +188,71 @@ TEST_CASE("plan: names that HDF5 cannot hold side by side are refused with both 
   REQUIRE(why({tensor("x", Shape(32, 1))}) == "accepted");
 }
 
+TEST_CASE("plan: vectors are told by extents above 1, whatever their rank", "[plan]") {
+  const std::vector<TensorInfo> tensors{tensor("a", {1, 1, 2048}), tensor("b", {2048, 1}), tensor("c", {1, 2048, 1, 1}),
+                                        tensor("d", {1, 6, 1152}), tensor("e", {1, 1})};
+  Recipe recipe = default_recipe();
+  const Plan plan = plan_of(tensors, recipe);
+  for (const std::size_t vector : {0, 1, 2, 4}) CHECK(plan.tensors[vector].reason == "a vector: one dimension above 1");
+  CHECK(plan.tensors[3].treatment == Treatment::quantize);
+  recipe.keep_vectors = false;
+  CHECK(plan_of(tensors, recipe).tensors[0].treatment == Treatment::quantize);
+}
+
+TEST_CASE("plan: what would grow is kept, with both sizes", "[plan]") {
+  const auto treated = [](Shape shape, Rule rule, DType type = DType::bf16) {
+    Recipe recipe = default_recipe();
+    recipe.rules.push_back(std::move(rule));
+    return plan_of({tensor("x", std::move(shape), type)}, recipe).tensors[0];
+  };
+  const Rule rows{.granularity = Granularity::row};
+  const TensorPlan grown = treated({2048, 1, 4}, rows);
+  CHECK(grown.treatment == Treatment::keep);
+  CHECK(grown.reason == "would grow: 16.0 KiB as it is, at least 17.5 KiB quantized");
+  CHECK(treated({2048, 1, 4}, {}).treatment == Treatment::quantize);
+  CHECK(treated({64, 100}, rows).treatment == Treatment::quantize);
+  CHECK(treated({512, 16}, rows).treatment == Treatment::keep);
+  CHECK(treated({512, 16}, {.method = "uniform", .granularity = Granularity::row}).treatment == Treatment::quantize);
+  CHECK(treated({64, 512}, {.granularity = Granularity::group, .group = 8}).treatment == Treatment::keep);
+  CHECK(treated({64, 512}, {.granularity = Granularity::group, .group = 32}).treatment == Treatment::quantize);
+  CHECK(treated({512, 16}, {.method = "ecsq", .granularity = Granularity::row}).treatment == Treatment::quantize);
+  CHECK(treated({32, 32}, {.levels = 256}, DType::f8_e4m3).treatment == Treatment::keep);
+  CHECK(treated({256, 256}, {.levels = 256}, DType::f8_e4m3).treatment == Treatment::quantize);
+}
+
+TEST_CASE("plan: companions are kept, what is scaled wrongly is refused only where a rule would quantize it",
+          "[plan]") {
+  const std::vector<TensorInfo> tensors{tensor("a.scales", {64, 64}), tensor("b.weight", {64, 64}, DType::f8_e4m3)};
+  const auto planned = [&](Fitness fitness, const Recipe& recipe) {
+    return make_plan(tensors, "", recipe, {}, {{0, Fitness::companion, "belongs to 'a'"}, {1, fitness, "file: b"}});
+  };
+  const auto refusal = [&](Fitness fitness, const Recipe& recipe) -> std::string {
+    try {
+      (void)planned(fitness, recipe);
+    } catch (const Error& error) {
+      return std::to_string(static_cast<int>(error.code)) + " " + error.what();
+    }
+    return "accepted";
+  };
+  const Recipe plain = default_recipe();
+  CHECK_THAT(refusal(Fitness::unscaled, plain),
+             Contains("69 file: b: start from the unquantized model") && Contains("--fp8 plain"));
+  CHECK_THAT(refusal(Fitness::unsupported, plain), Contains("69 file: b: "));
+  CHECK_THAT(refusal(Fitness::malformed, plain), Contains("65 file: b: "));
+  Recipe told = plain, keeps = plain;
+  told.fp8 = Recipe::Fp8::plain;
+  CHECK(refusal(Fitness::unscaled, told) == "accepted");
+  CHECK_THAT(refusal(Fitness::unsupported, told), Contains("69 file: b: "));
+  CHECK(Recipe::parse(told.canonical_json(), "r").fp8 == Recipe::Fp8::plain);
+  CHECK(plain.canonical_json().find("fp8") == std::string::npos);
+  keeps.rules.push_back({.match = "b.*", .keep = true});
+  for (const Fitness fitness : {Fitness::unscaled, Fitness::unsupported, Fitness::malformed})
+    CHECK(refusal(fitness, keeps) == "accepted");
+  const Plan plan = planned(Fitness::unscaled, told);
+  CHECK(plan.tensors[0].reason == "belongs to 'a'");
+  CHECK(plan.tensors[1].treatment == Treatment::quantize);
+}
+
 TEST_CASE("plan: the digest follows everything that decides the bytes and nothing else", "[plan]") {
   const std::vector<TensorInfo> base{tensor("a", {4096, 4096}), tensor("b", {64, 64})};
   const auto digest = [&](auto change) {
@@ -195,10 +260,10 @@ TEST_CASE("plan: the digest follows everything that decides the bytes and nothin
     Recipe recipe = default_recipe();
     std::string catalogue = "digest";
     ImportanceInfo importance;
-    std::vector<std::uint32_t> nonfinite;
-    change(tensors, recipe, catalogue, importance, nonfinite);
+    std::vector<TensorNote> notes;
+    change(tensors, recipe, catalogue, importance, notes);
     return make_plan(
-               tensors, catalogue, recipe, [&](const TensorInfo&, std::uint64_t) { return importance; }, nonfinite)
+               tensors, catalogue, recipe, [&](const TensorInfo&, std::uint64_t) { return importance; }, notes)
         .digest;
   };
   const std::string plain = digest([](auto&...) {});
@@ -227,7 +292,9 @@ TEST_CASE("plan: the digest follows everything that decides the bytes and nothin
       }),
       digest([](auto&, auto& r, auto&, auto&, auto&) { r.importance_power = 0.5; }),
       digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.present = true, .largest = 2}; }),
-      digest([](auto&, auto&, auto&, auto&, auto& n) { n = {1}; })};
+      digest([](auto&, auto&, auto&, auto&, auto& n) {
+        n = {{1, Fitness::nonfinite}};
+      })};
   REQUIRE(digests.size() == 14);
 }
 

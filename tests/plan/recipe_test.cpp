@@ -140,7 +140,7 @@ TEST_CASE("recipe: every mistake is refused in one line with its place and what 
   says(R"({"keep_vectors":1})", "keep_vectors: found 1, allowed are true and false");
   says(
       R"({"rule":[]})",
-      R"(unknown key "rule", known are "version", "nonfinite", "min_elements", "keep_vectors", "importance_power", "rules", "target_bits", "target_bytes" (did you mean "rules"?))");
+      R"(unknown key "rule", known are "version", "nonfinite", "min_elements", "keep_vectors", "importance_power", "rules", "target_bits", "target_bytes", "fp8" (did you mean "rules"?))");
   says(R"({"rules":{}})", "rules: found an object of 0 keys, allowed is a list of rules");
   says(R"({"rules":[7]})", "rules[0]: found 7");
   says(R"({"rules":[{"bits":4}]})", R"(rules[0]: the key "match" is missing)");

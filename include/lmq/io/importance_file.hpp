@@ -59,6 +59,8 @@ class ImportanceFile {
     std::optional<double> power = {};  ///< exponent of all numbers, in (0, 2]; else 1, and 1/2 for Adam's moments
     /// Catalogue of an HDF5 file (lmq/io_hdf5/hdf5_catalogue.hpp): this room knows no HDF5.
     std::function<Catalogue(const std::filesystem::path&)> read_hdf5 = {};
+    /// Is importance wanted for that tensor of the checkpoint? Others are not looked at; empty: for all.
+    std::function<bool(std::size_t tensor)> wanted = {};
   };
   /// Opens a file and finds what it has for the tensors of `checkpoint`; that is read once, for the largest values and
   /// the digest. Errors: those of open_reader; Errc::unsupported for another kind of file; Errc::malformed for wrong

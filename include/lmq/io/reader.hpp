@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lmq/base/tensor.hpp"
+#include "lmq/base/tensor_note.hpp"
 
 namespace lmq {
 
@@ -18,15 +19,18 @@ struct ShardInfo {
   std::uint64_t bytes = 0;       ///< size of the file
   std::int64_t modified_ns = 0;  ///< modification time, to notice a change before the commit; not part of any digest
   std::string header_digest;     ///< digest128_hex of the header (length field and JSON)
+  std::map<std::string, std::string> metadata = {};  ///< "__metadata__"
 };
 
 /// What a checkpoint holds, from its headers alone.
 struct Catalogue {
   std::string format;            ///< "safetensors"
   std::filesystem::path folder;  ///< where the shards are (absolute)
+  std::string index_name = {};   ///< file name of the index that names the shards; empty: none
   std::vector<ShardInfo> shards;
   std::vector<TensorInfo> tensors;              ///< ascending by name (bytes)
   std::map<std::string, std::string> metadata;  ///< "__metadata__" of the first shard
+  std::vector<TensorNote> notes;                ///< what cannot be quantized like others; ascending by tensor
   std::vector<std::string> warnings;            ///< one line each: total_size wrong, unmapped tensors, ...
 
   /// For another rank. The bytes are a function of the catalogue, and from_bytes gives an equal one.

@@ -7,6 +7,7 @@
 
 #include "lmq/base/importance_kind.hpp"
 #include "lmq/base/tensor.hpp"
+#include "lmq/base/tensor_note.hpp"
 #include "lmq/plan/recipe.hpp"
 #include "lmq/quant/unit.hpp"
 
@@ -85,9 +86,11 @@ struct Plan {
 /// catalogue_digest  text that stands for the contents of all inputs, the importance file too; part of the digest
 /// importance        what the importance file has for a tensor seen with that row length (may throw); asked for
 ///                   quantized tensors only; empty: no importance
-/// nonfinite         tensors (catalogue indices) to keep for their NaN or infinities (--nonfinite keep)
+/// notes             tensors that cannot be quantized like others, ascending: kept, or refused when a rule would
+///                   quantize them
 /// Kept              means own type and bytes: when the tensor is block-scaled, its scale is kept too (as_stored)
-/// Errors            Errc::usage when a rule cannot apply: rows over kLongestRow, row_axes beyond the dimensions, one
+/// Errors            Errc::unsupported and Errc::malformed as notes say. Errc::usage when a rule cannot apply: rows
+/// over kLongestRow, row_axes beyond the dimensions, one
 ///                   codebook for tensors with and without importance or of 16 and of 32 bits. Errc::unsupported for
 ///                   names that HDF5 cannot hold side by side ("a" and "a/b"), empty parts, ours ("lmq"), more than
 ///                   32 dimensions
@@ -95,7 +98,7 @@ struct Plan {
 [[nodiscard]] Plan make_plan(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest,
                              const Recipe& recipe,
                              const std::function<ImportanceInfo(const TensorInfo&, std::uint64_t cols)>& importance,
-                             const std::vector<std::uint32_t>& nonfinite = {});
+                             const std::vector<TensorNote>& notes = {});
 
 /// The tensor as it is to be read and stored: a kept one without its scale (the bytes of the file in their own type), a
 /// quantized one as it is. Pass the result to Reader::view.

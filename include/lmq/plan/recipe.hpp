@@ -50,6 +50,8 @@ struct Recipe {
   std::uint64_t min_elements = 1024;  ///< smaller tensors are kept
   bool keep_vectors = true;           ///< tensors of fewer than two dimensions are kept
   enum class Nonfinite : std::uint8_t { refuse, keep } nonfinite = Nonfinite::refuse;
+  /// 8-bit floats whose scale is not known: values on their own, or what is left of a checkpoint that lost its scales?
+  enum class Fp8 : std::uint8_t { refuse, plain } fp8 = Fp8::refuse;
   /// Exponent of all numbers of the importance file, in (0, 2], a multiple of 2^-24; unset: the default of their kind.
   std::optional<double> importance_power = {};
   std::optional<Target> target = {};  ///< shared out among the tensors whose rules do not say how many bits they get

@@ -1,0 +1,151 @@
+#include "companions.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "block_scales.hpp"
+#include "lmq/base/text.hpp"
+
+namespace lmq {
+namespace {
+
+/// Words that name what a quantized weight comes with, as they stand between underscores. They say nothing alone: the
+/// tensor must lie beside a weight that can be a quantized one.
+constexpr std::string_view kWords[] = {"scale", "scales",    "zero",      "zeros",   "qzeros",  "zp",   "absmax",
+                                       "quant", "codebook",  "codebooks", "biases",  "scb",     "suh",  "svh",
+                                       "su",    "sv",        "wscale",    "shape",   "invperm", "perm", "groups",
+                                       "meta",  "centroids", "qscale",    "qscales", "amax"};
+/// What a tool puts before or behind the name of a packed weight.
+constexpr std::string_view kPackedSuffixes[] = {"_blocks", "_packed", "_data", "_qdata"};
+/// Names that stand for the whole module: what lies beside them belongs to them.
+constexpr std::string_view kWholeModule[] = {"weight", "qweight", "w_q",   "q_weight",     "codes",
+                                             "qidxs",  "trellis", "_data", "weight_packed"};
+
+bool can_be_packed(DType type) noexcept {
+  switch (type) {
+    case DType::u8:
+    case DType::i8:
+    case DType::u16:
+    case DType::i16:
+    case DType::u32:
+    case DType::i32:
+    case DType::f4:
+    case DType::f6_e2m3:
+    case DType::f6_e3m2:
+      return true;
+    default:
+      return is_f8(type);
+  }
+}
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return out;
+}
+
+/// "X.weight_scale" is the leaf "weight_scale" of the module "X".
+std::string_view module_of(std::string_view name) noexcept {
+  const auto dot = name.rfind('.');
+  return dot == name.npos ? std::string_view{} : name.substr(0, dot);
+}
+std::string_view leaf_of(std::string_view name) noexcept {
+  const auto dot = name.rfind('.');
+  return dot == name.npos ? name : name.substr(dot + 1);
+}
+
+/// Where in a leaf the first of kWords begins, or npos.
+std::size_t first_word(std::string_view leaf) noexcept {
+  for (std::size_t begin = 0; begin <= leaf.size();) {
+    const std::size_t end = std::min(leaf.find('_', begin), leaf.size());
+    if (std::ranges::find(kWords, leaf.substr(begin, end - begin)) != std::end(kWords)) return begin;
+    begin = end + 1;
+  }
+  return leaf.npos;
+}
+
+/// Does what is called `leaf` (lower case, one of kWords begins at `word`) belong to the weight called `packed`?
+bool belongs(std::string_view leaf, std::size_t word, std::string_view packed) noexcept {
+  std::string_view stem = leaf.substr(0, word);
+  while (stem.ends_with('_')) stem.remove_suffix(1);
+  const bool whole = std::ranges::find(kWholeModule, packed) != std::end(kWholeModule);
+  if (stem.empty() || stem == "input" || stem == "output" || stem == "act") return whole;
+  for (const std::string_view suffix : kPackedSuffixes)
+    if (packed.ends_with(suffix) && packed.size() > suffix.size()) packed.remove_suffix(suffix.size());
+  if (!packed.starts_with(stem)) return false;
+  return packed.size() == stem.size() || packed[stem.size()] == '_';
+}
+
+/// The weights that can be packed, by the module that holds them.
+class PackedWeights {
+ public:
+  explicit PackedWeights(const Catalogue& catalogue) : catalogue_(catalogue) {
+    for (std::size_t i = 0; i < catalogue.tensors.size(); ++i) {
+      const TensorInfo& tensor = catalogue.tensors[i];
+      if (!can_be_packed(tensor.dtype) || first_word(lower(leaf_of(tensor.name))) != std::string_view::npos) continue;
+      in_module_[module_of(tensor.name)].push_back(static_cast<std::int64_t>(i));
+    }
+  }
+  [[nodiscard]] bool none() const noexcept { return in_module_.empty(); }
+
+  [[nodiscard]] std::int64_t owner_of(const TensorInfo& tensor) const {
+    // "X.weight.absmax": whatever lies below the name of a packed weight.
+    for (std::string_view above = module_of(tensor.name); !above.empty(); above = module_of(above))
+      if (const std::int64_t at = catalogue_.find(above); at >= 0) return is_packed(at) ? at : -1;
+    const std::string leaf = lower(leaf_of(tensor.name));
+    const std::size_t word = first_word(leaf);
+    if (word == std::string_view::npos) return -1;
+    const auto siblings = in_module_.find(module_of(tensor.name));
+    if (siblings == in_module_.end()) return -1;
+    for (const std::int64_t at : siblings->second)
+      if (belongs(leaf, word, lower(leaf_of(catalogue_.tensors[static_cast<std::size_t>(at)].name)))) return at;
+    return -1;
+  }
+
+ private:
+  [[nodiscard]] bool is_packed(std::int64_t at) const {
+    const auto known = in_module_.find(module_of(catalogue_.tensors[static_cast<std::size_t>(at)].name));
+    return known != in_module_.end() && std::ranges::find(known->second, at) != known->second.end();
+  }
+  const Catalogue& catalogue_;
+  std::unordered_map<std::string_view, std::vector<std::int64_t>> in_module_;
+};
+
+}  // namespace
+
+std::vector<std::int64_t> find_companions(const Catalogue& catalogue) {
+  std::vector<std::int64_t> owners(catalogue.tensors.size(), -1);
+  const PackedWeights packed(catalogue);
+  if (packed.none()) return owners;
+  for (std::size_t i = 0; i < owners.size(); ++i) owners[i] = packed.owner_of(catalogue.tensors[i]);
+  return owners;
+}
+
+void mark_companions(Catalogue& catalogue, const std::vector<std::int64_t>& owners, const ModelConfig& config) {
+  std::map<std::uint32_t, std::string> packed, others;  // tensor -> why it is kept
+  for (std::uint32_t i = 0; i < owners.size(); ++i) {
+    if (owners[i] < 0 || catalogue.tensors[i].scales >= 0) continue;
+    const auto at = static_cast<std::uint32_t>(owners[i]);
+    const TensorInfo& owner = catalogue.tensors[at];
+    others.emplace(i, fmt::format("belongs to the quantized '{}'", owner.name));
+    if (!is_f8(owner.dtype))
+      packed.emplace(at, fmt::format("quantized already: '{}' belongs to it", catalogue.tensors[i].name));
+  }
+  for (const auto* kept : {&packed, &others})
+    for (const auto& [tensor, why] : *kept) catalogue.notes.push_back({tensor, Fitness::companion, why});
+  std::ranges::sort(catalogue.notes, {}, &TensorNote::tensor);
+  if (packed.empty()) return;
+  catalogue.warnings.push_back(fmt::format(
+      "{}: {} weight{} quantized already{}, such as '{}': kept raw with {} scales; start from the unquantized model",
+      printable(catalogue.folder.native()), packed.size(), packed.size() == 1 ? " is" : "s are",
+      config.method.empty() ? "" : fmt::format(" ({} says {})", config.source, config.method),
+      printable(catalogue.tensors[packed.begin()->first].name), packed.size() == 1 ? "its" : "their"));
+}
+
+}  // namespace lmq

@@ -1,0 +1,208 @@
+"""Checkpoints as they lie on people's disks: quantized already, linked, ambiguous, of other kinds; and exports that stay the model."""
+import json
+import os
+import struct
+import unittest
+
+import numpy as np
+
+from lmq_harness import LmqTest, bf16, read_safetensors, run, write_safetensors
+
+RANDOM = np.random.default_rng(5)
+
+
+def matrix(rows, cols):
+    return ("BF16", (rows, cols), bf16(RANDOM.standard_normal((rows, cols)) * 0.02))
+
+
+def f32(*shape):
+    return ("F32", shape, np.abs(RANDOM.standard_normal(shape)).astype("<f4") + np.float32(0.001))
+
+
+def integers(dtype, *shape):
+    return (dtype, shape, RANDOM.integers(0, 100, shape).astype({"I32": "<i4", "I8": "i1", "U8": "u1", "U32": "<u4"}[dtype]))
+
+
+def fp8(*shape):
+    return ("F8_E4M3", shape, RANDOM.integers(1, 0x78, shape).astype("u1"))
+
+
+class InputsTest(LmqTest):
+    def folder_of(self, name, tensors, config=None, **files):
+        os.makedirs(self.at(name), exist_ok=True)
+        write_safetensors(self.at(name, "model.safetensors"), tensors, {"format": "pt"})
+        if config is not None:
+            self.text(name, "config.json", json.dumps(config))
+        return self.at(name)
+
+    def text(self, folder, name, content=""):
+        os.makedirs(os.path.dirname(self.at(folder, name)), exist_ok=True)
+        with open(self.at(folder, name), "w") as file:
+            file.write(content)
+
+    def quantize(self, source, *more, **how):
+        return run("quantize", source, "-o", self.at("out.h5"), "--progress", "none", "--resume", "never", "--json", self.at("out.json"), *more, **how)
+
+    def reasons(self):
+        with open(self.at("out.json")) as file:
+            return {tensor["name"]: tensor.get("reason", "") for tensor in json.load(file)["tensors"] if tensor["method"] in ("raw", "keep", "kept")}
+
+
+class QuantizedAlready(InputsTest):
+    def test_packed_weights_are_kept_with_all_that_belongs_to_them(self):
+        source = self.folder_of("gptq", {
+            "l.down_proj.qweight": integers("I32", 64, 256), "l.down_proj.qzeros": integers("I32", 16, 32),
+            "l.down_proj.scales": ("F16", (16, 256), np.full((16, 256), 0.01, "<f2")), "lm_head.weight": matrix(64, 64)},
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}})
+        for ranks in (0, 2):
+            done = self.ok(self.quantize(source, ranks=ranks))
+            self.assertIn("1 weight is quantized already", done.err)
+            self.assertIn("says gptq", done.err)
+            self.assertIn("start from the unquantized model", done.err)
+            self.assertEqual(self.reasons()["l.down_proj.scales"], "belongs to the quantized 'l.down_proj.qweight'")
+        self.ok(run("verify", self.at("out.h5"), "--against", source))
+        self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("back"), "--source", source))
+        before, after = read_safetensors(os.path.join(source, "model.safetensors"))[0], read_safetensors(self.at("back", "model.safetensors"))[0]
+        for name in before:
+            if name != "lm_head.weight":
+                self.assertEqual(before[name], after[name], name)
+        with open(self.at("back", "config.json")) as file:  # it still describes what is there
+            self.assertIn("quantization_config", json.load(file))
+
+    def test_nothing_but_packed_weights_is_refused_and_can_be_looked_at_and_kept(self):
+        source = self.folder_of("packed", {"p.weight": integers("U32", 64, 8), "p.scales": matrix(64, 32), "p.biases": matrix(64, 32)})
+        for ranks in (0, 2):
+            self.refused(self.quantize(source, ranks=ranks), 69, "nothing is left to quantize", "start from the unquantized model")
+        self.refused(run("plan", source), 69, "nothing is left to quantize")
+        self.ok(run("inspect", source))
+        self.assertFalse(os.path.exists(self.at("out.h5")))
+
+    def test_fp8_without_a_known_scale_is_refused_unless_told_plain(self):
+        source = self.folder_of("fp8", {"a.weight": fp8(64, 64), "b.weight": matrix(64, 64)})
+        self.refused(self.quantize(source), 69, "a.weight", "without a known scale", "--fp8 plain", "start from the unquantized model")
+        self.refused(run("plan", source), 69, "a.weight")
+        self.ok(run("inspect", source))
+        self.ok(self.quantize(source, "--fp8", "plain"))
+        self.ok(run("verify", self.at("out.h5"), "--against", source))
+        self.text(".", "keep.json", '{"rules": [{"match": "a.*", "keep": true}]}')
+        self.ok(self.quantize(source, "--recipe", self.at("keep.json")))
+        self.assertIn("a.weight", self.reasons())
+        self.text(".", "plain.json", '{"fp8": "plain"}')
+        self.ok(self.quantize(source, "--recipe", self.at("plain.json")))
+
+    def test_scales_by_other_names_and_shapes_are_folded(self):
+        for leaf, shape in (("a.scale", (2, 2)), ("a.scale_weight", ()), ("a.weight_scale", (1, 256)), ("a.weight_scale_inv", (2, 2))):
+            source = self.folder_of("named", {"a.weight": fp8(256, 256), leaf: f32(*shape)})
+            self.ok(self.quantize(source))
+            self.ok(run("verify", self.at("out.h5"), "--against", source))
+            self.assertNotIn("a.weight", self.reasons())
+
+    def test_blocks_of_zeros_may_have_the_scale_zero(self):
+        values, scales = RANDOM.integers(1, 0x78, (256, 256)).astype("u1"), np.full((2, 2), 0.5, "<f4")
+        values[:128, :128], scales[0, 0] = 0, 0
+        source = self.folder_of("zero", {"a.weight": ("F8_E4M3", (256, 256), values), "a.weight_scale_inv": ("F32", (2, 2), scales)})
+        self.ok(self.quantize(source))
+        values[5, 7] = 0x38
+        self.folder_of("zero", {"a.weight": ("F8_E4M3", (256, 256), values), "a.weight_scale_inv": ("F32", (2, 2), scales)})
+        self.refused(self.quantize(source), 65, "a.weight", str(5 * 256 + 7), "its scale")
+
+
+class Folders(InputsTest):
+    def test_links_are_followed(self):
+        os.makedirs(self.at("blobs"))
+        for i in (1, 2):
+            write_safetensors(self.at("blobs", f"b{i}"), {f"l{i}.weight": matrix(64, 64)})
+        os.makedirs(self.at("farm"))
+        for i in (1, 2):
+            os.symlink(self.at("blobs", f"b{i}"), self.at("farm", f"model-0000{i}-of-00002.safetensors"))
+        os.symlink("farm", self.at("door"))
+        for source in ("farm", "door"):
+            self.ok(self.quantize(self.at(source)))
+            self.ok(run("verify", self.at("out.h5"), "--against", self.at(source)))
+
+    def test_an_old_index_beside_a_newer_file_is_a_question(self):
+        source = self.folder_of("two", {"x.weight": matrix(64, 64)})
+        write_safetensors(self.at("two", "model-00001-of-00001.safetensors"), {"x.weight": matrix(64, 64)})
+        self.text("two", "model.safetensors.index.json", json.dumps({"weight_map": {"x.weight": "model-00001-of-00001.safetensors"}}))
+        self.refused(self.quantize(source), 64, "model.safetensors", "name the one that is meant")
+        self.ok(self.quantize(self.at("two", "model.safetensors")))
+
+    def test_what_is_not_used_is_named(self):
+        source = self.at("m")
+        os.makedirs(source)
+        for i in (1, 2):
+            write_safetensors(self.at("m", f"model-0000{i}-of-00002.safetensors"), {f"l{i}.weight": matrix(64, 64)})
+        self.text("m", "model.safetensors.index.json", json.dumps({"weight_map": {f"l{i}.weight": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}}))
+        write_safetensors(self.at("m", "mtp.safetensors"), {"mtp.weight": matrix(64, 64)})
+        self.assertIn("mtp.safetensors", self.ok(self.quantize(source)).err)
+        self.assertIn("shard 1 of a set of 2", self.ok(self.quantize(self.at("m", "model-00001-of-00002.safetensors"))).err)
+
+    def test_wrong_kinds_of_file_are_named_with_what_to_do(self):
+        small = self.small_checkpoint()
+        self.ok(run("quantize", small, "-o", self.at("ours.h5"), "--progress", "none"))
+        self.refused(self.quantize(self.at("ours.h5")), 69, "an HDF5 file that lmq wrote", "lmq export")
+        for name, content, words in (("x.onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x80", "an ONNX model"),
+                                     ("x.tflite", b"\x1c\0\0\0TFL3" + b"\0" * 40, "a TensorFlow Lite model"),
+                                     ("notes.txt", b"just some words\n", "a text file"), ("page", b"<html>401</html>", "an HTML page")):
+            with open(self.at(name), "wb") as file:
+                file.write(content)
+            self.refused(self.quantize(self.at(name)), 69, name, words)
+
+    def test_deep_and_huge_texts_have_one_clear_line(self):
+        small, deep = self.small_checkpoint(), "[" * 150000 + "]" * 150000
+        self.text("d", "model.safetensors.index.json", '{"a":' + deep + ',"weight_map":{}}')
+        self.refused(self.quantize(self.at("d")), 65, "nests deeper than 64 levels")
+        self.text(".", "recipe.json", '{"rules":' + deep + "}")
+        self.refused(self.quantize(small, "--recipe", self.at("recipe.json")), 64, "nested deeper")
+        self.text(".", "recipe.json", json.dumps({"rules": [{"match": str(i), "keep": True} for i in range(65537)]}))
+        self.refused(self.quantize(small, "--recipe", self.at("recipe.json")), 64, "at most 65536 rules")
+
+
+class Importance(InputsTest):
+    def imatrix(self, entries):
+        out = struct.pack("<i", len(entries))
+        for name, values in entries.items():
+            out += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 1, len(values)) + np.asarray(values, "<f4").tobytes()
+        with open(self.at("imatrix"), "wb") as file:
+            file.write(out)
+        return self.at("imatrix")
+
+    def test_statistics_of_the_text_go_to_the_text_decoder_alone(self):
+        text, tower = "model.language_model.layers.0.mlp.gate_proj.weight", "visual.blocks.0.mlp.gate_proj.weight"
+        path = self.imatrix({"blk.0.ffn_gate.weight": np.arange(1, 65)})
+        for shape in ((160, 48), (64, 64)):
+            source = self.folder_of("vl", {text: matrix(64, 64), tower: matrix(*shape)})
+            done = self.ok(self.quantize(source, "--importance", path))
+            self.assertIn(f"importance: nothing for {tower}", done.err)
+            with open(self.at("out.json")) as file:
+                self.assertEqual(list(json.load(file)["importance"]["tensors"]), [text])
+            self.ok(run("verify", self.at("out.h5"), "--against", source, "--importance", path))
+
+    def test_what_a_recipe_keeps_is_not_compared_with_the_importance(self):
+        a, b = "model.layers.0.mlp.gate_proj.weight", "model.layers.1.mlp.gate_proj.weight"
+        source = self.folder_of("m", {a: matrix(64, 64), b: matrix(64, 48)})
+        path = self.imatrix({"blk.0.ffn_gate.weight": np.arange(1, 65), "blk.1.ffn_gate.weight": np.arange(1, 65)})
+        self.refused(self.quantize(source, "--importance", path), 65, b, "a recipe that keeps the tensor")
+        self.text(".", "keep.json", json.dumps({"rules": [{"match": b, "keep": True}]}))
+        for ranks in (0, 2):
+            self.ok(self.quantize(source, "--importance", path, "--recipe", self.at("keep.json"), ranks=ranks))
+        self.ok(run("verify", self.at("out.h5"), "--against", source, "--importance", path))
+
+    def test_square_stacks_get_their_inputs_right(self):
+        name = "model.layers.0.mlp.experts.down_proj"
+        weights = np.repeat(RANDOM.standard_normal((4, 64, 64)), 1, 0) * 0.02
+        heavy = np.where(np.arange(64) < 8, 1e6, 1).astype("<f4")
+        path = self.imatrix({"blk.0.ffn_down_exps.weight": np.tile(heavy, 4)})
+        source = self.folder_of("oss", {name: ("BF16", (4, 64, 64), bf16(weights)),
+                                        "model.layers.0.mlp.experts.gate_up_proj": ("BF16", (4, 64, 128), bf16(RANDOM.standard_normal((4, 64, 128))))})
+        self.ok(self.quantize(source, "--importance", path))
+        with open(self.at("out.json")) as file:
+            self.assertEqual(json.load(file)["importance"]["tensors"][name]["kind"], "rows")
+        alone = self.folder_of("alone", {name: ("BF16", (4, 64, 64), bf16(weights))})
+        self.refused(self.quantize(alone, "--importance", path), 69, name, "nothing says which axis")
+        self.text("alone", "config.json", json.dumps({"model_type": "gpt_oss"}))
+        self.ok(self.quantize(alone, "--importance", path))
+
+
+if __name__ == "__main__":
+    unittest.main()
