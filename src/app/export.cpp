@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <string_view>
 
 #include "commands.hpp"
 #include "export_files.hpp"
@@ -37,6 +38,16 @@ class Exporter {
   /// Block scales are folded into the values, so their FP8 type no longer fits.
   [[nodiscard]] bool unfolded(const StoredTensor& tensor) const {
     return tensor.treatment == Treatment::quantize && scaled_.contains(tensor.line.name);
+  }
+  /// Does a description of quantized weights still hold? Where scales were folded in, or nothing of the kind was kept,
+  /// it does not.
+  [[nodiscard]] bool describes_quantized() const {
+    const auto packed = [](const StoredTensor& tensor) {
+      return tensor.treatment == Treatment::keep && tensor.line.shape.size() > 1 && tensor.dtype != DType::boolean &&
+             (!is_float(tensor.dtype) || bits(tensor.dtype) == 8);
+    };
+    return std::ranges::any_of(file_.tensors(), packed) &&
+           std::ranges::none_of(file_.tensors(), [&](const StoredTensor& tensor) { return unfolded(tensor); });
   }
   [[nodiscard]] OutgoingTensor outgoing(const StoredTensor& tensor) const {
     return {tensor.line.name, unfolded(tensor) ? DType::bf16 : tensor.dtype, tensor.line.shape};
@@ -86,10 +97,23 @@ class Exporter {
 struct Shard {
   std::string name;
   std::vector<OutgoingTensor> tensors;
+  std::map<std::string, std::string> metadata;
 };
 
-bool is_plain_shard_name(const std::string& name) {
-  return name.ends_with(".safetensors") && name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+bool is_plain_name(const std::string& name, const char* suffix) {
+  return name.ends_with(suffix) && name.size() <= 255 && name.find('/') == std::string::npos &&
+         name.find('\0') == std::string::npos;
+}
+bool is_plain_shard_name(const std::string& name) { return is_plain_name(name, ".safetensors"); }
+
+/// Texts of an object of the provenance: the source's "__metadata__".
+std::map<std::string, std::string> texts_of(const nlohmann::json& object) {
+  std::map<std::string, std::string> texts;
+  if (object.is_object())
+    for (const auto& [key, value] : object.items())
+      if (value.is_string()) texts[key] = value.get<std::string>();
+  texts[kExportMark] = std::string(kVersion);
+  return texts;
 }
 
 /// The source's shards as the provenance has them; one file where it says nothing usable.
@@ -100,12 +124,14 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
       provenance.is_object() && !one_file ? provenance.value("shards", nlohmann::json()) : nlohmann::json();
   const bool known =
       listed.is_array() && (listed.size() == 1 || provenance.value("shard_of", nlohmann::json()).is_object());
+  const nlohmann::json shared =
+      provenance.is_object() ? provenance.value("metadata", nlohmann::json()) : nlohmann::json();
   if (known)
     for (const auto& shard : listed)
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        shards.push_back({shard["name"].get<std::string>(), {}});
+        shards.push_back({shard["name"].get<std::string>(), {}, texts_of(shard.value("metadata", shared))});
   if (shards.empty() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
-    shards.assign(1, {"model.safetensors", {}});
+    shards.assign(1, {"model.safetensors", {}, texts_of(shared)});
   for (const StoredTensor& tensor : file.tensors()) {
     if (tensor.treatment == Treatment::fold) continue;
     std::size_t shard = 0;
@@ -127,14 +153,34 @@ std::uint64_t bytes_of(const OutgoingTensor& tensor) {
   return (count * bits(tensor.dtype) + 7) / 8;
 }
 
-std::map<std::string, std::string> metadata_of(const QuantizedFile& file) {
-  std::map<std::string, std::string> metadata;
+/// The name of the index that loaders look for; empty where the one file goes without.
+std::string index_name_of(const QuantizedFile& file, const std::vector<Shard>& shards) {
   const nlohmann::json& provenance = file.provenance();
-  if (provenance.is_object() && provenance.value("metadata", nlohmann::json()).is_object())
-    for (const auto& [key, value] : provenance["metadata"].items())
-      if (value.is_string()) metadata[key] = value.get<std::string>();
-  metadata[kExportMark] = std::string(kVersion);
-  return metadata;
+  if (provenance.is_object() && provenance.value("index", nlohmann::json()).is_string())
+    if (const auto name = provenance["index"].get<std::string>();
+        is_plain_name(name, ".json") && name.find(".index.") != name.npos)
+      return name;
+  constexpr std::string_view kWhole[] = {"model.safetensors", "diffusion_pytorch_model.safetensors",
+                                         "adapter_model.safetensors"};
+  const std::string& first = shards[0].name;
+  if (shards.size() == 1 && std::ranges::find(kWhole, first) != std::end(kWhole)) return "";
+  const auto of = first.rfind("-of-"), dash = of == first.npos || of == 0 ? first.npos : first.rfind('-', of - 1);
+  const std::string stem = shards.size() > 1 && dash != first.npos ? first.substr(0, dash) : "model";
+  return stem + ".safetensors.index.json";
+}
+
+std::string list_text(const std::vector<std::string>& names) {
+  return names.empty() ? "nothing" : printable(fmt::format("{}", fmt::join(names, ", ")), 2000);
+}
+
+/// What was copied from the model's folder, changed on the way, and left out.
+std::string copied_text(const std::filesystem::path& source, const CopiedFiles& files) {
+  const std::string from = printable(source.string());
+  std::string text = fmt::format("copied from {}: {}\n", from, list_text(files.copied));
+  if (!files.changed.empty())
+    text += fmt::format("without their quantization_config, which no longer holds: {}\n", list_text(files.changed));
+  if (!files.left_out.empty()) text += fmt::format("left out: {}\n", list_text(files.left_out));
+  return text;
 }
 
 /// Shards, model files and index in a folder.
@@ -142,21 +188,21 @@ std::string export_folder(const Options& options, const QuantizedFile& file, Exp
   const auto shards = shards_of(file, exporter, false);
   std::vector<std::string> names;
   for (const Shard& shard : shards) names.push_back(shard.name);
-  StagedFolder folder(options.output, names);
+  const std::string index = index_name_of(file, shards);
+  StagedFolder folder(options.output, names, index);
   std::map<std::string, std::string> shard_of;
   std::uint64_t total = 0;
   std::string text;
   for (const Shard& shard : shards) {
     write_safetensors(
-        folder.path() / shard.name, shard.tensors, metadata_of(file),
+        folder.path() / shard.name, shard.tensors, shard.metadata,
         [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
     for (const OutgoingTensor& tensor : shard.tensors) shard_of[tensor.name] = shard.name, total += bytes_of(tensor);
   }
-  if (shards.size() > 1 || shards[0].name != "model.safetensors") write_index(folder.path(), shard_of, total);
+  if (!index.empty()) write_index(folder.path() / index, shard_of, total);
   if (options.source) {
-    const auto copied = copy_model_files(*options.source, folder.path());
-    text = fmt::format("copied from {}: {}\n", printable(options.source->string()),
-                       copied.empty() ? "nothing" : fmt::format("{}", fmt::join(copied, ", ")));
+    text =
+        copied_text(*options.source, copy_model_files(*options.source, folder.path(), exporter.describes_quantized()));
   } else {
     text = "config and tokenizer files are not part of the file: --source FOLDER copies them from the model's folder\n";
   }
@@ -170,7 +216,7 @@ std::string export_one_file(const Options& options, const QuantizedFile& file, E
   check_replaceable(options.output);
   const auto shards = shards_of(file, exporter, true);
   write_safetensors(
-      options.output, shards[0].tensors, metadata_of(file),
+      options.output, shards[0].tensors, shards[0].metadata,
       [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
   std::uint64_t total = 0;
   for (const OutgoingTensor& tensor : shards[0].tensors) total += bytes_of(tensor);

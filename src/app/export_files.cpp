@@ -3,19 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <span>
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/io/json_text.hpp"
 #include "lmq/io/reader.hpp"
 
 namespace lmq::app {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kIndexName = "model.safetensors.index.json";
+using Json = nlohmann::ordered_json;
+constexpr const char* kStaging = ".lmq-partial";
+constexpr std::uint64_t kConfigLimit = std::uint64_t{16} << 20;
 
 std::string shown(const fs::path& path) { return printable(path.string()); }
 
@@ -31,29 +35,109 @@ void write_text(const fs::path& path, const std::string& text) {
   file.close();
 }
 
-/// Small files that make weights a model: configuration, tokenizer, vocabulary, templates. Not weights, not their
-/// index.
-bool is_model_file(const fs::path& path) {
-  const std::string name = path.filename().string(), type = path.extension().string();
-  if (name.ends_with(".index.json")) return false;
-  constexpr const char* kTypes[] = {".json", ".model", ".txt", ".jinja", ".tiktoken", ".vocab"};
-  return std::ranges::find(kTypes, type) != std::end(kTypes) || (name.starts_with("tokenizer") && type == ".bin");
+bool ends_with_one_of(const std::string& name, std::initializer_list<const char*> suffixes) {
+  return std::ranges::any_of(suffixes, [&](const char* suffix) { return name.ends_with(suffix); });
 }
 
-bool mentions_fp8(const nlohmann::ordered_json& config) {
-  const auto quantization = config.find("quantization_config");
-  if (quantization == config.end() || !quantization->is_object()) return false;
-  const auto method = quantization->find("quant_method");
-  return method != quantization->end() && method->is_string() &&
-         method->get<std::string>().find("fp8") != std::string::npos;
+/// Weights in other formats, and what is left of a training.
+bool is_left_out(const std::string& name) {
+  const bool tokenizer = name.starts_with("tokenizer") || name.starts_with("vocab");
+  if (name.ends_with(".bin") && !tokenizer) return true;
+  return ends_with_one_of(name, {".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".onnx_data", ".h5", ".hdf5", ".keras",
+                                 ".msgpack", ".ot", ".tflite", ".mlmodel", ".engine", ".bin.index.json"});
 }
 
-std::string read_text(const fs::path& path) {
-  const File file(path, File::Mode::read);
-  std::string text(static_cast<std::size_t>(file.size()), '\0');
-  file.read(0, std::as_writable_bytes(std::span(text)));
-  return text;
+/// Weights of the model or of another part, and their indexes.
+bool is_weights(const std::string& name) {
+  return name.ends_with(".safetensors") || name.find(".safetensors.index.") != name.npos ||
+         name.ends_with(".index.json");
 }
+
+/// Takes descriptions of quantized weights out, wherever nested; true when there was one.
+bool erase_quantization(Json& object) {
+  bool found = false;
+  for (const char* key : {"quantization_config", "compression_config", "quantization"})
+    if (const auto at = object.find(key); at != object.end() && at->is_object()) object.erase(key), found = true;
+  for (auto& [key, value] : object.items())
+    if (value.is_object() && erase_quantization(value)) found = true;
+  return found;
+}
+
+void copy_one(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::create_directories(to.parent_path(), error);
+  if (!fs::copy_file(from, to, fs::copy_options::overwrite_existing, error))
+    fail(Errc::io, fmt::format("{}: cannot be copied: {}", shown(from), error.message()));
+  fs::permissions(to, fs::perms::owner_write, fs::perm_options::add, error);
+}
+
+/// Walks a model's folder and copies what belongs to it.
+class ModelCopy {
+ public:
+  ModelCopy(fs::path source, fs::path target, bool described)
+      : source_(std::move(source)), target_(std::move(target)), described_(described) {}
+
+  CopiedFiles run() {
+    walk({}, 0);
+    for (auto* names : {&out_.copied, &out_.changed, &out_.left_out}) std::ranges::sort(*names);
+    return std::move(out_);
+  }
+
+ private:
+  void walk(const fs::path& below, std::size_t depth) {
+    constexpr std::size_t kDeepest = 8;  // links may lead in circles
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator(source_ / below)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with('.')) continue;
+      if (entry.is_regular_file(error))
+        take(below / name, depth == 0);
+      else if (entry.is_directory(error) && is_where_it_goes(entry.path()))
+        continue;
+      else if (entry.is_directory(error) && depth < kDeepest)
+        walk(below / name, depth + 1);
+      else
+        out_.left_out.push_back((below / name).string());
+    }
+  }
+
+  /// The export itself, when it is made inside of the model's folder.
+  [[nodiscard]] bool is_where_it_goes(const fs::path& folder) const {
+    std::error_code error;
+    return fs::equivalent(folder, target_, error) || fs::equivalent(fs::path(folder) += kStaging, target_, error);
+  }
+
+  void take(const fs::path& file, bool top) {
+    const std::string name = file.filename().string();
+    std::error_code error;
+    if (top && is_weights(name) && fs::exists(target_ / name, error)) return;  // the export has its own
+    if (is_left_out(name) || (top && (is_weights(name) || (!described_ && name == "hf_quant_config.json")))) {
+      out_.left_out.push_back(file.string());
+    } else if (top && !described_ && name == "config.json" && write_config(file)) {
+      out_.changed.push_back(file.string());
+    } else {
+      copy_one(source_ / file, target_ / file);
+      out_.copied.push_back(file.string());
+    }
+  }
+
+  /// False when nothing in it describes quantized weights.
+  bool write_config(const fs::path& file) {
+    Json config;
+    try {
+      config = read_json_file<Json>(source_ / file, kConfigLimit);
+    } catch (const Error&) {
+      return false;  // no JSON: copied as it is
+    }
+    if (!config.is_object() || !erase_quantization(config)) return false;
+    write_text(target_ / file, config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    return true;
+  }
+
+  const fs::path source_, target_;
+  const bool described_;
+  CopiedFiles out_;
+};
 
 }  // namespace
 
@@ -72,10 +156,10 @@ void check_replaceable(const fs::path& path) {
          fmt::format("{}: exists and is no earlier export of lmq; remove it or choose another name", shown(path)));
 }
 
-StagedFolder::StagedFolder(fs::path final_folder, const std::vector<std::string>& shards)
-    : final_(plain(std::move(final_folder))) {
+StagedFolder::StagedFolder(fs::path final_folder, const std::vector<std::string>& shards, std::string index)
+    : final_(plain(std::move(final_folder))), index_(std::move(index)) {
   staging_ = final_;
-  staging_ += ".lmq-partial";
+  staging_ += kStaging;
   std::error_code error;
   if (fs::exists(final_, error)) {
     if (!fs::is_directory(final_, error))
@@ -105,41 +189,27 @@ void StagedFolder::publish() {
     return;
   }
   std::vector<fs::path> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(staging_)) names.push_back(entry.path().filename());
-  std::ranges::sort(names, {}, [](const fs::path& name) { return std::pair(name == kIndexName, name.string()); });
-  fs::remove(final_ / kIndexName, error);  // between the first and the last file no index speaks for both
-  for (const fs::path& name : names) rename_durably(staging_ / name, final_ / name);
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(staging_))
+    if (entry.is_regular_file(error)) names.push_back(entry.path().lexically_relative(staging_));
+  std::ranges::sort(names, {}, [&](const fs::path& name) { return std::pair(name == index_, name.string()); });
+  if (!index_.empty())
+    fs::remove(final_ / index_, error);  // between the first and the last file no index speaks for both
+  for (const fs::path& name : names) {
+    if (const fs::path folder = (final_ / name).parent_path(); !fs::create_directories(folder, error) && error)
+      fail(Errc::cannot_create, fmt::format("{}: cannot be made: {}", shown(folder), error.message()));
+    rename_durably(staging_ / name, final_ / name);
+  }
 }
 
-std::vector<std::string> copy_model_files(const fs::path& source, const fs::path& target) {
+CopiedFiles copy_model_files(const fs::path& source, const fs::path& target, bool described) {
   std::error_code error;
   if (!fs::is_directory(source, error)) fail(Errc::missing, fmt::format("--source {}: is no folder", shown(source)));
-  std::vector<std::string> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(source)) {
-    if (!entry.is_regular_file(error) || !is_model_file(entry.path())) continue;
-    const std::string name = entry.path().filename().string();
-    if (name == "config.json") {
-      auto config = nlohmann::ordered_json::parse(read_text(entry.path()), nullptr, false);
-      if (config.is_object() && mentions_fp8(config)) {
-        config.erase("quantization_config");
-        write_text(target / name, config.dump(2) + "\n");
-        names.push_back(name + " (without its quantization_config)");
-        continue;
-      }
-    }
-    if (!fs::copy_file(entry.path(), target / name, fs::copy_options::overwrite_existing, error))
-      fail(Errc::io, fmt::format("{}: cannot be copied: {}", shown(entry.path()), error.message()));
-    fs::permissions(target / name, fs::perms::owner_write, fs::perm_options::add, error);
-    names.push_back(name);
-  }
-  std::ranges::sort(names);
-  return names;
+  return ModelCopy(source, target, described).run();
 }
 
-void write_index(const fs::path& folder, const std::map<std::string, std::string>& shard_of,
-                 std::uint64_t total_bytes) {
+void write_index(const fs::path& path, const std::map<std::string, std::string>& shard_of, std::uint64_t total_bytes) {
   const nlohmann::json index{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}};
-  write_text(folder / kIndexName, index.dump(2) + "\n");
+  write_text(path, index.dump(2) + "\n");
 }
 
 }  // namespace lmq::app

@@ -16,9 +16,9 @@ void check_replaceable(const std::filesystem::path& path);
 /// end.
 class StagedFolder {
  public:
-  /// shards: the .safetensors files to come. Errc::cannot_create when `final_folder` is no folder, cannot be written,
-  /// or holds other weights than an earlier export of these shards.
-  StagedFolder(std::filesystem::path final_folder, const std::vector<std::string>& shards);
+  /// shards: the .safetensors files to come; index: that of their index, empty: none. Errc::cannot_create when
+  /// `final_folder` is no folder, cannot be written, or holds other weights than an earlier export of these shards.
+  StagedFolder(std::filesystem::path final_folder, const std::vector<std::string>& shards, std::string index);
   ~StagedFolder();  ///< removes what was not published
   StagedFolder(const StagedFolder&) = delete;
   StagedFolder& operator=(const StagedFolder&) = delete;
@@ -28,14 +28,23 @@ class StagedFolder {
 
  private:
   std::filesystem::path final_, staging_;
+  std::string index_;
 };
 
-/// Copies config, tokenizer and other small files of a model folder; a quantization_config of block-scaled FP8, which
-/// the export undoes, is taken out of config.json. Returns the names. Errc::missing, Errc::io.
-std::vector<std::string> copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target);
+/// Paths relative to the model's folder, ascending.
+struct CopiedFiles {
+  std::vector<std::string> copied, changed, left_out;
+};
 
-/// model.safetensors.index.json: which shard has which tensor.
-void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& shard_of,
+/// Copies what makes weights a model: configuration, tokenizer, code, licence, sub-folders - everything but the weights
+/// of the folder itself and their indexes, weights of other formats anywhere, the state of a training, and what begins
+/// with a dot. Links are followed. described: the export still holds what its description of quantized weights
+/// says; else that is taken out of config.json wherever nested, and hf_quant_config.json stays behind.
+/// Errc::missing, Errc::io.
+CopiedFiles copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target, bool described);
+
+/// The index `path`: which shard has which tensor.
+void write_index(const std::filesystem::path& path, const std::map<std::string, std::string>& shard_of,
                  std::uint64_t total_bytes);
 
 }  // namespace lmq::app

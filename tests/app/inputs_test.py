@@ -204,5 +204,64 @@ class Importance(InputsTest):
         self.ok(self.quantize(alone, "--importance", path))
 
 
+class Exports(InputsTest):
+    def test_the_folder_stays_the_model(self):
+        source = self.folder_of("m", {"model.embed.weight": matrix(64, 64)}, {"auto_map": {"AutoModel": "modeling_x.X"}})
+        texts = ["configuration_x.py", "modeling_x.py", "tokenizer.json", "tokenizer.model", "merges.txt", "vocab.bpe", "chat_template.jinja",
+                 "LICENSE", "README.md", "spiece.spm", "1_Pooling/config.json", "2_Dense/model.safetensors"]
+        for name in texts:
+            self.text("m", name, name)
+        for name in ("training_args.bin", "pytorch_model.bin", "onnx/model.onnx", ".gitattributes"):
+            self.text("m", name, name)
+        os.symlink("LICENSE", self.at("m", "LICENSE.link"))
+        self.ok(self.quantize(source))
+        for _ in range(2):  # and again over itself
+            done = self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", source))
+            for name in texts:
+                with open(self.at("x", name)) as file:
+                    self.assertEqual(file.read(), name)
+            self.assertIn("left out: onnx/model.onnx, pytorch_model.bin, training_args.bin", done.out)
+        found = {os.path.relpath(os.path.join(folder, name), self.at("x")) for folder, _, names in os.walk(self.at("x")) for name in names}
+        self.assertEqual(found, {*texts, "config.json", "model.safetensors", "LICENSE.link"})
+
+    def test_index_name_and_metadata_of_each_shard_stay(self):
+        os.makedirs(self.at("t"))
+        stem = "diffusion_pytorch_model"
+        for i, metadata in ((1, {"format": "pt"}), (2, {"format": "pt", "extra": "1"})):
+            write_safetensors(self.at("t", f"{stem}-0000{i}-of-00002.safetensors"), {f"l{i}.weight": matrix(64, 64)}, metadata)
+        weight_map = {f"l{i}.weight": f"{stem}-0000{i}-of-00002.safetensors" for i in (1, 2)}
+        for index in (f"{stem}.safetensors.index.json", None):
+            if index:
+                self.text("t", index, json.dumps({"weight_map": weight_map}))
+            else:
+                os.remove(self.at("t", f"{stem}.safetensors.index.json"))
+            self.ok(self.quantize(self.at("t")))
+            self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("tx"), "--source", self.at("t")))
+            self.assertEqual(sorted(os.listdir(self.at("tx"))), sorted([*weight_map.values(), f"{stem}.safetensors.index.json"]))
+            metadata = read_safetensors(self.at("tx", f"{stem}-00002-of-00002.safetensors"))[1]
+            self.assertEqual((metadata["format"], metadata["extra"]), ("pt", "1"))
+            self.assertNotIn("extra", read_safetensors(self.at("tx", f"{stem}-00001-of-00002.safetensors"))[1])
+
+    def test_one_diffusion_file_needs_no_index(self):
+        os.makedirs(self.at("t"))
+        write_safetensors(self.at("t", "diffusion_pytorch_model.safetensors"), {"a.weight": matrix(64, 64)})
+        self.ok(self.quantize(self.at("t")))
+        self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("tx")))
+        self.assertEqual(os.listdir(self.at("tx")), ["diffusion_pytorch_model.safetensors"])
+
+    def test_no_description_of_weights_that_are_gone(self):
+        described = {"model_type": "x", "text_config": {"quantization_config": {"quant_method": "compressed-tensors"}, "n": 1},
+                     "quantization_config": {"quant_method": "modelopt"}, "compression_config": {"format": "x"}}
+        source = self.folder_of("m", {"a.weight": fp8(256, 128), "a.weight_scale": f32(256, 1)}, described)
+        self.text("m", "hf_quant_config.json", json.dumps({"quantization": {"quant_algo": "FP8"}}))
+        self.ok(self.quantize(source))
+        done = self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", source))
+        self.assertIn("without their quantization_config, which no longer holds: config.json", done.out)
+        self.assertIn("left out: hf_quant_config.json", done.out)
+        self.assertEqual(sorted(os.listdir(self.at("x"))), ["config.json", "model.safetensors"])
+        with open(self.at("x", "config.json")) as file:
+            self.assertEqual(json.load(file), {"model_type": "x", "text_config": {"n": 1}})
+
+
 if __name__ == "__main__":
     unittest.main()
