@@ -107,13 +107,7 @@ RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* i
   if (!report.finished_by.empty()) return report;
   {
     RankLoop loop(comm, context, header, coordinator ? &*coordinator : nullptr);
-    try {
-      loop.run();
-    } catch (const Error& error) {
-      // A size that cannot be reached: what was measured serves no other recipe.
-      if (work_dir && plan.target_bytes > 0 && error.code == Errc::usage) coordinator.reset(), work_dir->remove();
-      throw;
-    }
+    loop.run();
   }
   if (comm.rank() != 0) return report;
   report = coordinator->report();

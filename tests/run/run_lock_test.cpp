@@ -7,6 +7,7 @@
 
 #include "io/make_safetensors.hpp"
 #include "lmq/base/error.hpp"
+#include "lmq/run/part_file.hpp"
 #include "lmq/run/run_lock.hpp"
 
 using namespace lmq;
@@ -208,6 +209,20 @@ TEST_CASE("lock: a file of the user's in its place is refused and not touched; a
   write_file(path, "");
   REQUIRE(refusal(request(path, 10s)).code == Errc{0});
   REQUIRE(refusal(request(folder / "nowhere" / "lock")).code == Errc::cannot_create);
+}
+
+TEST_CASE("part file: only names that runs of this output draw are taken for one", "[run][lock]") {
+  const fs::path output = "some/where/out.h5";
+  const std::string run = "0123456789abcdef", other = "fedcba9876543210";
+  const fs::path part = part_path(output, run, other);
+  REQUIRE(part.parent_path() == output.parent_path());
+  REQUIRE(origin_of_part(output, part.filename().string()) == run);
+  REQUIRE(origin_of_part("another.h5", part.filename().string()).empty());
+  for (const std::string name :
+       {"out.h5", "out.h5.part-", "out.h5.part-0123456789abcdef", "out.h5.part-0123456789abcdef-fedcba987654321",
+        "out.h5.part-0123456789abcdef-fedcba98765432100", "out.h5.part-0123456789abcdef_fedcba9876543210",
+        "out.h5.part-0123456789ABCDEF-fedcba9876543210", "out.h5.part-my own numbers is-fedcba9876543210"})
+    REQUIRE(origin_of_part(output, name).empty());
 }
 
 TEST_CASE("lock: its words are read back; any text is read", "[run][lock]") {
