@@ -1,8 +1,12 @@
+#include <sys/file.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <csignal>
+#include <optional>
 #include <thread>
 
 #include "io/make_safetensors.hpp"
@@ -13,6 +17,17 @@
 using namespace lmq;
 using namespace lmq::test;
 using namespace std::chrono_literals;
+
+namespace {
+std::atomic<int> flock_problem = 0;  // errno of every flock, 0: as the system does it
+}
+
+/// In place of the system's, for file systems without locks.
+extern "C" int flock(int fd, int operation) noexcept {
+  if (flock_problem == 0) return static_cast<int>(syscall(SYS_flock, fd, operation));
+  errno = flock_problem;
+  return -1;
+}
 
 namespace {
 
@@ -209,6 +224,38 @@ TEST_CASE("lock: a file of the user's in its place is refused and not touched; a
   write_file(path, "");
   REQUIRE(refusal(request(path, 10s)).code == Errc{0});
   REQUIRE(refusal(request(folder / "nowhere" / "lock")).code == Errc::cannot_create);
+}
+
+TEST_CASE("lock: on a file system without locks the file tells who is at work, and this is said", "[run][lock]") {
+  const TempFolder folder;
+  const fs::path path = folder / "lock";
+  struct WithoutLocks {
+    explicit WithoutLocks(int problem) { flock_problem = problem; }
+    ~WithoutLocks() { flock_problem = 0; }
+  };
+  const int problem = GENERATE(ENOLCK, EOPNOTSUPP, ENOSYS);
+  const WithoutLocks without(problem);
+  std::string told;
+  RunLock::Request wanted = request(path, 1s);
+  wanted.say = [&](const std::string& text) { told += text + "\n"; };
+  {
+    const RunLock first(wanted);
+    REQUIRE_THAT(told, Catch::Contains("no locks") && Catch::Contains((folder / "lock").string()));
+    const Error error = refusal(request(path));
+    REQUIRE(error.code == Errc::cannot_create);
+    REQUIRE_THAT(error.what(), Catch::Contains("process " + std::to_string(getpid()) + " on "));
+    REQUIRE_NOTHROW(first.check_held());
+  }
+  REQUIRE(fs::is_empty(folder.path()));
+  const pid_t child = fork();
+  if (child == 0) {
+    const RunLock held(request(path));
+    kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(fs::exists(path));
+  REQUIRE(refusal(request(path, 1s)).code == Errc{0});  // its process is gone
 }
 
 TEST_CASE("part file: only names that runs of this output draw are taken for one", "[run][lock]") {
