@@ -103,7 +103,7 @@ class Check:
 
     def compare(self, statistics, importance, rows, bits, granularity, loss_falls):
         """Quantizes with and without; both errors and both losses."""
-        how = ["--method", "kmeans", "--bits", bits, "--granularity", granularity]
+        how = ["--method", "kmeans", "--levels", str(2 ** int(bits)), "--granularity", granularity]
         if granularity not in self.plain:
             folder = self.quantize(f"plain-{granularity}", *how)
             self.plain[granularity] = folder, loss_of(load(folder), rows)

@@ -55,7 +55,10 @@ std::string listed(const std::vector<std::string>& names) {
 ImportanceFile open_importance(const std::filesystem::path& path, const Catalogue& checkpoint, const Recipe& recipe,
                                const std::function<bool(std::size_t)>& wanted) {
   return ImportanceFile(path, checkpoint,
-                        {.power = recipe.importance_power, .read_hdf5 = read_hdf5_catalogue, .wanted = wanted});
+                        {.power = recipe.importance_power,
+                         .damping = recipe.importance_damping,
+                         .read_hdf5 = read_hdf5_catalogue,
+                         .wanted = wanted});
 }
 
 std::vector<std::string> importance_lines(const Job& job) {

@@ -44,6 +44,7 @@ Recipe read_recipe(const Options& options) {
     recipe.nonfinite = options.nonfinite;
     recipe.fp8 = options.fp8;
     recipe.importance_power = options.importance_power;
+    recipe.importance_damping = options.importance_damping.value_or(kDefaultDamping);
     recipe.target = options.target;
     return recipe;
   }

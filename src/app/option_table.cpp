@@ -65,10 +65,12 @@ constexpr CommandEntry kCommands[] = {
 /// Options that say what the result is to be; those of a recipe's rules first.
 void add_recipe_options(po::options_description& table) {
   const auto text = [] { return po::value<std::string>(); };
-  table.add_options()                                                                                  //
-      ("method,m", text()->value_name("M"), "how levels are found: see lmq methods (default kmeans)")  //
+  table.add_options()  //
+      ("method,m", text()->value_name("M"),
+       "how levels are found: see lmq methods (default: equal steps for the whole model, entropy-coded; kmeans with "
+       "--levels, rows or groups)")  //
       ("bits,b", text()->value_name("B"),
-       "1 to 8: 2^B levels (default 4); a broken number, or a method with slopes: bits of the whole file per weight")  //
+       "bits of the whole file for each weight, everything counted, any number (default 4)")   //
       ("levels", text()->value_name("K"), "levels per codebook, 2 to 256, instead of --bits")  //
       ("target-size", text()->value_name("SIZE"),
        "size of the whole file, for example 3.5G: shared out at one slope")  //
@@ -91,6 +93,10 @@ void add_recipe_options(po::options_description& table) {
        "llama.cpp's imatrix; docs/importance.md")  //
       ("importance-power", text()->value_name("P"),
        "exponent of the importance, above 0 up to 2 (default 1; 0.5 for Adam's second moments)")  //
+      ("importance-damping", text()->value_name("D"),
+       "how far the importance of a tensor's rows and columns is drawn to its mean: (h + D mean) / (1 + D) (default 1; "
+       "0: "
+       "as it is)")  //
       ("nonfinite", text()->value_name("WHAT"),
        "tensors with NaN or infinities: refuse or keep raw (default refuse)")  //
       ("fp8", text()->value_name("WHAT"),

@@ -94,29 +94,26 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
   }
 }
 
-/// Whole bits of a method with levels are that many levels; all else is a size of the whole file.
-void take_bits(const Values& values, Options& options) {
+/// Bits of the whole file for each weight, whatever the method.
+Target bits_target(const Values& values) {
   const double bits = values.number("bits");
-  const bool by_slope = find_quantizer(*options.rule.method).at_slope != nullptr;
-  if (!by_slope && bits == std::floor(bits)) {
-    options.rule.levels = std::size_t{1} << values.whole("bits", 1, 8);
-    return;
-  }
   if (!(bits >= kLeastTargetBits && bits <= kMostTargetBits))
     fail(Errc::usage, fmt::format("--bits {}: a number from {} to {} is expected", values.text("bits"),
                                   kLeastTargetBits, kMostTargetBits));
-  options.target = Target{0, bits};
+  return {0, bits};
 }
 
 void take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
   options.method_given = values.has("method");
-  rule.method = values.has("method") ? values.text("method") : "kmeans";
-  static_cast<void>(find_quantizer(*rule.method));
+  if (values.has("method")) {
+    rule.method = values.text("method");
+    static_cast<void>(find_quantizer(*rule.method));
+  }
   if (values.has("bits") && values.has("levels"))
-    fail(Errc::usage, "--bits and --levels say the same thing: give one of them");
+    fail(Errc::usage, "--bits (of the file) and --levels both say how many bits are spent: give one of them");
   if (values.has("levels")) rule.levels = static_cast<std::size_t>(values.whole("levels", 2, 256));
-  if (values.has("bits")) take_bits(values, options);
+  if (values.has("bits")) options.target = bits_target(values);
   if (values.has("target-size")) {
     if (options.target || rule.levels)
       fail(Errc::usage, "--target-size and --bits or --levels both say how many bits are spent: give one of them");
@@ -153,6 +150,8 @@ void take_rule(const Values& values, Options& options) {
     else
       rule.options[name] = values.text(name.c_str());
   }
+  if (!rule.method && !options.target && !sets_rate(rule)) options.target = Target{0, kDefaultTargetBits};
+  rule = with_method(std::move(rule), options.target.has_value());
   if (values.has("nonfinite"))
     options.nonfinite = values.choice<Recipe::Nonfinite>(
         "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
@@ -160,12 +159,19 @@ void take_rule(const Values& values, Options& options) {
     options.fp8 = values.choice<Recipe::Fp8>("fp8", {{"refuse", Recipe::Fp8::refuse}, {"plain", Recipe::Fp8::plain}});
   if (values.has("importance-power"))
     options.importance_power = importance_power(values.number("importance-power"), "--importance-power");
+  if (values.has("importance-damping")) {
+    options.importance_damping = values.number("importance-damping") + 0.0;
+    if (!(*options.importance_damping >= 0 && *options.importance_damping <= kMostDamping))
+      fail(Errc::usage, fmt::format("--importance-damping {}: a number from 0 (as it is) to {} is expected",
+                                    values.text("importance-damping"), kMostDamping));
+  }
 }
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  std::vector<std::string> of_rules{"method",     "bits",      "levels",           "granularity", "group", "coder",
-                                    "level-type", "nonfinite", "importance-power", "target-size", "fp8"};
+  std::vector<std::string> of_rules{"method",      "bits",       "levels",    "granularity",      "group",
+                                    "coder",       "level-type", "nonfinite", "importance-power", "importance-damping",
+                                    "target-size", "fp8"};
   for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
   for (const std::string& rule_option : of_rules) {
     const char* name = rule_option.c_str();
@@ -180,8 +186,9 @@ void take_job(const Values& values, Options& options) {
   else
     take_rule(values, options);
   if (values.has("importance")) options.importance = values.text("importance");
-  if (values.has("importance-power") && !values.has("importance"))
-    fail(Errc::usage, "--importance-power belongs to --importance FILE, which is not given");
+  for (const char* name : {"importance-power", "importance-damping"})
+    if (values.has(name) && !values.has("importance"))
+      fail(Errc::usage, fmt::format("--{} belongs to --importance FILE, which is not given", name));
   for (const char* name : {"recipe", "importance", "memory"})
     if (values.has(name))
       options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});

@@ -25,14 +25,15 @@ struct Options {
   Rule rule;                                        ///< what --method, --bits, ... ask for: one rule for all tensors
   Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
   Recipe::Fp8 fp8 = Recipe::Fp8::refuse;
-  std::optional<double> importance_power;  ///< --importance-power
-  std::optional<Target> target;            ///< of --target-size, or of --bits where they are no number of levels
-  std::optional<std::uint64_t> memory;     ///< bytes a rank may hold
-  std::size_t threads = 0;                 ///< 0: the default
-  std::size_t ranks = 1;                   ///< plan
-  std::string path_tensor;                 ///< plan --path: the tensor whose errors are wanted, by number of levels
-  bool method_given = false;               ///< --method was given
-  std::filesystem::path work_dir;          ///< OUT.h5.lmq-work when not given
+  std::optional<double> importance_power;    ///< --importance-power
+  std::optional<double> importance_damping;  ///< --importance-damping
+  std::optional<Target> target;              ///< of --target-size, or of --bits where they are no number of levels
+  std::optional<std::uint64_t> memory;       ///< bytes a rank may hold
+  std::size_t threads = 0;                   ///< 0: the default
+  std::size_t ranks = 1;                     ///< plan
+  std::string path_tensor;                   ///< plan --path: the tensor whose errors are wanted, by number of levels
+  bool method_given = false;                 ///< --method was given
+  std::filesystem::path work_dir;            ///< OUT.h5.lmq-work when not given
   bool resume = true;
   bool force = false;  ///< quantize: an output or report that is none of ours is replaced, too
   double max_minutes = 0;

@@ -12,6 +12,7 @@
 #include "lmq/io/file.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/quantize_run.hpp"
+#include "quality_notes.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
@@ -115,6 +116,7 @@ int quantize(Comm& comm, const Options& options) {
     const Totals totals = totals_of(lines, report.file_bytes);
     if (!options.json_file.empty())
       write_json(options.json_file, report_json(options, job, report, lines, totals, comm.size()));
+    const auto notes = quality_notes(lines, job.importance.has_value());
     try {
       const double seconds = std::max(report.seconds, 1e-9);
       print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n", tensor_table(lines),
@@ -122,11 +124,13 @@ int quantize(Comm& comm, const Options& options) {
                         static_cast<double>(report.source_bytes) * 1e-9 / seconds, comm.size(),
                         comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
                         printable(options.output.string())));
+      if (!notes.empty()) print(notes.front() + '\n');
     } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
     } catch (const Error& error) {
       warn(fmt::format("{} is complete, but its table cannot be shown: {}", printable(options.output.string()),
                        error.what()));
     }
+    for (std::size_t i = 1; i < notes.size(); ++i) warn(notes[i]);
   });
   return 0;
 }

@@ -120,7 +120,9 @@ void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
   std::vector<std::byte> bytes;
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    const Recipe recipe = Recipe::parse(inputs.file->recipe().dump(), inputs.file->name() + ", /lmq/recipe");
+    Recipe recipe = Recipe::parse(inputs.file->recipe().dump(), inputs.file->name() + ", /lmq/recipe");
+    if (!inputs.file->recipe().contains("importance_damping"))
+      recipe.importance_damping = 0;  // made before there was one
     std::vector<bool> quantized(inputs.reader->catalogue().tensors.size(), false);
     for (std::size_t t = 0; t < inputs.original.tensor_of.size(); ++t)
       if (const std::int64_t at = inputs.original.tensor_of[t]; at >= 0)

@@ -92,9 +92,24 @@ std::vector<float> pooled_slice(const Reader& reader, const ImportanceStack& sta
   return slice;
 }
 
+double damped(const ImportancePart& part, double value) noexcept {
+  return (value + part.damping * part.mean) / (1 + part.damping);
+}
+
+/// Sets a part's damping; blocks: largest and mean of its equal blocks, which become those of the damped numbers.
+void damp(ImportancePart& part, double damping, std::span<std::pair<float, double>> blocks) {
+  if (part.tensor < 0 || !(damping > 0)) return;
+  part.damping = damping;
+  for (const auto& [largest, mean] : blocks) part.mean += mean / static_cast<double>(blocks.size());
+  for (auto& [largest, mean] : blocks) {
+    largest = static_cast<float>(damped(part, double{largest}));
+    mean = damped(part, mean);
+  }
+}
+
 void put_part(ByteWriter& out, const ImportancePart& part) {
   out.le(part.tensor), out.le(part.first), out.le(part.count), out.le(part.stack);
-  out.le(std::uint8_t{part.diagonal}), out.le(part.power);
+  out.le(std::uint8_t{part.diagonal}), out.le(part.power), out.le(part.damping), out.le(part.mean);
 }
 
 ImportancePart take_part(ByteReader& in) {
@@ -102,6 +117,7 @@ ImportancePart take_part(ByteReader& in) {
   part.tensor = in.le<std::int64_t>("tensor"), part.first = in.le<std::uint64_t>("first");
   part.count = in.le<std::uint64_t>("count"), part.stack = in.le<std::int64_t>("stack");
   part.diagonal = in.le<std::uint8_t>("diagonal") != 0, part.power = in.le<double>("power");
+  part.damping = in.le<double>("damping"), part.mean = in.le<double>("mean");
   return part;
 }
 
@@ -163,7 +179,7 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
   entries_ = std::move(match.entries);
   unused_ = std::move(match.unused), unknown_ = std::move(match.unknown);
   std::vector<std::vector<std::uint64_t>> digests(entries_.size());
-  parallel_for(entries_.size(), [&](std::size_t i) { summarise(entries_[i], digests[i]); });
+  parallel_for(entries_.size(), [&](std::size_t i) { summarise(entries_[i], options.damping, digests[i]); });
   ByteWriter all;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const ImportanceEntry& entry = entries_[i];
@@ -241,6 +257,13 @@ void ImportanceFile::read(const ImportancePart& part, std::uint64_t begin, std::
       done += run.size();
     }
   }
+  raise_all(part, begin, values);
+  if (part.damping > 0)
+    for (float& value : values) value = static_cast<float>(damped(part, double{value}));
+}
+
+void ImportanceFile::raise_all(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const {
+  const auto tensor = static_cast<std::uint32_t>(part.tensor);
   const std::uint32_t steps = steps_of(part.power);
   if (steps == 1u << 24 && part.stack < 0) return;
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -281,7 +304,7 @@ void ImportanceFile::read(const ImportanceEntry& entry, std::uint64_t begin, std
   read(entry.rows, row, window.rows);
 }
 
-void ImportanceFile::summarise(ImportanceEntry& entry, std::vector<std::uint64_t>& digests) const {
+void ImportanceFile::summarise(ImportanceEntry& entry, double damping, std::vector<std::uint64_t>& digests) const {
   std::vector<float> values;
   // Largest and mean of numbers [begin, begin + count) of a part, piece by piece in order.
   const auto look = [&](const ImportancePart& part, std::uint64_t begin, std::uint64_t count) {
@@ -300,24 +323,30 @@ void ImportanceFile::summarise(ImportanceEntry& entry, std::vector<std::uint64_t
   };
   const std::uint64_t blocks =
       entry.block_rows == 0 ? 1 : entry.values.count / std::max<std::uint64_t>(1, entry.length);
-  const std::uint64_t block_values = entry.values.count / blocks, block_rows = entry.rows.count / blocks;
-  const ImportancePart& named = entry.rows.tensor < 0 ? entry.values : entry.rows;
+  std::vector<std::pair<float, double>> columns(blocks, {1, 1}), rows(blocks, {1, 1});
+  for (std::uint64_t block = 0; block < blocks; ++block) {
+    const std::uint64_t block_values = entry.values.count / blocks, block_rows = entry.rows.count / blocks;
+    if (entry.values.tensor >= 0) columns[block] = look(entry.values, block * block_values, block_values);
+    if (entry.rows.tensor >= 0) rows[block] = look(entry.rows, block * block_rows, block_rows);
+  }
+  damp(entry.values, damping, columns);
+  damp(entry.rows, damping, rows);
   double sum = 0;
   for (std::uint64_t block = 0; block < blocks; ++block) {
-    const auto columns =
-        entry.values.tensor < 0 ? std::pair{1.0f, 1.0} : look(entry.values, block * block_values, block_values);
-    const auto rows = entry.rows.tensor < 0 ? std::pair{1.0f, 1.0} : look(entry.rows, block * block_rows, block_rows);
-    const float largest = columns.first * rows.first;
-    if (!std::isfinite(largest))
-      fail(Errc::malformed,
-           fmt::format("{}: tensor '{}': importance of its rows ({}) times that of its columns ({}) "
-                       "is no finite float",
-                       place_of(catalogue(), catalogue().tensors[static_cast<std::size_t>(named.tensor)]),
-                       printable(entry.weight), rows.first, columns.first));
+    const float largest = columns[block].first * rows[block].first;
+    if (!std::isfinite(largest)) refuse_product(entry, rows[block].first, columns[block].first);
     entry.largest = std::max(entry.largest, double{largest});
-    sum += columns.second * rows.second;
+    sum += columns[block].second * rows[block].second;
   }
   entry.mean = sum / static_cast<double>(blocks);
+}
+
+void ImportanceFile::refuse_product(const ImportanceEntry& entry, float rows, float columns) const {
+  const ImportancePart& named = entry.rows.tensor < 0 ? entry.values : entry.rows;
+  fail(Errc::malformed,
+       fmt::format("{}: tensor '{}': importance of its rows ({}) times that of its columns ({}) is no finite float",
+                   place_of(catalogue(), catalogue().tensors[static_cast<std::size_t>(named.tensor)]),
+                   printable(entry.weight), rows, columns));
 }
 
 }  // namespace lmq

@@ -60,6 +60,7 @@ class Planner {
       : tensors_(tensors),
         recipe_(recipe),
         importance_(importance),
+        default_rule_(with_method({}, recipe.target.has_value())),
         notes_(tensors.size(), nullptr),
         model_scopes_(recipe.rules.size() + 1, -1) {
     for (const Rule& rule : recipe.rules) add_spec(rule, fmt::format("rule {}", in_quotes(rule.match)));

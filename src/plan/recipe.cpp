@@ -194,6 +194,16 @@ bool sets_rate(const Rule& rule) {
   });
 }
 
+Rule with_method(Rule rule, bool budgeted) {
+  if (rule.keep || rule.method) return rule;
+  const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
+  rule.method = kDefaultMethod;
+  if (!budgeted || !shared || sets_rate(rule)) return rule;
+  rule.method = kBudgetMethod;
+  rule.options.try_emplace("cuts", std::string(kBudgetCuts));
+  return rule;
+}
+
 QuantSpec resolve(const Rule& rule, const std::string& place) {
   if (rule.match.empty())
     fail(Errc::usage, fmt::format("{}.match: found \"\", allowed is a pattern such as \"*\"", place));
@@ -259,13 +269,14 @@ std::string Recipe::canonical_json() const {
       break;
     }
   }
-  if (!complete) list.push_back(canonical_rule({}, target.has_value()));
+  if (!complete) list.push_back(canonical_rule(with_method({}, target.has_value()), target.has_value()));
   Json out{{"version", 1},
            {"min_elements", min_elements},
            {"keep_vectors", keep_vectors},
            {"nonfinite", word_for(kNonfiniteWords, nonfinite)},
            {"rules", std::move(list)}};
   if (fp8 != Fp8::refuse) out["fp8"] = word_for(kFp8Words, fp8);
+  out["importance_damping"] = importance_damping;
   if (importance_power) out["importance_power"] = *importance_power;
   if (target && target->bytes > 0) out["target_bytes"] = target->bytes;
   if (target && target->bytes == 0) out["target_bits"] = target->bits;

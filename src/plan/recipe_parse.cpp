@@ -122,9 +122,9 @@ std::vector<std::string_view> rule_keys() {
   return keys;
 }
 
-const std::vector<std::string_view> kRecipeKeys{"version",      "nonfinite",        "min_elements",
-                                                "keep_vectors", "importance_power", "rules",
-                                                "target_bits",  "target_bytes",     "fp8"};
+const std::vector<std::string_view> kRecipeKeys{
+    "version", "nonfinite",   "min_elements", "keep_vectors", "importance_power", "importance_damping",
+    "rules",   "target_bits", "target_bytes", "fp8"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
   if (key == "match")
@@ -167,7 +167,6 @@ Rule parse_rule(const Place& at) {
   if (at.value.contains("bits") && at.value.contains("levels"))
     fail(Errc::usage,
          fmt::format("{}: \"bits\" and \"levels\" say the same thing, only one of them is allowed", at.path));
-  (void)resolve(rule, at.path);
   return rule;
 }
 
@@ -219,6 +218,8 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
       recipe.keep_vectors = at.boolean();
     else if (key == "importance_power")
       recipe.importance_power = at.value.is_null() ? std::nullopt : std::optional(exponent(at));
+    else if (key == "importance_damping")
+      recipe.importance_damping = at.between(0, kMostDamping);
     else if (key == "target_bits")
       target.bits = at.between(kLeastTargetBits, kMostTargetBits);
     else if (key == "target_bytes")
@@ -237,6 +238,10 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
                                   "one of them is allowed",
                                   source));
   if (target.bits > 0 || target.bytes > 0) recipe.target = target;
+  for (std::size_t i = 0; i < recipe.rules.size(); ++i) {
+    recipe.rules[i] = with_method(std::move(recipe.rules[i]), recipe.target.has_value());
+    (void)resolve(recipe.rules[i], fmt::format("{}: rules[{}]", source, i));
+  }
   return recipe;
 }
 

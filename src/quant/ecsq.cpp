@@ -15,7 +15,7 @@ constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();
 constexpr std::array<std::string_view, 3> kZeroWords{"auto", "off", "on"};
 constexpr std::array<std::string_view, 2> kFormWords{"entropy", "huffman"};
 constexpr std::array<std::string_view, 3> kStartWords{"best", "optimum", "uniform"};
-constexpr std::array<std::string_view, 3> kCutWords{"auto", "grid", "rate"};
+constexpr std::array<std::string_view, 4> kCutWords{"auto", "grid", "rate", "plain"};
 constexpr std::array<std::string_view, 2> kLabelWords{"joint", "interval"};
 
 constexpr MethodOption kRate{
@@ -40,7 +40,9 @@ constexpr std::array kIterOptions{
     kLabels};
 constexpr std::array kUniformOptions{
     kRate, kLambda, kSlope, kZero,
-    MethodOption{.name = "cuts", .help = "thresholds of the grid, or moved by the price of a bit", .words = kCutWords}};
+    MethodOption{.name = "cuts",
+                 .help = "thresholds of the grid, or moved by the price of a bit; plain: levels on the grid, too",
+                 .words = kCutWords}};
 enum At : std::size_t { kAtRate, kAtLambda, kAtSlope, kAtZero, kAtFifth, kAtStart, kAtLastLabels };
 
 // Without a word about the rate, the levels say it; the number of levels is then free.
@@ -96,6 +98,7 @@ Codebook entropy_codebook(const RateLine& line, const EntropyCode& code) {
   const UniformCode& found = code.found;
   if (found.on_grid)
     return Codebook::grid(static_cast<float>(found.low), static_cast<float>(found.step), found.grid_levels);
+  if (!found.levels.empty()) return Codebook::table({found.levels.begin(), found.levels.end()});
   std::vector<float> levels, cuts;
   const auto& ends = found.code.ends;
   for (std::size_t t = 1; t < ends.size(); ++t) {

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "plain_steps.hpp"
+
 namespace lmq {
 namespace {
 
@@ -23,7 +25,9 @@ std::vector<std::uint32_t> single_points(const RateLine& line) {
 void within_quick_alphabet(const RateLine& line, EntropyCode& code) {
   constexpr std::size_t kQuick = 32, kFew = 48;
   constexpr double kFree = 1e-4;  // of the price
-  if (code.found.on_grid || code.found.code.cells() <= kQuick || code.found.code.cells() > kFew) return;
+  if (code.found.on_grid || !code.found.levels.empty() || code.found.code.cells() <= kQuick ||
+      code.found.code.cells() > kFew)
+    return;
   auto ends = code.found.code.ends;
   merge_outer_cells(line, kQuick, ends);
   IntervalCode merged = interval_code(line, std::move(ends));
@@ -35,6 +39,7 @@ void within_quick_alphabet(const RateLine& line, EntropyCode& code) {
 
 EntropyCode EntropyFitter::at(const RateLine& line, const EntropyWish& wish, double lambda, bool quick) {
   const UniformSearch steps{lambda, wish.cuts, wish.most_levels, kLevelBits};
+  if (wish.way == EntropyWay::uniform && wish.cuts == CutRule::plain && lambda > 0) return plain(line, wish, lambda);
   if (wish.way == EntropyWay::uniform) {
     EntropyCode code{best_uniform(line, steps), lambda};
     within_quick_alphabet(line, code);
@@ -58,6 +63,16 @@ EntropyCode EntropyFitter::at(const RateLine& line, const EntropyWish& wish, dou
     }
   }
   if (joint_ != nullptr && lambda > 0) join(line, wish, code);
+  return code;
+}
+
+// Where the levels do not reach (7 bits and more of 256 levels), growing steps cost more than they protect.
+EntropyCode EntropyFitter::plain(const RateLine& line, const EntropyWish& wish, double lambda) {
+  constexpr double kTooDear = 0.95;
+  EntropyCode code{plain_code(line, lambda, wish.most_levels), lambda};
+  if (code.found.on_grid) return code;
+  IntervalCode optimum = search_.quick(line, lambda, wish.most_levels);
+  if (optimum.price(lambda) < kTooDear * code.found.code.price(lambda)) code.found = {.code = std::move(optimum)};
   return code;
 }
 
@@ -126,7 +141,7 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
 // number of them, at a smaller lambda, or by a smaller step.
 void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best) const {
   const double most = wish.rate * line.count;
-  if (best.found.code.cells() < 2) return;
+  if (best.found.code.cells() < 2 || !best.found.levels.empty()) return;
   const EntropyCode from = best;
   double enough = 0, too_far = 1;  // octaves of lambda, half as many of the step
   const double slack = std::max(kRateSlack * line.count, 1.0);

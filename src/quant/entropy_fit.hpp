@@ -53,6 +53,7 @@ class EntropyFitter {
   [[nodiscard]] EntropyCode fit(const RateLine& line, const EntropyWish& wish);
 
  private:
+  [[nodiscard]] EntropyCode plain(const RateLine& line, const EntropyWish& wish, double lambda);
   [[nodiscard]] EntropyCode fit_rate(const RateLine& line, const EntropyWish& wish);
   [[nodiscard]] EntropyCode exact_near(const RateLine& line, const EntropyWish& wish, double octaves,
                                        EntropyCode fallback);

@@ -12,6 +12,7 @@ enum class CutRule : std::uint8_t {
   automatic = 0,  ///< the cheaper of the two
   grid = 1,       ///< in the middle between grid points, as published
   rate = 2,       ///< moved towards the rarer of two codes by the price of a bit, then shares and levels anew
+  plain = 3,      ///< in the middle, and levels on the grid: errors lean nowhere (plain_steps.hpp)
 };
 
 /// A uniform quantizer: cells of one step, levels re-centred; or, where the levels of the cells cost more than they
@@ -24,6 +25,7 @@ struct UniformCode {
   bool on_grid = false;      ///< levels are low + k * step, k < grid_levels, and cuts in the middle
   double low = 0;
   std::size_t grid_levels = 0;
+  std::vector<double> levels{};  ///< of the cells, where they are not the cells' means (CutRule::plain)
 };
 
 struct UniformSearch {

@@ -53,7 +53,7 @@ ScopeCurve scope_curve(const Group& group, const QuantSpec& spec, RateCount coun
   std::vector<double> slopes;
   double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
   for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  return {rate_curve(group, spec.method, spec.options, slopes, count)};
+  return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
 }
 
 }  // namespace

@@ -182,6 +182,7 @@ QuantizeOrder QuantizeOrder::from_bytes(std::span<const std::byte> bytes) {
 
 std::vector<std::byte> curve_to_bytes(const ScopeCurve& curve) {
   ByteWriter out;
+  out.le(curve.mean_square);
   out.le(static_cast<std::uint32_t>(curve.points.size()));
   for (const RatePoint& point : curve.points) {
     for (const double value : {point.lambda, point.bits, point.distortion}) out.le(value);
@@ -193,6 +194,7 @@ std::vector<std::byte> curve_to_bytes(const ScopeCurve& curve) {
 ScopeCurve curve_from_bytes(std::span<const std::byte> bytes, const std::string& source) {
   ByteReader in(bytes, source);
   ScopeCurve curve;
+  curve.mean_square = in.le<double>("mean square");
   const auto count = in.le<std::uint32_t>("points");
   if (count == 0 || count > 4096) in.refuse(std::to_string(count) + " points of a curve, expected 1 to 4096");
   for (std::uint32_t i = 0; i < count; ++i) {

@@ -151,7 +151,7 @@ class BadInput(LmqTest):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             import signal
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        done = subprocess.run([LMQ, "quantize", source, "-o", self.out, "--progress", "none", "--bits", "8"], env=environment(), preexec_fn=lower,
+        done = subprocess.run([LMQ, "quantize", source, "-o", self.out, "--progress", "none", "--levels", "256"], env=environment(), preexec_fn=lower,
                               stdin=subprocess.DEVNULL, capture_output=True)
         from lmq_harness import Finished
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -163,7 +163,7 @@ class BadInput(LmqTest):
                 done = self.full(source, limit)
                 self.assertIn(done.code, (73, 74), done)
                 self.refused_and_older_stays(done, done.code, "out.h5")
-        self.ok(self.quantize(source, "--bits", "8"))
+        self.ok(self.quantize(source, "--levels", "256"))
         self.ok(run("verify", self.out, "--against", source))
 
     def test_a_full_disk(self):
@@ -174,12 +174,12 @@ class BadInput(LmqTest):
         self.addCleanup(subprocess.run, ["umount", "-l", disk])
         source = self.small_checkpoint(rows=512, cols=512)
         out = os.path.join(disk, "out.h5")
-        self.refused(run("quantize", source, "-o", out, "--bits", "8", "--progress", "none", ranks=2), 74, "disk")
+        self.refused(run("quantize", source, "-o", out, "--levels", "256", "--progress", "none", ranks=2), 74, "disk")
         self.assertFalse([n for n in os.listdir(disk) if n != "out.h5.lmq-work"])
         shutil.rmtree(out + ".lmq-work")
-        self.ok(run("quantize", source, "-o", out, "--bits", "1", "--work-dir", self.at("work"), "--progress", "none"))
+        self.ok(run("quantize", source, "-o", out, "--levels", "2", "--work-dir", self.at("work"), "--progress", "none"))
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        self.refused(run("quantize", source, "-o", out, "--bits", "1", "--progress", "none"), 73, "disk")
+        self.refused(run("quantize", source, "-o", out, "--levels", "2", "--progress", "none"), 73, "disk")
         self.ok(run("verify", out, "--against", source))
 
 

@@ -57,8 +57,8 @@ class CommandLine(LmqTest):
             (quantize + ["--method", "kmean"], 64, ["kmean"]),
             (quantize + ["--method="], 64, ["--method"]),
             (quantize + ["--bits"], 64, ["bits"]),
-            (quantize + ["--bits", "0"], 64, ["--bits 0", "1 to 8"]),
-            (quantize + ["--bits", "9"], 64, ["--bits 9"]),
+            (quantize + ["--bits", "0"], 64, ["--bits 0", "0.01 to 64"]),
+            (quantize + ["--bits", "65"], 64, ["--bits 65"]),
             (quantize + ["--bits", "many"], 64, ["--bits many"]),
             (quantize + ["--bits", "4", "--bits", "4"], 64, ["more than once"]),
             (quantize + ["--bits", "4", "--levels", "16"], 64, ["--bits", "--levels"]),
@@ -70,8 +70,8 @@ class CommandLine(LmqTest):
             (quantize + ["--group", "1"], 64, ["group"]),
             (quantize + ["--coder", "zip"], 64, ["zip", "rans"]),
             (quantize + ["--method", "binary-1", "--scale", "rank1"], 64, ["scale", "row"]),
-            (quantize + ["--method", "binary-k", "--bits", "3", "--mode", "exact"], 64, ["exact"]),
-            (quantize + ["--method", "binary-2", "--bits", "3"], 64, ["4 levels"]),
+            (quantize + ["--method", "binary-k", "--levels", "8", "--mode", "exact"], 64, ["exact"]),
+            (quantize + ["--method", "binary-2", "--levels", "8"], 64, ["4 levels"]),
             (quantize + ["--level-type", "bf16"], 64, ["bf16"]),
             (quantize + ["--nonfinite", "drop"], 64, ["drop"]),
             (quantize + ["--memory", "lots"], 64, ["lots"]),
@@ -118,8 +118,8 @@ class CommandLine(LmqTest):
             self.assertIn(word, text)
 
     def test_plan_prints_a_table_and_json_and_touches_nothing(self):
-        text = self.ok(run("plan", SHARDED, "--bits", "3", "--ranks", "4", "--threads", "2")).out
-        for word in ("srun ", "mpirun -np 4", "--bits 3", "memory per rank", "model.embed_tokens.weight"):
+        text = self.ok(run("plan", SHARDED, "--levels", "8", "--ranks", "4", "--threads", "2")).out
+        for word in ("srun ", "mpirun -np 4", "--levels 8", "memory per rank", "model.embed_tokens.weight"):
             self.assertIn(word, text)
         plan = json.loads(self.ok(run("plan", SHARDED, "--levels", "5", "--granularity", "model", "--ranks", "3", "--json")).out)
         self.assertEqual(plan["memory_per_rank_bytes"], sum(plan["memory"].values()))
@@ -194,7 +194,7 @@ class CommandLine(LmqTest):
                                 "empty.weight": ("F32", (0, 64), b"")})
         for method in ("sls-l1", "sls-l1l2", "sls-l0", "sls-iter", "sls-cluster"):
             for granularity in ("tensor", "row"):
-                self.ok(run("quantize", few, "-o", out, "--progress", "none", "--method", method, "--bits", "8", "--granularity", granularity))
+                self.ok(run("quantize", few, "-o", out, "--progress", "none", "--method", method, "--levels", "256", "--granularity", granularity))
                 tensors = json.loads(run("inspect", out, "--json").out)["tensors"]
                 self.assertEqual([t.get("squared_error", 0) for t in tensors], [0, 0, 0])
 

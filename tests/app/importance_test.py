@@ -68,7 +68,7 @@ class ImportanceTest(LmqTest):
         return self.at(name)
 
     def make(self, out, *more, **how):
-        done = run("quantize", MODEL, "-o", self.at(out), "--progress", "none", "--bits", "3", "--json", self.at(out + ".json"), *more, **how)
+        done = run("quantize", MODEL, "-o", self.at(out), "--progress", "none", "--levels", "8", "--json", self.at(out + ".json"), *more, **how)
         self.ok(done)
         with open(self.at(out + ".json")) as file:
             return done, json.load(file)

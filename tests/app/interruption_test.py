@@ -25,7 +25,7 @@ class Interruption(LmqTest):
         write_safetensors(self.source, {f"layers.{i}.weight": ("BF16", (384, 512), bf16(draw.standard_normal((384, 512)) * 0.02))
                                         for i in range(24)})
         self.out = self.at("out.h5")
-        self.arguments = ["quantize", self.source, "-o", self.out, "--method", "kmeans", "--bits", "4", "--granularity", "row",
+        self.arguments = ["quantize", self.source, "-o", self.out, "--method", "kmeans", "--levels", "16", "--granularity", "row",
                           "--progress", "none", "--force"]   # `older` is no output of ours
         began = time.monotonic()
         self.ok(run(*self.arguments, "--threads", "1"))

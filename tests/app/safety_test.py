@@ -108,7 +108,7 @@ class Advice(LmqTest):
         super().setUp()
         os.mkdir(self.at("m"))
         self.source, self.out = self.at("m", "model.safetensors"), self.at("out.h5")
-        self.arguments = ["quantize", self.at("m"), "-o", self.out, "--bits", "4", "--granularity", "row", "--threads", "1",
+        self.arguments = ["quantize", self.at("m"), "-o", self.out, "--levels", "16", "--granularity", "row", "--threads", "1",
                           "--progress", "none"]
 
     def tensors(self, seed=4, rows=384, count=24):
@@ -165,8 +165,8 @@ class Advice(LmqTest):
     def test_an_option_that_is_refused_while_working_leaves_nothing_in_the_way(self):
         write_safetensors(self.source, self.tensors(count=2))
         base = ["quantize", self.at("m"), "-o", self.out, "--progress", "none"]
-        self.refused(run(*base, "--method", "sls-l1", "--lambda-relative", "1e-9", "--bits", "2"), 64)
-        self.ok(run(*base, "--method", "kmeans", "--bits", "2"))
+        self.refused(run(*base, "--method", "sls-l1", "--lambda-relative", "1e-9", "--levels", "4"), 64)
+        self.ok(run(*base, "--method", "kmeans", "--levels", "4"))
         self.assert_clean()
 
     def test_bytes_that_were_staged_in_again_are_used_again(self):
@@ -222,7 +222,7 @@ class FirstInstants(LmqTest):
         source = self.small_checkpoint(rows=2048, cols=1024)
         hold = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
         for number in sorted(hold):
-            process = subprocess.Popen(command(["quantize", source, "-o", self.at("out.h5"), "--granularity", "row", "--bits", "6"]),
+            process = subprocess.Popen(command(["quantize", source, "-o", self.at("out.h5"), "--granularity", "row", "--levels", "64"]),
                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                        env=environment(), preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, hold))
             process.send_signal(number)   # it waits until someone is there to hear it
@@ -259,13 +259,13 @@ class Limits(LmqTest):
     def test_a_limit_on_file_sizes_is_an_error_that_leaves_nothing_half_done(self):
         source = self.small_checkpoint(rows=512, cols=512)
         for limit in (1, 1000, 20_000, 120_000, 150_000):
-            code, error = limited("quantize", source, "-o", self.at("out.h5"), "--bits", "4", "--granularity", "row",
+            code, error = limited("quantize", source, "-o", self.at("out.h5"), "--levels", "16", "--granularity", "row",
                                   before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
             self.assertEqual(code, IO, error)
             self.assertIn("ulimit -f", error)
             left = set(os.listdir(self.folder)) - {"small.safetensors", "out.h5.lmq-work"}
             self.assertEqual(left, set())
-        self.ok(run("quantize", source, "-o", self.at("out.h5"), "--bits", "4", "--granularity", "row"))
+        self.ok(run("quantize", source, "-o", self.at("out.h5"), "--levels", "16", "--granularity", "row"))
         self.assertEqual(sorted(os.listdir(self.folder)), ["out.h5", "small.safetensors"])
 
     def test_too_few_file_descriptors_are_named_as_such(self):

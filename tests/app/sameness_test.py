@@ -49,10 +49,10 @@ class Sameness(LmqTest):
         for method in ("uniform", "kmeans"):
             for granularity in GRANULARITIES:
                 with self.subTest(method=method, granularity=granularity):
-                    arguments = ["--method", method, "--bits", "3", *granularity]
+                    arguments = ["--method", method, "--levels", "8", *granularity]
                     path = self.one_digest(STORIES, arguments, layouts)
                     self.ok(run("verify", path, "--against", STORIES))
-        self.one_digest(STORIES, ["--bits", "4"], [(0, 2, ""), (1, 1, ""), (2, 2, "baseline")])
+        self.one_digest(STORIES, ["--levels", "16"], [(0, 2, ""), (1, 1, ""), (2, 2, "baseline")])
 
     def test_other_methods_any_ranks_threads_and_instruction_set(self):
         source = self.small_checkpoint()
@@ -73,9 +73,9 @@ class Sameness(LmqTest):
 
     def test_binary_methods(self):
         layouts = [(0, 2, ""), (1, 1, "baseline"), (2, 1, ""), (3, 2, "")]
-        for method in (["binary-1"], ["ternary"], ["ternary", "--sides", "asymmetric"], ["binary-2"], ["binary-k", "--bits", "3"],
-                       ["binary-k", "--bits", "4", "--mode", "greedy"],
-                       ["binary-1", "--scale", "rank1"], ["ternary", "--scale", "cheapest"], ["binary-k", "--bits", "2", "--coder", "planes"]):
+        for method in (["binary-1"], ["ternary"], ["ternary", "--sides", "asymmetric"], ["binary-2"], ["binary-k", "--levels", "8"],
+                       ["binary-k", "--levels", "16", "--mode", "greedy"],
+                       ["binary-1", "--scale", "rank1"], ["ternary", "--scale", "cheapest"], ["binary-k", "--levels", "4", "--coder", "planes"]):
             for granularity in (["--granularity", "tensor"], ["--granularity", "row"], ["--group", "48"]):
                 if "--scale" in method and granularity[1] == "tensor":
                     continue   # refused: bad_input_test
@@ -86,9 +86,9 @@ class Sameness(LmqTest):
     def test_entropy_constrained_methods(self):
         layouts = [(0, 1, ""), (2, 1, ""), (3, 2, "baseline")]
         for arguments in (["--method", "ecsq", "--rate", "2.5"], ["--method", "ecsq", "--slope", "0.02", "--granularity", "row"],
-                          ["--method", "ecsq-iter", "--lengths", "huffman", "--coder", "huffman", "--bits", "3"],
+                          ["--method", "ecsq-iter", "--lengths", "huffman", "--coder", "huffman", "--levels", "8"],
                           ["--method", "ecsq-uniform", "--rate", "3.2", "--granularity", "row"],
-                          ["--method", "ecsq-uniform", "--bits", "3", "--granularity", "model"]):
+                          ["--method", "ecsq-uniform", "--levels", "8", "--granularity", "model"]):
             with self.subTest(arguments=arguments):
                 path = self.one_digest(STORIES, arguments, layouts)
                 self.ok(run("verify", path, "--against", STORIES))
@@ -108,7 +108,7 @@ class Sameness(LmqTest):
         weights[np.abs(weights) < 1.5] = 0
         source = self.at("pruned.safetensors")
         write_safetensors(source, {"w.weight": ("F32", weights.shape, weights), "b.weight": ("BF16", weights.shape, bf16(weights))})
-        for method in (["kmeans", "--bits", "3"], ["ecsq", "--rate", "1.2"], ["ecsq-iter", "--rate", "1.2"], ["ecsq-uniform", "--rate", "1.2"]):
+        for method in (["kmeans", "--levels", "8"], ["ecsq", "--rate", "1.2"], ["ecsq-iter", "--rate", "1.2"], ["ecsq-uniform", "--rate", "1.2"]):
             for granularity in (["--granularity", "tensor"], ["--granularity", "row"]):
                 with self.subTest(method=method, granularity=granularity):
                     path = self.one_digest(source, ["--method", *method, *granularity], [(0, 1, ""), (2, 1, "baseline")])
@@ -140,7 +140,7 @@ class Sameness(LmqTest):
         one_type = self.at("one_type.json")   # one codebook serves one type
         with open(one_type, "w") as file:
             json.dump({"rules": [{"match": "[des]*", "keep": True}, {"match": "*", "levels": 5, "granularity": "model"}]}, file)
-        for arguments in (["--method", "kmeans", "--bits", "4"], ["--recipe", one_type], ["--method", "uniform", "--granularity", "row"],
+        for arguments in (["--method", "kmeans", "--levels", "16"], ["--recipe", one_type], ["--method", "uniform", "--granularity", "row"],
                           ["--method", "sls-l1"], ["--method", "sls-l0", "--zero", "exact"]):
             with self.subTest(arguments=arguments):
                 path = self.one_digest(source, arguments, layouts)
@@ -203,7 +203,7 @@ class Sameness(LmqTest):
 
     def test_json_report_table_and_inspect_agree(self):
         path, report_path = self.at("out.h5"), self.at("report.json")
-        done = self.ok(run("quantize", SHARDED, "-o", path, "--bits", "3", "--json", report_path, "--progress", "none", ranks=2))
+        done = self.ok(run("quantize", SHARDED, "-o", path, "--levels", "8", "--json", report_path, "--progress", "none", ranks=2))
         with open(report_path) as file:
             report = json.load(file)
         inspected = json.loads(self.ok(run("inspect", path, "--json")).out)
@@ -237,7 +237,7 @@ class Sameness(LmqTest):
                                    "norm.weight": ("F32", (64,), random.standard_normal(64, np.float32))})
         for arguments, group in ((["--granularity", "tensor"], 0), (["--granularity", "row"], 1024), (["--group", "300"], 300),
                                  (["--method", "uniform", "--group", "300"], 300)):
-            path, _ = self.quantize(source, "books.h5", "--bits", "2", *arguments)
+            path, _ = self.quantize(source, "books.h5", "--levels", "4", *arguments)
             self.ok(run("export", path, "--to", "safetensors", "-o", self.at("plain.safetensors")))
             name, (rows, cols) = "single.weight", (4300, 1024)
             dtype, _, blob = read_safetensors(self.at("plain.safetensors"))[0][name]
@@ -270,7 +270,7 @@ class Sameness(LmqTest):
 class Export(LmqTest):
     def test_every_tensor_comes_back(self):
         path, out = self.at("out.h5"), self.at("dequantized")
-        self.ok(run("quantize", SHARDED, "-o", path, "--bits", "4", "--progress", "none"))
+        self.ok(run("quantize", SHARDED, "-o", path, "--levels", "16", "--progress", "none"))
         inspected = {t["name"]: t for t in json.loads(self.ok(run("inspect", path, "--json")).out)["tensors"]}
         self.ok(run("export", path, "--to", "safetensors", "-o", out, "--source", SHARDED))
         self.assertEqual(sorted(os.listdir(out)), sorted(n for n in os.listdir(SHARDED) if n != "LICENSE"))
@@ -298,7 +298,7 @@ class Export(LmqTest):
 
     def test_one_file_equals_the_shards_and_plain_hdf5(self):
         path, out, single = self.at("out.h5"), self.at("folder"), self.at("single.safetensors")
-        self.ok(run("quantize", SHARDED, "-o", path, "--bits", "2", "--granularity", "row", "--progress", "none"))
+        self.ok(run("quantize", SHARDED, "-o", path, "--levels", "4", "--granularity", "row", "--progress", "none"))
         self.ok(run("export", path, "--to", "safetensors", "-o", out))
         self.ok(run("export", path, "--to", "safetensors", "-o", single))
         one, _ = read_safetensors(single)
@@ -358,7 +358,7 @@ class Export(LmqTest):
         exponent, mantissa = (patterns >> 3) & 15, patterns & 7
         values = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10.0), mantissa * 2.0 ** -9) * np.where(patterns >> 7, -1, 1)
         values *= np.repeat(np.repeat(scales, 128, 0), 128, 1)[:300, :200]
-        self.ok(run("quantize", source, "-o", self.at("q.h5"), "--bits", "8", "--progress", "none"))
+        self.ok(run("quantize", source, "-o", self.at("q.h5"), "--levels", "256", "--progress", "none"))
         self.ok(run("verify", self.at("q.h5"), "--against", source))
         done = self.ok(run("export", self.at("q.h5"), "--to", "safetensors", "-o", out, "--source", source))
         self.assertIn("BF16 now", done.out)
@@ -375,7 +375,7 @@ class Verify(LmqTest):
         super().setUp()
         self.source = self.small_checkpoint()
         self.path = self.at("out.h5")
-        self.ok(run("quantize", self.source, "-o", self.path, "--bits", "3", "--progress", "none"))
+        self.ok(run("quantize", self.source, "-o", self.path, "--levels", "8", "--progress", "none"))
 
     def test_another_original_is_a_difference(self):
         other = self.small_checkpoint("other.safetensors", seed=2)

@@ -32,7 +32,7 @@ class Stochastic(LmqTest):
         for method in METHODS:
             for granularity in GRANULARITIES:
                 with self.subTest(method=method, granularity=granularity):
-                    arguments = ["--method", method, "--bits", "3", *granularity]
+                    arguments = ["--method", method, "--levels", "8", *granularity]
                     path, digest = self.one_digest(STORIES, *arguments, "--seed", "5")
                     done = self.ok(run("verify", path, "--against", STORIES, "--repeat", "4"))
                     self.assertIn("of the mean of 4", done.out)
@@ -66,13 +66,13 @@ class Stochastic(LmqTest):
         for method in METHODS:
             levels = []
             for extra in ([], ["--importance", importance]):
-                path, _ = self.quantize(source, "--method", method, "--bits", "3", "--granularity", "row", *extra)
+                path, _ = self.quantize(source, "--method", method, "--levels", "8", "--granularity", "row", *extra)
                 self.ok(run("verify", path, "--against", source, "--repeat", "2"))
                 levels.append(self.ok(run("inspect", path, "--codebook", "block.0.weight")).out)
             self.assertEqual(levels[0] == levels[1], method != "asq-ip-mean", method)
 
     def test_the_error_of_the_mean_falls_like_one_over_the_draws(self):
-        path, _ = self.quantize(STORIES, "--method", "asq", "--bits", "2")
+        path, _ = self.quantize(STORIES, "--method", "asq", "--levels", "4")
         means = {}
         for repeat in (1, 10, 100):
             lines = self.ok(run("verify", path, "--against", STORIES, "--repeat", repeat)).out.splitlines()
@@ -83,7 +83,7 @@ class Stochastic(LmqTest):
             self.assertAlmostEqual(means[repeat] * repeat / means[1], 1, delta=0.1)
 
     def test_nearest_rounding_has_no_draws_and_bad_options_are_refused(self):
-        path, _ = self.quantize(STORIES, "--bits", "2")
+        path, _ = self.quantize(STORIES, "--levels", "4")
         self.assertIn("no tensor was rounded at random", self.ok(run("verify", path, "--against", STORIES, "--repeat", "2")).out)
         self.refused(run("verify", path, "--repeat", "2"), 64, "--repeat", "--against")
         self.refused(run("verify", path, "--against", STORIES, "--repeat", "0"), 64, "repeat")
@@ -103,7 +103,7 @@ class Stochastic(LmqTest):
                                  "empty.weight": ("F32", (0, 32), b"")})
         for method in METHODS:
             for granularity in (["--granularity", "tensor"], ["--granularity", "row", "--level-type", "f32"]):
-                out, _ = self.quantize(path, "--method", method, "--bits", "3", *granularity)
+                out, _ = self.quantize(path, "--method", method, "--levels", "8", *granularity)
                 self.ok(run("verify", out, "--against", path, "--repeat", "3"))
                 tensors = {t["name"]: t for t in json.loads(self.ok(run("inspect", out, "--json")).out)["tensors"]}
                 for name in ("constant.weight", "zero.weight", "few.weight", "huge.weight"):

@@ -32,7 +32,7 @@ class Storm(LmqTest):
         os.remove(self.at("expected.h5"))
 
     def arguments(self, out, work_dir=None):
-        words = ["quantize", self.source, "-o", out, "--bits", "4", "--granularity", "row", "--progress", "none", "--threads", "1"]
+        words = ["quantize", self.source, "-o", out, "--levels", "16", "--granularity", "row", "--progress", "none", "--threads", "1"]
         return words + (["--work-dir", self.at(work_dir)] if work_dir else [])
 
     def look_at_the_end_of(self, process, ends):

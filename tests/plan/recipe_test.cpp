@@ -52,7 +52,7 @@ TEST_CASE("recipe: the full example parses to what it says", "[plan][recipe]") {
   REQUIRE_FALSE(recipe.keep_vectors);
   REQUIRE(recipe.rules.size() == 3);
   REQUIRE(recipe.rules[0].levels == 64u);
-  REQUIRE_FALSE(recipe.rules[0].method.has_value());
+  REQUIRE(recipe.rules[0].method == "kmeans");
   REQUIRE(recipe.rules[1].keep);
   const QuantSpec spec = resolve(recipe.rules[2], "rule");
   REQUIRE(spec.method == find_quantizer("uniform").id);
@@ -78,6 +78,29 @@ TEST_CASE("recipe: defaults are k-means, 16 levels, one codebook a tensor; f16 l
   REQUIRE(level_type(Granularity::row) == LevelType::f16);
   REQUIRE(level_type(Granularity::group) == LevelType::f16);
   REQUIRE(resolve({.granularity = Granularity::group}, "rule").group == 128);
+}
+
+TEST_CASE("recipe: a rule that shares in a target and names no method takes plain steps, but for rows and groups",
+          "[plan][recipe]") {
+  const auto method = [](const std::string& rule) {
+    return *Recipe::parse(R"({"target_bits":4,"rules":[{"match":"*")" + rule + "}]}", "r.json").rules[0].method;
+  };
+  REQUIRE(method("") == "ecsq-uniform");
+  REQUIRE(method(R"(,"granularity":"model")") == "ecsq-uniform");
+  REQUIRE(method(R"(,"granularity":"row")") == "kmeans");
+  REQUIRE(method(R"(,"group":32,"granularity":"group")") == "kmeans");
+  REQUIRE(method(R"(,"levels":8)") == "kmeans");
+  REQUIRE(method(R"(,"method":"ecsq")") == "ecsq");
+  const Recipe recipe = Recipe::parse(R"({"target_bits":4})", "r.json");
+  REQUIRE(recipe.canonical_json() == Recipe::parse(recipe.canonical_json(), "again").canonical_json());
+  REQUIRE_THAT(recipe.canonical_json(), Contains(R"("cuts":"plain")"));
+}
+
+TEST_CASE("recipe: importance is damped by its mean unless the recipe says otherwise", "[plan][recipe]") {
+  REQUIRE(Recipe::parse("{}", "r.json").importance_damping == 1);
+  REQUIRE(Recipe::parse(R"({"importance_damping":0})", "r.json").importance_damping == 0);
+  REQUIRE(canonical(R"({"importance_damping":0.25})") != canonical("{}"));
+  REQUIRE_THROWS_WITH(Recipe::parse(R"({"importance_damping":-1})", "r.json"), Contains("importance_damping"));
 }
 
 TEST_CASE("recipe: equal recipes have equal canonical text, different ones different text", "[plan][recipe]") {
@@ -140,7 +163,7 @@ TEST_CASE("recipe: every mistake is refused in one line with its place and what 
   says(R"({"keep_vectors":1})", "keep_vectors: found 1, allowed are true and false");
   says(
       R"({"rule":[]})",
-      R"(unknown key "rule", known are "version", "nonfinite", "min_elements", "keep_vectors", "importance_power", "rules", "target_bits", "target_bytes", "fp8" (did you mean "rules"?))");
+      R"(unknown key "rule", known are "version", "nonfinite", "min_elements", "keep_vectors", "importance_power", "importance_damping", "rules", "target_bits", "target_bytes", "fp8" (did you mean "rules"?))");
   says(R"({"rules":{}})", "rules: found an object of 0 keys, allowed is a list of rules");
   says(R"({"rules":[7]})", "rules[0]: found 7");
   says(R"({"rules":[{"bits":4}]})", R"(rules[0]: the key "match" is missing)");

@@ -21,6 +21,8 @@ struct ImportancePart {
   std::int64_t stack = -1;   ///< sums to be divided: index into the file's stacks
   bool diagonal = false;     ///< the numbers are the diagonal of a matrix [count, count]
   double power = 1;          ///< exponent, a multiple of 2^-24
+  double damping = 0;        ///< then each number h becomes (h + damping * mean) / (1 + damping)
+  double mean = 0;           ///< over the part's numbers, to the power; only set with damping > 0
 };
 
 /// The importance of one tensor of the checkpoint.
@@ -52,11 +54,12 @@ struct ImportanceStack {
 
 /// Importance of weights from what people have: our own schema in safetensors or HDF5, squared gradients, Adam's second
 /// moments, llama.cpp's imatrix in both formats. docs/importance.md has names, shapes and units. The kind of file is
-/// told by its content. Values are absolute: nothing is normalised, so that tensors compare.
+/// told by its content. Values are absolute: nothing is normalised, and damping keeps means, so that tensors compare.
 class ImportanceFile {
  public:
   struct Options {
     std::optional<double> power = {};  ///< exponent of all numbers, in (0, 2]; else 1, and 1/2 for Adam's moments
+    double damping = 0;  ///< of all numbers of a tensor (rows and columns apart) towards their mean, 0..1e6
     /// Catalogue of an HDF5 file (lmq/io_hdf5/hdf5_catalogue.hpp): this room knows no HDF5.
     std::function<Catalogue(const std::filesystem::path&)> read_hdf5 = {};
     /// Is importance wanted for that tensor of the checkpoint? Others are not looked at; empty: for all.
@@ -95,7 +98,9 @@ class ImportanceFile {
 
  private:
   ImportanceFile() = default;
-  void summarise(ImportanceEntry& entry, std::vector<std::uint64_t>& digests) const;
+  void summarise(ImportanceEntry& entry, double damping, std::vector<std::uint64_t>& digests) const;
+  void raise_all(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const;
+  [[noreturn]] void refuse_product(const ImportanceEntry& entry, float rows, float columns) const;
   std::unique_ptr<Reader> reader_;
   std::vector<ImportanceStack> stacks_;
   std::vector<ImportanceEntry> entries_;

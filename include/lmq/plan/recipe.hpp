@@ -13,6 +13,10 @@ namespace lmq {
 
 /// What a rule leaves open, and what applies to tensors that no rule names.
 inline constexpr std::string_view kDefaultMethod = "kmeans";
+/// Method and its cuts where a size is asked for, and the rule says neither how many bits nor rows or groups.
+inline constexpr std::string_view kBudgetMethod = "ecsq-uniform", kBudgetCuts = "plain";
+inline constexpr double kDefaultTargetBits = 4;
+inline constexpr double kDefaultDamping = 1, kMostDamping = 1e6;
 inline constexpr std::size_t kDefaultLevels = 16;
 inline constexpr std::uint64_t kDefaultGroup = 128;
 /// Allowed bits of a Target.
@@ -25,7 +29,7 @@ using OptionValue = std::variant<double, std::string>;
 struct Rule {
   std::string match = "*";                          ///< glob over the whole tensor name: * ? [abc] [!abc]
   bool keep = false;                                ///< store raw
-  std::optional<std::string> method = {};           ///< default kmeans
+  std::optional<std::string> method = {};           ///< default: see with_method
   std::optional<std::size_t> levels = {};           ///< 2..256, default 16; "bits" b of the JSON text is 2^b levels
   std::map<std::string, OptionValue> options = {};  ///< of the method, by name; see `lmq methods`
   std::optional<Granularity> granularity = {};      ///< default tensor
@@ -54,6 +58,9 @@ struct Recipe {
   enum class Fp8 : std::uint8_t { refuse, plain } fp8 = Fp8::refuse;
   /// Exponent of all numbers of the importance file, in (0, 2], a multiple of 2^-24; unset: the default of their kind.
   std::optional<double> importance_power = {};
+  /// How far the numbers of the importance file are drawn to the mean of their tensor: h becomes (h + d mean) / (1 +
+  /// d), in 0..1e6; measured (docs/importance.md). A recipe of an earlier file that does not say it has 0.
+  double importance_damping = kDefaultDamping;
   std::optional<Target> target = {};  ///< shared out among the tensors whose rules do not say how many bits they get
 
   /// JSON text (docs/recipe.md); default_rules() where it has no "rules". Errc::usage with `source`, the place, what
@@ -64,12 +71,17 @@ struct Recipe {
   [[nodiscard]] std::string canonical_json() const;
 };
 
+/// The rule with a method where it says none: kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) and
+/// has one codebook per tensor or model, else kDefaultMethod.
+[[nodiscard]] Rule with_method(Rule rule, bool budgeted);
+
 /// What practitioners keep whatever the method: the routers of mixture-of-experts models (small, and an error there
 /// sends tokens to the wrong expert). A recipe file with "rules" replaces them.
 [[nodiscard]] std::vector<Rule> default_rules();
 /// The recipe of a command without options: default_rules(), then the defaults.
 [[nodiscard]] Recipe default_recipe();
-/// The recipe of the command line's options: default_rules(), then this rule. Errc::usage for values out of range.
+/// The recipe of the command line's options: default_rules(), then this rule, which names its method. Errc::usage for
+/// values out of range.
 [[nodiscard]] Recipe one_rule(Rule rule);
 
 /// Whether the rule itself says how many bits its tensors get: levels, bits, or an option such as a slope.

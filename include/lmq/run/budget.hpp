@@ -12,12 +12,13 @@ namespace lmq {
 /// Shares a file size out among the floating scopes of a plan: one slope for all (Lagrangian), the largest size that is
 /// not above the target. Rank 0 owns one; no communication, no files. Deterministic: a function of the plan, the curves
 /// and the sizes that came of earlier choices, in doubles by + - * / alone.
-/// Distortions of scopes with importance compare as they are (the importance is absolute). A scope without it counts as
-/// if all its weights had the mean importance of those that have some; where none has any, all squared errors count
-/// alike (measured against equal relative errors: docs/methods/entropy-constrained.md).
-/// First all scopes get the slope at which the curves predict the target. What they weigh then corrects the curves; the
-/// rest of the gap goes to as few scopes as can bear it at nearly the same slope, so that little is done again.
-/// Source: Shoham & Gersho 1988, Efficient bit allocation for an arbitrary set of quantizers, section III.
+/// Distortions of scopes with importance compare as they are (the importance is absolute), but for that of columns
+/// alone, which weighs a scope's weights against each other and counts 1 on the average. A scope without importance
+/// counts as if all its weights had the mean importance of those that have some; where none has any, squared errors
+/// count the less the larger the weights of the tensor are (measured: docs/quality.md). First all scopes get the slope
+/// at which the curves predict the target. What they weigh then corrects the curves; the rest of the gap goes to as few
+/// scopes as can bear it at nearly the same slope, so that little is done again. Source: Shoham & Gersho 1988,
+/// Efficient bit allocation for an arbitrary set of quantizers, section III.
 class Budget {
  public:
   using Choice = std::pair<std::uint64_t, QuantizerOptions>;  ///< scope and its options
@@ -54,7 +55,7 @@ class Budget {
   double raw_bytes_;
   std::vector<std::uint64_t> scopes_;  // floating, ascending
   std::vector<State> states_;          // [plan.scopes]
-  double usual_importance_ = 1;
+  double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
   int corrections_ = 0;
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
   std::vector<double> best_slopes_;  // [plan.scopes]

@@ -100,6 +100,7 @@ struct QuantizeOrder {
 /// What bits would buy in a scope: points by descending slope or ascending levels (rate_curve).
 struct ScopeCurve {
   std::vector<RatePoint> points;
+  double mean_square = 0;  ///< of the scope's weights, by importance
 };
 [[nodiscard]] std::vector<std::byte> curve_to_bytes(const ScopeCurve& curve);
 [[nodiscard]] ScopeCurve curve_from_bytes(std::span<const std::byte> bytes, const std::string& source);

@@ -1,0 +1,65 @@
+#include "quality_notes.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lmq/base/text.hpp"
+
+namespace lmq::app {
+namespace {
+
+// Normal weights at their best 16 levels reach 22 (a million weights); where clipped weights decided about a language
+// model's loss it was 50 to 300.
+constexpr double kClipped = 32;
+// Language models of 1 to 135 million weights lost more than half a nat below (docs/quality.md).
+constexpr double kBadDecibels = 15;
+constexpr std::size_t kNamed = 3;
+
+double decibels(const TensorLine& line) { return 10 * std::log10(line.energy / line.squared_error); }
+
+/// Largest error over root mean square error.
+double crest(const TensorLine& line) {
+  return line.largest_error /
+         std::sqrt(line.squared_error / static_cast<double>(std::max<std::uint64_t>(1, line.weights)));
+}
+
+/// The first few of `of`, each with its number, and how many more there are.
+template <class Number>
+std::string list(const std::vector<const TensorLine*>& of, const Number& number) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(kNamed, of.size()); ++i)
+    text += fmt::format("{}{} ({})", i == 0 ? "" : ", ", printable(of[i]->name), number(*of[i]));
+  if (of.size() > kNamed) text += fmt::format(" and {} more", of.size() - kNamed);
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, bool importance) {
+  std::vector<const TensorLine*> all, clipped;
+  double error = 0, energy = 0;
+  for (const TensorLine& line : lines) {
+    if (!line.quantized() || !(line.squared_error > 0) || !(line.energy > 0)) continue;
+    all.push_back(&line);
+    error += line.squared_error, energy += line.energy;
+    if (crest(line) > kClipped) clipped.push_back(&line);
+  }
+  std::vector<std::string> notes;
+  if (all.empty()) return notes;
+  std::ranges::stable_sort(all, {}, [](const TensorLine* line) { return decibels(*line); });
+  std::ranges::stable_sort(clipped, {}, [](const TensorLine* line) { return -crest(*line); });
+  all.resize(std::min(all.size(), kNamed));
+  notes.push_back("least SNR: " + list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }));
+  if (!clipped.empty())
+    notes.push_back("largest error many times the root mean square error, so the levels clip a few large weights: " +
+                    list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
+                    "; the default method (no --method) does not clip");
+  if (const double snr = 10 * std::log10(energy / error); !importance && snr < kBadDecibels)
+    notes.push_back(fmt::format("an SNR of {:.1f} dB: below {} dB a model is likely to have lost much of its quality",
+                                snr, kBadDecibels));
+  return notes;
+}
+
+}  // namespace lmq::app
