@@ -48,6 +48,8 @@ std::string_view numbers_name(CodebookKind kind) {
       return "step";
     case CodebookKind::rank1:
       return "row factors, column factors, levels";
+    case CodebookKind::trellis:
+      return "steps";
   }
   return "numbers";
 }
