@@ -1,7 +1,7 @@
 """What quantization does to models, measured; scripts/evaluate is its command, and other programs call
 
   from evaluation import load, evaluate
-  model = load("causal", "model/", data="eval.u16", tokens=8192, cache="/tmp/cache")
+  model = load("causal", "model/", data="eval.u16", tokens=8192, cache="cache/")
   print(evaluate(weights_or_path, model)["kl"])
 """
 from .measures import compare, summary

@@ -4,11 +4,11 @@ import json
 import os
 import platform
 import re
+import resource
 import shlex
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
@@ -43,6 +43,12 @@ def without_folders(words):
     return " ".join(shlex.quote(os.path.basename(word.rstrip("/")) if os.path.exists(word) else word) for word in words)
 
 
+def child_seconds():
+    """Processor time of the programs run so far; unlike the clock's it does not depend on what else runs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class Sweep:
     def __init__(self, model, arguments):
         self.model, self.arguments = model, arguments
@@ -66,7 +72,7 @@ class Sweep:
         head = {"model": name, "kind": self.model.kind, "weights": self.weights, "weights_sha256": self.model.weights_sha256,
                 "source_bits": 8 * size_of(self.model.path) / self.weights, "float_loss": float_loss,
                 "float_right": float((self.model.float_top == self.model.labels).mean()), "data": data, "versions": versions,
-                "command": without_folders(["scripts/evaluate", *sys.argv[1:]]), "baseline": self.arguments.baseline, "rows": []}
+                "command": "scripts/evaluate " + without_folders(sys.argv[1:]), "baseline": self.arguments.baseline, "rows": []}
         if old and all(old["data"][key] == data[key] for key in ("inputs_and_labels_sha256", "positions")) and \
                 old["weights_sha256"] == head["weights_sha256"]:
             head["rows"] = old["rows"]
@@ -117,11 +123,10 @@ class Sweep:
 
     def quantized(self, words, folder):
         out = os.path.join(folder, "model.h5")
-        begin = time.monotonic()
+        begin = child_seconds()
         shards = shards_of(self.model.path)
         done = self.run("quantize", shards[0] if len(shards) == 1 else self.model.path, "-o", out, "--progress", "none", *words)
-        seconds = time.monotonic() - begin
-        row = {"lmq_sha256": self.lmq_sha256, "seconds": round(seconds, 2)}
+        row = {"lmq_commit": self.commit(), "lmq_sha256": self.lmq_sha256, "cpu_seconds": round(child_seconds() - begin, 2)}
         if done.returncode:
             words = re.sub(r"\S*/", "", (done.stderr.strip().splitlines() or ["no message"])[-1])  # no folders in receipts
             return {**row, "refused": f"exit code {done.returncode}: {words}"}, None
@@ -134,9 +139,15 @@ class Sweep:
             raise EvaluationError(f"{path}: lmq export: {done.stderr.strip()}")
         return tensors_of(target)
 
-    def run(self, *command):
+    def commit(self):
+        """As `lmq --version` says it; None where it does not."""
         if not self.lmq_sha256:
             raise EvaluationError(f"{self.lmq}: is missing: run scripts/build, or name the program with --lmq")
+        said = subprocess.run([self.lmq, "--version"], capture_output=True, text=True, check=False).stdout
+        found = re.search(r"^commit\s+(\S+)", said, re.MULTILINE)
+        return found.group(1) if found else None
+
+    def run(self, *command):
         threads = ["--threads", str(self.arguments.threads)] if self.arguments.threads else []
         return subprocess.run([self.lmq, *command, *threads], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
@@ -144,6 +155,8 @@ class Sweep:
         """The row of a setting."""
         row, arrays = self.arrays_of(words)
         row = {"name": label, "setting": without_folders(words), "key": self.key(words), **row}
+        if files := {os.path.basename(word): digest_of(word) for word in words if os.path.isfile(word)}:
+            row["files_sha256"] = files
         if "bytes" in row:
             row["bits"] = 8 * row["bytes"] / self.weights
         if arrays:
