@@ -246,7 +246,8 @@ TEST_CASE("what lies in a folder and is not used is named, and a choice is left 
   const TempFolder folder;
   const auto warnings = [&](const fs::path& input) {
     std::string all;
-    for (const std::string& line : open_reader(input)->catalogue().warnings) all += line + "\n";
+    const auto reader = open_reader(input);
+    for (const std::string& line : reader->catalogue().warnings) all += line + "\n";
     return all;
   };
   indexed(folder, kGood);
