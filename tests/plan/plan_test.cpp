@@ -205,19 +205,23 @@ TEST_CASE("plan: what would grow is kept, with both sizes", "[plan]") {
     recipe.rules.push_back(std::move(rule));
     return plan_of({tensor("x", std::move(shape), type)}, recipe).tensors[0];
   };
-  const Rule rows{.granularity = Granularity::row};
+  const Rule rows{.method = "kmeans", .levels = 16, .granularity = Granularity::row};
   const TensorPlan grown = treated({2048, 1, 4}, rows);
   CHECK(grown.treatment == Treatment::keep);
   CHECK(grown.reason == "would grow: 16.0 KiB as it is, at least 17.5 KiB quantized");
-  CHECK(treated({2048, 1, 4}, {}).treatment == Treatment::quantize);
+  CHECK(treated({2048, 1, 4}, {.method = "kmeans", .levels = 16}).treatment == Treatment::quantize);
   CHECK(treated({64, 100}, rows).treatment == Treatment::quantize);
   CHECK(treated({512, 16}, rows).treatment == Treatment::keep);
-  CHECK(treated({512, 16}, {.method = "uniform", .granularity = Granularity::row}).treatment == Treatment::quantize);
-  CHECK(treated({64, 512}, {.granularity = Granularity::group, .group = 8}).treatment == Treatment::keep);
-  CHECK(treated({64, 512}, {.granularity = Granularity::group, .group = 32}).treatment == Treatment::quantize);
+  CHECK(treated({512, 16}, {.method = "uniform", .levels = 16, .granularity = Granularity::row}).treatment ==
+        Treatment::quantize);
+  CHECK(
+      treated({64, 512}, {.method = "kmeans", .levels = 16, .granularity = Granularity::group, .group = 8}).treatment ==
+      Treatment::keep);
+  CHECK(treated({64, 512}, {.method = "kmeans", .levels = 16, .granularity = Granularity::group, .group = 32})
+            .treatment == Treatment::quantize);
   CHECK(treated({512, 16}, {.method = "ecsq", .granularity = Granularity::row}).treatment == Treatment::quantize);
-  CHECK(treated({32, 32}, {.levels = 256}, DType::f8_e4m3).treatment == Treatment::keep);
-  CHECK(treated({256, 256}, {.levels = 256}, DType::f8_e4m3).treatment == Treatment::quantize);
+  CHECK(treated({32, 32}, {.method = "kmeans", .levels = 256}, DType::f8_e4m3).treatment == Treatment::keep);
+  CHECK(treated({256, 256}, {.method = "kmeans", .levels = 256}, DType::f8_e4m3).treatment == Treatment::quantize);
 }
 
 TEST_CASE("plan: companions are kept, what is scaled wrongly is refused only where a rule would quantize it",
