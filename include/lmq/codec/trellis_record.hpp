@@ -10,7 +10,7 @@ namespace lmq {
 
 /// Codes the unit into one self-contained record (docs/format.md, section 3). Integer arithmetic: the bytes are a
 /// function of the unit alone. The built-in tables are replaced by the unit's own where that takes fewer bytes.
-/// Errors: Errc::internal when the unit contradicts itself. Cost: about 30 ns and 8 bytes a weight, one core.
+/// Errors: Errc::internal when the unit contradicts itself. Cost: 45 to 75 ns and 8 bytes a weight, one core.
 [[nodiscard]] EncodedRecord encode_trellis_record(const TrellisUnit& unit);
 
 /// True when the bytes begin like a trellis record; read_record_header and decode_record_values take these, too.
