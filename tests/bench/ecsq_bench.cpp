@@ -7,8 +7,8 @@
 
 #include "../quant/rate_samples.hpp"
 #include "bench_time.hpp"
-#include "entropy_fit.hpp"
 #include "lmq/quant/rate.hpp"
+#include "methods/ecsq/entropy_fit.hpp"
 
 using namespace lmq;
 

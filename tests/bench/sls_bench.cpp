@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "bench_time.hpp"
-#include "sls_cluster.hpp"
-#include "sls_l0.hpp"
-#include "sls_l1.hpp"
-#include "sls_l1l2.hpp"
+#include "methods/sparse/sls_cluster.hpp"
+#include "methods/sparse/sls_l0.hpp"
+#include "methods/sparse/sls_l1.hpp"
+#include "methods/sparse/sls_l1l2.hpp"
 
 namespace {
 

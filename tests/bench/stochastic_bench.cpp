@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "bench_time.hpp"
-#include "level_narrowing.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/io/reader.hpp"
 #include "lmq/kernels/stochastic.hpp"
@@ -18,6 +17,7 @@
 #include "lmq/quant/stochastic.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "methods/stochastic/level_narrowing.hpp"
 
 namespace {
 

@@ -1,6 +1,6 @@
 #include <catch2/catch.hpp>
 
-#include "assigner.hpp"
+#include "apply/assigner.hpp"
 #include "lmq/base/error.hpp"
 #include "quant_samples.hpp"
 

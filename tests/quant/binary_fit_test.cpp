@@ -4,10 +4,10 @@
 #include <cmath>
 #include <functional>
 
-#include "binary_fit.hpp"
-#include "binary_scan.hpp"
+#include "lmq/kernels/binary_scan.hpp"
+#include "lmq/kernels/sort_network.hpp"
+#include "methods/binary/binary_fit.hpp"
 #include "partition_twin.hpp"
-#include "sort_network.hpp"
 
 using namespace lmq;
 

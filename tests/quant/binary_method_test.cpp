@@ -3,10 +3,10 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "apply/unit_rank1.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/quant/sign_code.hpp"
 #include "quant_samples.hpp"
-#include "unit_rank1.hpp"
 
 using namespace lmq;
 

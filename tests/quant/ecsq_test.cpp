@@ -4,8 +4,8 @@
 #include <numeric>
 #include <random>
 
-#include "entropy_fit.hpp"
 #include "lmq/quant/partition.hpp"
+#include "methods/ecsq/entropy_fit.hpp"
 #include "rate_samples.hpp"
 
 using namespace lmq;

@@ -7,11 +7,11 @@
 #include <map>
 #include <random>
 
-#include "entropy_fit.hpp"
-#include "entropy_wish.hpp"
+#include "core/priced_levels.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/quant/rate.hpp"
-#include "priced_levels.hpp"
+#include "methods/ecsq/entropy_fit.hpp"
+#include "methods/ecsq/entropy_wish.hpp"
 #include "quant_samples.hpp"
 
 using namespace lmq;

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "level_line.hpp"
+#include "methods/stochastic/level_line.hpp"
 #include "partition_twin.hpp"
 
 // Slow twins for the tests of stochastic levels.

@@ -2,8 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "level_narrowing.hpp"
 #include "level_twin.hpp"
+#include "methods/stochastic/level_narrowing.hpp"
 
 using namespace lmq;
 using Engine = LevelNarrowing::Engine;

@@ -3,8 +3,8 @@
 #include <bit>
 #include <catch2/catch.hpp>
 
+#include "lmq/kernels/partition_scan.hpp"
 #include "lmq/quant/partition_engines.hpp"
-#include "partition_scan.hpp"
 #include "partition_twin.hpp"
 
 using namespace lmq;

@@ -1,4 +1,4 @@
-#include "plain_steps.hpp"
+#include "methods/ecsq/plain_steps.hpp"
 
 #include <catch2/catch.hpp>
 #include <cmath>

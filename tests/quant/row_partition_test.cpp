@@ -1,4 +1,4 @@
-#include "row_partition.hpp"
+#include "partition/row_partition.hpp"
 
 #include <algorithm>
 #include <array>

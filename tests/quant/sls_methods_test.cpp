@@ -4,8 +4,8 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/quant/quantizer.hpp"
+#include "methods/sparse/sls_quantizer.hpp"
 #include "partition_twin.hpp"
-#include "sls_quantizer.hpp"
 
 using namespace lmq;
 

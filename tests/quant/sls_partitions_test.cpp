@@ -3,10 +3,10 @@
 #include <catch2/catch.hpp>
 
 #include "lmq/quant/partition.hpp"
+#include "methods/sparse/sls_cluster.hpp"
+#include "methods/sparse/sls_l0.hpp"
+#include "methods/sparse/sls_l1.hpp"
 #include "partition_twin.hpp"
-#include "sls_cluster.hpp"
-#include "sls_l0.hpp"
-#include "sls_l1.hpp"
 
 using namespace lmq;
 

@@ -1,9 +1,9 @@
 // Sparse least squares: each solver against a slow one that shares nothing with it.
 #include <catch2/catch.hpp>
 
+#include "methods/sparse/sls_l1.hpp"
+#include "methods/sparse/sls_l1l2.hpp"
 #include "partition_twin.hpp"
-#include "sls_l1.hpp"
-#include "sls_l1l2.hpp"
 
 using namespace lmq;
 

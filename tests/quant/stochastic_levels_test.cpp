@@ -3,13 +3,13 @@
 #include <cmath>
 #include <limits>
 
-#include "level_fit.hpp"
 #include "level_twin.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/quant/quantizer.hpp"
 #include "lmq/quant/stochastic.hpp"
+#include "methods/stochastic/level_fit.hpp"
+#include "methods/stochastic/worst_levels.hpp"
 #include "quant_samples.hpp"
-#include "worst_levels.hpp"
 
 using namespace lmq;
 

@@ -27,7 +27,7 @@ class PartitionSolver {
     lagrangian,  ///< E2
     interlaced,  ///< E1 once, then layered between the ends it found
     rows,        ///< E1 and layered, vectors of predecessors at a time: for cells of few points
-    narrowing,   ///< certified narrowing (src/quant/narrow.hpp), then layered inside the windows that are left
+    narrowing,  ///< certified narrowing (src/quant/partition/narrow.hpp), then layered inside the windows that are left
   };
 
   PartitionSolver();
@@ -61,7 +61,7 @@ class PartitionSolver {
   /// resolved, else see gap().
   [[nodiscard]] std::span<const std::uint32_t> solve_group(const Group& group, std::size_t cells);
   /// After solve_group: no partition of the true values, into intervals of any kind, has a loss below that of the
-  /// result times 1 - gap. 0 for a resolved group (the result is the optimum). Proof: src/quant/narrow.hpp.
+  /// result times 1 - gap. 0 for a resolved group (the result is the optimum). Proof: src/quant/partition/narrow.hpp.
   [[nodiscard]] double gap() const;
   /// After solve_group: empty when gap() <= kClosedGap; else the bins (ascending) inside which a threshold of the best
   /// partition of the true values may lie.

@@ -1,0 +1,65 @@
+#include "lmq/quant/quantizer.hpp"
+
+#include <algorithm>
+
+#include "lmq/base/error.hpp"
+#include "lmq/kernels/sort_floats.hpp"
+#include "lmq/quant/partition.hpp"
+#include "methods/binary/binary_fit.hpp"
+#include "methods/sparse/sls_quantizer.hpp"
+
+namespace lmq {
+
+FitScratch::FitScratch()
+    : partition_(std::make_unique<PartitionSolver>()), magnitudes_(std::make_unique<MagnitudeScratch>()) {}
+FitScratch::FitScratch(FitScratch&&) noexcept = default;
+FitScratch& FitScratch::operator=(FitScratch&&) noexcept = default;
+FitScratch::~FitScratch() = default;
+
+SparseScratch& FitScratch::sparse() {
+  if (!sparse_) sparse_ = std::make_unique<SparseScratch>();
+  return *sparse_;
+}
+
+double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index) {
+  return index < options.values.size() ? options.values[index] : known[index].fallback;
+}
+
+QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels) {
+  QuantizerOptions options{levels};
+  for (const MethodOption& known : entry.options) options.values.push_back(known.fallback);
+  if (entry.settle) entry.settle(options, false);
+  return options;
+}
+
+void Quantizer::fit_numbers(std::span<const float>, std::span<const float>, FitScratch&, std::span<float>) const {
+  fail(Errc::internal, "a method whose codebooks are not numbered was asked for numbers");
+}
+
+Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, FitScratch&) const {
+  std::vector<float> sorted(values.size()), weights(importance.size());
+  SortScratch scratch;
+  sort_floats(values, importance, sorted, weights, scratch);
+  const float largest = weights.empty() ? 0.0f : *std::ranges::max_element(weights);
+  Group group;
+  for (std::size_t i = 0; i < sorted.size(); ++i) {
+    const double mass = largest > 0 ? std::max(double{weights[i]}, double{largest} * kLeastWeight) : 1.0;
+    if (i > 0 && sorted[i] == sorted[i - 1]) {
+      group.count.back() += 1;
+      group.mass.back() += mass;
+      continue;
+    }
+    group.low.push_back(sorted[i]);
+    group.high.push_back(sorted[i]);
+    group.count.push_back(1);
+    group.mass.push_back(mass);
+    group.mean.push_back(sorted[i]);
+    group.scatter.push_back(0);
+  }
+  if (!sorted.empty()) group.minimum = sorted.front(), group.maximum = sorted.back();
+  Fit result = fit(group);
+  if (!result.look_closer.empty()) fail(Errc::internal, "a method asks to look closer at a group of single values");
+  return std::move(result.codebook);
+}
+
+}  // namespace lmq

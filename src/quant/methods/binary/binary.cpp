@@ -1,0 +1,139 @@
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "binary_method.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/kernels/binary_scan.hpp"
+#include "methods.hpp"
+
+namespace lmq {
+namespace {
+
+enum Mode : std::uint8_t { kGreedy, kRefine, kExact };
+constexpr std::array<std::string_view, 3> kModes{"greedy", "refine", "exact"};
+constexpr std::array kBinaryOptions{
+    MethodOption{.name = "mode",
+                 .help = "how bases are found: greedy (as published), refine (alternating, never worse) or exact (1 or "
+                         "2 bits)",
+                 .fallback = kRefine,
+                 .words = kModes}};
+
+constexpr double kMostSum = 0x1.fep127;
+
+constexpr std::array kBinary1Options{kScaleOption};
+
+constexpr const char* kSource = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks";
+
+std::size_t bases_of(const QuantizerOptions& options) {
+  return static_cast<std::size_t>(std::bit_width(options.levels)) - 1;
+}
+
+class BinaryQuantizer final : public SignQuantizer {
+ public:
+  BinaryQuantizer(std::size_t bases, Mode mode, Scaling scaling = Scaling::group)
+      : bases_(bases), mode_(bases <= 2 && mode == kRefine ? kExact : mode), scaling_(scaling) {}
+  [[nodiscard]] Scaling scaling() const noexcept override { return scaling_; }
+
+  [[nodiscard]] NumberedBooks numbered() const noexcept override {
+    return {CodebookKind::bases, std::size_t{1} << bases_, bases_,
+            mode_ == kGreedy ? SignRule::greedy : SignRule::nearest};
+  }
+  void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
+                   std::span<float> numbers) const override {
+    if (bases_ == 1 && (importance.empty() || !(std::ranges::max(importance) > 0))) {
+      numbers[0] = static_cast<float>(binary_scans().magnitude_sum(values.data(), nullptr, values.size()) /
+                                      static_cast<double>(values.size()));
+      return;
+    }
+    solve(sorted_magnitudes(values, importance, scratch.magnitudes()), scratch.magnitudes().residual, numbers);
+  }
+
+ protected:
+  [[nodiscard]] std::vector<std::uint32_t> fit_folded(const Magnitudes& y, std::span<float> numbers) const override {
+    std::vector<double> residual;
+    const auto bases = solve(y, residual, numbers);
+    const auto used = std::span(bases).first(bases_);
+    if (bases_ == 1) return {};
+    if (mode_ == kExact) return open_two_means(y);
+    return straddled(y, mode_ == kGreedy ? greedy_thresholds(used) : nearest_thresholds(used));
+  }
+
+ private:
+  std::array<double, kMostBases> solve(const Magnitudes& y, std::vector<double>& residual,
+                                       std::span<float> numbers) const {
+    std::array<double, kMostBases> bases{};
+    const auto used = std::span(bases).first(bases_);
+    if (mode_ == kGreedy) {
+      greedy_bases(y, used, residual);
+    } else if (bases_ == 1) {
+      bases[0] = one_bit(y);
+    } else if (mode_ == kExact) {
+      const TwoMeans two = two_means(y);
+      bases[0] = (two.high + two.low) / 2, bases[1] = (two.high - two.low) / 2;
+    } else {
+      (void)best_refined(y, used, residual);
+    }
+    // Sums of all bases stay floats, also when bases are rounded to halves.
+    double sum = 0;
+    for (const double base : used) sum += base;
+    const double scale = sum > kMostSum ? kMostSum / sum : 1;
+    std::ranges::transform(used, numbers.begin(), [&](double base) { return static_cast<float>(base * scale); });
+    return bases;
+  }
+
+  std::size_t bases_;
+  Mode mode_;
+  Scaling scaling_;
+};
+
+template <std::size_t kLevels>
+void settle_levels(QuantizerOptions& options, bool levels_given) {
+  if (levels_given && options.levels != kLevels)
+    fail(Errc::usage, "the method has " + std::to_string(kLevels) + " levels, not " + std::to_string(options.levels));
+  options.levels = kLevels;
+}
+
+void settle_binary_k(QuantizerOptions& options, bool) {
+  if (!std::has_single_bit(options.levels) || options.levels < 2 || options.levels > 256)
+    fail(Errc::usage, "binary-k has 2^k levels with k = 1 to 8, not " + std::to_string(options.levels));
+  if (options.levels > 4 && option(options, kBinaryOptions, 0) == double{kExact})
+    fail(Errc::usage, "mode exact is for 1 or 2 bits, not " + std::to_string(bases_of(options)));
+}
+
+}  // namespace
+
+const QuantizerEntry kBinary1{.id = 8,  // written to files: never reused, never renumbered
+                              .name = "binary-1",
+                              .summary = "signs times the mean magnitude: the exact least-squares 1-bit code",
+                              .source = kSource,
+                              .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+                                return std::make_unique<BinaryQuantizer>(
+                                    1, kExact,
+                                    static_cast<Scaling>(static_cast<int>(option(options, kBinary1Options, 0))));
+                              },
+                              .options = kBinary1Options,
+                              .settle = settle_levels<2>};
+
+const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, never renumbered
+                              .name = "binary-2",
+                              .summary = "two scaled signs, exact least squares: two means of the magnitudes",
+                              .source = kSource,
+                              .make = [](const QuantizerOptions&) -> std::unique_ptr<Quantizer> {
+                                return std::make_unique<BinaryQuantizer>(2, kExact);
+                              },
+                              .settle = settle_levels<4>};
+
+const QuantizerEntry kBinaryK{
+    .id = 11,  // written to files: never reused, never renumbered
+    .name = "binary-k",
+    .summary = "k scaled signs (2^k levels), greedy as published, refined by alternation, or exact for k <= 2",
+    .source = kSource,
+    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
+      return std::make_unique<BinaryQuantizer>(bases_of(options),
+                                               static_cast<Mode>(static_cast<int>(option(options, kBinaryOptions, 0))));
+    },
+    .options = kBinaryOptions,
+    .settle = settle_binary_k};
+
+}  // namespace lmq

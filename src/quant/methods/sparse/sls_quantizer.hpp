@@ -1,0 +1,73 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "lmq/kernels/sort_floats.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "sls_cluster.hpp"
+#include "sls_l0.hpp"
+#include "sls_l1.hpp"
+#include "sls_l1l2.hpp"
+
+namespace lmq {
+
+/// Buffers of the sparse least squares methods, one set for a thread.
+struct SparseScratch {
+  std::vector<float> sorted, sorted_weights;
+  SortScratch sort;
+  std::vector<double> u, mass, ones;  ///< distinct values, their weights, and as many 1
+  std::vector<double> scatter;        ///< inside each point, where points are bins; else empty
+  std::vector<float> first;           ///< first value that may lie in each point
+  SparseL1 l1;
+  SparseL1L2 l1l2;
+  SparseL0 l0;
+  SeededLloyd lloyd;
+  CellEnds ends;                  ///< of the solution
+  std::ptrdiff_t zero_cell = -1;  ///< the cell whose level is exactly 0, or -1
+  std::vector<double> levels;     ///< of the cells
+
+  /// The weights that count in the stage that finds the cells: all 1 (as published), or those of the levels.
+  [[nodiscard]] SparseData stage(bool ones_count) const { return {u, ones_count ? ones : mass}; }
+  [[nodiscard]] SparseData data() const { return {u, mass}; }
+};
+
+/// What the methods of the family share: a stage finds cells of the sorted distinct values, then every level is the
+/// least squares one, the weighted mean of its cell.
+class SparseQuantizer : public Quantizer {
+ public:
+  /// ones_count  the stage counts every distinct value once, as published
+  /// keep_cells  weights get the level of their cell; else the nearest level, which is never worse
+  SparseQuantizer(std::size_t levels, bool ones_count, bool keep_cells)
+      : levels_(levels), ones_count_(ones_count), keep_cells_(keep_cells) {}
+  [[nodiscard]] Fit fit(const Group& group) const override;
+  [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
+                                    FitScratch& scratch) const override;
+  /// Gaps between values decide, so whole units are solved value by value (up to 180 bytes a weight).
+  [[nodiscard]] std::uint64_t few_weights() const noexcept override { return std::uint64_t{1} << 22; }
+  [[nodiscard]] Rounding rounding() const noexcept override { return keep_cells_ ? Rounding::cuts : Rounding::nearest; }
+
+ protected:
+  /// Sets scratch.ends, at most levels_ cells, and zero_cell.
+  virtual void find_cells(SparseScratch& scratch) const = 0;
+  [[nodiscard]] std::size_t levels() const noexcept { return levels_; }
+  [[nodiscard]] bool ones_count() const noexcept { return ones_count_; }
+  /// Errc::usage: `found` levels are too many; `lambda` would do, a part `relative` of the largest.
+  [[noreturn]] void too_many(const std::string& asked, std::size_t found, double lambda, double relative) const;
+
+ private:
+  [[nodiscard]] Codebook codebook(SparseScratch& scratch) const;
+  std::size_t levels_;
+  bool ones_count_, keep_cells_;
+};
+
+/// Squared errors of the path's states after refit: [K - 1] of K levels, K up to path.size() + 1. The path belongs to
+/// the points of the scratch; scatter inside bins is part of each. O(m + levels^2).
+[[nodiscard]] std::vector<double> path_errors(const SparseScratch& scratch, std::span<const VanishingEdge> path);
+/// Points of a group: its bins.
+void load_points(const Group& group, SparseScratch& scratch);
+/// Points of values in any order, with importance or none; as Quantizer::fit_values weighs them.
+void load_points(std::span<const float> values, std::span<const float> importance, SparseScratch& scratch);
+/// Least squares levels of the cells: weighted means, 0 for the cell `zero_cell`.
+void refit(SparseData data, const CellEnds& ends, std::ptrdiff_t zero_cell, std::vector<double>& levels);
+
+}  // namespace lmq
