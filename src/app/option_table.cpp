@@ -70,8 +70,8 @@ void add_recipe_options(po::options_description& table) {
        "how levels are found: see lmq methods (default: equal steps for the whole model, entropy-coded; kmeans with "
        "--levels, rows or groups)")  //
       ("bits,b", text()->value_name("B"),
-       "bits of the whole file for each weight, everything counted, any number (default 4)")   //
-      ("levels", text()->value_name("K"), "levels per codebook, 2 to 256, instead of --bits")  //
+       "bits of the whole file for each weight, everything counted, any number (default: codes of 4 bits)")  //
+      ("levels", text()->value_name("K"), "levels per codebook, 2 to 256, instead of --bits")                //
       ("target-size", text()->value_name("SIZE"),
        "size of the whole file, for example 3.5G: shared out at one slope")  //
       ("granularity", text()->value_name("G"),

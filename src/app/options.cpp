@@ -150,7 +150,8 @@ void take_rule(const Values& values, Options& options) {
     else
       rule.options[name] = values.text(name.c_str());
   }
-  if (!rule.method && !options.target && !sets_rate(rule)) options.target = Target{0, kDefaultTargetBits};
+  const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
+  if (!rule.method && !options.target && !sets_rate(rule) && shared) rule.options["rate"] = kDefaultRate;
   rule = with_method(std::move(rule), options.target.has_value());
   if (values.has("nonfinite"))
     options.nonfinite = values.choice<Recipe::Nonfinite>(

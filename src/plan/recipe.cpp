@@ -198,7 +198,8 @@ Rule with_method(Rule rule, bool budgeted) {
   if (rule.keep || rule.method) return rule;
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   rule.method = kDefaultMethod;
-  if (!budgeted || !shared || sets_rate(rule)) return rule;
+  const bool priced = (budgeted && !sets_rate(rule)) || (rule.options.contains("rate") && !rule.levels);
+  if (!priced || !shared) return rule;
   rule.method = kBudgetMethod;
   rule.options.try_emplace("cuts", std::string(kBudgetCuts));
   return rule;

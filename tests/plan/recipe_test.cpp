@@ -91,6 +91,7 @@ TEST_CASE("recipe: a rule that shares in a target and names no method takes plai
   REQUIRE(method(R"(,"group":32,"granularity":"group")") == "kmeans");
   REQUIRE(method(R"(,"levels":8)") == "kmeans");
   REQUIRE(method(R"(,"method":"ecsq")") == "ecsq");
+  REQUIRE(method(R"(,"rate":2.5)") == "ecsq-uniform");
   const Recipe recipe = Recipe::parse(R"({"target_bits":4})", "r.json");
   REQUIRE(recipe.canonical_json() == Recipe::parse(recipe.canonical_json(), "again").canonical_json());
   REQUIRE_THAT(recipe.canonical_json(), Contains(R"("cuts":"plain")"));

@@ -83,6 +83,10 @@ TEST_CASE("plan: a unit holds its chunk's elements, as a prefix of the chunk", "
   const Plan plan = plan_of(tensors, all(granularity));
   const TensorPlan& planned = plan.tensors[0];
   CAPTURE(shape, planned.chunk);
+  if (planned.treatment == Treatment::keep) {  // a codebook for each weight would make it larger
+    REQUIRE((granularity == Granularity::row && shape == Shape{4200000, 1}));
+    return;
+  }
   REQUIRE((planned.units > 1 || planned.cols == planned.rows * planned.cols));
   for (std::uint64_t u = 0; u < planned.units; ++u) {
     const ChunkElements chunk = chunk_elements(shape, planned.chunk, u);

@@ -13,9 +13,10 @@ namespace lmq {
 
 /// What a rule leaves open, and what applies to tensors that no rule names.
 inline constexpr std::string_view kDefaultMethod = "kmeans";
-/// Method and its cuts where a size is asked for, and the rule says neither how many bits nor rows or groups.
+/// Method and its cuts where a size or an entropy is asked for, and the rule says neither levels nor rows or groups.
 inline constexpr std::string_view kBudgetMethod = "ecsq-uniform", kBudgetCuts = "plain";
-inline constexpr double kDefaultTargetBits = 4;
+/// Entropy of the codes in bits per weight where the command line says nothing of bits, levels or a size.
+inline constexpr double kDefaultRate = 4;
 inline constexpr double kDefaultDamping = 1, kMostDamping = 1e6;
 inline constexpr std::size_t kDefaultLevels = 16;
 inline constexpr std::uint64_t kDefaultGroup = 128;
@@ -71,8 +72,8 @@ struct Recipe {
   [[nodiscard]] std::string canonical_json() const;
 };
 
-/// The rule with a method where it says none: kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) and
-/// has one codebook per tensor or model, else kDefaultMethod.
+/// The rule with a method where it says none: kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) or
+/// has the option "rate", and one codebook serves a tensor or model; else kDefaultMethod.
 [[nodiscard]] Rule with_method(Rule rule, bool budgeted);
 
 /// What practitioners keep whatever the method: the routers of mixture-of-experts models (small, and an error there
