@@ -1,7 +1,7 @@
 # Rooms are targets; cmake/layers.txt says which room may use which.
 set(LMQ_LAYERS ${CMAKE_SOURCE_DIR}/cmake/layers.txt)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${LMQ_LAYERS})
-file(STRINGS ${LMQ_LAYERS} layer_lines REGEX "^[a-z]")
+file(STRINGS ${LMQ_LAYERS} layer_lines REGEX "^[a-z0-9_]+:")  # folders of a room are one target
 foreach(line IN LISTS layer_lines)
   string(REGEX MATCH "^([a-z0-9_]+):(.*)$" matched "${line}")
   separate_arguments(below UNIX_COMMAND "${CMAKE_MATCH_2}")

@@ -14,6 +14,7 @@
 
 #include "job.hpp"
 #include "launch.hpp"
+#include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
 #include "lmq/run/work_dir.hpp"
@@ -167,15 +168,9 @@ OutputEstimate estimate_output(const Job& job) {
     const auto count = static_cast<double>(tensor.count());
     const auto levels = static_cast<double>(plan.spec.options.levels);
     coded_bits += count * std::log2(levels);
-    double books = 0;
-    if (plan.spec.granularity == Granularity::row) books = static_cast<double>(plan.rows);
-    if (plan.spec.granularity == Granularity::group)
-      books = static_cast<double>(plan.rows) *
-              std::ceil(static_cast<double>(plan.cols) / static_cast<double>(plan.spec.group));
-    if (books == 0) books = static_cast<double>(std::max<std::uint64_t>(plan.units, 1));
-    const QuantizerEntry* method = find_quantizer(plan.spec.method);
-    const bool grid = method != nullptr && method->name == "uniform";
-    coded_bits += books * (grid ? 2 : levels) * (plan.spec.level_type == LevelType::f16 ? 16 : 32);
+    const std::uint64_t units = std::max<std::uint64_t>(plan.units, 1);
+    const std::uint64_t numbers = units * stored_numbers(plan.spec, ceil_div(tensor.count(), units), plan.cols);
+    coded_bits += static_cast<double>(numbers) * (plan.spec.level_type == LevelType::f16 ? 16 : 32);
   }
   estimate.bytes +=
       16384 + 80 * job.plan.units.size() + estimate.kept_bytes + static_cast<std::uint64_t>(coded_bits / 8);

@@ -34,7 +34,7 @@ std::map<std::uint32_t, std::unique_ptr<Quantizer>> drawn_tensors(const Quantize
     const QuantizerEntry* entry = find_quantizer(spec.method);
     if (entry == nullptr || entry->name != file.tensors()[t].line.method) continue;
     auto method = entry->make(spec.options);
-    if (method->rounding() == Rounding::stochastic) methods.emplace(t, std::move(method));
+    if (method->traits().rounding == Rounding::stochastic) methods.emplace(t, std::move(method));
   }
   return methods;
 }
@@ -99,7 +99,7 @@ DrawSums draw_unit(const QuantizedFile& file, const Original& original, const St
     const auto kept = std::span(unit.codes).subspan(part.begin, count);
     for (std::uint64_t r = 0; r < repeat; ++r) {
       StochasticLevel level;
-      level.prepare(levels, view.dtype, draw_key(method.seed() + r, subject), count);
+      level.prepare(levels, view.dtype, draw_key(method.traits().seed + r, subject), count);
       level.assign(view.bytes.subspan(part.begin * size, count * size), stored.begin + part.begin, codes);
       for (std::size_t i = 0; i < count; ++i) {
         errors[i] += double{levels[codes[i]]} - values[i];
@@ -110,7 +110,7 @@ DrawSums draw_unit(const QuantizedFile& file, const Original& original, const St
   }
   if (other > 0)
     difference = fmt::format("{}: {} of {} codes are not those that seed {} draws", file.place(stored), other,
-                             stored.count, method.seed());
+                             stored.count, method.traits().seed);
   return sums;
 }
 

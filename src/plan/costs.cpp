@@ -3,34 +3,25 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/unit.hpp"
 
 namespace lmq {
 
-bool has_grid_codebook(std::uint16_t method) noexcept {
-  const QuantizerEntry* entry = find_quantizer(method);
-  return entry != nullptr && entry->name == "uniform";
-}
-
 namespace {
 
-bool is_kmeans(std::uint16_t method) noexcept {
-  const QuantizerEntry* entry = find_quantizer(method);
-  return entry != nullptr && entry->name == "kmeans";
-}
-
 /// Nanoseconds a weight of `spec` takes to fit and assign with codebooks per row or group of n weights.
-double rows_nanoseconds(DType value_type, const QuantSpec& spec, std::uint64_t cols) noexcept {
-  if (has_grid_codebook(spec.method)) return kCosts.rows_uniform;
+double rows_nanoseconds(DType value_type, const QuantSpec& spec, std::uint64_t cols) {
+  const MethodCost cost = traits_of(spec).cost;
+  if (cost.row_weight > 0) return cost.row_weight;
   const std::uint64_t n = spec.granularity == Granularity::row ? cols : std::min(cols, spec.group);
   const double levels =
       static_cast<double>(std::min<std::uint64_t>(spec.options.levels, std::max<std::uint64_t>(n, 2)));
   const double narrow = bits(value_type) <= 16 ? kCosts.rows_narrow : 1.0;
-  if (is_kmeans(spec.method) && static_cast<double>(n) <= 32 * levels)
-    return n < 512 ? kCosts.rows_few : 2.5 * kCosts.rows_few * narrow;
-  const double cost = kCosts.rows_kmeans * std::log2(levels);
-  if (n < 512) return cost;
-  const double easier = std::max(cost - kCosts.rows_easier, kCosts.rows_kmeans / 2);
+  if (cost.row_few > 0 && static_cast<double>(n) <= 32 * levels)
+    return n < 512 ? cost.row_few : 2.5 * cost.row_few * narrow;
+  const double all = cost.row_level * std::log2(levels);
+  if (n < 512) return all;
+  const double easier = std::max(all - kCosts.rows_easier, cost.row_level / 2);
   return easier * narrow;
 }
 
@@ -45,7 +36,7 @@ double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t c
       nanoseconds += kCosts.tally_narrow;
     else
       nanoseconds +=
-          kCosts.tally_wide + (has_grid_codebook(spec.method)
+          kCosts.tally_wide + (traits_of(spec).detail == Detail::extremes
                                    ? 0.0
                                    : kCosts.look_closer * std::log2(static_cast<double>(spec.options.levels)));
   } else {
@@ -55,12 +46,13 @@ double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t c
 }
 
 double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted) {
-  if (has_grid_codebook(spec.method)) return 0;
+  const Traits traits = traits_of(spec);
+  if (traits.detail == Detail::extremes) return 0;
   const auto expected = static_cast<double>(expected_bins(value_type, spec, weighted));
   const double bins = std::min(static_cast<double>(count), expected);
-  if (bits(value_type) <= 16) return kCosts.solve_bin * 1e-9 * bins;
-  return 1e-9 *
-         (kCosts.carry_bin * bins + kCosts.solve_wide * static_cast<double>(spec.options.levels) * (bins / expected));
+  if (bits(value_type) <= 16) return traits.cost.solve_bin * 1e-9 * bins;
+  return 1e-9 * (kCosts.carry_bin * bins +
+                 traits.cost.solve_level * static_cast<double>(spec.options.levels) * (bins / expected));
 }
 
 double copy_seconds(std::uint64_t bytes) noexcept { return kCosts.copy * 1e-9 * static_cast<double>(bytes); }

@@ -16,16 +16,8 @@ bool shared(const QuantSpec& spec) noexcept {
   return spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
 }
 
-/// Numbers of all codebooks of a unit.
-std::uint64_t book_numbers(const TensorPlan& tensor, std::uint64_t count) noexcept {
-  const std::uint64_t numbers = has_grid_codebook(tensor.spec.method) ? 2 : tensor.spec.options.levels;
-  if (shared(tensor.spec)) return numbers;
-  const std::uint64_t rows = ceil_div(count, std::max<std::uint64_t>(1, tensor.cols));
-  return rows * (tensor.spec.granularity == Granularity::row ? 1 : ceil_div(tensor.cols, tensor.spec.group)) * numbers;
-}
-
 /// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
-std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) noexcept {
+std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) {
   if (!shared(planned.spec)) return 0;
   return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present)) *
          (kTallyBinBytes + kMessageBinBytes);
@@ -46,7 +38,7 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   UnitBytes out;
   out.view = in_file + (tensor.scale >= 0 ? count * sizeof(float) : 0);
   out.importance = importance_bytes(planned.importance, count);
-  const std::uint64_t numbers = book_numbers(planned, count);
+  const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
   const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
                                                        planned.importance.present) +
                                 tally_bytes(tensor, planned, count);

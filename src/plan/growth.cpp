@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "lmq/base/math.hpp"
-#include "lmq/plan/costs.hpp"
 #include "lmq/quant/quantizer.hpp"
 
 namespace lmq {
@@ -13,7 +12,8 @@ std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, s
   const QuantizerEntry* const entry = find_quantizer(spec.method);
   if (entry == nullptr || rows == 0 || cols == 0) return 0;
   const auto quantizer = entry->make(spec.options);
-  if (quantizer->scaling() == Scaling::rank1) return 0;
+  const Traits& traits = quantizer->traits();
+  if (traits.sees == Sees::rows) return 0;
   std::uint64_t books = 1, weights = rows * cols;  // codebooks, and weights that share one
   if (spec.granularity == Granularity::model) books = 0;
   if (spec.granularity == Granularity::row) books = rows, weights = cols;
@@ -21,8 +21,8 @@ std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, s
     books = rows * ceil_div(cols, spec.group), weights = std::min(cols, spec.group);
   const bool chooses = spec.floating || entry->at_slope != nullptr;
   const std::uint64_t levels = std::min<std::uint64_t>(chooses ? 2 : spec.options.levels, weights);
-  std::uint64_t numbers = quantizer->numbered().numbers;
-  if (numbers == 0) numbers = has_grid_codebook(spec.method) ? 2 : levels;
+  std::uint64_t numbers = traits.numbered.numbers;
+  if (numbers == 0) numbers = traits.grid ? 2 : levels;
   const double code_bits = 0.75 * std::log2(static_cast<double>(levels)) * static_cast<double>(rows * cols);
   return books * numbers * (spec.level_type == LevelType::f16 ? 2 : 4) + static_cast<std::uint64_t>(code_bits / 8);
 }

@@ -226,7 +226,7 @@ QuantSpec resolve(const Rule& rule, const std::string& place) {
                                   place, *rule.group, name(spec.granularity)));
   spec.group = grouped ? rule.group.value_or(kDefaultGroup) : 0;
   const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
-  if (shared && method.make(spec.options)->scaling() != Scaling::group)
+  if (shared && traits_of(spec).sees != Sees::values)
     fail(Errc::usage,
          fmt::format("{}.scale: factors of rows and columns want granularity \"row\" or \"group\"", place));
   spec.level_type = rule.level_type.value_or(shared ? LevelType::f32 : LevelType::f16);

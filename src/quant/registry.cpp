@@ -3,14 +3,26 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/quant/quantizer.hpp"
-#include "methods.hpp"
 
 namespace lmq {
 
+// Declared for each source of the table, which defines it. LMQ_MORE_METHODS: a table of a test's own methods.
+#define LMQ_METHOD(source, entry) extern const QuantizerEntry entry;
+#include "methods.inc"
+#ifdef LMQ_MORE_METHODS
+#include LMQ_MORE_METHODS
+#endif
+#undef LMQ_METHOD
+
 std::span<const QuantizerEntry> quantizers() noexcept {
-  static const std::array table{kUniform,    kKmeans,      kSlsL1,   kSlsL1L2,    kSlsL0,    kSlsIter,
-                                kSlsCluster, kBinary1,     kTernary, kBinary2,    kBinaryK,  kEcsq,
-                                kEcsqIter,   kEcsqUniform, kAsq,     kAsqIpWorst, kAsqIpMean};
+#define LMQ_METHOD(source, entry) entry,
+  static const std::array table{
+#include "methods.inc"
+#ifdef LMQ_MORE_METHODS
+#include LMQ_MORE_METHODS
+#endif
+  };
+#undef LMQ_METHOD
   return table;
 }
 

@@ -137,8 +137,8 @@ Outcome Executor::measure(const LoadedTask& loaded) {
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
   const QuantSpec& spec = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor].spec;
   const auto quantizer = entry_of(spec).make(spec.options);
-  const Tally tally = Tally::of(loaded.view, quantizer->uses_importance() ? loaded.importance : Importance{}, ranges,
-                                quantizer->by_importance());
+  const Tally tally = Tally::of(loaded.view, quantizer->traits().importance ? loaded.importance : Importance{}, ranges,
+                                quantizer->traits().by_importance);
   if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
   Outcome outcome;
   outcome.tally = tally.to_bytes();
@@ -173,7 +173,7 @@ Outcome Executor::solve(const LoadedTask& loaded) {
   const auto quantizer = entry_of(scope.spec).make(order.options.value_or(scope.spec.options));
   Fit fit = for_tensor(first, [&] { return quantizer->fit(tally.group(scope.quantum)); });
   if (fit.look_closer.empty())
-    fit.codebook = fit.codebook.stored_as(scope.spec.level_type, quantizer->rounding() == Rounding::stochastic);
+    fit.codebook = fit.codebook.stored_as(scope.spec.level_type, quantizer->traits().rounding == Rounding::stochastic);
   Outcome outcome;
   outcome.finished.body = fit_to_bytes(fit);
   keep(loaded, outcome.finished, {});

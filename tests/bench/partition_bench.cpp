@@ -123,7 +123,7 @@ void round_to_bf16(std::vector<float>& values) {
 // Nanoseconds a weight to fit codebooks of runs of n weights, sort included.
 double fit_runs(std::span<const float> values, std::span<const float> importance, std::size_t n, std::size_t levels) {
   const auto method = lmq::find_quantizer("kmeans").make({levels});
-  lmq::FitScratch scratch;
+  lmq::Workspace scratch;
   return 1e9 / static_cast<double>(values.size()) * bench::best_of(5, [&] {
            for (std::size_t i = 0; i + n <= values.size(); i += n)
              (void)method->fit_values(values.subspan(i, n), importance.empty() ? importance : importance.subspan(i, n),

@@ -3,9 +3,10 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "apply/unit_rank1.hpp"
+#include "apply/lower_lagrangian.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/quant/sign_code.hpp"
+#include "methods/binary/rank1.hpp"
 #include "quant_samples.hpp"
 
 using namespace lmq;
@@ -131,7 +132,7 @@ TEST_CASE("binary methods: a tally of every type gives what the values in hand g
             importance = {Importance::Kind::weights, weights, 0,
                           importance_quantum(std::ranges::max(weights), wide.size())};
           const auto quantizer = make(method);
-          FitScratch scratch;
+          Workspace scratch;
           CAPTURE(method.name, method.levels, method.values.size(), int(type), kind, weighted);
           const Codebook tallied = fit_tally(*quantizer, view, importance);
           const Codebook direct = quantizer->fit_values(
@@ -145,7 +146,7 @@ TEST_CASE("binary methods: a tally of every type gives what the values in hand g
 }
 
 TEST_CASE("binary methods: refined bases never lose to greedy ones, and codes of exact methods are nearest") {
-  FitScratch scratch;
+  Workspace scratch;
   for (const std::size_t n : {1, 31, 32, 128, 4096})
     for (const int kind : {0, 1, 2}) {
       const auto values = samples::floats(n, kind, static_cast<unsigned>(n));
@@ -281,7 +282,7 @@ TEST_CASE("binary methods: options that make no sense are refused") {
 }
 
 TEST_CASE("binary methods: the largest floats keep their sums finite") {
-  FitScratch scratch;
+  Workspace scratch;
   for (const Method& method : methods()) {
     const std::vector<float> values{3.4028234e38f, -3.4028234e38f, 3.4e38f, 1e38f, -3e37f, 2e38f, 0.0f, 1.0f};
     const Codebook book = make(method)->fit_values(values, {}, scratch);

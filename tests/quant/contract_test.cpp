@@ -93,7 +93,7 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
           if (weighted)
             importance = {lmq::Importance::Kind::weights, weights, 0,
                           lmq::importance_quantum(*std::ranges::max_element(weights), values.size())};
-          lmq::FitScratch scratch;
+          lmq::Workspace scratch;
           const auto weight_span = weighted ? std::span<const float>(weights) : std::span<const float>{};
           const Codebook direct = quantizer->fit_values(values, weight_span, scratch);
           check_codebook(direct, values, options->levels);
@@ -118,7 +118,7 @@ TEST_CASE(
   std::vector<float> values;
   for (int i = 0; i < 500; ++i) values.push_back(few[static_cast<std::size_t>(i * i) % few.size()]);
   for (const lmq::QuantizerEntry& entry : lmq::quantizers()) {
-    lmq::FitScratch scratch;
+    lmq::Workspace scratch;
     const Codebook book = entry.make(lmq::default_options(entry, 16))->fit_values(values, {}, scratch);
     if (book.kind() == lmq::CodebookKind::grid || of_signs(book)) continue;  // few numbers make all levels
     for (const float value : values) CHECK(std::ranges::find(book.levels(), value) != book.levels().end());
@@ -132,7 +132,7 @@ TEST_CASE("every method: a power of two scales the levels bit by bit; doubled da
       auto scaled = values, doubled = values;
       for (float& value : scaled) value *= 4;
       doubled.insert(doubled.end(), values.begin(), values.end());
-      lmq::FitScratch scratch;
+      lmq::Workspace scratch;
       const auto quantizer = entry.make(lmq::default_options(entry, 16));
       const auto book = levels_of(quantizer->fit_values(values, {}, scratch));
       auto four = levels_of(quantizer->fit_values(scaled, {}, scratch));
@@ -140,4 +140,24 @@ TEST_CASE("every method: a power of two scales the levels bit by bit; doubled da
       CHECK((four == book));
       CHECK((levels_of(quantizer->fit_values(doubled, {}, scratch)) == book));
     }
+}
+
+TEST_CASE(
+    "every method: a unit stores no more numbers than were foreseen, and all of them where all codebooks are alike") {
+  const std::size_t rows = 8, cols = 96;
+  const auto values = samples::floats(rows * cols, 0, 5);
+  const lmq::TensorView view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+    for (const std::size_t levels : {2u, 4u, 16u, 256u})
+      for (const lmq::Granularity granularity :
+           {lmq::Granularity::tensor, lmq::Granularity::row, lmq::Granularity::group}) {
+        CAPTURE(entry.name, levels, static_cast<int>(granularity));
+        const auto options = options_of(entry, levels);
+        if (!options) continue;
+        const lmq::QuantSpec spec{entry.id, *options, granularity, 40, lmq::LevelType::f32, lmq::CoderChoice::cheapest};
+        const std::uint64_t foreseen = lmq::stored_numbers(spec, view.count, cols);
+        const auto outcome = lmq::quantize_unit(view, spec, cols, {}, nullptr);
+        CHECK(outcome.unit.book_numbers() <= foreseen);
+        if (lmq::traits_of(spec).numbered.numbers > 0) CHECK(outcome.unit.book_numbers() == foreseen);
+      }
 }

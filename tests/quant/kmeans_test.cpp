@@ -116,7 +116,7 @@ std::size_t bins_asked(const Data& data, const std::vector<KeyRange>& ranges) {
 // measure -> fit -> measure finer, until the fit is final; how many measurements.
 int rounds_until_exact(const Data& data, std::size_t cells, unsigned bits, std::size_t& most_bins) {
   const auto method = find_quantizer("kmeans").make({cells});
-  FitScratch scratch;
+  Workspace scratch;
   const Codebook exact = method->fit_values(data.values, data.weights, scratch);
   Grid grid(bits);
   for (int round = 1;; ++round) {
@@ -168,7 +168,7 @@ TEST_CASE("kmeans: many values in few coarse bins still end in the exact partiti
 TEST_CASE("kmeans: the bracket of a group holds the optimum of its values, whatever the bins", "[quant][kmeans]") {
   std::vector<std::pair<unsigned, Grid>> grids;  // built once: the finest has a million bins
   for (const unsigned bits : {23u, 20u, 18u, 16u, 13u}) grids.emplace_back(bits, Grid(bits));
-  FitScratch scratch;
+  Workspace scratch;
   PartitionSolver solver;
   for (const auto source : twin::kSources)
     for (const bool weighted : {false, true}) {
@@ -199,7 +199,7 @@ TEST_CASE("kmeans: the bracket of a group holds the optimum of its values, whate
 TEST_CASE("kmeans: fewer distinct values than levels are levels themselves, in a resolved group or not",
           "[quant][kmeans]") {
   const auto method = find_quantizer("kmeans").make({16});
-  FitScratch scratch;
+  Workspace scratch;
   const std::vector<float> x{3, 1, 3, -2, 1, 1};
   const std::vector<float> expected{-2, 1, 3};
   const Codebook book = method->fit_values(x, {}, scratch);
@@ -234,13 +234,13 @@ TEST_CASE("kmeans: a single bin of several values is looked at closer", "[quant]
 }
 
 TEST_CASE("kmeans: values in hand fit as their resolved group does, whatever the scratch has seen", "[quant][kmeans]") {
-  FitScratch used, fresh;
+  Workspace used, fresh;
   for (const std::size_t n : {1, 5, 33, 4096, 100, 1000})
     for (const std::size_t levels : {2, 16, 256}) {
       const auto method = find_quantizer("kmeans").make({levels});
       const Data data = ascending(twin::Source::laplace, n, true, n);
       const Codebook one = method->fit_values(data.values, data.weights, used);
-      FitScratch other;
+      Workspace other;
       const Codebook two = method->fit_values(data.values, data.weights, other);
       const Codebook three = method->Quantizer::fit_values(data.values, data.weights, fresh);
       REQUIRE(std::ranges::equal(one.levels(), two.levels()));
@@ -259,7 +259,7 @@ TEST_CASE("kmeans: zeros that stand out keep the level 0, at the least loss of a
     all.insert(all.end(), 6, 0.0f);
     for (const std::size_t levels : {2, 3, 4}) {
       QuantizerOptions options = default_options(find_quantizer("kmeans"), levels);
-      FitScratch scratch;
+      Workspace scratch;
       const Codebook book = find_quantizer("kmeans").make(options)->fit_values(all, {}, scratch);
       REQUIRE(std::ranges::count(book.levels(), 0.0f) == 1);
       // Every way to cut the sorted values into cells, the one with the zeros decoding to 0.

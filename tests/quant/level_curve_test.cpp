@@ -38,7 +38,7 @@ TEST_CASE("level_curve: one pass over all numbers of levels gives what single fi
     for (const LevelPoint& point : curve) {
       if (point.wanted % 7 != 2) continue;
       const auto quantizer = entry.make(default_options(entry, point.wanted));
-      const LevelPoint single = measure_codebook(group, quantizer->fit(group).codebook, quantizer->rounding());
+      const LevelPoint single = measure_codebook(group, quantizer->fit(group).codebook, quantizer->traits().rounding);
       CAPTURE(entry.name, point.wanted);
       CHECK(point.levels == single.levels);
       CHECK(point.squared_error == Approx(single.squared_error).epsilon(1e-6).margin(1e-12 * energy));

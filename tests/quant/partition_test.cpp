@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "lmq/kernels/partition_scan.hpp"
-#include "lmq/quant/partition_engines.hpp"
+#include "partition/engines.hpp"
 #include "partition_twin.hpp"
 
 using namespace lmq;

@@ -32,14 +32,14 @@ std::vector<float> levels_of(const Codebook& book) { return {book.levels().begin
 
 std::vector<float> fit(std::string_view name, std::size_t levels, const std::vector<float>& values,
                        const std::vector<float>& weights = {}, const Given& given = {}) {
-  FitScratch scratch;
+  Workspace scratch;
   return levels_of(make(name, levels, given)->fit_values(values, weights, scratch));
 }
 
 std::string refusal(std::string_view name, const std::vector<float>& values, const Given& given,
                     std::size_t levels = 256) {
   try {
-    FitScratch scratch;
+    Workspace scratch;
     (void)make(name, levels, given, levels != 256)->fit_values(values, {}, scratch);
   } catch (const Error& error) {
     REQUIRE(error.code == Errc::usage);
@@ -80,7 +80,7 @@ Group resolved_group(const std::vector<float>& values, const std::vector<float>&
 }  // namespace
 
 TEST_CASE("sls: values in hand fit as their resolved group does, whatever the scratch has seen", "[quant][sls]") {
-  FitScratch used;
+  Workspace used;
   for (const auto name : kFamily)
     for (const std::size_t n : {1, 2, 5, 33, 1000})
       for (const bool weighted : {false, true}) {
@@ -130,7 +130,7 @@ TEST_CASE("sls: whole weights are as many equal values", "[quant][sls]") {
 
 TEST_CASE("sls: a lambda that leaves too many levels is refused with one that does", "[quant][sls]") {
   const auto values = twin::draw(twin::Source::normal, 4000, 9);
-  FitScratch scratch;
+  Workspace scratch;
   for (const auto& [name, extra] :
        std::vector<std::pair<std::string_view, Given>>{{"sls-l1", {}},
                                                        {"sls-l1", {{"offset", 1}}},
@@ -225,7 +225,7 @@ TEST_CASE("sls-iter: the bound on the error is kept with as few levels as the pa
     REQUIRE(errors[levels - 1] == Approx(twin::loss_of(s.u, s.mass, ends)).epsilon(1e-11));
   }
   for (std::size_t k = 1; k < errors.size(); ++k) REQUIRE(errors[k] <= errors[k - 1]);
-  FitScratch scratch;
+  Workspace scratch;
   for (const double bound : {0.9, 0.3, 0.05, 0.01}) {
     const auto book = make("sls-iter", 256, {{"max-error", bound}}, false)->fit_values(values, weights, scratch);
     const std::size_t found = book.levels().size();
@@ -244,9 +244,9 @@ TEST_CASE("sls: weights may get the level of their cell as published; the neares
   CellEnds ends;
   cell_ends(s.l1.path(s.data(), 16), 16, s.u.size(), ends);
   const double of_cells = twin::loss_of(s.u, s.mass, ends);
-  FitScratch scratch;
+  Workspace scratch;
   const auto method = make("sls-l1", 16, {{"assign", 1}});
-  REQUIRE(method->rounding() == Rounding::cuts);
+  REQUIRE(method->traits().rounding == Rounding::cuts);
   const Codebook book = method->fit_values(values, {}, scratch);
   REQUIRE(book.cuts().size() == 15);
   double loss = 0;

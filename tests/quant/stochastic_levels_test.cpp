@@ -261,7 +261,7 @@ TEST_CASE("asq: methods find what the library finds, in bins, and take importanc
           "[quant][levels]") {
   const auto values = twin::draw(twin::Source::laplace, 5000, 31);
   const auto weights = twin::random_weights(5000, 32);
-  FitScratch scratch;
+  Workspace scratch;
   const auto levels_of = [&](std::string_view method, std::span<const float> importance) {
     const auto& entry = find_quantizer(method);
     const Codebook book = entry.make(default_options(entry, 8))->fit_values(values, importance, scratch);
@@ -276,7 +276,7 @@ TEST_CASE("asq: methods find what the library finds, in bins, and take importanc
         Approx(stochastic_levels(values, {}, {8, kLargest, 0, 0}).cost).epsilon(1e-5));
   for (const char* method : {"asq", "asq-ip-worst", "asq-ip-mean"}) {
     const auto& entry = find_quantizer(method);
-    CHECK(entry.make(default_options(entry, 8))->rounding() == Rounding::stochastic);
-    CHECK(entry.make(default_options(entry, 8))->uses_importance() == (entry.name == "asq-ip-mean"));
+    CHECK(entry.make(default_options(entry, 8))->traits().rounding == Rounding::stochastic);
+    CHECK(entry.make(default_options(entry, 8))->traits().importance == (entry.name == "asq-ip-mean"));
   }
 }

@@ -9,7 +9,7 @@ using namespace lmq;
 
 namespace {
 std::vector<float> levels_of(std::vector<float> values, std::size_t count) {
-  FitScratch scratch;
+  Workspace scratch;
   const auto method = find_quantizer("uniform").make({count});
   const Codebook book = method->fit_values(values, {}, scratch);
   Group group;

@@ -7,7 +7,7 @@
 namespace lmq {
 
 /// What the estimates of `lmq plan` are made of. Nanoseconds on one core; calibrated by measurement, never part of the
-/// output: changing a number here changes no byte of a file.
+/// output: changing a number here changes no byte of a file. What a method takes is its own (MethodCost).
 struct Costs {
   double tally_narrow = 0.6;     ///< per weight: statistics of 8- and 16-bit sources
   double tally_wide = 3;         ///< per weight: statistics of F32 and F64 sources, first look and read
@@ -15,17 +15,12 @@ struct Costs {
   double quantize_shared = 2.4;  ///< per weight: assign by a shared codebook, measure the error, encode, write
   double many_levels = 2.0;      ///< per weight more beyond 16 levels
   double encode = 1.5;           ///< per weight: encode codes with codebooks per row or group
-  double rows_kmeans = 30;  ///< per weight and power of two of the levels: sort and solve one codebook per row or group
-  double rows_few = 30;  ///< per weight instead, k-means with at most 32 weights a level (2.5 times that in long rows)
-  double rows_easier = 45;    ///< per weight less in long rows, whose neighbours help
-  double rows_narrow = 0.45;  ///< part of it in long rows of 16-bit sources, which have equal values
-  double rows_uniform = 2;    ///< per weight: extremes and assignment per row or group
-  double copy = 0.5;          ///< per byte of a kept tensor
-  double solve_bin = 200;     ///< per bin of a shared codebook of narrow sources: one exact fit
-  double carry_bin = 700;     ///< per bin of a shared codebook of wide sources: refined, sent, kept
-  double solve_wide = 2e6;    ///< per level of a shared codebook of wide sources: all its fits
-  double weigh = 5;           ///< per weight: read importance, count and measure with it; twice for layers
-  double start = 6e7;         ///< once per run: catalogue, plan, layout, commit
+  double rows_easier = 45;       ///< per weight less in long rows, whose neighbours help
+  double rows_narrow = 0.45;     ///< part of it in long rows of 16-bit sources, which have equal values
+  double copy = 0.5;             ///< per byte of a kept tensor
+  double carry_bin = 700;        ///< per bin of a shared codebook of wide sources: refined, sent, kept
+  double weigh = 5;              ///< per weight: read importance, count and measure with it; twice for layers
+  double start = 6e7;            ///< once per run: catalogue, plan, layout, commit
 };
 inline constexpr Costs kCosts{};
 
@@ -48,7 +43,5 @@ inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40, kMessag
 [[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
 /// Seconds one core needs to store `bytes` raw.
 [[nodiscard]] double copy_seconds(std::uint64_t bytes) noexcept;
-/// True when a codebook is two numbers (low and step) instead of a table.
-[[nodiscard]] bool has_grid_codebook(std::uint16_t method) noexcept;
 
 }  // namespace lmq

@@ -18,6 +18,9 @@ struct KeyRange {
   std::uint32_t span_bits = 0;
 };
 
+/// Least weight of a value among values in hand, as a part of the largest: so every value is near a level.
+inline constexpr double kLeastWeight = 0x1p-30;
+
 struct GroupLayer;
 
 /// Weights that share a codebook, reduced to ascending disjoint bins (the sufficient statistic of every method that

@@ -6,13 +6,13 @@
 #include <vector>
 
 #include "lmq/quant/group.hpp"
-#include "lmq/quant/partition_engines.hpp"
 
 namespace lmq {
 
+class LayeredPartition;
+
 /// A partition whose loss is proven to lie at most this part above the optimum is final.
 inline constexpr double kClosedGap = 1e-9;
-inline constexpr double kLeastWeight = 0x1p-30;  ///< least weight of a value, as a part of the largest
 
 /// Exact optimal partition of points on a line into at most K cells: minimises the sum over cells of
 /// weight * (value - weighted mean of the cell)^2. Holds its scratch: one solver per thread, no allocation once warm.

@@ -6,8 +6,12 @@
 #include <string_view>
 #include <vector>
 
+#include "lmq/base/tensor.hpp"
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
+#include "lmq/quant/importance.hpp"
+#include "lmq/quant/unit_stats.hpp"
+#include "lmq/quant/workspace.hpp"
 
 namespace lmq {
 
@@ -50,40 +54,72 @@ struct NumberedBooks {
   SignRule rule = SignRule::nearest;
 };
 
-/// What scales the codes of rows and groups.
-enum class Scaling : std::uint8_t {
-  group,     ///< the numbers of their own codebooks
-  rank1,     ///< a factor per row and per column of the record
-  cheapest,  ///< record by record the better buy of the two: bits against error at 6 dB a bit
+/// What a method has to see of the weights before it can say their codes.
+enum class Sees : std::uint8_t {
+  values,  ///< values in any order: a histogram, or a row or a group in hand
+  rows,    ///< a window of whole rows at once (granularity row and group): codes depend on where weights lie
+  either,  ///< both, record by record the one of lower Lagrangian: bits against error at 6 dB a bit
 };
 
-class PartitionSolver;
-struct SparseScratch;
-struct MagnitudeScratch;
+/// How finely a histogram of F32 weights is measured in the end.
+enum class Detail : std::uint8_t {
+  extremes,    ///< the first look does: levels follow from the extremes
+  cells,       ///< first bins where cells are wide beside them
+  levels,      ///< finely about each of the levels
+  everywhere,  ///< as finely everywhere as a budget of bins allows
+};
 
-/// Buffers one thread keeps between fits, so that rows and small groups allocate nothing. Never shared between threads;
-/// results do not depend on what it was used for before.
-class FitScratch {
- public:
-  FitScratch();
-  FitScratch(FitScratch&&) noexcept;
-  FitScratch& operator=(FitScratch&&) noexcept;
-  ~FitScratch();
-  [[nodiscard]] PartitionSolver& partition() noexcept { return *partition_; }
-  [[nodiscard]] SparseScratch& sparse();  ///< made at its first use
-  [[nodiscard]] MagnitudeScratch& magnitudes() noexcept { return *magnitudes_; }
+/// Nanoseconds on one core that a method takes, measured: what `lmq plan` reckons with, never part of the output.
+struct MethodCost {
+  double row_weight = 0;     ///< per weight, codebooks per row or group whatever the levels; 0: by row_level
+  double row_level = 30;     ///< per weight and power of two of the levels
+  double row_few = 0;        ///< per weight instead where a level has at most 32 (2.5 times that in long rows); 0: none
+  double solve_bin = 200;    ///< per bin of a shared codebook of 8- and 16-bit weights: one fit
+  double solve_level = 2e6;  ///< per level of a shared codebook of F32 weights: all its fits
+};
 
- private:
-  std::unique_ptr<PartitionSolver> partition_;  // these two are never null, except in a moved-from object
-  std::unique_ptr<MagnitudeScratch> magnitudes_;
-  std::unique_ptr<SparseScratch> sparse_;
+/// What others must know of a method with its options. They ask this, never its name.
+struct Traits {
+  Sees sees = Sees::values;
+  Rounding rounding = Rounding::nearest;
+  Detail detail = Detail::everywhere;
+  /// False: levels are the same without it (it still weighs the errors that are reported).
+  bool importance = true;
+  /// Fit wants the layers of the group where importance differs (granularity model and tensor).
+  bool by_importance = false;
+  bool grid = false;            ///< codebooks are stored as two numbers, low and step
+  NumberedBooks numbered = {};  ///< with numbers > 0 rows and groups call fit_numbers, not fit_values
+  /// Windows of F32 or F64 of at most so many weights are fitted by fit_values, larger ones by bins that are refined.
+  std::uint64_t few_weights = 1u << 16;
+  std::uint64_t seed = 0;  ///< of stochastic rounding: draws are a function of (seed, tensor, element)
+  MethodCost cost = {};
+};
+
+/// A window of whole rows, as methods that see rows get it.
+struct RowWindow {
+  const TensorView& view;  ///< finite values
+  const Importance& importance;
+};
+
+struct RowNeeds {
+  std::uint64_t scratch_bytes = 0, numbers = 0;
+};
+
+/// A point of a rate-distortion curve: what a codebook costs and gains on a group, all its weights together.
+struct RatePoint {
+  double lambda = 0;      ///< slope it belongs to (importance * squared error per bit); NaN: none, a number of levels
+  double bits = 0;        ///< of the codes: their entropy, or count * fixed width; codebooks and headers left out
+  double distortion = 0;  ///< sum of importance * error^2
+  std::size_t levels = 0;
 };
 
 /// Which levels? Methods answer for a group; which level for each weight is nearest level unless a method says
 /// otherwise.
 class Quantizer {
  public:
+  explicit Quantizer(const Traits& traits = {}) : traits_(traits) {}
   virtual ~Quantizer() = default;
+  [[nodiscard]] const Traits& traits() const noexcept { return traits_; }
   /// group: not empty. The result does not depend on threads or instruction set.
   [[nodiscard]] virtual Fit fit(const Group& group) const = 0;
   /// The same for values in hand (a row, a group of g): at once, and final.
@@ -92,25 +128,23 @@ class Quantizer {
   ///             count as that (so every value is near a level).
   /// Unless overridden: builds the resolved Group of the values and calls fit.
   [[nodiscard]] virtual Codebook fit_values(std::span<const float> values, std::span<const float> importance,
-                                            FitScratch& scratch) const;
-  /// What every codebook of the method is made of. With numbers > 0 rows and groups call fit_numbers, not fit_values.
-  [[nodiscard]] virtual NumberedBooks numbered() const noexcept { return {}; }
-  /// The numbers of the codebook that fit_values gives, [numbered().numbers]; the same arguments. Allocates nothing.
-  virtual void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
+                                            Workspace& scratch) const;
+  /// The numbers of the codebook that fit_values gives, [traits().numbered.numbers]; the same arguments. Allocates
+  /// nothing.
+  virtual void fit_numbers(std::span<const float> values, std::span<const float> importance, Workspace& scratch,
                            std::span<float> numbers) const;
   /// Levels for the bins as they are, without a proof and without a closer look: what an estimate needs.
   [[nodiscard]] virtual Codebook rough_fit(const Group& group) const { return fit(group).codebook; }
-  /// Not group: only for granularity row and group.
-  [[nodiscard]] virtual Scaling scaling() const noexcept { return Scaling::group; }
-  /// Windows of F32 or F64 with at most so many weights are fitted by fit_values; larger ones by bins that are refined.
-  [[nodiscard]] virtual std::uint64_t few_weights() const noexcept { return std::uint64_t{1} << 16; }
-  [[nodiscard]] virtual Rounding rounding() const noexcept { return Rounding::nearest; }
-  /// False: levels are the same with and without importance (it still weighs the errors that are reported).
-  [[nodiscard]] virtual bool uses_importance() const noexcept { return true; }
-  /// True: fit wants the layers of the group where importance differs (granularity model and tensor).
-  [[nodiscard]] virtual bool by_importance() const noexcept { return false; }
-  /// Of stochastic rounding: draws are a function of (seed, tensor, element).
-  [[nodiscard]] virtual std::uint64_t seed() const noexcept { return 0; }
+  /// Of methods with a slope: a point of the rate-distortion curve for each lambda, in that order, by a quick search.
+  [[nodiscard]] virtual std::vector<RatePoint> curve(const Group& group, std::span<const double> lambdas) const;
+  /// Of methods that see rows: quantizes a window. In: unit.count > 0, cols, level_type, codes of the right size. Out:
+  /// kind, group, levels, book, codes.
+  [[nodiscard]] virtual UnitStats quantize_rows(const RowWindow& window, QuantizedUnit& unit) const;
+  /// Bytes quantize_rows holds beside window, unit and error sums, and the numbers it stores, for so many weights.
+  [[nodiscard]] virtual RowNeeds row_needs(std::uint64_t count, std::uint64_t cols) const;
+
+ private:
+  Traits traits_;
 };
 
 struct QuantizerEntry {

@@ -1,11 +1,11 @@
 #pragma once
 #include <cstdint>
-#include <optional>
 
 #include "lmq/base/quantized_unit.hpp"
 #include "lmq/base/tensor.hpp"
 #include "lmq/quant/importance.hpp"
 #include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/unit_stats.hpp"
 
 namespace lmq {
 
@@ -20,14 +20,6 @@ struct QuantSpec {
   LevelType level_type = LevelType::f32;
   CoderChoice coder = CoderChoice::cheapest;
   bool floating = false;  ///< how many bits it gets is decided by a budget over all tensors
-};
-
-/// Errors of one unit against its source; deterministic (16 lanes of doubles per fixed block, blocks in order).
-struct UnitStats {
-  double squared_error = 0;   ///< sum (w - q)^2
-  double weighted_error = 0;  ///< sum importance * (w - q)^2; equals squared_error without importance
-  double energy = 0;          ///< sum w^2
-  double largest_error = 0;   ///< max |w - q|
 };
 
 struct UnitOutcome {
@@ -50,20 +42,21 @@ struct Draws {
                                         const Importance& importance, const Codebook* shared,
                                         QuantizedUnit&& recycle = {}, const Draws& draws = {});
 
-/// Errors of decoded values against a window of the source: exactly what quantize_unit recorded for the same values.
-[[nodiscard]] UnitStats measure_error(const TensorView& view, std::span<const float> decoded,
-                                      const Importance& importance);
-
-/// Index in the window of the first NaN or infinity of a float type, or nothing.
-[[nodiscard]] std::optional<std::uint64_t> first_nonfinite(const TensorView& view);
+/// The traits of a spec's method with its options. Errc::internal when no method has that id, Errc::usage when the
+/// method refuses the options (never for settled ones).
+[[nodiscard]] Traits traits_of(const QuantSpec& spec);
 
 /// Bins the statistics behind a shared codebook have in the end (see expected_bins of a tally); weighted: there is
-/// importance, whose layers a method may want apart.
-[[nodiscard]] std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) noexcept;
+/// importance, whose layers a method may want apart. Errors: those of traits_of.
+[[nodiscard]] std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted);
+
+/// Numbers that are stored for the codebooks of a unit of `count` weights in rows of `cols`. Errors: those of
+/// traits_of.
+[[nodiscard]] std::uint64_t stored_numbers(const QuantSpec& spec, std::uint64_t count, std::uint64_t cols);
 
 /// Bytes of scratch quantize_unit holds beside view and outcome, for a window of `count` weights and `threads` threads.
+/// Errors: those of traits_of.
 [[nodiscard]] std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count,
-                                                   std::uint64_t cols, std::size_t threads,
-                                                   bool weighted = false) noexcept;
+                                                   std::uint64_t cols, std::size_t threads, bool weighted = false);
 
 }  // namespace lmq

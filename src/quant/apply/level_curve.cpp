@@ -90,7 +90,7 @@ std::vector<LevelPoint> level_curve(const Group& group, const QuantizerEntry& me
       if (options.levels != levels) continue;  // the method prescribes another number
       const auto quantizer = method.make(options);
       const Codebook book = all.empty() ? quantizer->fit(points).codebook : all[std::min(levels, all.size() - 1)];
-      curve.push_back(measure_codebook(points, book, quantizer->rounding()));
+      curve.push_back(measure_codebook(points, book, quantizer->traits().rounding));
       curve.back().wanted = levels;
     } catch (const Error& error) {
       if (error.code != Errc::usage) throw;

@@ -9,11 +9,12 @@
 #include "core/priced_levels.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/assign.hpp"
-#include "methods/ecsq/entropy_wish.hpp"
+#include "lmq/kernels/rate_cells.hpp"
 
 namespace lmq {
 namespace {
 
+constexpr std::size_t kMostLevels = 256;  // of a codebook
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 const QuantizerEntry& entry_of(std::uint16_t method) {
@@ -26,10 +27,10 @@ const QuantizerEntry& entry_of(std::uint16_t method) {
 std::vector<std::size_t> level_ladder(RateCount count) {
   std::vector<std::size_t> levels;
   if (count == RateCount::fixed_width) {
-    for (std::size_t k = 2; k <= kMostCells; k *= 2) levels.push_back(k);
+    for (std::size_t k = 2; k <= kMostLevels; k *= 2) levels.push_back(k);
     return levels;
   }
-  for (std::size_t k = 2; k <= kMostCells; k += std::max<std::size_t>(1, std::bit_floor(k) / 8)) levels.push_back(k);
+  for (std::size_t k = 2; k <= kMostLevels; k += std::max<std::size_t>(1, std::bit_floor(k) / 8)) levels.push_back(k);
   return levels;
 }
 
@@ -43,22 +44,6 @@ QuantizerOptions with_levels(QuantizerOptions options, const QuantizerEntry& ent
     options.levels = 0;
   }
   return options;
-}
-
-// The wish of an entropy-constrained method without what it says of the rate.
-EntropyWish free_wish(EntropyWay way, const QuantizerOptions& options) {
-  EntropyWish wish = entropy_wish(way, options);
-  wish.rate = wish.lambda = wish.slope = kNone;
-  wish.most_levels = kMostCells;
-  return wish;
-}
-
-RatePoint point_of(const EntropyCode& code) {
-  const UniformCode& found = code.found;
-  const std::size_t levels = code.joint      ? code.joint->levels.size()
-                             : found.on_grid ? found.grid_levels
-                                             : found.code.cells();
-  return {code.lambda, code.bits(), code.distortion(), levels};
 }
 
 /// Adds what a group's bins give to the levels that `code_of` finds for their means.
@@ -122,16 +107,9 @@ RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count)
 
 std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method, const QuantizerOptions& options,
                                   std::span<const double> lambdas, RateCount count) {
-  std::vector<RatePoint> curve;
-  if (const auto way = entropy_way(method)) {
-    const EntropyWish wish = free_wish(*way, options);
-    const RateLine line(group, wish.zero);
-    const JointLine joint(group, line);
-    EntropyFitter fitter(&joint);
-    for (const double lambda : lambdas) curve.push_back(point_of(fitter.at(line, wish, lambda, true)));
-    return curve;
-  }
   const QuantizerEntry& entry = entry_of(method);
+  if (entry.at_slope != nullptr) return entry.make(options)->curve(group, lambdas);
+  std::vector<RatePoint> curve;
   for (const std::size_t levels : level_ladder(count)) {
     const QuantizerOptions wanted = with_levels(options, entry, levels);
     if (wanted.levels != levels) continue;  // the method's options fix the number
@@ -140,35 +118,6 @@ std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method, cons
   }
   if (curve.empty()) curve.push_back(rate_of(group, entry.make(options)->rough_fit(group), count));
   return curve;
-}
-
-RateFit fit_at(const Group& group, std::uint16_t method, const QuantizerOptions& options, double lambda,
-               RateCount count) {
-  const QuantizerEntry& entry = entry_of(method);
-  if (const auto way = entropy_way(method)) {
-    const EntropyWish wish = free_wish(*way, options);
-    const RateLine line(group, wish.zero);
-    const JointLine joint(group, line);
-    const EntropyCode code = EntropyFitter(&joint).at(line, wish, lambda, false);
-    return {entropy_codebook(line, code), point_of(code), options_at(options, lambda)};
-  }
-  RateFit best;
-  double least = std::numeric_limits<double>::infinity();
-  const auto attempt = [&](const QuantizerOptions& wanted) {
-    Codebook codebook = entry.make(wanted)->fit(group).codebook;
-    const RatePoint point = rate_of(group, codebook, count);
-    const double price = point.distortion + lambda * point.bits;
-    if (!(price < least)) return point.levels;
-    least = price;
-    best = {std::move(codebook), point, wanted};
-    return point.levels;
-  };
-  for (const std::size_t levels : level_ladder(count)) {
-    const QuantizerOptions wanted = with_levels(options, entry, levels);
-    if (wanted.levels == levels && attempt(wanted) < levels) break;
-  }
-  if (best.point.levels == 0) attempt(options);
-  return best;
 }
 
 }  // namespace lmq

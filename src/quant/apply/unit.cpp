@@ -7,15 +7,14 @@
 #include "assigner.hpp"
 #include "core/priced_levels.hpp"
 #include "core/steps.hpp"
+#include "core/unit_errors.hpp"
 #include "lmq/base/error.hpp"
+#include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/tally.hpp"
-#include "methods.hpp"
-#include "methods/ecsq/entropy_wish.hpp"
-#include "unit_errors.hpp"
-#include "unit_rank1.hpp"
+#include "lower_lagrangian.hpp"
 #include "unit_rows.hpp"
 
 namespace lmq {
@@ -42,16 +41,16 @@ Codebook fit_few(const TensorView& view, const Quantizer& quantizer, const Impor
   std::vector<float> values(view.count), weights(importance.kind == Importance::Kind::none ? 0 : view.count);
   widen(view.dtype, view.bytes, values);
   if (!weights.empty()) importance_at(importance, 0, weights);
-  FitScratch scratch;
+  Workspace scratch;
   return quantizer.fit_values(values, weights, scratch);
 }
 
 /// The codebook of a window that shares it with no other.
 Codebook fit_window(const TensorView& view, const Quantizer& quantizer, const Importance& given) {
   if (view.count == 0) return Codebook::table({0.0f});
-  const Importance importance = quantizer.uses_importance() ? given : Importance{};
-  const bool layered = quantizer.by_importance() && importance.kind != Importance::Kind::none;
-  const bool few = bits(view.dtype) > 16 && view.count <= quantizer.few_weights();
+  const Importance importance = quantizer.traits().importance ? given : Importance{};
+  const bool layered = quantizer.traits().by_importance && importance.kind != Importance::Kind::none;
+  const bool few = bits(view.dtype) > 16 && view.count <= quantizer.traits().few_weights;
   if (few && !layered) return fit_few(view, quantizer, importance);
   static constexpr KeyRange kAllKeys{kLowestKey, kHighestKey, 0};
   Tally tally = Tally::of(view, importance, std::span(&kAllKeys, few ? 1 : 0), layered);
@@ -95,8 +94,8 @@ UnitStats assign_shared(const TensorView& view, const Importance& importance, co
                         const Quantizer& quantizer, const Draws& draws, std::span<Code> codes) {
   if (!stored.prices().empty()) return assign_priced(view, importance, stored, codes);
   Assigner assigner;
-  assigner.prepare(stored.levels(), stored.cuts(), quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor),
-                   view.dtype, view.count, stored.order());
+  assigner.prepare(stored.levels(), stored.cuts(), quantizer.traits().rounding,
+                   draw_key(quantizer.traits().seed, draws.tensor), view.dtype, view.count, stored.order());
   const LevelTable table(stored.levels());
   return sum_errors(view.count, importance, nullptr,
                     [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t) {
@@ -106,22 +105,22 @@ UnitStats assign_shared(const TensorView& view, const Importance& importance, co
                       return error_of_codes(view.dtype, weights, block, table, scale);
                     });
 }
-/// By rows: with numbers per codebook, factors of rows and columns, or the better buy of the two.
-UnitOutcome quantize_scaled(const TensorView& view, const QuantSpec& spec, const Quantizer& quantizer,
-                            const Importance& importance, const Draws& draws, UnitOutcome&& outcome) {
-  const Scaling scaling = quantizer.scaling();
-  if (scaling == Scaling::rank1) {
-    outcome.stats = quantize_rank1(view, quantizer, importance, outcome.unit);
+/// By rows: a codebook for each run of weights, the method's own way with whole rows, or what has the lower Lagrangian.
+UnitOutcome quantize_by_rows(const TensorView& view, const QuantSpec& spec, const Quantizer& quantizer,
+                             const Importance& importance, const Draws& draws, UnitOutcome&& outcome) {
+  const Sees sees = quantizer.traits().sees;
+  if (sees == Sees::rows) {
+    outcome.stats = quantizer.quantize_rows({view, importance}, outcome.unit);
     return std::move(outcome);
   }
   UnitOutcome other;
-  if (scaling == Scaling::cheapest) {
+  if (sees == Sees::either) {
     other.unit = outcome.unit;
-    other.stats = quantize_rank1(view, quantizer, importance, other.unit);
+    other.stats = quantizer.quantize_rows({view, importance}, other.unit);
   }
   outcome.stats = quantize_rows(view, spec.options.levels, quantizer, importance, draws, outcome.unit);
-  if (scaling == Scaling::cheapest &&
-      better_buy(other.unit, other.stats.weighted_error, outcome.unit, outcome.stats.weighted_error))
+  if (sees == Sees::either &&
+      lower_lagrangian(other.unit, other.stats.weighted_error, outcome.unit, outcome.stats.weighted_error))
     return other;
   return std::move(outcome);
 }
@@ -144,7 +143,7 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
     unit.cols = cols;
     unit.group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
     if (view.count > 0) {
-      return quantize_scaled(view, spec, *quantizer, importance, draws, std::move(outcome));
+      return quantize_by_rows(view, spec, *quantizer, importance, draws, std::move(outcome));
     }
   }
   unit.cols = 0;
@@ -152,60 +151,75 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   Importance scaled = importance;
   if (shared == nullptr) scaled.quantum = importance_quantum(largest_importance(importance), view.count);
   const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, scaled))
-                              .stored_as(spec.level_type, quantizer->rounding() == Rounding::stochastic);
+                              .stored_as(spec.level_type, quantizer->traits().rounding == Rounding::stochastic);
   store_codebook(stored, unit);
   outcome.stats = assign_shared(view, scaled, stored, *quantizer, draws, unit.codes);
   return outcome;
 }
 
+Traits traits_of(const QuantSpec& spec) { return make_quantizer(spec)->traits(); }
+
 namespace {
 constexpr std::uint64_t kLayeredBins = std::uint64_t{1} << 18;  // that layers make of importance spread over 2^15
 
-std::uint64_t few_weights(const QuantSpec& spec) noexcept {
-  try {
-    return make_quantizer(spec)->few_weights();
-  } catch (...) {  // no such method, or no memory: an estimate all the same
-    return 0;
-  }
+bool is_by_rows(const QuantSpec& spec) {
+  return spec.granularity == Granularity::row || spec.granularity == Granularity::group;
 }
-bool wants_layers(const QuantSpec& spec) noexcept {
-  try {
-    return make_quantizer(spec)->by_importance();
-  } catch (...) {
-    return false;
-  }
-}
-}  // namespace
 
-std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
-                                     std::size_t threads, bool weighted) noexcept {
-  const std::uint64_t error_sums = (count / kErrorBlock + 1) * sizeof(ErrorSums);
-  if (spec.granularity == Granularity::row || spec.granularity == Granularity::group) {
-    const std::uint64_t group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
-    const std::uint64_t rank1 =
-        make_quantizer(spec)->scaling() == Scaling::group ? 0 : rank1_scratch_bytes(count, cols);
-    return error_sums + rank1 + rows_scratch_bytes(group, count, spec.options.levels, threads);
-  }
+/// Bytes of statistics, and of a solver.
+std::uint64_t shared_scratch_bytes(DType dtype, std::uint64_t count, std::uint64_t bins, bool layered,
+                                   std::size_t threads) {
   constexpr std::uint64_t kBins = 65536;
-  const std::uint64_t bins = std::min(count, expected_bins(dtype, spec, weighted));
-  const bool wide = bits(dtype) > 16, layered = weighted && wants_layers(spec);
-  // Value by value: the values and their sorting, distinct values, and the columns of a solver.
-  constexpr std::uint64_t kFewBytes = 180;
-  if (wide && !layered && count <= few_weights(spec)) return error_sums + count * kFewBytes;
+  const bool wide = bits(dtype) > 16;
   // Counters of a worker: 16-bit histogram or moments, weighted cells and moments; sums of slots. Then bins and their
   // merge, or a solver: bins, the group's columns and its own.
   const std::uint64_t pages = layered ? std::min(count, kLayeredBins) * (wide ? 48 : 16) + kLayers * 256 * 8 : 0;
   const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0)) + (wide ? bins * 24 : 0) + pages;
   const std::uint64_t solver = bins * (sizeof(Tally::Bin) + 40 + 110);
-  return error_sums + pages + threads * counters + std::max(bins * 2 * sizeof(Tally::Bin), solver);
+  return pages + threads * counters + std::max(bins * 2 * sizeof(Tally::Bin), solver);
+}
+}  // namespace
+
+std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
+                                     std::size_t threads, bool weighted) {
+  const std::uint64_t error_sums = (count / kErrorBlock + 1) * sizeof(ErrorSums);
+  const auto quantizer = make_quantizer(spec);
+  const Traits& traits = quantizer->traits();
+  if (is_by_rows(spec)) {
+    const std::uint64_t group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
+    return error_sums + (traits.sees == Sees::values ? 0 : quantizer->row_needs(count, cols).scratch_bytes) +
+           rows_scratch_bytes(group, count, spec.options.levels, threads);
+  }
+  const bool layered = weighted && traits.by_importance;
+  // Value by value: the values and their sorting, distinct values, and the columns of a solver.
+  constexpr std::uint64_t kFewBytes = 180;
+  if (bits(dtype) > 16 && !layered && count <= traits.few_weights) return error_sums + count * kFewBytes;
+  return error_sums +
+         shared_scratch_bytes(dtype, count, std::min(count, expected_bins(dtype, spec, weighted)), layered, threads);
 }
 
-std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) noexcept {
-  const std::uint64_t layers = weighted && bits(dtype) > 8 && wants_layers(spec) ? kLayeredBins : 0;
-  if (spec.method == kUniform.id) return expected_bins(dtype, 2);
-  // Cells that are wide beside a bin need no closer look; others than k-means look finely everywhere.
-  if (bits(dtype) > 16 && entropy_way(spec.method)) return (std::uint64_t{1} << 16) + layers;
-  return expected_bins(dtype, spec.method == kKmeans.id ? spec.options.levels : 256) + layers;
+std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) {
+  const Traits traits = traits_of(spec);
+  const std::uint64_t layers = weighted && bits(dtype) > 8 && traits.by_importance ? kLayeredBins : 0;
+  if (traits.detail == Detail::extremes) return expected_bins(dtype, 2);
+  if (traits.detail == Detail::cells && bits(dtype) > 16) return (std::uint64_t{1} << 16) + layers;
+  return expected_bins(dtype, traits.detail == Detail::levels ? spec.options.levels : 256) + layers;
+}
+
+std::uint64_t stored_numbers(const QuantSpec& spec, std::uint64_t count, std::uint64_t cols) {
+  const auto quantizer = make_quantizer(spec);
+  const Traits& traits = quantizer->traits();
+  const std::uint64_t each = traits.grid                   ? 2
+                             : traits.numbered.numbers > 0 ? traits.numbered.numbers
+                                                           : spec.options.levels;
+  if (!is_by_rows(spec)) return each;
+  const std::uint64_t row = std::max<std::uint64_t>(1, cols);
+  const std::uint64_t group =
+      spec.granularity == Granularity::row ? row : std::clamp<std::uint64_t>(spec.group, 1, row);
+  const std::uint64_t books = ceil_div(count, row) * ceil_div(row, group) * each;
+  if (traits.sees == Sees::values) return books;
+  const std::uint64_t whole = quantizer->row_needs(count, cols).numbers;
+  return traits.sees == Sees::rows ? whole : std::max(books, whole);
 }
 
 }  // namespace lmq

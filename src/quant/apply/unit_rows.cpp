@@ -8,13 +8,13 @@
 
 #include "assigner.hpp"
 #include "core/steps.hpp"
+#include "core/unit_errors.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/pool.hpp"
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/pack.hpp"
 #include "lmq/kernels/widen.hpp"
-#include "unit_errors.hpp"
 
 namespace lmq {
 namespace {
@@ -43,7 +43,7 @@ struct FittedBook {
 
 /// What one worker keeps between windows.
 struct RowScratch {
-  FitScratch fit;
+  Workspace fit;
   std::vector<float> values, importance;
   Assigner assigner;
   std::vector<float> decoded;  // of one task of error sums
@@ -94,8 +94,8 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
                                   std::span<float> cuts) {
   std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
   each_codebook(
-      view, quantizer.uses_importance() ? importance : Importance{}, layout,
-      [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, FitScratch& scratch) {
+      view, quantizer.traits().importance ? importance : Importance{}, layout,
+      [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, Workspace& scratch) {
         const Codebook codebook = quantizer.fit_values(values, weights, scratch);
         const auto from = codebook.levels();
         if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
@@ -116,7 +116,7 @@ void fit_numbered(const TensorView& view, const Quantizer& quantizer, const Numb
   unit.book.resize(static_cast<std::size_t>(layout.codebooks) * books.numbers);
   each_codebook(
       view, importance, layout,
-      [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, FitScratch& scratch) {
+      [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, Workspace& scratch) {
         quantizer.fit_numbers(values, weights, scratch, std::span(unit.book).subspan(b * books.numbers, books.numbers));
       });
   round_levels(unit.book, unit.level_type);
@@ -227,18 +227,23 @@ UnitStats assign_rows(const TensorView& view, const Importance& importance, cons
 UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                         const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
   const Layout layout(unit);
-  const NumberedBooks books = quantizer.numbered();
+  const NumberedBooks books = quantizer.traits().numbered;
   if (books.numbers > 0) {
     fit_numbered(view, quantizer, books, importance, layout, unit);
     return assign_rows(view, importance, layout, {.books = books}, unit);
   }
   unit.book.resize(static_cast<std::size_t>(layout.codebooks) * levels);
-  const bool with_cuts = quantizer.rounding() == Rounding::cuts && levels > 1;
+  const bool with_cuts = quantizer.traits().rounding == Rounding::cuts && levels > 1;
   std::vector<float> cuts(with_cuts ? static_cast<std::size_t>(layout.codebooks) * (levels - 1) : 0);
   const auto fitted = fit_books(view, levels, quantizer, importance, layout, unit.book, cuts);
-  settle_book(fitted, levels, quantizer.rounding() == Rounding::stochastic, unit);
-  const RowRounding how{
-      books, fitted, cuts, levels - 1, quantizer.rounding(), draw_key(quantizer.seed(), draws.tensor), draws.first};
+  settle_book(fitted, levels, quantizer.traits().rounding == Rounding::stochastic, unit);
+  const RowRounding how{books,
+                        fitted,
+                        cuts,
+                        levels - 1,
+                        quantizer.traits().rounding,
+                        draw_key(quantizer.traits().seed, draws.tensor),
+                        draws.first};
   return assign_rows(view, importance, layout, how, unit);
 }
 

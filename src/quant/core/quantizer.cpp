@@ -4,22 +4,8 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/sort_floats.hpp"
-#include "lmq/quant/partition.hpp"
-#include "methods/binary/binary_fit.hpp"
-#include "methods/sparse/sls_quantizer.hpp"
 
 namespace lmq {
-
-FitScratch::FitScratch()
-    : partition_(std::make_unique<PartitionSolver>()), magnitudes_(std::make_unique<MagnitudeScratch>()) {}
-FitScratch::FitScratch(FitScratch&&) noexcept = default;
-FitScratch& FitScratch::operator=(FitScratch&&) noexcept = default;
-FitScratch::~FitScratch() = default;
-
-SparseScratch& FitScratch::sparse() {
-  if (!sparse_) sparse_ = std::make_unique<SparseScratch>();
-  return *sparse_;
-}
 
 double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index) {
   return index < options.values.size() ? options.values[index] : known[index].fallback;
@@ -32,11 +18,21 @@ QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels
   return options;
 }
 
-void Quantizer::fit_numbers(std::span<const float>, std::span<const float>, FitScratch&, std::span<float>) const {
+void Quantizer::fit_numbers(std::span<const float>, std::span<const float>, Workspace&, std::span<float>) const {
   fail(Errc::internal, "a method whose codebooks are not numbered was asked for numbers");
 }
 
-Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, FitScratch&) const {
+std::vector<RatePoint> Quantizer::curve(const Group&, std::span<const double>) const {
+  fail(Errc::internal, "a method without a slope was asked for its curve");
+}
+
+UnitStats Quantizer::quantize_rows(const RowWindow&, QuantizedUnit&) const {
+  fail(Errc::internal, "a method that sees values was asked for whole rows");
+}
+
+RowNeeds Quantizer::row_needs(std::uint64_t, std::uint64_t) const { return {}; }
+
+Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, Workspace&) const {
   std::vector<float> sorted(values.size()), weights(importance.size());
   SortScratch scratch;
   sort_floats(values, importance, sorted, weights, scratch);

@@ -5,8 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "greedy_thresholds.hpp"
 #include "lmq/kernels/assign.hpp"
-#include "methods/binary/binary_fit.hpp"
 
 namespace lmq {
 namespace {
@@ -31,6 +31,25 @@ Code greedy_code(std::span<const float> bases, float weight) {
 }
 
 }  // namespace
+
+std::vector<double> greedy_thresholds(std::span<const double> bases) {
+  std::vector<double> thresholds;
+  for (std::size_t i = 0; i + 1 < bases.size(); ++i) {  // where the residual after base i + 1 is 0
+    std::vector<double> zeros{bases[i]};
+    for (std::size_t j = i; j-- > 0;) {
+      std::vector<double> before;
+      for (const double z : zeros) {
+        before.push_back(bases[j] + z);
+        if (bases[j] - z >= 0) before.push_back(bases[j] - z);
+      }
+      zeros = std::move(before);
+    }
+    thresholds.insert(thresholds.end(), zeros.begin(), zeros.end());
+  }
+  std::ranges::sort(thresholds);
+  thresholds.erase(std::unique(thresholds.begin(), thresholds.end()), thresholds.end());
+  return thresholds;
+}
 
 SignCode::SignCode(CodebookKind kind, std::span<const float> numbers, std::size_t count, SignRule rule)
     : level_count(count) {

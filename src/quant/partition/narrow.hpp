@@ -4,8 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "engines.hpp"
 #include "lmq/kernels/partition_scan.hpp"
-#include "lmq/quant/partition_engines.hpp"
 
 namespace lmq {
 

@@ -5,7 +5,6 @@
 #include "binary_method.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/binary_scan.hpp"
-#include "methods.hpp"
 
 namespace lmq {
 namespace {
@@ -31,22 +30,21 @@ std::size_t bases_of(const QuantizerOptions& options) {
 
 class BinaryQuantizer final : public SignQuantizer {
  public:
-  BinaryQuantizer(std::size_t bases, Mode mode, Scaling scaling = Scaling::group)
-      : bases_(bases), mode_(bases <= 2 && mode == kRefine ? kExact : mode), scaling_(scaling) {}
-  [[nodiscard]] Scaling scaling() const noexcept override { return scaling_; }
-
-  [[nodiscard]] NumberedBooks numbered() const noexcept override {
-    return {CodebookKind::bases, std::size_t{1} << bases_, bases_,
-            mode_ == kGreedy ? SignRule::greedy : SignRule::nearest};
-  }
-  void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
+  BinaryQuantizer(std::size_t bases, Mode mode, Sees sees = Sees::values)
+      : SignQuantizer({CodebookKind::bases, std::size_t{1} << bases, bases,
+                       effective(bases, mode) == kGreedy ? SignRule::greedy : SignRule::nearest},
+                      sees),
+        bases_(bases),
+        mode_(effective(bases, mode)) {}
+  void fit_numbers(std::span<const float> values, std::span<const float> importance, Workspace& scratch,
                    std::span<float> numbers) const override {
     if (bases_ == 1 && (importance.empty() || !(std::ranges::max(importance) > 0))) {
       numbers[0] = static_cast<float>(binary_scans().magnitude_sum(values.data(), nullptr, values.size()) /
                                       static_cast<double>(values.size()));
       return;
     }
-    solve(sorted_magnitudes(values, importance, scratch.magnitudes()), scratch.magnitudes().residual, numbers);
+    solve(sorted_magnitudes(values, importance, scratch.get<MagnitudeScratch>()),
+          scratch.get<MagnitudeScratch>().residual, numbers);
   }
 
  protected:
@@ -60,6 +58,7 @@ class BinaryQuantizer final : public SignQuantizer {
   }
 
  private:
+  static Mode effective(std::size_t bases, Mode mode) { return bases <= 2 && mode == kRefine ? kExact : mode; }
   std::array<double, kMostBases> solve(const Magnitudes& y, std::vector<double>& residual,
                                        std::span<float> numbers) const {
     std::array<double, kMostBases> bases{};
@@ -84,7 +83,6 @@ class BinaryQuantizer final : public SignQuantizer {
 
   std::size_t bases_;
   Mode mode_;
-  Scaling scaling_;
 };
 
 template <std::size_t kLevels>
@@ -103,6 +101,7 @@ void settle_binary_k(QuantizerOptions& options, bool) {
 
 }  // namespace
 
+extern const QuantizerEntry kBinary1;
 const QuantizerEntry kBinary1{.id = 8,  // written to files: never reused, never renumbered
                               .name = "binary-1",
                               .summary = "signs times the mean magnitude: the exact least-squares 1-bit code",
@@ -110,11 +109,12 @@ const QuantizerEntry kBinary1{.id = 8,  // written to files: never reused, never
                               .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
                                 return std::make_unique<BinaryQuantizer>(
                                     1, kExact,
-                                    static_cast<Scaling>(static_cast<int>(option(options, kBinary1Options, 0))));
+                                    static_cast<Sees>(static_cast<int>(option(options, kBinary1Options, 0))));
                               },
                               .options = kBinary1Options,
                               .settle = settle_levels<2>};
 
+extern const QuantizerEntry kBinary2;
 const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, never renumbered
                               .name = "binary-2",
                               .summary = "two scaled signs, exact least squares: two means of the magnitudes",
@@ -124,6 +124,7 @@ const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, neve
                               },
                               .settle = settle_levels<4>};
 
+extern const QuantizerEntry kBinaryK;
 const QuantizerEntry kBinaryK{
     .id = 11,  // written to files: never reused, never renumbered
     .name = "binary-k",

@@ -7,7 +7,6 @@
 
 #include "lmq/kernels/binary_scan.hpp"
 #include "lmq/kernels/sort_network.hpp"
-#include "lmq/quant/partition.hpp"
 
 namespace lmq {
 namespace {

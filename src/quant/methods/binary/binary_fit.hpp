@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "core/greedy_thresholds.hpp"
 #include "lmq/quant/group.hpp"
 
 namespace lmq {
@@ -94,9 +95,8 @@ struct SignedSum {
 };
 void magnitude_sums(std::span<const double> bases, std::span<SignedSum> sums);
 
-/// Places where the code of a magnitude changes, ascending: between nearest sums, or (greedy) where a residual is 0.
+/// Places where the code of a magnitude changes, ascending: between nearest sums (greedy_thresholds: core).
 [[nodiscard]] std::vector<double> nearest_thresholds(std::span<const double> bases);
-[[nodiscard]] std::vector<double> greedy_thresholds(std::span<const double> bases);
 /// Points (ascending) with a threshold strictly inside, low < threshold <= high.
 [[nodiscard]] std::vector<std::uint32_t> straddled(const Magnitudes& y, std::span<const double> thresholds);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "rank1.hpp"
+
 namespace lmq {
 namespace {
 
@@ -24,7 +26,7 @@ std::vector<std::uint32_t> members_of(const Group& group, const FoldedGroup& fol
 }
 
 Fit SignQuantizer::fit(const Group& group) const {
-  const NumberedBooks books = numbered();
+  const NumberedBooks books = traits().numbered;
   const FoldedGroup folded = fold(group);
   std::array<float, kMostBases> room{};
   const auto numbers = std::span(room).first(books.numbers);
@@ -33,12 +35,21 @@ Fit SignQuantizer::fit(const Group& group) const {
 }
 
 Codebook SignQuantizer::fit_values(std::span<const float> values, std::span<const float> importance,
-                                   FitScratch& scratch) const {
-  const NumberedBooks books = numbered();
+                                   Workspace& scratch) const {
+  const NumberedBooks books = traits().numbered;
   std::array<float, kMostBases> room{};
   const auto numbers = std::span(room).first(books.numbers);
   fit_numbers(values, importance, scratch, numbers);
   return codebook_of(books, numbers);
+}
+
+UnitStats SignQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit& unit) const {
+  return quantize_rank1(window.view, *this, window.importance, unit);
+}
+
+RowNeeds SignQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) const {
+  const std::uint64_t rows = cols > 0 ? count / cols : 0;
+  return {rank1_scratch_bytes(count, cols), rows + cols + traits().numbered.levels};
 }
 
 }  // namespace lmq

@@ -7,6 +7,7 @@
 
 namespace lmq {
 
+/// In the order of Sees.
 inline constexpr std::array<std::string_view, 3> kScaleWords{"group", "rank1", "cheapest"};
 inline constexpr MethodOption kScaleOption{
     .name = "scale",
@@ -20,10 +21,14 @@ inline constexpr MethodOption kScaleOption{
 /// closely wherever a decision may lie inside one.
 class SignQuantizer : public Quantizer {
  public:
+  SignQuantizer(const NumberedBooks& books, Sees sees)
+      : Quantizer({.sees = sees, .rounding = Rounding::cuts, .numbered = books}) {}
   [[nodiscard]] Fit fit(const Group& group) const override;
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
-                                    FitScratch& scratch) const override;
-  [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::cuts; }
+                                    Workspace& scratch) const override;
+  /// A factor per row and per column (rank1.hpp).
+  [[nodiscard]] UnitStats quantize_rows(const RowWindow& window, QuantizedUnit& unit) const override;
+  [[nodiscard]] RowNeeds row_needs(std::uint64_t count, std::uint64_t cols) const override;
 
  protected:
   /// Numbers for magnitudes; returns the points (ascending) that must be looked at more closely.

@@ -223,25 +223,6 @@ std::vector<double> nearest_thresholds(std::span<const double> bases) {
   return thresholds;
 }
 
-std::vector<double> greedy_thresholds(std::span<const double> bases) {
-  std::vector<double> thresholds;
-  for (std::size_t i = 0; i + 1 < bases.size(); ++i) {  // where the residual after base i + 1 is 0
-    std::vector<double> zeros{bases[i]};
-    for (std::size_t j = i; j-- > 0;) {
-      std::vector<double> before;
-      for (const double z : zeros) {
-        before.push_back(bases[j] + z);
-        if (bases[j] - z >= 0) before.push_back(bases[j] - z);
-      }
-      zeros = std::move(before);
-    }
-    thresholds.insert(thresholds.end(), zeros.begin(), zeros.end());
-  }
-  std::ranges::sort(thresholds);
-  thresholds.erase(std::unique(thresholds.begin(), thresholds.end()), thresholds.end());
-  return thresholds;
-}
-
 std::vector<std::uint32_t> straddled(const Magnitudes& y, std::span<const double> thresholds) {
   std::vector<std::uint32_t> points;
   for (std::size_t i = 0; i < y.low.size(); ++i) {

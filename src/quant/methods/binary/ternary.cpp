@@ -2,7 +2,6 @@
 
 #include "binary_method.hpp"
 #include "lmq/base/error.hpp"
-#include "methods.hpp"
 
 namespace lmq {
 namespace {
@@ -15,12 +14,10 @@ constexpr std::array kTernaryOptions{
 
 class TernaryQuantizer final : public SignQuantizer {
  public:
-  explicit TernaryQuantizer(Scaling scaling) : scaling_(scaling) {}
-  [[nodiscard]] Scaling scaling() const noexcept override { return scaling_; }
-  [[nodiscard]] NumberedBooks numbered() const noexcept override { return {CodebookKind::centred, 3, 1}; }
-  void fit_numbers(std::span<const float> values, std::span<const float> importance, FitScratch& scratch,
+  explicit TernaryQuantizer(Sees sees) : SignQuantizer({CodebookKind::centred, 3, 1}, sees) {}
+  void fit_numbers(std::span<const float> values, std::span<const float> importance, Workspace& scratch,
                    std::span<float> numbers) const override {
-    numbers[0] = static_cast<float>(top_mean(sorted_magnitudes(values, importance, scratch.magnitudes())));
+    numbers[0] = static_cast<float>(top_mean(sorted_magnitudes(values, importance, scratch.get<MagnitudeScratch>())));
   }
 
  protected:
@@ -28,9 +25,6 @@ class TernaryQuantizer final : public SignQuantizer {
     numbers[0] = static_cast<float>(top_mean(y));
     return open_top_mean(y);
   }
-
- private:
-  Scaling scaling_;
 };
 
 /// -a, 0, b: each side for itself.
@@ -44,9 +38,9 @@ class AsymmetricTernary final : public Quantizer {
     return {levels(top_mean(below.magnitudes), top_mean(above.magnitudes)), finer_at(group, bins, kMostFolded)};
   }
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
-                                    FitScratch& scratch) const override {
-    const double a = top_mean(sorted_side(values, importance, true, scratch.magnitudes()));
-    return levels(a, top_mean(sorted_side(values, importance, false, scratch.magnitudes())));
+                                    Workspace& scratch) const override {
+    const double a = top_mean(sorted_side(values, importance, true, scratch.get<MagnitudeScratch>()));
+    return levels(a, top_mean(sorted_side(values, importance, false, scratch.get<MagnitudeScratch>())));
   }
 
  private:
@@ -57,6 +51,7 @@ class AsymmetricTernary final : public Quantizer {
 
 }  // namespace
 
+extern const QuantizerEntry kTernary;
 const QuantizerEntry kTernary{
     .id = 9,  // written to files: never reused, never renumbered
     .name = "ternary",
@@ -65,7 +60,7 @@ const QuantizerEntry kTernary{
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
       if (option(options, kTernaryOptions, 0) == 0)
         return std::make_unique<TernaryQuantizer>(
-            static_cast<Scaling>(static_cast<int>(option(options, kTernaryOptions, 1))));
+            static_cast<Sees>(static_cast<int>(option(options, kTernaryOptions, 1))));
       return std::make_unique<AsymmetricTernary>();
     },
     .options = kTernaryOptions,

@@ -6,7 +6,6 @@
 #include "entropy_fit.hpp"
 #include "entropy_wish.hpp"
 #include "lmq/base/error.hpp"
-#include "methods.hpp"
 
 namespace lmq {
 namespace {
@@ -82,13 +81,6 @@ QuantizerOptions options_at(QuantizerOptions options, double lambda) {
   return options;
 }
 
-std::optional<EntropyWay> entropy_way(std::uint16_t method) noexcept {
-  if (method == kEcsq.id) return EntropyWay::exact;
-  if (method == kEcsqIter.id) return EntropyWay::iterative;
-  if (method == kEcsqUniform.id) return EntropyWay::uniform;
-  return std::nullopt;
-}
-
 Codebook entropy_codebook(const RateLine& line, const EntropyCode& code) {
   if (code.joint) {
     std::vector<double> prices = code.joint->lengths;
@@ -145,7 +137,11 @@ bool wants_joint_labels(EntropyWay way, const QuantizerOptions& options) {
 class EntropyQuantizer final : public Quantizer {
  public:
   EntropyQuantizer(EntropyWay way, const QuantizerOptions& options)
-      : wish_(entropy_wish(way, options)), joint_(wants_joint_labels(way, options)) {}
+      : Quantizer({.rounding = Rounding::cuts,
+                   .detail = Detail::cells,
+                   .by_importance = wants_joint_labels(way, options),
+                   .few_weights = kMostExactPoints}),
+        wish_(entropy_wish(way, options)) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateLine line(group, wish_.zero);
     const JointLine joint(group, line);
@@ -153,13 +149,27 @@ class EntropyQuantizer final : public Quantizer {
     const EntropyCode code = fitter.fit(line, wish_);
     return {entropy_codebook(line, code), wide_bins(group, line, code.found.code.ends)};
   }
-  [[nodiscard]] std::uint64_t few_weights() const noexcept override { return kMostExactPoints; }
-  [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::cuts; }
-  [[nodiscard]] bool by_importance() const noexcept override { return joint_; }
+  [[nodiscard]] std::vector<RatePoint> curve(const Group& group, std::span<const double> lambdas) const override {
+    EntropyWish wish = wish_;
+    wish.rate = wish.lambda = wish.slope = kUnset;
+    wish.most_levels = kMostCells;
+    const RateLine line(group, wish.zero);
+    const JointLine joint(group, line);
+    EntropyFitter fitter(&joint);
+    std::vector<RatePoint> points;
+    for (const double lambda : lambdas) points.push_back(point_of(fitter.at(line, wish, lambda, true)));
+    return points;
+  }
 
  private:
+  static RatePoint point_of(const EntropyCode& code) {
+    const UniformCode& found = code.found;
+    const std::size_t levels = code.joint      ? code.joint->levels.size()
+                               : found.on_grid ? found.grid_levels
+                                               : found.code.cells();
+    return {code.lambda, code.bits(), code.distortion(), levels};
+  }
   EntropyWish wish_;
-  bool joint_;
 };
 
 void at_slope(QuantizerOptions& options, double slope) { options = options_at(std::move(options), slope); }
@@ -171,6 +181,7 @@ std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
 
 }  // namespace
 
+extern const QuantizerEntry kEcsq;
 const QuantizerEntry kEcsq{
     .id = 12,  // written to files: never reused, never renumbered
     .name = "ecsq",
@@ -183,6 +194,7 @@ const QuantizerEntry kEcsq{
     .settle = settle,
     .at_slope = at_slope};
 
+extern const QuantizerEntry kEcsqIter;
 const QuantizerEntry kEcsqIter{
     .id = 13,
     .name = "ecsq-iter",
@@ -193,6 +205,7 @@ const QuantizerEntry kEcsqIter{
     .settle = settle,
     .at_slope = at_slope};
 
+extern const QuantizerEntry kEcsqUniform;
 const QuantizerEntry kEcsqUniform{
     .id = 14,
     .name = "ecsq-uniform",

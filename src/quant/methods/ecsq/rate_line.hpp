@@ -4,20 +4,11 @@
 #include <span>
 #include <vector>
 
+#include "core/zero_rule.hpp"
 #include "lmq/kernels/rate_cells.hpp"
 #include "lmq/quant/group.hpp"
 
 namespace lmq {
-
-/// What to do with weights that are exactly 0.
-enum class ZeroRule : std::uint8_t {
-  automatic = 0,  ///< as `on` where zeros stand out (pruned tensors), else as `off`
-  off = 1,        ///< like any other value
-  on = 2,         ///< where there are zeros, the level of their cell is exactly 0
-};
-/// The bin of the zeros that keep their level, or group.size(). Zeros stand out when they are at least one weight in
-/// 1,024 and more than twice as many as either neighbouring value.
-[[nodiscard]] std::size_t pinned_zero(const Group& group, ZeroRule rule) noexcept;
 
 /// A group as points on a line with running sums: all that the price of a cell of an interval code needs.
 /// Edge e (0..points) lies before point e. Sums are compensated, from the middle outwards, about `centre`.

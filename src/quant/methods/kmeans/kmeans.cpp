@@ -1,160 +1,17 @@
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <limits>
-#include <numeric>
-#include <optional>
+#include <memory>
 
-#include "lmq/quant/partition.hpp"
-#include "methods.hpp"
-#include "methods/ecsq/rate_line.hpp"
+#include "partition/partition_quantizer.hpp"
 
 namespace lmq {
 namespace {
 
-constexpr double kMostNewBins = 0x1p18;  // asked for in one round
-
-// How much a threshold inside the bin can gain at most, as a power of 4: sqrt(mass scatter) times the distance of the
-// levels about it, or where that is more its scatter. Halving a bin takes a factor of 4 of it.
-int gain_of(const Group& group, std::uint32_t bin, double gap) {
-  const double scatter = group.scatter[bin], gain = std::max(std::sqrt(group.mass[bin] * scatter) * gap, scatter);
-  return std::ilogb(std::max(gain, std::numeric_limits<double>::min())) / 2;
-}
-
-struct OpenBin {
-  std::uint32_t bin;
-  int gain;
-  unsigned bits;  // of its span
-  double count;
-  [[nodiscard]] unsigned cuts(int least) const {
-    return std::min(static_cast<unsigned>(std::max(gain - least, 1)), bits);
-  }
-};
-
-// What solve_group left open, weighed.
-std::vector<OpenBin> weigh(const Group& group, const PartitionSolver& solver, const std::vector<double>& levels) {
-  std::vector<OpenBin> open;
-  std::size_t t = 1;
-  for (const std::uint32_t bin : solver.open_bins()) {
-    while (t + 1 < levels.size() && 0.5 * (levels[t] + levels[t + 1]) < group.mean[bin]) ++t;
-    const double gap = t < levels.size() ? levels[t] - levels[t - 1] : 0.0;
-    open.push_back({bin, gain_of(group, bin, gap), span_bits(group, bin), group.count[bin]});
-  }
-  return open;
-}
-
-// The open bins as ranges: those that matter most are cut most, at least in two, as finely as the round allows.
-std::vector<KeyRange> ranges_of(const Group& group, const std::vector<OpenBin>& open, int least) {
-  const auto asked = [&](int gain) {
-    double sum = 0;
-    for (const OpenBin& one : open) sum += std::min(std::ldexp(1.0, static_cast<int>(one.cuts(gain))), one.count);
-    return sum;
-  };
-  int gain = least, high = least;  // bisection: asked(high) is within the budget or nothing helps
-  for (const OpenBin& one : open) high = std::max(high, one.gain);
-  if (asked(gain) > kMostNewBins)
-    for (int low = gain; (gain = high) - low > 1;) {
-      const int middle = low + (high - low) / 2;
-      (asked(middle) > kMostNewBins ? low : high) = middle;
-    }
-  std::vector<KeyRange> ranges;
-  for (const OpenBin& one : open) {
-    const std::uint32_t begin = ordered_key(group.low[one.bin]), end = last_key(group, one.bin);
-    const unsigned left = one.bits - one.cuts(gain);
-    if (!ranges.empty() && ranges.back().end + 1 == begin && ranges.back().span_bits == left)
-      ranges.back().end = end;
-    else
-      ranges.push_back({begin, end, left});
-  }
-  return ranges;
-}
-
-constexpr double kHeavy = 0x1p20;  // mass of the zeros that keep their level, as a multiple of all else
 constexpr std::string_view kZeroWords[] = {"auto", "off", "on"};
 constexpr MethodOption kOptions[] = {
     {.name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords}};
 
-// The group with zeros so heavy that the level of their cell is at 0, but for what float does not show; then it is set
-// to 0. Nothing where zeros have no level of their own.
-std::optional<Group> with_heavy_zeros(const Group& group, ZeroRule rule) {
-  const std::size_t zero = pinned_zero(group, rule);
-  if (zero == group.size()) return std::nullopt;
-  Group heavy = group;
-  heavy.mass[zero] = kHeavy * std::accumulate(group.mass.begin(), group.mass.end(), 0.0);
-  return heavy;
-}
-
-void put_zero(std::vector<double>& levels) {
-  *std::ranges::min_element(levels, {}, [](double level) { return std::fabs(level); }) = 0;
-}
-
-Codebook table_of(const std::vector<double>& levels) {
-  std::vector<float> rounded(levels.size());
-  std::ranges::transform(levels, rounded.begin(), [](double level) { return static_cast<float>(level); });
-  return Codebook::table(std::move(rounded));
-}
-
-class KmeansQuantizer final : public Quantizer {
- public:
-  explicit KmeansQuantizer(const QuantizerOptions& options)
-      : levels_(options.levels), zero_(static_cast<ZeroRule>(option(options, kOptions, 0))) {}
-
-  [[nodiscard]] Fit fit(const Group& given) const override {
-    const std::optional<Group> heavy = with_heavy_zeros(given, zero_);
-    const Group& group = heavy ? *heavy : given;
-    PartitionSolver solver;
-    (void)solver.solve_group(group, levels_);
-    std::vector<double> levels = solver.levels();
-    if (heavy) put_zero(levels);
-    if (solver.open_bins().empty()) return {table_of(levels), {}};
-    // Thresholds of less gain than that do not add up to the gap that is accepted.
-    const double loss = solver.loss() + std::accumulate(group.scatter.begin(), group.scatter.end(), 0.0);
-    const double least = loss * (kClosedGap / 16) / static_cast<double>(levels.size());
-    return {table_of(levels),
-            ranges_of(group, weigh(group, solver, levels), std::ilogb(std::max(least, 0x1p-1000)) / 2)};
-  }
-
-  [[nodiscard]] Codebook rough_fit(const Group& group) const override {
-    const std::optional<Group> heavy = with_heavy_zeros(group, zero_);
-    PartitionSolver solver;
-    (void)solver.solve_group(heavy ? *heavy : group, levels_);
-    std::vector<double> levels = solver.levels();
-    if (heavy) put_zero(levels);
-    return table_of(levels);
-  }
-
-  [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
-                                    FitScratch& scratch) const override {
-    // Zeros may keep a level: that is decided by values and their counts.
-    const auto zeros = static_cast<std::size_t>(std::ranges::count(values, 0.0f));
-    if (zero_ == ZeroRule::on ? zeros > 0 : zero_ == ZeroRule::automatic && zeros > 2 && zeros * 1024 >= values.size())
-      return Quantizer::fit_values(values, importance, scratch);
-    std::array<float, 256> levels{};
-    const std::size_t count =
-        scratch.partition().fit_values(values, importance, std::min(levels_, levels.size()), levels);
-    return Codebook::table({levels.begin(), levels.begin() + static_cast<std::ptrdiff_t>(count)});
-  }
-
- private:
-  std::size_t levels_;
-  ZeroRule zero_;
-};
-
-std::vector<Codebook> every_number(const Group& group, std::size_t most_levels) {
-  const std::optional<Group> heavy = with_heavy_zeros(group, ZeroRule::automatic);
-  std::vector<Codebook> books = every_partition(heavy ? *heavy : group, most_levels);
-  if (!heavy) return books;
-  for (Codebook& book : books) {
-    std::vector<double> levels(book.levels().begin(), book.levels().end());
-    if (levels.empty()) continue;
-    put_zero(levels);
-    book = table_of(levels);
-  }
-  return books;
-}
-
 }  // namespace
 
+extern const QuantizerEntry kKmeans;
 const QuantizerEntry kKmeans{
     .id = 2,  // written to files: never reused, never renumbered
     .name = "kmeans",
@@ -163,9 +20,9 @@ const QuantizerEntry kKmeans{
         "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 3 (Hessian-weighted k-means); "
         "Bruce 1964 (exact, by dynamic programming)",
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<KmeansQuantizer>(options);
+      return std::make_unique<PartitionQuantizer>(options.levels, static_cast<ZeroRule>(option(options, kOptions, 0)));
     },
     .options = kOptions,
-    .all = every_number};
+    .all = every_partition_with_zero};
 
 }  // namespace lmq

@@ -25,7 +25,7 @@ struct ZeroPinnedCost {
 
 /// Exact solver of   min sum a (u - x)^2 + lambda * (number of levels)   or   ... subject to at most K levels,
 /// with or without a level pinned at 0. A pinned level is a point of infinite weight at 0: the cost stays Monge, so the
-/// engines of partition_engines.hpp solve it. Holds its scratch.
+/// engines of partition/engines.hpp solve it. Holds its scratch.
 class SparseL0 {
  public:
   /// Ends of the cells of the best partition into at most `levels` levels, the pinned one among them; off: exactly

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "lmq/quant/partition_engines.hpp"
+#include "partition/engines.hpp"
 
 namespace lmq {
 

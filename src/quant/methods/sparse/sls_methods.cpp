@@ -5,8 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include "core/every_fit.hpp"
 #include "lmq/base/error.hpp"
-#include "methods.hpp"
+#include "partition/cell_means.hpp"
 #include "sls_options.hpp"
 #include "sls_quantizer.hpp"
 
@@ -215,7 +216,7 @@ std::vector<Codebook> every_state(const Group& group, std::size_t most_levels) {
   std::vector<Codebook> books(1);
   for (std::size_t levels = 1; levels <= path.size() + 1; ++levels) {
     cell_ends(path, levels, s.u.size(), s.ends);
-    refit(s.data(), s.ends, -1, s.levels);
+    cell_means(s.u, s.mass, s.ends, -1, s.levels);
     books.push_back(Codebook::table({s.levels.begin(), s.levels.end()}));
   }
   return books;
@@ -265,6 +266,7 @@ std::vector<double> path_errors(const SparseScratch& s, std::span<const Vanishin
   return errors;
 }
 
+extern const QuantizerEntry kSlsL1;
 const QuantizerEntry kSlsL1{.id = 3,  // written to files: never reused, never renumbered
                             .name = "sls-l1",
                             .summary = "l1 sparse least squares: exact pooling, then least squares levels",
@@ -273,6 +275,7 @@ const QuantizerEntry kSlsL1{.id = 3,  // written to files: never reused, never r
                             .options = kL1Options,
                             .settle = settle_lambda,
                             .all = every_state};
+extern const QuantizerEntry kSlsL1L2;
 const QuantizerEntry kSlsL1L2{.id = 4,
                               .name = "sls-l1l2",
                               .summary = "l1 and squared l2 of either sign: exact Newton steps, or convex-concave",
@@ -281,6 +284,7 @@ const QuantizerEntry kSlsL1L2{.id = 4,
                               .options = kL1L2Options,
                               .settle = settle_second,
                               .all = every_fit<kSlsL1L2>};
+extern const QuantizerEntry kSlsIter;
 const QuantizerEntry kSlsIter{.id = 6,
                               .name = "sls-iter",
                               .summary = "iterative l1: the exact path, by number of levels or by a bound on the error",

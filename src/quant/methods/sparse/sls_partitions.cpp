@@ -3,8 +3,9 @@
 
 #include <limits>
 
+#include "core/every_fit.hpp"
 #include "lmq/base/error.hpp"
-#include "methods.hpp"
+#include "partition/partition_quantizer.hpp"
 #include "sls_options.hpp"
 #include "sls_quantizer.hpp"
 
@@ -19,18 +20,6 @@ void settle_lambda(QuantizerOptions& options, bool levels_given) {
 
 std::string lambda_text(double lambda, double relative) {
   return std::isnan(lambda) ? fmt::format("lambda-relative {:.6g}", relative) : fmt::format("lambda {:.6g}", lambda);
-}
-
-std::vector<Codebook> every_partition(const Group& group, std::size_t most_levels) {
-  PartitionSolver solver;
-  const LayeredPartition layers = solver.all(group.mean, group.mass, most_levels);
-  std::vector<Codebook> books(1);
-  std::vector<double> levels;
-  for (std::size_t k = 1; k < layers.losses().size(); ++k) {
-    refit({group.mean, group.mass}, layers.ends(k), -1, levels);
-    books.push_back(Codebook::table({levels.begin(), levels.end()}));
-  }
-  return books;
 }
 
 namespace {
@@ -49,27 +38,30 @@ constexpr MethodOption kL0Options[] = {
      .help = "a level at exactly 0: off, first (where alpha_1 = 0 pays, as published), exact (always) (default off)",
      .words = kZeroWords}};
 
+// The problem is that of kmeans: no price, no level at 0, all weights count.
+bool is_plain(const QuantizerOptions& options) {
+  return std::isnan(option(options, kL0Options, 0)) && std::isnan(option(options, kL0Options, 1)) &&
+         option(options, kL0Options, 2) == 0 && option(options, kL0Options, 3) == 0;
+}
+
 class SparseL0Quantizer final : public SparseQuantizer {
  public:
   explicit SparseL0Quantizer(const QuantizerOptions& options)
-      : SparseQuantizer(options.levels, option(options, kL0Options, 2) != 0, false),
+      : SparseQuantizer(options.levels, option(options, kL0Options, 2) != 0, false,
+                        is_plain(options) ? Traits().few_weights : kFewWeights),
         lambda_(option(options, kL0Options, 0)),
         relative_(option(options, kL0Options, 1)),
         zero_(static_cast<ZeroLevel>(static_cast<int>(option(options, kL0Options, 3)))) {
-    const bool plain = std::isnan(lambda_) && std::isnan(relative_) && zero_ == ZeroLevel::off && !ones_count();
-    if (plain) exact_ = kKmeans.make({options.levels});
+    if (is_plain(options)) exact_ = std::make_unique<PartitionQuantizer>(options.levels, ZeroRule::automatic);
   }
   // The constrained problem is the exact partition: what finds it, and proves it on bins, is there already.
   [[nodiscard]] Fit fit(const Group& group) const override {
     return exact_ ? exact_->fit(group) : SparseQuantizer::fit(group);
   }
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
-                                    FitScratch& scratch) const override {
+                                    Workspace& scratch) const override {
     return exact_ ? exact_->fit_values(values, importance, scratch)
                   : SparseQuantizer::fit_values(values, importance, scratch);
-  }
-  [[nodiscard]] std::uint64_t few_weights() const noexcept override {
-    return exact_ ? exact_->few_weights() : SparseQuantizer::few_weights();
   }
 
  private:
@@ -138,6 +130,7 @@ class SparseClusterQuantizer final : public SparseQuantizer {
 
 }  // namespace
 
+extern const QuantizerEntry kSlsL0;
 const QuantizerEntry kSlsL0{.id = 5,  // written to files: never reused, never renumbered
                             .name = "sls-l0",
                             .summary = "l0 sparse least squares: the exact optimum, with or without a level at 0",
@@ -148,6 +141,7 @@ const QuantizerEntry kSlsL0{.id = 5,  // written to files: never reused, never r
                             .options = kL0Options,
                             .settle = settle_lambda,
                             .all = every_partition};
+extern const QuantizerEntry kSlsCluster;
 const QuantizerEntry kSlsCluster{.id = 7,
                                  .name = "sls-cluster",
                                  .summary = "clustering least squares as published: seeded Lloyd, a local optimum",

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "lmq/base/error.hpp"
-#include "lmq/quant/partition.hpp"
+#include "partition/cell_means.hpp"
 
 namespace lmq {
 namespace {
@@ -48,25 +48,10 @@ void load_points(std::span<const float> values, std::span<const float> importanc
   scratch.ones.assign(scratch.u.size(), 1.0);
 }
 
-void refit(SparseData data, const CellEnds& ends, std::ptrdiff_t zero_cell, std::vector<double>& levels) {
-  levels.clear();
-  for (std::size_t t = 0; t + 1 < ends.size(); ++t) {
-    const std::size_t begin = ends[t], end = ends[t + 1];
-    if (static_cast<std::ptrdiff_t>(t) == zero_cell) {
-      levels.push_back(0);
-      continue;
-    }
-    const double near = data.u[begin + (end - begin) / 2];
-    double weight = 0, sum = 0;
-    for (std::size_t k = begin; k < end; ++k) weight += data.a[k], sum += data.a[k] * (data.u[k] - near);
-    levels.push_back(sum / weight + near);
-  }
-}
-
 // Levels that floats cannot tell apart become one, and the cut between them goes. Where levels do not ascend (a first
 // level pinned at 0 may lie above the next), cells say nothing that nearest levels do not say better.
 Codebook SparseQuantizer::codebook(SparseScratch& s) const {
-  refit(s.data(), s.ends, s.zero_cell, s.levels);
+  cell_means(s.u, s.mass, s.ends, s.zero_cell, s.levels);
   std::vector<float> levels, cuts;
   for (std::size_t t = 0; t < s.levels.size(); ++t) {
     const auto level = static_cast<float>(s.levels[t]);
@@ -89,8 +74,8 @@ Fit SparseQuantizer::fit(const Group& group) const {
 }
 
 Codebook SparseQuantizer::fit_values(std::span<const float> values, std::span<const float> importance,
-                                     FitScratch& scratch) const {
-  SparseScratch& s = scratch.sparse();
+                                     Workspace& scratch) const {
+  SparseScratch& s = scratch.get<SparseScratch>();
   load_points(values, importance, s);
   find_cells(s);
   return codebook(s);

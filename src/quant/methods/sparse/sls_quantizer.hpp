@@ -35,16 +35,18 @@ struct SparseScratch {
 /// least squares one, the weighted mean of its cell.
 class SparseQuantizer : public Quantizer {
  public:
+  /// Gaps between values decide, so whole units are solved value by value (up to 180 bytes a weight).
+  static constexpr std::uint64_t kFewWeights = std::uint64_t{1} << 22;
   /// ones_count  the stage counts every distinct value once, as published
   /// keep_cells  weights get the level of their cell; else the nearest level, which is never worse
-  SparseQuantizer(std::size_t levels, bool ones_count, bool keep_cells)
-      : levels_(levels), ones_count_(ones_count), keep_cells_(keep_cells) {}
+  SparseQuantizer(std::size_t levels, bool ones_count, bool keep_cells, std::uint64_t few_weights = kFewWeights)
+      : Quantizer({.rounding = keep_cells ? Rounding::cuts : Rounding::nearest, .few_weights = few_weights}),
+        levels_(levels),
+        ones_count_(ones_count),
+        keep_cells_(keep_cells) {}
   [[nodiscard]] Fit fit(const Group& group) const override;
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
-                                    FitScratch& scratch) const override;
-  /// Gaps between values decide, so whole units are solved value by value (up to 180 bytes a weight).
-  [[nodiscard]] std::uint64_t few_weights() const noexcept override { return std::uint64_t{1} << 22; }
-  [[nodiscard]] Rounding rounding() const noexcept override { return keep_cells_ ? Rounding::cuts : Rounding::nearest; }
+                                    Workspace& scratch) const override;
 
  protected:
   /// Sets scratch.ends, at most levels_ cells, and zero_cell.
@@ -67,7 +69,5 @@ class SparseQuantizer : public Quantizer {
 void load_points(const Group& group, SparseScratch& scratch);
 /// Points of values in any order, with importance or none; as Quantizer::fit_values weighs them.
 void load_points(std::span<const float> values, std::span<const float> importance, SparseScratch& scratch);
-/// Least squares levels of the cells: weighted means, 0 for the cell `zero_cell`.
-void refit(SparseData data, const CellEnds& ends, std::ptrdiff_t zero_cell, std::vector<double>& levels);
 
 }  // namespace lmq

@@ -3,7 +3,7 @@
 
 #include "level_fit.hpp"
 #include "lmq/base/error.hpp"
-#include "methods.hpp"
+#include "lmq/quant/quantizer.hpp"
 
 namespace lmq {
 namespace {
@@ -22,7 +22,9 @@ class AsqQuantizer final : public Quantizer {
  public:
   AsqQuantizer(const QuantizerOptions& options, std::span<const MethodOption> known, LevelObjective objective,
                bool weighted)
-      : seed_(static_cast<std::uint64_t>(option(options, known, kSeed))), weighted_(weighted) {
+      : Quantizer({.rounding = Rounding::stochastic,
+                   .importance = weighted,
+                   .seed = static_cast<std::uint64_t>(option(options, known, kSeed))}) {
     choice_.levels = options.levels;
     choice_.objective = objective;
     choice_.slack = option(options, known, kSlack);
@@ -39,14 +41,9 @@ class AsqQuantizer final : public Quantizer {
     if (rough.objective == LevelObjective::total_variance && rough.grid == 0) rough.grid = kRoughGrid;
     return Codebook::table(fit_levels(group, rough).levels.levels);
   }
-  [[nodiscard]] Rounding rounding() const noexcept override { return Rounding::stochastic; }
-  [[nodiscard]] std::uint64_t seed() const noexcept override { return seed_; }
-  [[nodiscard]] bool uses_importance() const noexcept override { return weighted_; }
 
  private:
   LevelChoice choice_;
-  std::uint64_t seed_;
-  bool weighted_;
 };
 
 void settle(QuantizerOptions& options, bool) {
@@ -56,6 +53,7 @@ void settle(QuantizerOptions& options, bool) {
 
 }  // namespace
 
+extern const QuantizerEntry kAsq;
 const QuantizerEntry kAsq{
     .id = 15,  // written to files: never reused, never renumbered
     .name = "asq",
@@ -69,6 +67,7 @@ const QuantizerEntry kAsq{
     .options = kTotalOptions,
     .settle = settle};
 
+extern const QuantizerEntry kAsqIpWorst;
 const QuantizerEntry kAsqIpWorst{
     .id = 16,
     .name = "asq-ip-worst",
@@ -79,6 +78,7 @@ const QuantizerEntry kAsqIpWorst{
     },
     .options = kWorstOptions};
 
+extern const QuantizerEntry kAsqIpMean;
 const QuantizerEntry kAsqIpMean{
     .id = 17,
     .name = "asq-ip-mean",

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "methods.hpp"
+#include "core/every_fit.hpp"
 
 namespace lmq {
 namespace {
@@ -22,11 +22,14 @@ Codebook spread(float low, float high, std::size_t count) {
 
 class UniformQuantizer final : public Quantizer {
  public:
-  explicit UniformQuantizer(std::size_t levels) : levels_(levels) {}
+  explicit UniformQuantizer(std::size_t levels)
+      : Quantizer(
+            {.detail = Detail::extremes, .grid = true, .cost = {.row_weight = 2, .solve_bin = 0, .solve_level = 0}}),
+        levels_(levels) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     return {spread(group.minimum, group.maximum, levels_), {}};
   }
-  [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float>, FitScratch&) const override {
+  [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float>, Workspace&) const override {
     const auto [low, high] = std::ranges::minmax(values);
     return spread(low, high, levels_);
   }
@@ -37,6 +40,7 @@ class UniformQuantizer final : public Quantizer {
 
 }  // namespace
 
+extern const QuantizerEntry kUniform;
 const QuantizerEntry kUniform{.id = 1,  // written to files: never reused, never renumbered
                               .name = "uniform",
                               .summary = "equally spaced levels over [min, max]",

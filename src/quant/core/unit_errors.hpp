@@ -7,7 +7,7 @@
 #include "lmq/base/tensor.hpp"
 #include "lmq/kernels/error.hpp"
 #include "lmq/quant/importance.hpp"
-#include "lmq/quant/unit.hpp"
+#include "lmq/quant/unit_stats.hpp"
 
 namespace lmq {
 

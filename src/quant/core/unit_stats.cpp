@@ -1,13 +1,14 @@
-#include "unit_errors.hpp"
+#include "lmq/quant/unit_stats.hpp"
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 
-#include "core/steps.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/kernels/widen.hpp"
+#include "steps.hpp"
+#include "unit_errors.hpp"
 
 namespace lmq {
 namespace {

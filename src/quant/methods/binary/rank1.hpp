@@ -5,7 +5,8 @@
 
 #include "lmq/base/tensor.hpp"
 #include "lmq/quant/importance.hpp"
-#include "lmq/quant/unit.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/unit_stats.hpp"
 
 namespace lmq {
 
@@ -22,16 +23,10 @@ struct Rank1 {
 [[nodiscard]] Rank1 fit_rank1(std::span<const float> x, std::span<const float> importance, std::uint64_t cols,
                               std::size_t levels, std::span<const double> start);
 
-/// Quantizes a window of whole rows with one factor per row and per column. In: as quantize_rows; `quantizer`: binary-1
-/// or ternary, whose numbers for each row are the start. Out: kind rank1, group 0.
+/// Quantizes a window of whole rows with one factor per row and per column. In: as Quantizer::quantize_rows;
+/// `quantizer`: binary-1 or ternary, whose numbers for each row are the start. Out: kind rank1, group 0.
 [[nodiscard]] UnitStats quantize_rank1(const TensorView& view, const Quantizer& quantizer, const Importance& importance,
                                        QuantizedUnit& unit);
-
-/// Stored numbers of the codebooks and order-0 entropy of the codes, in bits: what a unit costs, but for constants.
-[[nodiscard]] double unit_bits(const QuantizedUnit& unit);
-/// True when `a` is the better buy: fewer bits + count / 2 * log2(error), the exchange rate of a bit a weight against
-/// a factor of 4 in squared error.
-[[nodiscard]] bool better_buy(const QuantizedUnit& a, double error_a, const QuantizedUnit& b, double error_b);
 
 /// Bytes it holds beside view, unit and error sums.
 [[nodiscard]] std::uint64_t rank1_scratch_bytes(std::uint64_t count, std::uint64_t cols) noexcept;

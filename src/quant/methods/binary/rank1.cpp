@@ -1,15 +1,14 @@
-#include "unit_rank1.hpp"
+#include "rank1.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "core/steps.hpp"
+#include "core/unit_errors.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/kernels/pack.hpp"
-#include "lmq/kernels/rate_cells.hpp"
 #include "lmq/kernels/widen.hpp"
-#include "unit_errors.hpp"
 
 namespace lmq {
 namespace {
@@ -112,13 +111,13 @@ Rank1 fit_rank1(std::span<const float> x, std::span<const float> importance, std
 
 UnitStats quantize_rank1(const TensorView& view, const Quantizer& quantizer, const Importance& importance,
                          QuantizedUnit& unit) {
-  const std::size_t levels = quantizer.numbered().levels, cols = static_cast<std::size_t>(unit.cols);
+  const std::size_t levels = quantizer.traits().numbered.levels, cols = static_cast<std::size_t>(unit.cols);
   const auto count = static_cast<std::size_t>(unit.count);
   std::vector<float> x(count), weights(importance.kind == Importance::Kind::none ? 0 : count);
   widen(view.dtype, view.bytes, x);
   if (!weights.empty()) importance_at(importance, 0, weights);
   std::vector<double> start(count / cols);
-  std::vector<FitScratch> scratch(thread_count());
+  std::vector<Workspace> scratch(thread_count());
   parallel_for_worker(start.size(), [&](std::size_t r, std::size_t worker) {
     float number = 0;
     const auto mine =
@@ -147,21 +146,6 @@ UnitStats quantize_rank1(const TensorView& view, const Quantizer& quantizer, con
     scale_values(unit.book[r], columns, row);
   });
   return measure_error(view, x, importance);
-}
-
-double unit_bits(const QuantizedUnit& unit) {
-  std::array<std::uint64_t, 256> counts{};
-  count_codes(unit.codes, counts);
-  double bits = static_cast<double>(unit.book_numbers()) * (unit.level_type == LevelType::f16 ? 16 : 32);
-  const auto all = static_cast<double>(unit.count);
-  for (const std::uint64_t n : counts)
-    if (n > 0) bits -= static_cast<double>(n) * plain_log2(static_cast<double>(n) / all);
-  return bits;
-}
-
-bool better_buy(const QuantizedUnit& a, double error_a, const QuantizedUnit& b, double error_b) {
-  if (!(error_a > 0) || !(error_b > 0)) return error_a < error_b || (error_a == error_b && unit_bits(a) < unit_bits(b));
-  return unit_bits(a) + static_cast<double>(a.count) / 2 * plain_log2(error_a / error_b) < unit_bits(b);
 }
 
 std::uint64_t rank1_scratch_bytes(std::uint64_t count, std::uint64_t cols) noexcept {
