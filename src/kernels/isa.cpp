@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "vector_sets.hpp"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "isa.cpp"
 #include "targets.hpp"
@@ -40,6 +42,9 @@ bool baseline_forced() noexcept {
   static const bool forced = read_isa();
   return forced;
 }
+
+bool may_run_avx2() noexcept { return !baseline_forced() && (hwy::SupportedTargets() & HWY_AVX2) != 0; }
+bool may_run_avx512() noexcept { return !baseline_forced() && (hwy::SupportedTargets() & HWY_AVX3) != 0; }
 
 std::string isa_name() { return baseline_forced() ? "baseline" : HWY_DYNAMIC_DISPATCH(compiled_target)(); }
 

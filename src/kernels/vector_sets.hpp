@@ -1,9 +1,6 @@
 #pragma once
-#include <array>
 #include <cstddef>
 #include <cstdint>
-
-#include "lmq/kernels/isa.hpp"
 
 // Loops written once with the compiler's vectors and compiled for several instruction sets. `LMQ_INLINE` bodies take
 // the instruction set of the function they end up in.
@@ -33,6 +30,11 @@ using Longs = std::int64_t __attribute__((vector_size(kLanes * sizeof(std::int64
 [[nodiscard]] inline bool machine_has_avx512() noexcept { return false; }
 #endif
 
+/// True when loops compiled for AVX2 (AVX-512 F, DQ, VL, BW) may run: the machine has it and LMQ_ISA does not forbid it
+/// (isa.cpp).
+[[nodiscard]] bool may_run_avx2() noexcept;
+[[nodiscard]] bool may_run_avx512() noexcept;
+
 /// The tables of loops this machine can run, the plainest first; a null one was not compiled.
 template <class Set>
 struct VectorSets {
@@ -48,11 +50,10 @@ struct VectorSets {
     add(avx512, machine_has_avx512());
     return count;
   }
-  /// The widest; the baseline when LMQ_ISA=baseline.
+  /// The widest that LMQ_ISA allows (isa.hpp).
   [[nodiscard]] const Set& best() const noexcept {
-    if (baseline_forced()) return *baseline;
-    std::array<const Set*, 3> sets{};
-    return *sets[list(sets.data(), sets.size()) - 1];
+    if (avx512 != nullptr && may_run_avx512()) return *avx512;
+    return avx2 != nullptr && may_run_avx2() ? *avx2 : *baseline;
   }
 };
 

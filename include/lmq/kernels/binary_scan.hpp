@@ -21,7 +21,7 @@ struct BinaryScans {
   double (*magnitude_sum)(const float* values, const float* weights, std::size_t count) noexcept;
 };
 
-/// The widest this machine has; the baseline when LMQ_ISA=baseline.
+/// The widest this machine has and LMQ_ISA allows.
 [[nodiscard]] const BinaryScans& binary_scans() noexcept;
 /// Baseline, then every wider set this machine has (for tests that compare them).
 [[nodiscard]] std::size_t binary_scan_sets(const BinaryScans** sets, std::size_t room) noexcept;

@@ -26,7 +26,7 @@ struct PartitionScans {
   void (*layer)(const LayerProblem&) noexcept;
 };
 
-/// The widest this machine has; the baseline when LMQ_ISA=baseline.
+/// The widest this machine has and LMQ_ISA allows.
 [[nodiscard]] const PartitionScans& partition_scans() noexcept;
 /// Baseline, then every wider set this machine has (for tests that compare them).
 [[nodiscard]] std::size_t partition_scan_sets(const PartitionScans** sets, std::size_t room) noexcept;

@@ -41,7 +41,7 @@ struct RowScans {
   void (*windows)(const RowPoints& points, const WindowRows& rows) noexcept;
 };
 
-/// The widest this machine has; the baseline when LMQ_ISA=baseline.
+/// The widest this machine has and LMQ_ISA allows.
 [[nodiscard]] const RowScans& row_scans() noexcept;
 /// Baseline, then every wider set this machine has (for tests that compare them).
 [[nodiscard]] std::size_t row_scan_sets(const RowScans** sets, std::size_t room) noexcept;

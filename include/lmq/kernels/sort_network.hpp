@@ -15,7 +15,7 @@ struct SortNetwork {
   std::size_t few_keys, few_items;  ///< so many it sorts more quickly than a radix sort does
 };
 
-/// The widest this machine has; the baseline when LMQ_ISA=baseline.
+/// The widest this machine has and LMQ_ISA allows.
 [[nodiscard]] const SortNetwork& sort_network() noexcept;
 /// Baseline, then every wider set this machine has (for tests that compare them).
 [[nodiscard]] std::size_t sort_network_sets(const SortNetwork** sets, std::size_t room) noexcept;
