@@ -6,6 +6,7 @@ foreach(line IN LISTS layer_lines)
   string(REGEX MATCH "^([a-z0-9_]+):(.*)$" matched "${line}")
   separate_arguments(below UNIX_COMMAND "${CMAKE_MATCH_2}")
   set(LMQ_BELOW_${CMAKE_MATCH_1} ${below})
+  list(APPEND LMQ_ROOMS ${CMAKE_MATCH_1})
 endforeach()
 
 add_library(lmq_options INTERFACE)

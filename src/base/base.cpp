@@ -111,7 +111,7 @@ std::uint64_t parse_size(std::string_view text, std::string_view what) {
     else if (const auto at = kUnits.find(unit[0]); at != kUnits.npos && (tail.empty() || tail == "B" || tail == "iB"))
       power = static_cast<int>(at) + 1;
   }
-  const double bytes = power < 0 ? -1 : number * std::pow(1024.0, power);
+  const double bytes = power < 0 ? -1 : std::ldexp(number, 10 * power);
   if (bytes < 0 || bytes >= 9.2e18)
     fail(Errc::usage, fmt::format("{}: '{}' is no size (examples: 512M, 4G, 1.5GiB)", what, text));
   return static_cast<std::uint64_t>(bytes);

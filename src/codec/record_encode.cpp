@@ -14,6 +14,7 @@
 #include "lmq/codec/model.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/kernels/pack.hpp"
+#include "lmq/kernels/rate_cells.hpp"
 #include "rans_blocks.hpp"
 
 namespace lmq {
@@ -74,7 +75,7 @@ CodeCounts count_all(const QuantizedUnit& unit) {
 double entropy_bits(const CodeCounts& counts, std::uint64_t total) {
   double bits = 0;
   for (const std::uint64_t count : counts)
-    if (count > 0) bits += double(count) * std::log2(double(total) / double(count));
+    if (count > 0) bits += double(count) * plain_log2(double(total) / double(count));
   return bits;
 }
 

@@ -1,9 +1,9 @@
 #include "lmq/quant/level_curve.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "lmq/base/error.hpp"
+#include "lmq/kernels/rate_cells.hpp"
 
 namespace lmq {
 namespace {
@@ -14,7 +14,7 @@ double entropy_of(std::span<const double> counts) {
   double total = 0, sum = 0;
   for (const double n : counts) total += n;
   for (const double n : counts)
-    if (n > 0) sum += n * std::log2(total / n);
+    if (n > 0) sum += n * plain_log2(total / n);
   return total > 0 ? sum / total : 0;
 }
 
