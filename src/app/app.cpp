@@ -50,7 +50,7 @@ int dispatch(int argc, char** argv) {
     case Command::export_:
       return export_file(options);
     case Command::methods:
-      return methods();
+      return methods(options);
     default:
       fail(Errc::internal, "a command without a body");
   }

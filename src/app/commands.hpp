@@ -13,7 +13,8 @@ int plan(const Options& options);
 int plan_path(const Options& options);
 int inspect(const Options& options);
 int export_file(const Options& options);
-int methods();
+/// The table of methods and their options, or with --json all of it for programs.
+int methods(const Options& options);
 int show_version();
 
 }  // namespace lmq::app

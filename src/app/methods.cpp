@@ -1,6 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "commands.hpp"
 #include "lmq/plan/recipe.hpp"
@@ -37,14 +41,44 @@ std::vector<OptionMeaning> meanings_of(std::string_view name) {
   }
   return found;
 }
-}  // namespace
 
-int methods() {
+nlohmann::json option_json(const MethodOption& known) {
+  nlohmann::json item{{"name", known.name}, {"help", known.help}};
+  if (!known.words.empty()) {
+    item["words"] = std::vector<std::string>(known.words.begin(), known.words.end());
+    if (!std::isnan(known.fallback)) item["default"] = known.words[static_cast<std::size_t>(known.fallback)];
+    return item;
+  }
+  item["low"] = known.low, item["high"] = known.high, item["whole"] = known.whole;
+  if (!std::isnan(known.fallback)) item["default"] = known.fallback;
+  return item;
+}
+
+/// Every method with its options and what its traits are by default.
+nlohmann::json methods_json() {
+  nlohmann::json list = nlohmann::json::array();
+  for (const QuantizerEntry& entry : quantizers()) {
+    const Traits traits = entry.make(default_options(entry, kDefaultLevels))->traits();
+    nlohmann::json item{{"name", entry.name},
+                        {"id", entry.id},
+                        {"summary", entry.summary},
+                        {"source", entry.source},
+                        {"uses_importance", traits.importance},
+                        {"stochastic", traits.rounding == Rounding::stochastic},
+                        {"has_slope", entry.at_slope != nullptr},
+                        {"options", nlohmann::json::array()}};
+    for (const MethodOption& known : entry.options) item["options"].push_back(option_json(known));
+    list.push_back(std::move(item));
+  }
+  return {{"methods", std::move(list)}};
+}
+
+std::string methods_text() {
   Table table(
       {{"method", Table::Align::left}, {"levels found by", Table::Align::left}, {"source", Table::Align::left}});
   for (const QuantizerEntry& entry : quantizers())
     table.row({std::string(entry.name), std::string(entry.summary), std::string(entry.source)});
-  print(table.text());
+  std::string text = table.text();
   Table options({{"option", Table::Align::left},
                  {"of", Table::Align::left},
                  {"values", Table::Align::left},
@@ -53,7 +87,13 @@ int methods() {
     for (const OptionMeaning& meaning : meanings_of(known->name))
       options.row({fmt::format("--{}", known->name), meaning.methods, allowed_text(*meaning.option),
                    std::string(meaning.option->help)});
-  if (!method_options().empty()) print("\n" + options.text());
+  if (!method_options().empty()) text += "\n" + options.text();
+  return text;
+}
+}  // namespace
+
+int methods(const Options& options) {
+  print(options.json ? methods_json().dump(2) + '\n' : methods_text());
   return 0;
 }
 

@@ -59,7 +59,10 @@ constexpr CommandEntry kCommands[] = {
      "Examples:\n"
      "  lmq export model.h5 --to safetensors -o model-dequantized/ --source model/\n"
      "  lmq export model.h5 --to safetensors -o model.safetensors\n"},
-    {Command::methods, "methods", "", "the table of methods with their sources", ""},
+    {Command::methods, "methods", "[--json]", "the table of methods with their sources",
+     "Examples:\n"
+     "  lmq methods\n"
+     "  lmq methods --json | jq '.methods[] | select(.uses_importance) | .name'\n"},
 };
 
 /// Options that say what the result is to be; those of a recipe's rules first.
@@ -148,6 +151,9 @@ void add_command_options(Command command, po::options_description& table) {
       add("output,o", text()->value_name("PATH"), "folder, or one file when it ends in .safetensors");
       add("source", text()->value_name("FOLDER"), "the model's folder: all of it but the weights is copied");
       add("threads,t", text()->value_name("N"), "threads (default: all CPUs)");
+      break;
+    case Command::methods:
+      add("json", "print JSON");
       break;
     default:
       break;

@@ -11,11 +11,12 @@ import numpy as np
 
 from lmq_harness import SHARDED, STORIES, LmqTest, bf16, read_safetensors, run, sha256, widen, write_safetensors
 
-# Other methods with some of their options; every one runs at every granularity, with importance, on any number of ranks.
-SPARSE = [["--method", "sls-l1"], ["--method", "sls-l1", "--lambda-relative", "0.3", "--assign", "cells", "--counting", "values"],
-          ["--method", "sls-l1", "--offset", "penalised"], ["--method", "sls-l1l2"], ["--method", "sls-l1l2", "--lambda2-relative", "-0.5"],
-          ["--method", "sls-l0"], ["--method", "sls-l0", "--zero", "exact"], ["--method", "sls-l0", "--lambda-relative", "0.001", "--zero", "first"],
-          ["--method", "sls-iter"], ["--method", "sls-iter", "--max-error", "0.2"], ["--method", "sls-cluster", "--seed", "7", "--restarts", "2"]]
+# Methods with some of their options; every one runs at every granularity, with importance, on any number of ranks. Every method
+# with options by default: methods_test.py.
+SPARSE = [["--method", "sls-l1", "--lambda-relative", "0.3", "--assign", "cells", "--counting", "values"],
+          ["--method", "sls-l1", "--offset", "penalised"], ["--method", "sls-l1l2", "--lambda2-relative", "-0.5"],
+          ["--method", "sls-l0", "--zero", "exact"], ["--method", "sls-l0", "--lambda-relative", "0.001", "--zero", "first"],
+          ["--method", "sls-iter", "--max-error", "0.2"], ["--method", "sls-cluster", "--seed", "7", "--restarts", "2"]]
 GRANULARITIES = [["--granularity", "model"], ["--granularity", "tensor"], ["--granularity", "row"], ["--group", "32"]]
 
 

@@ -1,0 +1,62 @@
+"""Every method that `lmq methods` lists, end to end: one SHA-256 for any ranks, threads and instruction set at every granularity,
+verified against the source, and planned for. The program is one with a method of its own (tests/quant/example): a new line in
+the table of methods is tried here by itself."""
+import json
+import unittest
+
+import numpy as np
+
+from lmq_harness import LmqTest, bf16, run, sha256, write_safetensors
+
+GRANULARITIES = (["--granularity", "model"], ["--granularity", "tensor"], ["--granularity", "row"], ["--group", "32"])
+LAYOUTS = ((0, 2, ""), (0, 1, "baseline"), (0, 1, "AVX2"))
+
+
+class Methods(LmqTest):
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(5)
+        self.source, self.alike, self.importance = (self.at(name) for name in ("two.safetensors", "alike.safetensors", "importance.safetensors"))
+        narrow, wide = bf16(random.standard_normal((64, 48)) * 0.02), (random.standard_normal((24, 40)) * 0.03).astype(np.float32)
+        write_safetensors(self.source, {"block.0.weight": ("BF16", (64, 48), narrow), "block.1.weight": ("F32", wide.shape, wide)})
+        write_safetensors(self.alike, {"block.0.weight": ("BF16", (64, 48), narrow), "block.1.weight": ("BF16", wide.shape, bf16(wide))})
+        write_safetensors(self.importance, {"block.0.weight": ("F32", (48,), random.random(48, np.float32)),
+                                            "block.1.weight": ("F32", wide.shape, random.random(wide.shape, np.float32))})
+        self.methods = json.loads(self.ok(run("methods", "--json")).out)["methods"]
+
+    def digest(self, source, arguments, ranks, threads, isa):
+        output = self.at("out.h5")
+        extra = {"LMQ_ISA": isa} if isa else {}
+        self.ok(run("quantize", source, "-o", output, *arguments, "--resume", "never", "--progress", "none", "--threads", threads,
+                    ranks=ranks, **extra))
+        return sha256(output)
+
+    def test_every_method_gives_the_same_file_on_any_layout(self):
+        for number, method in enumerate(self.methods):
+            for place, granularity in enumerate(GRANULARITIES):
+                for weighted in ([], ["--importance", self.importance]):
+                    with self.subTest(method=method["name"], granularity=granularity, weighted=bool(weighted)):
+                        source = self.alike if "model" in granularity else self.source   # types that share a codebook are one
+                        arguments = ["--method", method["name"], *granularity, *weighted]
+                        found = {layout: self.digest(source, arguments, *layout) for layout in LAYOUTS}
+                        if place == number % len(GRANULARITIES) and weighted:   # starting ranks takes a second
+                            found["ranks"] = self.digest(source, arguments, 2, 1, "")
+                        self.assertEqual(len(set(found.values())), 1, found)
+                        self.ok(run("verify", self.at("out.h5"), "--against", source, *weighted))
+
+    def test_every_method_is_listed_and_planned_for(self):
+        names = [method["name"] for method in self.methods]
+        text = self.ok(run("methods")).out
+        self.assertIn("quantile", names, "the method of the tests")
+        for method in self.methods:
+            with self.subTest(method=method["name"]):
+                self.assertIn(f"\n{method['name']} ", "\n" + text)
+                self.assertTrue(method["summary"] and method["source"])
+                for granularity in GRANULARITIES[1:]:
+                    plan = json.loads(self.ok(run("plan", self.source, "--method", method["name"], *granularity, "--json")).out)
+                    self.assertGreater(plan["estimated_seconds"], 0)
+        self.assertEqual(len(set(names)), len(names))
+
+
+if __name__ == "__main__":
+    unittest.main()
