@@ -38,13 +38,13 @@ struct StochasticLevels {
 /// values   [n] finite, any order, n >= 1
 /// weights  [n] finite, >= 0, or empty: all ones. All zero counts as all ones; values of weight 0 cost nothing.
 /// Fewer levels come back where fewer values are distinct: then the cost is 0.
-/// Errors   Errc::usage (levels outside 1..256, one level for several values, slack < 0, a grid of one cell, weights
-/// and
-///          values differ in number); Errc::malformed (no values; a value or weight that is not finite, or negative:
-///          named by its index)
-/// Cost     O(n) and O(levels^2 log n), about: 2^24 floats, 16 levels in .1 s on one core. No sorting beyond 2^16
-/// values Same bits  for any thread count and instruction set Source   ASQ: Zhang et al. 2017 (ZipML), section 3.2; Ben
-/// Basat et al. 2024 (QUIVER). Objectives of inner products:
+/// Errors   Errc::usage (levels outside 1..256, one level for several values, slack < 0, a grid of one cell,
+///          weights and values differ in number); Errc::malformed (no values; a value or weight that is not finite, or
+///          negative: named by its index)
+/// Cost     O(n) and O(levels^2 log n), about: 2^24 floats, 16 levels in .1 s on one core. No sorting
+///          beyond 2^16 values
+/// Same bits  for any thread count and instruction set
+/// Source   ASQ: Zhang et al. 2017 (ZipML), section 3.2; Ben Basat et al. 2024 (QUIVER). Objectives of inner products:
 ///          White & Singal 2026. The solver is described in docs/methods/stochastic.md.
 [[nodiscard]] StochasticLevels stochastic_levels(std::span<const float> values, std::span<const float> weights,
                                                  const LevelChoice& choice);
