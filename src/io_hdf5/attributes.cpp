@@ -1,6 +1,8 @@
 #include "attributes.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <memory>
 #include <new>
 #include <optional>
 #include <type_traits>
@@ -26,7 +28,19 @@ herr_t note_attribute(hid_t, const char* name, const H5A_info_t* info, void* out
   return 0;
 }
 
+/// A text of variable length, which HDF5 allocates.
+std::optional<std::string> read_variable_text(const Calls& calls, hid_t attribute, hid_t type) {
+  char* read = nullptr;
+  calls(H5Aread(attribute, type, static_cast<void*>(&read)), "H5Aread");
+  if (read == nullptr) return std::string();
+  const std::unique_ptr<char, herr_t (*)(void*)> owner(read, [](void* text) { return H5free_memory(text); });
+  std::string text(read, strnlen(read, kMaxAttributeBytes + 1));
+  if (text.size() > kMaxAttributeBytes || !is_clean_utf8(text)) return std::nullopt;
+  return text;
+}
+
 std::optional<std::string> read_text(const Calls& calls, hid_t attribute, hid_t type) {
+  if (calls(H5Tis_variable_str(type), "H5Tis_variable_str") > 0) return read_variable_text(calls, attribute, type);
   std::string text(H5Tget_size(type), '\0');
   if (text.empty() || text.size() > kMaxAttributeBytes) return std::nullopt;
   const H5T_str_t padding = calls(H5Tget_strpad(type), "H5Tget_strpad");
@@ -65,7 +79,7 @@ std::optional<Attribute> read_attribute(const Calls& calls, hid_t object, const 
       static_cast<std::uint64_t>(calls(H5Sget_simple_extent_npoints(space.get()), "H5Sget_simple_extent_npoints"));
   std::optional<Attribute> out{Attribute{name, {}}};
   if (calls(H5Tget_class(type.get()), "H5Tget_class") == H5T_STRING) {
-    if (!scalar || calls(H5Tis_variable_str(type.get()), "H5Tis_variable_str") > 0) return std::nullopt;
+    if (!scalar) return std::nullopt;
     const auto text = read_text(calls, attribute.get(), type.get());
     if (!text) return std::nullopt;
     out->value = *text;
@@ -89,18 +103,11 @@ std::optional<Attribute> read_attribute(const Calls& calls, hid_t object, const 
 AttributeWriter::AttributeWriter(const Calls& calls)
     : calls_(calls),
       names_(calls(H5Pcreate(H5P_ATTRIBUTE_CREATE), "H5Pcreate")),
-      scalar_(calls(H5Screate(H5S_SCALAR), "H5Screate")) {
+      scalar_(calls(H5Screate(H5S_SCALAR), "H5Screate")),
+      text_(calls(H5Tcopy(H5T_C_S1), "H5Tcopy")) {
   calls(H5Pset_char_encoding(names_.get(), H5T_CSET_UTF8), "H5Pset_char_encoding");
-}
-
-hid_t AttributeWriter::text_type(std::size_t bytes) {
-  const auto found = texts_.find(bytes);
-  if (found != texts_.end()) return found->second.get();
-  Type type{calls_(H5Tcopy(H5T_C_S1), "H5Tcopy")};
-  calls_(H5Tset_size(type.get(), bytes), "H5Tset_size");
-  calls_(H5Tset_strpad(type.get(), H5T_STR_NULLPAD), "H5Tset_strpad");
-  calls_(H5Tset_cset(type.get(), H5T_CSET_UTF8), "H5Tset_cset");
-  return texts_.emplace(bytes, std::move(type)).first->second.get();
+  calls(H5Tset_size(text_.get(), H5T_VARIABLE), "H5Tset_size");
+  calls(H5Tset_cset(text_.get(), H5T_CSET_UTF8), "H5Tset_cset");
 }
 
 void AttributeWriter::put(hid_t object, const std::string& name, hid_t type, hid_t space, const void* value) {
@@ -118,10 +125,10 @@ void AttributeWriter::put_list(hid_t object, const std::string& name, hid_t type
 
 void AttributeWriter::write(hid_t object, const Attribute& attribute) {
   const auto& name = attribute.name;
-  if (const auto* text =
-          std::get_if<std::string>(&attribute.value))  // HDF5 has no text of length 0: one NUL of padding
-    put(object, name, text_type(std::max<std::size_t>(text->size(), 1)), scalar_.get(), text->c_str());
-  else if (const auto* i = std::get_if<std::int64_t>(&attribute.value))
+  if (const auto* text = std::get_if<std::string>(&attribute.value)) {
+    const char* value = text->c_str();
+    put(object, name, text_.get(), scalar_.get(), static_cast<const void*>(&value));
+  } else if (const auto* i = std::get_if<std::int64_t>(&attribute.value))
     put(object, name, H5T_STD_I64LE, scalar_.get(), i);
   else if (const auto* u = std::get_if<std::uint64_t>(&attribute.value))
     put(object, name, H5T_STD_U64LE, scalar_.get(), u);

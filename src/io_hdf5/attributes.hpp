@@ -1,5 +1,4 @@
 #pragma once
-#include <map>
 #include <vector>
 
 #include "handle.hpp"
@@ -14,13 +13,12 @@ class AttributeWriter {
   void write(hid_t object, const Attribute& attribute);
 
  private:
-  hid_t text_type(std::size_t bytes);
   void put(hid_t object, const std::string& name, hid_t type, hid_t space, const void* value);
   void put_list(hid_t object, const std::string& name, hid_t type, std::size_t count, const void* values);
   const Calls& calls_;
   Plist names_;
   Space scalar_;
-  std::map<std::size_t, Type> texts_;
+  Type text_;  // UTF-8 of variable length
 };
 
 /// The attributes of kinds that an Attribute can hold, in order of creation (of name, where that is not kept).

@@ -32,6 +32,7 @@ class Checker {
         internal(dataset.path, "does not come after '" + printable(*before) + "'");
       before = &dataset.path;
       attributes(dataset.path, dataset.attributes);
+      storage(dataset);
       shape(dataset);
       pieces(dataset);
       add_parents(dataset.path);
@@ -56,13 +57,13 @@ class Checker {
     if (path.empty() || path[0] != '/') internal(path, "is no absolute path");
     if (!is_clean_utf8(path)) unsupported(path, "is not UTF-8 without NUL, which HDF5 names are");
     const auto depth = static_cast<std::size_t>(std::ranges::count(path, '/'));
-    if (depth > kMaxDepth) unsupported(path, fmt::format("nests {} deep; the limit is {}", depth, kMaxDepth));
+    if (depth > kMaxPathDepth) unsupported(path, fmt::format("nests {} deep; the limit is {}", depth, kMaxPathDepth));
     for (std::size_t at = 0; at < path.size();) {
       const std::size_t end = std::min(path.find('/', at + 1), path.size());
       const std::string_view part(path.data() + at + 1, end - at - 1);
       if (part.empty() || part == ".") unsupported(path, "has a part that is empty or '.': HDF5 has no such name");
-      if (part.size() > kMaxName)
-        unsupported(path, fmt::format("has a part of {} bytes; the limit is {}", part.size(), kMaxName));
+      if (part.size() > kMaxPathPart)
+        unsupported(path, fmt::format("has a part of {} bytes; the limit is {}", part.size(), kMaxPathPart));
       at = end;
     }
   }
@@ -76,7 +77,7 @@ class Checker {
     std::set<std::string_view> names;
     for (const Attribute& attribute : attributes) {
       const std::string what = fmt::format("attribute '{}'", printable(attribute.name));
-      if (attribute.name.empty() || attribute.name.size() > kMaxName || !is_clean_utf8(attribute.name))
+      if (attribute.name.empty() || attribute.name.size() > kMaxPathPart || !is_clean_utf8(attribute.name))
         internal(object, what + ": no name for an attribute");
       if (attribute.name.starts_with(kReservedPrefix)) internal(object, what + ": the name is reserved");
       if (!names.insert(attribute.name).second) internal(object, what + " is given twice");
@@ -96,6 +97,18 @@ class Checker {
             return sizeof(value);
         },
         attribute.value);
+  }
+
+  void storage(const DatasetLayout& dataset) const {
+    if (dataset.text && (dataset.dtype != DType::u8 || dataset.shape.size() != 1 || dataset.shape[0] == 0))
+      internal(dataset.path, "is a text of no bytes");
+    if (dataset.text && dataset.shape[0] > kMaxChunkBytes)
+      unsupported(dataset.path, fmt::format("is a text of {} bytes; HDF5's limit is 4 GiB - 1", dataset.shape[0]));
+    if (dataset.text && !dataset.chunk.empty()) internal(dataset.path, "is a text in chunks");
+    if (!dataset.deflated) return;
+    const StoredAs stored = stored_as(dataset.dtype);
+    if (dataset.encoded || !dataset.chunk.empty() || dataset.shape.empty() || stored.marked)
+      internal(dataset.path, "cannot be deflated");
   }
 
   void shape(const DatasetLayout& dataset) const {
@@ -124,6 +137,14 @@ class Checker {
       if (dataset.piece_bytes.size() != count)
         internal(dataset.path, fmt::format("has {} pieces; {} are expected", dataset.piece_bytes.size(), count));
     };
+    if (dataset.deflated) {
+      expect(1);
+      const auto whole = element_bytes(dataset.dtype, element_count(dataset.shape));
+      if (*whole == 0 || dataset.piece_bytes[0] == 0) internal(dataset.path, "is deflated without elements");
+      if (*whole > kMaxChunkBytes || dataset.piece_bytes[0] > kMaxChunkBytes)
+        unsupported(dataset.path, fmt::format("has {} bytes to deflate; HDF5's limit is 4 GiB - 1", *whole));
+      return;
+    }
     if (dataset.chunk.empty()) {
       expect(1);
       const std::uint64_t bytes = *element_bytes(dataset.dtype, element_count(dataset.shape));
@@ -143,7 +164,6 @@ class Checker {
     }
   }
 
-  static constexpr std::size_t kMaxName = 1000;  // of a part, in bytes
   const std::string& file_;
   const FileLayout& layout_;
   GroupTable groups_;

@@ -2,12 +2,11 @@
 #include <map>
 #include <string>
 
+#include "lmq/base/path_limits.hpp"
 #include "lmq/io/layout.hpp"
 
 namespace lmq::h5 {
 
-/// Deepest nesting of groups, in either direction.
-inline constexpr std::size_t kMaxDepth = 64;
 /// Chunks have less than 4 GiB in HDF5.
 inline constexpr std::uint64_t kMaxChunkBytes = 0xFFFFFFFF;
 

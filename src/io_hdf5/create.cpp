@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <system_error>
 
@@ -9,6 +8,7 @@
 #include "check_layout.hpp"
 #include "format.hpp"
 #include "hole_driver.hpp"
+#include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "types.hpp"
@@ -42,21 +42,46 @@ class StandInFilter {
   StandInFilter& operator=(const StandInFilter&) = delete;
 };
 
-/// Metadata is given out in blocks of this size, so that opening a file reads few places of it; a last block's rest is
-/// lost. About a 64th of all metadata; a function of the layout, as the bytes are.
-hsize_t metadata_block(const FileLayout& layout) {
-  std::uint64_t bytes = 0;
-  for (const DatasetLayout& dataset : layout.datasets)
-    bytes += 300 + dataset.path.size() + 60 * dataset.attributes.size() + 16 * dataset.piece_bytes.size();
-  return std::clamp<std::uint64_t>(std::bit_ceil(bytes / 64 + 1), 2048, 1 << 20);
+/// Metadata is given out in blocks of this size, so that opening a file reads few places of it; a block's rest is lost.
+/// One block holds all of it in files up to some thousand tensors. A function of the layout, as the bytes are.
+hsize_t metadata_block(const FileLayout& layout) { return std::min<std::uint64_t>(metadata_bytes(layout), 1 << 20); }
+
+/// No times; attributes in the object's header as long as they are few. Their order is kept where it is not that of
+/// their names, in which they are read anyway: it takes 2 bytes of every message of the header.
+void plain_object(const Calls& calls, hid_t creation, const std::vector<Attribute>& attributes) {
+  calls(H5Pset_obj_track_times(creation, false), "H5Pset_obj_track_times");
+  if (!std::ranges::is_sorted(attributes, {}, &Attribute::name))
+    calls(H5Pset_attr_creation_order(creation, H5P_CRT_ORDER_TRACKED), "H5Pset_attr_creation_order");
+  if (attributes.size() > 8) calls(H5Pset_attr_phase_change(creation, 64, 32), "H5Pset_attr_phase_change");
 }
 
-/// No times; attributes in order, in the object's header as long as they are few.
-void plain_object(const Calls& calls, hid_t creation) {
-  calls(H5Pset_obj_track_times(creation, false), "H5Pset_obj_track_times");
-  calls(H5Pset_attr_creation_order(creation, H5P_CRT_ORDER_TRACKED), "H5Pset_attr_creation_order");
-  calls(H5Pset_attr_phase_change(creation, 64, 32), "H5Pset_attr_phase_change");
+bool is_ascii(const std::string& text) {
+  return std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
+
+/// What a group holds: how many links, and the bytes of their names.
+struct Members {
+  std::uint64_t links = 0, name_bytes = 0;
+  void add(const std::string& path) { ++links, name_bytes += leaf_of(path).size() + (is_ascii(path) ? 0 : 1); }
+};
+
+std::map<std::string, Members> members_of(const FileLayout& layout, const GroupTable& groups) {
+  std::map<std::string, Members> members;
+  for (const auto& [path, group] : groups) members[parent_of(path)].add(path);
+  for (const DatasetLayout& dataset : layout.datasets) members[parent_of(dataset.path)].add(dataset.path);
+  return members;
+}
+
+/// Few links lie in the group's header, which is made as large as they need.
+void plan_links(const Calls& calls, hid_t creation, const Members& members) {
+  if (members.links == 0 || members.links > kMostPlainLinks) return;
+  const auto name = static_cast<unsigned>(ceil_div(members.name_bytes, members.links));
+  calls(H5Pset_link_phase_change(creation, kMostPlainLinks, kMostPlainLinks - 1), "H5Pset_link_phase_change");
+  calls(H5Pset_est_link_info(creation, static_cast<unsigned>(members.links), name), "H5Pset_est_link_info");
+}
+
+// Stored with the filter; no reader looks at it.
+constexpr unsigned kDeflateLevel = 9;
 
 class Creator {
  public:
@@ -67,15 +92,15 @@ class Creator {
         calls_(printable(hole_->file.path().string()), Errc::internal),
         driver_(calls_),
         filter_(calls_),
-        attributes_(calls_) {}
+        attributes_(calls_),
+        members_(members_of(layout, groups)) {}
 
   FilePlaces run() {
-    const Plist group_plist{calls_(H5Pcreate(H5P_GROUP_CREATE), "H5Pcreate")};
-    plain_object(calls_, group_plist.get());
-    link_plist_ = Plist{calls_(H5Pcreate(H5P_LINK_CREATE), "H5Pcreate")};
-    calls_(H5Pset_char_encoding(link_plist_.get(), H5T_CSET_UTF8), "H5Pset_char_encoding");
+    ascii_links_ = Plist{calls_(H5Pcreate(H5P_LINK_CREATE), "H5Pcreate")};
+    utf8_links_ = Plist{calls_(H5Pcreate(H5P_LINK_CREATE), "H5Pcreate")};
+    calls_(H5Pset_char_encoding(utf8_links_.get(), H5T_CSET_UTF8), "H5Pset_char_encoding");
     make_file();
-    for (const auto& [path, group] : groups_) make_group(path, group, group_plist.get());
+    for (const auto& [path, group] : groups_) make_group(path, group);
     FilePlaces places;
     places.offsets.reserve(layout_.datasets.size());
     for (const DatasetLayout& dataset : layout_.datasets) places.offsets.push_back(make_dataset(dataset));
@@ -89,18 +114,29 @@ class Creator {
     const Plist access = driver_.access(calls_, hole_);
     calls_(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110), "H5Pset_libver_bounds");
     calls_(H5Pset_meta_block_size(access.get(), metadata_block(layout_)), "H5Pset_meta_block_size");
+    calls_(H5Pset_small_data_block_size(access.get(), 0), "H5Pset_small_data_block_size");
     const Plist creation{calls_(H5Pcreate(H5P_FILE_CREATE), "H5Pcreate")};
-    plain_object(calls_, creation.get());
+    const std::size_t sizes = address_bytes(layout_);
+    calls_(H5Pset_sizes(creation.get(), sizes, sizes), "H5Pset_sizes");
+    plain_object(calls_, creation.get(), layout_.root);
+    plan_links(calls_, creation.get(), members_[""]);
     const std::string name = hole_->file.path().string();
     file_ = FileId{calls_(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), "H5Fcreate")};
     const Group root{calls_(H5Gopen2(file_.get(), "/", H5P_DEFAULT), "H5Gopen2")};
     for (const Attribute& attribute : layout_.root) attributes_.write(root.get(), attribute);
   }
 
-  void make_group(const std::string& path, const GroupLayout* group, hid_t creation) {
+  [[nodiscard]] hid_t links_for(const std::string& path) const {
+    return (is_ascii(path) ? ascii_links_ : utf8_links_).get();
+  }
+
+  void make_group(const std::string& path, const GroupLayout* group) {
     calls_.at("group", path);
+    const Plist creation{calls_(H5Pcreate(H5P_GROUP_CREATE), "H5Pcreate")};
+    plain_object(calls_, creation.get(), group != nullptr ? group->attributes : std::vector<Attribute>());
+    plan_links(calls_, creation.get(), members_[path]);
     const Group made{
-        calls_(H5Gcreate2(file_.get(), path.c_str(), link_plist_.get(), creation, H5P_DEFAULT), "H5Gcreate2")};
+        calls_(H5Gcreate2(file_.get(), path.c_str(), links_for(path), creation.get(), H5P_DEFAULT), "H5Gcreate2")};
     if (group != nullptr)
       for (const Attribute& attribute : group->attributes) attributes_.write(made.get(), attribute);
     hole_->rethrow();
@@ -118,8 +154,10 @@ class Creator {
 
   [[nodiscard]] Plist dataset_plist(const DatasetLayout& dataset) const {
     Plist creation{calls_(H5Pcreate(H5P_DATASET_CREATE), "H5Pcreate")};
-    plain_object(calls_, creation.get());
+    plain_object(calls_, creation.get(), dataset.attributes);
+    calls_(H5Pset_dset_no_attrs_hint(creation.get(), true), "H5Pset_dset_no_attrs_hint");
     calls_(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), "H5Pset_fill_time");
+    if (dataset.deflated) return deflated_plist(dataset, std::move(creation));
     if (dataset.chunk.empty()) {
       calls_(H5Pset_layout(creation.get(), H5D_CONTIGUOUS), "H5Pset_layout");
       calls_(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), "H5Pset_alloc_time");
@@ -135,8 +173,23 @@ class Creator {
     return creation;
   }
 
+  /// One chunk, which is what HDF5 filters.
+  [[nodiscard]] Plist deflated_plist(const DatasetLayout& dataset, Plist creation) const {
+    const std::vector<hsize_t> chunk = stored_dims(dataset);
+    calls_(H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data()), "H5Pset_chunk");
+    if (!dataset.text && bits(dataset.dtype) > 8) calls_(H5Pset_shuffle(creation.get()), "H5Pset_shuffle");
+    calls_(H5Pset_deflate(creation.get(), kDeflateLevel), "H5Pset_deflate");
+    return creation;
+  }
+
+  [[nodiscard]] static std::vector<hsize_t> stored_dims(const DatasetLayout& dataset) {
+    if (!dataset.text) return {dataset.shape.begin(), dataset.shape.end()};
+    if (dataset.deflated) return {1};  // chunks have a dimension at least
+    return {};
+  }
+
   [[nodiscard]] Space dataset_space(const DatasetLayout& dataset, const StoredAs& stored) const {
-    std::vector<hsize_t> dims(dataset.shape.begin(), dataset.shape.end());
+    std::vector<hsize_t> dims = stored_dims(dataset);
     if (stored.packed) dims = {dataset.piece_bytes[0]};
     if (stored.pair) dims.push_back(2);
     if (dims.empty()) return Space{calls_(H5Screate(H5S_SCALAR), "H5Screate")};
@@ -148,13 +201,16 @@ class Creator {
     const StoredAs stored = stored_as(dataset.dtype);
     const Space space = dataset_space(dataset, stored);
     const Plist creation = dataset_plist(dataset);
-    const Dataset made{calls_(H5Dcreate2(parent(dataset.path), leaf_of(dataset.path).c_str(), type(stored.element),
-                                         space.get(), link_plist_.get(), creation.get(), H5P_DEFAULT),
+    const Type text = dataset.text ? make_text_type(calls_, dataset.shape[0]) : Type{};
+    const Dataset made{calls_(H5Dcreate2(parent(dataset.path), leaf_of(dataset.path).c_str(),
+                                         dataset.text ? text.get() : type(stored.element), space.get(),
+                                         links_for(dataset.path), creation.get(), H5P_DEFAULT),
                               "H5Dcreate2")};
     for (const Attribute& attribute : dataset.attributes) attributes_.write(made.get(), attribute);
     if (stored.marked) attributes_.write(made.get(), {kStoredType, std::string(name(dataset.dtype))});
     if (stored.packed) attributes_.write(made.get(), {kStoredShape, dataset.shape});
-    auto offsets = dataset.chunk.empty() ? contiguous_place(dataset, made.get()) : chunk_places(dataset, made.get());
+    const bool contiguous = dataset.chunk.empty() && !dataset.deflated;
+    auto offsets = contiguous ? contiguous_place(dataset, made.get()) : chunk_places(dataset, made.get());
     hole_->rethrow();
     return offsets;
   }
@@ -174,7 +230,8 @@ class Creator {
   std::vector<std::uint64_t> chunk_places(const DatasetLayout& dataset, hid_t made) {
     std::vector<std::uint64_t> offsets;
     offsets.reserve(dataset.piece_bytes.size());
-    ChunkWalk walk(dataset.shape, dataset.chunk);
+    const std::vector<std::uint64_t> whole(std::max<std::size_t>(dataset.shape.size(), 1), 1);
+    ChunkWalk walk(dataset.deflated ? whole : dataset.shape, dataset.deflated ? whole : dataset.chunk);
     for (const std::uint64_t bytes : dataset.piece_bytes) {
       void* const buffer = payload_.cover(bytes);
       calls_(hole_->drop_raw([&] { return H5Dwrite_chunk(made, H5P_DEFAULT, 0, walk.at(), bytes, buffer); }),
@@ -220,7 +277,8 @@ class Creator {
   AttributeWriter attributes_;
   Untouchable payload_;
   std::map<DType, Type> types_;
-  Plist link_plist_;
+  std::map<std::string, Members> members_;  // by group, "": the root
+  Plist ascii_links_, utf8_links_;
   FileId file_;  // closed before the filter and the driver go
   Group parent_;
   std::string parent_path_;

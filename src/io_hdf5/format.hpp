@@ -8,5 +8,13 @@ namespace lmq::h5 {
 /// LayoutFormat::create and LayoutFormat::open.
 [[nodiscard]] FilePlaces create_file(const std::filesystem::path& path, const FileLayout& layout);
 [[nodiscard]] LayoutFormat::Existing open_file(const std::filesystem::path& path);
+[[nodiscard]] LayoutFormat::Existing open_file_guarded(const std::filesystem::path& path);
+[[nodiscard]] std::uint64_t metadata_bytes(const FileLayout& layout);
+
+/// Bytes of an address and of a length in the file: 4 where the whole file stays below 2 GiB, else 8.
+[[nodiscard]] std::size_t address_bytes(const FileLayout& layout);
+/// Members of a group up to which its links lie in its header, in order of their making; above it they lie in a heap
+/// with an index.
+inline constexpr std::size_t kMostPlainLinks = 4096;
 
 }  // namespace lmq::h5

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "format.hpp"
+#include "guard.hpp"
 #include "hole_driver.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
@@ -89,11 +90,7 @@ std::optional<TensorInfo> read_dataset(Calls& calls, hid_t file, const std::stri
   return tensor;
 }
 
-}  // namespace
-}  // namespace h5
-
-Catalogue read_hdf5_catalogue(const std::filesystem::path& path) {
-  using namespace h5;
+Catalogue read_catalogue(const std::filesystem::path& path) {
   const Quiet quiet;
   const auto hole = std::make_shared<HoleFile>(File(path, File::Mode::read), HoleFile::Mode::read);
   const File::Stamp stamp = hole->file.stamp();
@@ -117,6 +114,14 @@ Catalogue read_hdf5_catalogue(const std::filesystem::path& path) {
   }
   std::ranges::sort(catalogue.tensors, {}, &TensorInfo::name);
   return catalogue;
+}
+
+}  // namespace
+}  // namespace h5
+
+Catalogue read_hdf5_catalogue(const std::filesystem::path& path) {
+  return Catalogue::from_bytes(
+      h5::run_guarded(printable(path.string()), [&] { return h5::read_catalogue(path).to_bytes(); }));
 }
 
 }  // namespace lmq

@@ -20,7 +20,9 @@ class Hdf5Format final : public LayoutFormat {
   FilePlaces create(const std::filesystem::path& path, const FileLayout& layout) override {
     return h5::create_file(path, layout);
   }
+  std::uint64_t metadata_bytes(const FileLayout& layout) const override { return h5::metadata_bytes(layout); }
   Existing open(const std::filesystem::path& path) override { return h5::open_file(path); }
+  Existing open_guarded(const std::filesystem::path& path) override { return h5::open_file_guarded(path); }
 };
 
 }  // namespace

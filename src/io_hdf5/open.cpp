@@ -99,8 +99,8 @@ class Opener {
     meet(object.get());
     switch (H5Iget_type(object.get())) {
       case H5I_GROUP:
-        if (static_cast<std::size_t>(std::ranges::count(path, '/')) >= kMaxDepth)
-          calls_.fail(Errc::unsupported, fmt::format("groups nest more than {} deep", kMaxDepth));
+        if (static_cast<std::size_t>(std::ranges::count(path, '/')) >= kMaxPathDepth)
+          calls_.fail(Errc::unsupported, fmt::format("groups nest more than {} deep", kMaxPathDepth));
         waiting_.push_back(path);
         return;
       case H5I_DATASET:
@@ -124,7 +124,7 @@ class Opener {
     dataset.path = path;
     read_type_and_shape(id, dataset);
     dataset.attributes = read_attributes(calls_, id);
-    restore_type(dataset);
+    if (!dataset.text) restore_type(dataset);
     const Plist creation{calls_(H5Dget_create_plist(id), "H5Dget_create_plist")};
     const H5D_layout_t kind = calls_(H5Pget_layout(creation.get()), "H5Pget_layout");
     if (kind == H5D_CONTIGUOUS) {
@@ -133,6 +133,7 @@ class Opener {
       out_.places.offsets.push_back(contiguous_place(id, dataset));
     } else if (kind == H5D_CHUNKED) {
       read_chunking(creation.get(), dataset);
+      if (dataset.text && !dataset.deflated) calls_.fail(Errc::unsupported, "a text in chunks");
       out_.places.offsets.push_back(chunk_places(id, dataset));
     } else {
       calls_.fail(Errc::unsupported, kind == H5D_COMPACT ? "compact storage; contiguous or chunked is read"
@@ -143,6 +144,7 @@ class Opener {
 
   void read_type_and_shape(hid_t id, DatasetLayout& dataset) {
     const Type type{calls_(H5Dget_type(id), "H5Dget_type")};
+    if (calls_(H5Tget_class(type.get()), "H5Tget_class") == H5T_STRING) return read_text_shape(id, type.get(), dataset);
     const auto element = recognise(calls_, type.get());
     if (!element) calls_.fail(Errc::unsupported, "its type is no little-endian integer or float that we know");
     dataset.dtype = *element;
@@ -153,6 +155,22 @@ class Opener {
     std::array<hsize_t, H5S_MAX_RANK> dims{};
     const int rank = calls_(H5Sget_simple_extent_dims(space.get(), dims.data(), nullptr), "H5Sget_simple_extent_dims");
     dataset.shape.assign(dims.begin(), dims.begin() + rank);
+  }
+
+  /// One text of fixed length, scalar or a list of one.
+  void read_text_shape(hid_t id, hid_t type, DatasetLayout& dataset) {
+    if (calls_(H5Tis_variable_str(type), "H5Tis_variable_str") > 0)
+      calls_.fail(Errc::unsupported, "its type is a text of variable length");
+    const Space space{calls_(H5Dget_space(id), "H5Dget_space")};
+    const H5S_class_t extent = calls_(H5Sget_simple_extent_type(space.get()), "H5Sget_simple_extent_type");
+    const hssize_t count = calls_(H5Sget_simple_extent_npoints(space.get()), "H5Sget_simple_extent_npoints");
+    const int rank = calls_(H5Sget_simple_extent_ndims(space.get()), "H5Sget_simple_extent_ndims");
+    if (extent == H5S_NULL || count != 1 || rank > 1)
+      calls_.fail(Errc::unsupported, "texts in more than one piece; its type is read for one alone");
+    dataset.text = true;
+    dataset.dtype = DType::u8;
+    dataset.shape = {H5Tget_size(type)};
+    if (dataset.shape[0] == 0) calls_.fail(Errc::malformed, "a text of no bytes");
   }
 
   /// Takes our own attributes away and gives back the type and shape they tell.
@@ -210,11 +228,12 @@ class Opener {
     std::array<hsize_t, H5S_MAX_RANK> chunk{};
     const int rank = calls_(H5Pget_chunk(creation, H5S_MAX_RANK, chunk.data()), "H5Pget_chunk");
     dataset.chunk.assign(chunk.begin(), chunk.begin() + std::min<int>(rank, H5S_MAX_RANK));
+    const int filters = calls_(H5Pget_nfilters(creation), "H5Pget_nfilters");
+    if (filters > 0 && read_deflated(creation, filters, dataset)) return;
     if (dataset.chunk.size() != dataset.shape.size() || std::ranges::count(dataset.chunk, 0u) > 0)
       calls_.fail(Errc::malformed, "its chunks do not fit its shape");
     if (stored_as(dataset.dtype).pair || stored_as(dataset.dtype).packed)
       calls_.fail(Errc::unsupported, fmt::format("{} in chunks", name(dataset.dtype)));
-    const int filters = calls_(H5Pget_nfilters(creation), "H5Pget_nfilters");
     if (filters == 0) return;
     unsigned flags = 0, settings = 0;
     std::array<unsigned, 2> client{};
@@ -230,7 +249,33 @@ class Opener {
     dataset.encoded = true;
   }
 
+  /// Whether it is stored as a deflated dataset of ours: one chunk behind deflate, and shuffle where elements are wide.
+  bool read_deflated(hid_t creation, int filters, DatasetLayout& dataset) const {
+    const bool wide = !dataset.text && bits(dataset.dtype) > 8;
+    std::vector<H5Z_filter_t> expected{H5Z_FILTER_DEFLATE};
+    if (wide) expected.insert(expected.begin(), H5Z_FILTER_SHUFFLE);
+    if (static_cast<std::size_t>(filters) != expected.size()) return false;
+    for (unsigned i = 0; i < expected.size(); ++i) {
+      unsigned flags = 0, settings = 0, client = 0;
+      std::size_t count = 1;
+      if (calls_(H5Pget_filter2(creation, i, &flags, &count, &client, 0, nullptr, &settings), "H5Pget_filter2") !=
+          expected[i])
+        return false;
+    }
+    if (dataset.text ? dataset.chunk != std::vector<std::uint64_t>{1} : dataset.chunk != dataset.shape)
+      calls_.fail(Errc::unsupported, "deflated in more than one chunk; one is read");
+    dataset.chunk.clear();
+    dataset.deflated = true;
+    return true;
+  }
+
   std::vector<std::uint64_t> chunk_places(hid_t id, DatasetLayout& dataset) {
+    if (dataset.deflated) {
+      const std::vector<std::uint64_t> whole(std::max<std::size_t>(dataset.shape.size(), 1), 1);
+      const HoleFile::Raw raw = chunk_place(id, ChunkWalk(whole, whole));
+      dataset.piece_bytes = {raw.bytes};
+      return {raw.address};
+    }
     const auto whole = element_bytes(dataset.dtype, element_count(dataset.chunk));
     const auto count = element_count(chunk_grid(dataset.shape, dataset.chunk));
     if (!whole || *whole > kMaxChunkBytes || !count || *count > hole_->end)

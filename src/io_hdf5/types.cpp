@@ -114,6 +114,14 @@ Type make_type(const Calls& calls, DType element) {
   return Type{calls(H5Tcopy(integer_id(element)), "H5Tcopy")};
 }
 
+Type make_text_type(const Calls& calls, std::uint64_t bytes) {
+  Type type{calls(H5Tcopy(H5T_C_S1), "H5Tcopy")};
+  calls(H5Tset_size(type.get(), static_cast<std::size_t>(bytes)), "H5Tset_size");
+  calls(H5Tset_strpad(type.get(), H5T_STR_NULLPAD), "H5Tset_strpad");
+  calls(H5Tset_cset(type.get(), H5T_CSET_UTF8), "H5Tset_cset");
+  return type;
+}
+
 std::optional<DType> recognise(const Calls& calls, hid_t type) {
   const H5T_class_t kind = calls(H5Tget_class(type), "H5Tget_class");
   if ((kind != H5T_INTEGER && kind != H5T_FLOAT) || !little_endian(calls, type)) return std::nullopt;

@@ -24,6 +24,8 @@ struct StoredAs {
 
 /// A new HDF5 type for an element type (one that `stored_as` names).
 [[nodiscard]] Type make_type(const Calls& calls, DType element);
+/// A new type of texts of so many bytes.
+[[nodiscard]] Type make_text_type(const Calls& calls, std::uint64_t bytes);
 /// The element type of an HDF5 type, or nothing. Floats are told by their fields.
 [[nodiscard]] std::optional<DType> recognise(const Calls& calls, hid_t type);
 

@@ -45,9 +45,11 @@ class FlatFormat final : public LayoutFormat {
     file.truncate(end);
     return places;
   }
+  [[nodiscard]] std::uint64_t metadata_bytes(const FileLayout& layout) const override { return text_of(layout).size(); }
   [[nodiscard]] Existing open(const std::filesystem::path&) override {
     fail(Errc::unsupported, "flat files are not read");
   }
+  [[nodiscard]] Existing open_guarded(const std::filesystem::path& path) override { return open(path); }
 
  private:
   static void put(ByteWriter& out, const std::vector<Attribute>& attributes) {
