@@ -114,7 +114,17 @@ std::vector<float> take_book(const RecordHeader& header, ByteReader& in) {
   }
   if (!std::ranges::all_of(book, [](float x) { return std::isfinite(x); }))
     in.refuse("a codebook number is not finite");
+  for (float& number : book) number += 0.0F;  // -0 becomes +0, all others stay
   return book;
+}
+
+/// Packed codes, refused when the bits left over in their last byte are not 0: a record has one spelling.
+std::span<const std::byte> take_packed(ByteReader& in, std::uint64_t count, unsigned bits, const char* field) {
+  const auto packed = in.raw(packed_bytes(count, bits), field);
+  const std::uint64_t used = count * bits % 8;
+  if (used != 0 && std::to_integer<unsigned>(packed.back()) >> used != 0)
+    in.refuse(fmt::format("{}: bits behind the last code are not 0", field));
+  return packed;
 }
 
 void take_rans_blocks(RecordParts& parts, ByteReader& in) {
@@ -170,9 +180,9 @@ RecordParts open_record(std::span<const std::byte> record, const std::string& so
       take_huffman_blocks(parts, in);
     } else if (parts.header.coder == CoderChoice::planes) {
       for (unsigned plane = 0; plane < parts.header.code_bits; ++plane)
-        parts.blocks.push_back(in.raw(packed_bytes(parts.header.count, 1), "plane"));
+        parts.blocks.push_back(take_packed(in, parts.header.count, 1, "plane"));
     } else {
-      parts.blocks.push_back(in.raw(packed_bytes(parts.header.count, parts.header.code_bits), "codes"));
+      parts.blocks.push_back(take_packed(in, parts.header.count, parts.header.code_bits, "codes"));
     }
   }
   if (in.left() != 0) in.refuse(fmt::format("{} bytes follow the last field", in.left()));

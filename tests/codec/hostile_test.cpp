@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstring>
 
 #include "lmq/base/digest.hpp"
@@ -175,4 +177,28 @@ TEST_CASE("record: room of another size than the record's is refused", "[record]
   const Bytes record = encode_record(bell_unit(600, 16, 6), CoderChoice::rans).bytes;
   std::vector<float> room(599);
   REQUIRE_THROWS_AS(decode_record_values(record, room, "x"), Error);
+}
+
+TEST_CASE("record: bits left over behind fixed width and planes are 0, else it is refused", "[record][hostile]") {
+  // 501 codes of 3 bits leave 1 bit, planes of 401 codes 7.
+  for (const auto& [count, coder] : {std::pair(501, CoderChoice::fixed), std::pair(401, CoderChoice::planes)}) {
+    const QuantizedUnit unit = bell_unit(static_cast<std::size_t>(count), 5, 1);
+    Bytes record = encode_record(unit, coder).bytes;
+    REQUIRE(verdict(record, unit.count) == Verdict::read);
+    record[record.size() - 9] ^= std::byte{0x80};
+    seal(record);
+    REQUIRE(verdict(record, unit.count) == Verdict::refused);
+  }
+}
+
+TEST_CASE("record: a number stored as -0 is read as +0", "[record]") {
+  QuantizedUnit unit = bell_unit(500, 5, 1);
+  unit.level_type = LevelType::f32;
+  unit.book = {-2.0F, -1.0F, -0.0F, 1.0F, 2.0F};
+  const Bytes record = encode_record(unit, CoderChoice::fixed).bytes;
+  std::vector<float> values(unit.count);
+  decode_record_values(record, values, "test");
+  REQUIRE(std::ranges::count(values, 0.0F) > 0);
+  for (const float value : values) REQUIRE((value != 0 || !std::signbit(value)));
+  for (const float number : decode_record(record, "test").book) REQUIRE((number != 0 || !std::signbit(number)));
 }
