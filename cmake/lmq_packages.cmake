@@ -4,6 +4,7 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.9 REQUIRED)
 find_package(hwy REQUIRED)
+find_package(ZLIB 1.2.9 REQUIRED)
 find_package(Boost 1.70 REQUIRED COMPONENTS program_options)
 
 set(MPI_CXX_SKIP_MPICXX TRUE)

@@ -1,7 +1,7 @@
 #pragma once
 #include <string>
 
-#include "quantized_file.hpp"
+#include "lmq/container/quantized_file.hpp"
 
 namespace lmq::app {
 

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <span>
@@ -17,6 +16,7 @@
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/work_dir.hpp"
 #include "terminal.hpp"
 
@@ -155,46 +155,30 @@ void check_output(const Options& options, const Reader& reader) {
          fmt::format("--work-dir {}: exists and is no folder", printable(options.work_dir.string())));
 }
 
-OutputEstimate estimate_output(const Job& job) {
-  OutputEstimate estimate;
-  const auto& tensors = job.reader->catalogue().tensors;
-  double coded_bits = 0;
-  for (std::size_t t = 0; t < tensors.size(); ++t) {
-    const TensorPlan& plan = job.plan.tensors[t];
-    const TensorInfo& tensor = tensors[t];
-    estimate.bytes += 1200 + tensor.name.size() * 3;  // headers, attributes, a line of the report
-    if (plan.treatment == Treatment::keep) estimate.kept_bytes += tensor.bytes;
-    if (plan.treatment != Treatment::quantize) continue;
-    const auto count = static_cast<double>(tensor.count());
-    const auto levels = static_cast<double>(plan.spec.options.levels);
-    coded_bits += count * std::log2(levels);
-    const std::uint64_t units = std::max<std::uint64_t>(plan.units, 1);
-    const std::uint64_t numbers = units * stored_numbers(plan.spec, ceil_div(tensor.count(), units), plan.cols);
-    coded_bits += static_cast<double>(numbers) * (plan.spec.level_type == LevelType::f16 ? 16 : 32);
-  }
-  estimate.bytes +=
-      16384 + 80 * job.plan.units.size() + estimate.kept_bytes + static_cast<std::uint64_t>(coded_bits / 8);
-  return estimate;
+SizeEstimate estimate_output(const Job& job) {
+  return estimate_size(job.reader->catalogue(), job.plan, job.recipe.canonical_json(), provenance_json(job),
+                       *make_hdf5_format(), [&](std::uint64_t unit) { return record_bound(job.plan, unit); });
 }
 
 void check_space(const Options& options, const Job& job) {
-  const OutputEstimate need = estimate_output(job);
+  const SizeEstimate need = estimate_output(job);
   const fs::path folder = folder_of(options.output);
   const Space output = space_at(folder);
   if (!output.known) return;
-  if (need.kept_bytes > output.free)
+  if (need.kept > output.free)
     fail(Errc::io, fmt::format("{}: {} are free, the tensors kept raw alone need {}", printable(folder.string()),
-                               format_bytes(output.free), format_bytes(need.kept_bytes)));
+                               format_bytes(output.free), format_bytes(need.kept)));
   // Finished records lie in the work directory until the output is complete.
   struct stat here {
   }, there{};
   const fs::path work = existing_folder(options.work_dir);
   const bool together =
       ::stat(folder.c_str(), &here) == 0 && ::stat(work.c_str(), &there) == 0 && here.st_dev == there.st_dev;
-  const std::uint64_t records = need.bytes - need.kept_bytes;
-  if (need.bytes + (together ? records : 0) > output.free)
+  const std::uint64_t records = need.total() - need.kept;
+  if (need.total() + (together ? records : 0) > output.free)
     warn(fmt::format("{}: {} are free, up to {} may be needed{}", printable(folder.string()), format_bytes(output.free),
-                     format_bytes(need.bytes + (together ? records : 0)), together ? " with the work directory" : ""));
+                     format_bytes(need.total() + (together ? records : 0)),
+                     together ? " with the work directory" : ""));
   const Space spool = space_at(work);
   if (!together && spool.known && records > spool.free)
     warn(fmt::format("--work-dir {}: {} are free, up to {} may be needed", printable(options.work_dir.string()),

@@ -14,7 +14,7 @@
 #include "lmq/io/safetensors_writer.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/unit.hpp"
-#include "quantized_file.hpp"
+#include "open_output.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
@@ -58,7 +58,7 @@ class Exporter {
     for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
       const StoredUnit& unit = file_.units()[u];
       file_.read(unit, stored_);
-      if (digest64(stored_) != unit.digest)
+      if (unit.digest && digest64(stored_) != *unit.digest)
         fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", file_.place(unit)));
       if (tensor.treatment == Treatment::keep)
         append(stored_);
@@ -227,7 +227,7 @@ std::string export_one_file(const Options& options, const QuantizedFile& file, E
 }  // namespace
 
 int export_file(const Options& options) {
-  const QuantizedFile file(options.input);
+  const QuantizedFile file = open_output(options.input);
   if (!file.findings().empty()) fail(Errc::malformed, file.findings()[0]);
   Exporter exporter(file);
   std::string text;

@@ -10,7 +10,8 @@
 #include "lmq/base/text.hpp"
 #include "lmq/io/reader.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
-#include "quantized_file.hpp"
+#include "lmq/plan/names.hpp"
+#include "open_output.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
 
@@ -107,7 +108,7 @@ std::string file_text(const QuantizedFile& file) {
 int inspect(const Options& options) {
   std::error_code ignored;
   if (std::filesystem::is_regular_file(options.input, ignored) && is_hdf5(options.input)) {
-    const QuantizedFile file(options.input);
+    const QuantizedFile file = open_output(options.input);
     for (const std::string& finding : file.findings()) warn(finding);
     if (options.codebook) {
       print_codebooks(file, *options.codebook, options.json);
@@ -120,6 +121,7 @@ int inspect(const Options& options) {
     fail(Errc::usage, fmt::format("--codebook {}: {} was not written by lmq: it has no codebooks",
                                   printable(*options.codebook), printable(options.input.string())));
   const auto reader = open_reader(options.input);
+  check_names(reader->catalogue().tensors);
   for (const std::string& warning : reader->catalogue().warnings) warn(warning);
   print(options.json ? dump(checkpoint_json(reader->catalogue())) : checkpoint_table(reader->catalogue()));
   return 0;

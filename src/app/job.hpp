@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "lmq/container/size.hpp"
 #include "lmq/io/importance_file.hpp"
 #include "lmq/io/reader.hpp"
 #include "lmq/plan/plan.hpp"
@@ -47,12 +48,8 @@ struct Job {
 /// of checkpoint, recipe and importance alone: no folder, machine, time, rank or thread is in it.
 [[nodiscard]] std::string provenance_json(const Job& job);
 
-/// Bytes the output will have at most (fixed-width codes; metadata estimated), and the part that cannot shrink.
-struct OutputEstimate {
-  std::uint64_t bytes = 0;
-  std::uint64_t kept_bytes = 0;
-};
-[[nodiscard]] OutputEstimate estimate_output(const Job& job);
+/// The output's size with codes of equal probability: about the most it can be.
+[[nodiscard]] SizeEstimate estimate_output(const Job& job);
 
 /// The checks at the door: what can be known to fail before any work. Errc::cannot_create, Errc::usage; rank 0 only.
 void check_output(const Options& options, const Reader& reader);

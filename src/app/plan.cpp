@@ -143,7 +143,7 @@ nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEst
           {"weights", counted.weights},
           {"source_bytes", counted.source_bytes},
           {"importance", importance_json(job)},
-          {"estimated_output_bytes", estimate_output(job).bytes},
+          {"estimated_output_bytes", estimate_output(job).total()},
           {"memory_per_rank_bytes", memory.total()},
           {"memory",
            {{"program", memory.program},
@@ -167,7 +167,7 @@ std::string plan_text(const Options& options, const Job& job, const MemoryEstima
       plan_table(job), counted.quantized_tensors + counted.kept + counted.folded, counted.quantized_tensors,
       counted.kept, counted.folded, with_commas(job.plan.units.size()), with_commas(counted.largest_unit),
       job.plan.scopes.size(), job.plan.scopes.size() == 1 ? "" : "s", format_bytes(counted.source_bytes),
-      format_bytes(estimate_output(job).bytes), format_bytes(memory.total()), format_bytes(memory.program),
+      format_bytes(estimate_output(job).total()), format_bytes(memory.total()), format_bytes(memory.program),
       format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
       format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, options.ranks, threads)),
       options.ranks, options.ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", suggested.srun, suggested.mpirun);

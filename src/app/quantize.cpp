@@ -20,30 +20,6 @@
 namespace lmq::app {
 namespace {
 
-std::vector<TensorLine> lines_of(const RunReport& report, const Job& job) {
-  const auto& tensors = job.reader->catalogue().tensors;
-  std::vector<TensorLine> lines;
-  for (std::size_t t = 0; t < report.tensors.size(); ++t) {
-    const TensorReport& from = report.tensors[t];
-    if (t >= tensors.size() || from.name != tensors[t].name)
-      fail(Errc::internal, fmt::format("the run's report has '{}' out of place", printable(from.name)));
-    const bool folded = job.plan.tensors[t].treatment == Treatment::fold;
-    lines.push_back({.name = from.name,
-                     .dtype = std::string(name(tensors[t].dtype)),
-                     .shape = tensors[t].shape,
-                     .method = folded ? "folded" : from.method,
-                     .reason = from.reason,
-                     .weights = from.weights,
-                     .source_bytes = from.source_bytes,
-                     .stored_bytes = from.stored_bytes,
-                     .bits_per_weight = from.bits_per_weight,
-                     .squared_error = from.squared_error,
-                     .energy = from.energy,
-                     .largest_error = from.largest_error});
-  }
-  return lines;
-}
-
 std::string units_text(const RunReport& report) {
   std::string text = fmt::format("{} unit{}", report.units_done, report.units_done == 1 ? "" : "s");
   if (report.units_resumed > 0) text += fmt::format(" ({} more were finished by an earlier run)", report.units_resumed);
@@ -112,7 +88,7 @@ int quantize(Comm& comm, const Options& options) {
   }
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    const auto lines = lines_of(report, job);
+    const auto& lines = report.tensors;
     const Totals totals = totals_of(lines, report.file_bytes);
     if (!options.json_file.empty())
       write_json(options.json_file, report_json(options, job, report, lines, totals, comm.size()));

@@ -4,22 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "lmq/base/dtype.hpp"
+#include "lmq/container/contents.hpp"
 
 namespace lmq::app {
-
-/// One tensor as quantize and inspect show it.
-struct TensorLine {
-  std::string name;
-  std::string dtype;  ///< in the checkpoint
-  std::vector<std::uint64_t> shape;
-  std::string method;  ///< "raw" when kept, "folded" when it went into another tensor
-  std::string reason;  ///< why it is not quantized
-  std::uint64_t weights = 0, source_bytes = 0, stored_bytes = 0;
-  double bits_per_weight = 0;
-  double squared_error = 0, energy = 0, largest_error = 0;
-  [[nodiscard]] bool quantized() const noexcept { return method != "raw" && method != "folded"; }
-};
 
 /// The whole file in numbers.
 struct Totals {

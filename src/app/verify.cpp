@@ -10,7 +10,9 @@
 #include "job.hpp"
 #include "launch.hpp"
 #include "lmq/base/bytes.hpp"
+#include "lmq/base/digest.hpp"
 #include "lmq/base/text.hpp"
+#include "open_output.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
 #include "verify_draws.hpp"
@@ -42,7 +44,7 @@ void check_ledger(const QuantizedFile& file, Lines& out) {
   compare("raw tensors take", ledger_raw, raw_bytes);
 }
 
-/// A tensor's attributes against the sums over its units.
+/// A tensor's numbers against the sums over its units.
 void check_sums(const QuantizedFile& file, Lines& out) {
   for (const StoredTensor& tensor : file.tensors()) {
     if (tensor.treatment != Treatment::quantize || tensor.first_unit + tensor.units > file.units().size()) continue;
@@ -54,15 +56,15 @@ void check_sums(const QuantizedFile& file, Lines& out) {
       largest = std::max(largest, unit.largest_error);
     }
     const double bits = tensor.count() > 0 ? 8 * static_cast<double>(bytes) / static_cast<double>(tensor.count()) : 0;
-    const auto compare = [&](const char* what, double attribute, double sum) {
-      if (attribute != sum && !(std::abs(attribute - sum) <= 1e-12 * std::abs(sum)))
+    const auto compare = [&](const char* what, double stated, double sum) {
+      if (stated != sum && !(std::abs(stated - sum) <= 1e-12 * std::abs(sum)))
         out.push_back(fmt::format("{}, tensor '{}': {} is {}, its units make {}", file.name(),
-                                  printable(tensor.line.name), what, attribute, sum));
+                                  printable(tensor.line.name), what, stated, sum));
     };
-    compare("lmq_squared_error", tensor.line.squared_error, squared);
-    compare("lmq_energy", tensor.line.energy, energy);
-    compare("lmq_largest_error", tensor.line.largest_error, largest);
-    compare("lmq_bits_per_weight", tensor.line.bits_per_weight, bits);
+    compare("the squared error", tensor.line.squared_error, squared);
+    compare("the energy", tensor.line.energy, energy);
+    compare("the largest error", tensor.line.largest_error, largest);
+    compare("bits per weight", tensor.line.bits_per_weight, bits);
   }
 }
 
@@ -156,7 +158,7 @@ void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
       fail(Errc::usage, "verify: --importance needs --against: errors are measured against the original");
     if (options.repeat > 0 && !options.against)
       fail(Errc::usage, "verify: --repeat needs --against: draws are averaged against the original");
-    inputs.file = std::make_unique<QuantizedFile>(options.input);
+    inputs.file = std::make_unique<QuantizedFile>(open_output(options.input));
     inputs.differences = inputs.file->findings();
     check_ledger(*inputs.file, inputs.differences);
     check_sums(*inputs.file, inputs.differences);
@@ -174,6 +176,32 @@ void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
   });
   if (options.importance) share_importance(comm, options, inputs);
   compare_importance(inputs);
+}
+
+std::vector<std::byte> to_bytes(const std::vector<UnitFound>& found) {
+  ByteWriter out;
+  out.le(std::uint64_t{found.size()});
+  for (const UnitFound& one : found) out.le(one.unit), out.le(one.stored);
+  return out.take();
+}
+
+void append(std::span<const std::byte> bytes, std::vector<std::uint64_t>& stored) {
+  ByteReader in(bytes, "message of another rank");
+  for (auto left = in.le<std::uint64_t>("units"); left > 0; --left) {
+    const auto unit = in.le<std::uint64_t>("unit");
+    const auto digest = in.le<std::uint64_t>("digest");
+    if (unit < stored.size()) stored[unit] = digest;
+  }
+}
+
+/// Each record vouches for itself; all together they must be those that were written.
+void check_stored(const QuantizedFile& file, const std::vector<std::vector<std::byte>>& found, Lines& out) {
+  std::vector<std::uint64_t> stored(file.units().size());
+  for (const auto& bytes : found) append(bytes, stored);
+  if (!file.stored_digest()) return;
+  if (const std::uint64_t digest = stored_digest_of(stored); digest != *file.stored_digest())
+    out.push_back(fmt::format("{}: the stored bytes of all units have digest {}, recorded is {}", file.name(),
+                              hex(digest), hex(*file.stored_digest())));
 }
 
 std::vector<std::byte> to_bytes(const std::vector<Difference>& differences) {
@@ -251,16 +279,19 @@ int verify(Comm& comm, const Options& options) {
   open_inputs(comm, options, inputs);
   const bool shows = comm.rank() == 0 && options.progress != ProgressMode::none;
   const bool in_place = options.progress == ProgressMode::automatic && error_is_terminal();
-  std::vector<Difference> mine;
+  std::vector<UnitFound> my_units;
   {
     Progress progress("verify", !shows     ? Progress::Style::none
                                 : in_place ? Progress::Style::in_place
                                            : Progress::Style::lines);
     run_agreed(comm, [&] {
-      mine = check_units(*inputs.file, inputs.original, static_cast<std::uint64_t>(comm.rank()),
-                         static_cast<std::uint64_t>(comm.size()), progress);
+      my_units = check_units(*inputs.file, inputs.original, static_cast<std::uint64_t>(comm.rank()),
+                             static_cast<std::uint64_t>(comm.size()), progress);
     });
   }
+  std::vector<Difference> mine;
+  for (const UnitFound& one : my_units)
+    for (const std::string& text : one.texts) mine.push_back({one.unit, text});
   std::vector<UnitDraws> my_draws;
   run_agreed(comm, [&] {
     if (options.repeat > 0)
@@ -269,6 +300,7 @@ int verify(Comm& comm, const Options& options) {
   });
   const auto all_draws = comm.gather(to_bytes(my_draws));
   const auto all = comm.gather(to_bytes(mine));
+  const auto all_units = comm.gather(to_bytes(my_units));
   int code = 0;
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
@@ -277,6 +309,7 @@ int verify(Comm& comm, const Options& options) {
     std::ranges::stable_sort(found, {}, &Difference::unit);
     Lines differences = inputs.differences;
     for (Difference& difference : found) differences.push_back(std::move(difference.text));
+    check_stored(*inputs.file, all_units, differences);
     std::vector<UnitDraws> draws;
     for (const auto& bytes : all_draws) append(bytes, draws);
     std::string table;

@@ -1,9 +1,10 @@
 #pragma once
 #include <cstdint>
 #include <string>
-#include <vector>
 
-#include "quantized_file.hpp"
+#include <vector>
+#include "lmq/container/quantized_file.hpp"
+
 #include "verify_units.hpp"
 
 namespace lmq::app {

@@ -30,23 +30,22 @@ struct Check {
   const Original& original;
   const StoredUnit& unit;
   Scratch& scratch;
-  std::vector<std::string>& out;
+  UnitFound& found;
   [[nodiscard]] const StoredTensor& tensor() const { return file.tensors()[unit.tensor]; }
-  void differs(const std::string& what) const { out.push_back(fmt::format("{}: {}", file.place(unit), what)); }
-  void compare(const char* what, double found, double recorded) const {
-    if (std::bit_cast<std::uint64_t>(found) != std::bit_cast<std::uint64_t>(recorded))
-      differs(fmt::format("{} is {}, recorded is {}", what, found, recorded));
+  void differs(const std::string& what) const { found.texts.push_back(fmt::format("{}: {}", file.place(unit), what)); }
+  void compare(const char* what, double measured, double recorded) const {
+    if (std::bit_cast<std::uint64_t>(measured) != std::bit_cast<std::uint64_t>(recorded))
+      differs(fmt::format("{} is {}, recorded is {}", what, measured, recorded));
   }
 };
 
 /// A codebook for the whole tensor is also listed as plain numbers; the first unit's record is the one compared.
 void check_codebook(const Check& check) {
   if (check.unit.begin != 0) return;
-  const auto dataset = check.file.find("/lmq/codebooks/" + check.tensor().line.name);
-  if (!dataset) return;
-  const auto bytes = check.file.read_dataset(*dataset);
+  const auto listed = check.file.codebook(check.tensor());
+  if (!listed) return;
   const auto levels = levels_of(decode_record(check.scratch.stored, check.file.place(check.unit)));
-  if (!std::ranges::equal(bytes, std::as_bytes(std::span(levels))))
+  if (!std::ranges::equal(std::as_bytes(std::span(*listed)), std::as_bytes(std::span(levels))))
     check.differs("the record's levels are not those in /lmq/codebooks");
 }
 
@@ -100,10 +99,10 @@ void check_against(const Check& check, const TensorInfo& listed) {
 void check_unit(const Check& check) {
   if (check.unit.offset == 0) return;  // already a finding of the tables
   check.file.read(check.unit, check.scratch.stored);
-  const std::uint64_t digest = digest64(check.scratch.stored);
-  if (digest != check.unit.digest)
-    return check.differs(
-        fmt::format("the stored bytes have digest {}, recorded is {}", hex(digest), hex(check.unit.digest)));
+  check.found.stored = digest64(check.scratch.stored);
+  if (check.unit.digest && check.found.stored != *check.unit.digest)
+    return check.differs(fmt::format("the stored bytes have digest {}, recorded is {}", hex(check.found.stored),
+                                     hex(*check.unit.digest)));
   if (check.tensor().treatment == Treatment::quantize && !check_record(check)) return;
   if (check.original.reader == nullptr || check.original.tensor_of[check.unit.tensor] < 0) return;
   const auto index = static_cast<std::size_t>(check.original.tensor_of[check.unit.tensor]);
@@ -112,29 +111,25 @@ void check_unit(const Check& check) {
 
 }  // namespace
 
-std::vector<Difference> check_units(const QuantizedFile& file, const Original& original, std::uint64_t first,
-                                    std::uint64_t stride, Progress& progress) {
-  const auto& units = file.units();
-  std::vector<std::uint64_t> mine;
-  for (std::uint64_t u = first; u < units.size(); u += stride) mine.push_back(u);
+std::vector<UnitFound> check_units(const QuantizedFile& file, const Original& original, std::uint64_t first,
+                                   std::uint64_t stride, Progress& progress) {
+  std::vector<UnitFound> found;
+  for (std::uint64_t u = first; u < file.units().size(); u += stride) found.push_back({u, 0, {}});
   std::vector<Scratch> scratch(thread_count());
-  std::vector<Difference> differences;
   const std::size_t slice = 16 * thread_count();
-  for (std::size_t begin = 0; begin < mine.size(); begin += slice) {
-    const std::size_t count = std::min(slice, mine.size() - begin);
-    std::vector<std::vector<std::string>> found(count);
+  for (std::size_t begin = 0; begin < found.size(); begin += slice) {
+    const std::size_t count = std::min(slice, found.size() - begin);
     parallel_for_worker(count, [&](std::size_t index, std::size_t worker) {
+      UnitFound& one = found[begin + index];
       try {
-        check_unit({file, original, units[mine[begin + index]], scratch[worker], found[index]});
+        check_unit({file, original, file.units()[one.unit], scratch[worker], one});
       } catch (const Error& error) {  // a broken record, or an original that cannot be read: a difference like others
-        found[index].push_back(error.what());
+        one.texts.push_back(error.what());
       }
     });
-    for (std::size_t index = 0; index < count; ++index)
-      for (std::string& text : found[index]) differences.push_back({mine[begin + index], std::move(text)});
-    progress.at(static_cast<double>(begin + count), static_cast<double>(mine.size()));
+    progress.at(static_cast<double>(begin + count), static_cast<double>(found.size()));
   }
-  return differences;
+  return found;
 }
 
 }  // namespace lmq::app

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "lmq/container/quantized_file.hpp"
 #include "lmq/io/importance_file.hpp"
 #include "lmq/io/reader.hpp"
-#include "quantized_file.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {
@@ -25,9 +25,16 @@ struct Difference {
   std::string text;
 };
 
+/// What a unit was found to be.
+struct UnitFound {
+  std::uint64_t unit = 0;
+  std::uint64_t stored = 0;        ///< digest64 of its stored bytes; 0: they could not be read
+  std::vector<std::string> texts;  ///< differences
+};
+
 /// Checks units first, first + stride, ...: digests, every record decoded, and against the original its bytes and
-/// errors. Never throws for what the file or the original holds. Differences come back ascending by unit.
-[[nodiscard]] std::vector<Difference> check_units(const QuantizedFile& file, const Original& original,
-                                                  std::uint64_t first, std::uint64_t stride, Progress& progress);
+/// errors. Never throws for what the file or the original holds. Ascending by unit.
+[[nodiscard]] std::vector<UnitFound> check_units(const QuantizedFile& file, const Original& original,
+                                                 std::uint64_t first, std::uint64_t stride, Progress& progress);
 
 }  // namespace lmq::app

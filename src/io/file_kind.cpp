@@ -52,7 +52,7 @@ bool looks_like_onnx(std::string_view text) noexcept {
 bool is_ours(const File& file, std::uint64_t bytes) {
   std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, 65536)), '\0');
   file.read(0, std::as_writable_bytes(std::span(head)));
-  return head.find("lmq_format_major") != head.npos;
+  return head.find("lmq_format") != head.npos;
 }
 
 /// Words and blanks, no binary data.

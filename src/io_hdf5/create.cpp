@@ -72,10 +72,10 @@ std::map<std::string, Members> members_of(const FileLayout& layout, const GroupT
   return members;
 }
 
-/// Few links lie in the group's header, which is made as large as they need.
-void plan_links(const Calls& calls, hid_t creation, const Members& members) {
+/// Few links lie in the group's header, which is made as large as they and its attributes need.
+void plan_links(const Calls& calls, hid_t creation, const Members& members, std::uint64_t attribute_bytes) {
   if (members.links == 0 || members.links > kMostPlainLinks) return;
-  const auto name = static_cast<unsigned>(ceil_div(members.name_bytes, members.links));
+  const auto name = static_cast<unsigned>(ceil_div(members.name_bytes + attribute_bytes, members.links));
   calls(H5Pset_link_phase_change(creation, kMostPlainLinks, kMostPlainLinks - 1), "H5Pset_link_phase_change");
   calls(H5Pset_est_link_info(creation, static_cast<unsigned>(members.links), name), "H5Pset_est_link_info");
 }
@@ -119,7 +119,7 @@ class Creator {
     const std::size_t sizes = address_bytes(layout_);
     calls_(H5Pset_sizes(creation.get(), sizes, sizes), "H5Pset_sizes");
     plain_object(calls_, creation.get(), layout_.root);
-    plan_links(calls_, creation.get(), members_[""]);
+    plan_links(calls_, creation.get(), members_[""], attribute_bytes(layout_.root, sizes));
     const std::string name = hole_->file.path().string();
     file_ = FileId{calls_(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), "H5Fcreate")};
     const Group root{calls_(H5Gopen2(file_.get(), "/", H5P_DEFAULT), "H5Gopen2")};
@@ -133,8 +133,10 @@ class Creator {
   void make_group(const std::string& path, const GroupLayout* group) {
     calls_.at("group", path);
     const Plist creation{calls_(H5Pcreate(H5P_GROUP_CREATE), "H5Pcreate")};
-    plain_object(calls_, creation.get(), group != nullptr ? group->attributes : std::vector<Attribute>());
-    plan_links(calls_, creation.get(), members_[path]);
+    const std::vector<Attribute> none;
+    const std::vector<Attribute>& attributes = group != nullptr ? group->attributes : none;
+    plain_object(calls_, creation.get(), attributes);
+    plan_links(calls_, creation.get(), members_[path], attribute_bytes(attributes, address_bytes(layout_)));
     const Group made{
         calls_(H5Gcreate2(file_.get(), path.c_str(), links_for(path), creation.get(), H5P_DEFAULT), "H5Gcreate2")};
     if (group != nullptr)

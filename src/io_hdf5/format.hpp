@@ -11,6 +11,9 @@ namespace lmq::h5 {
 [[nodiscard]] LayoutFormat::Existing open_file_guarded(const std::filesystem::path& path);
 [[nodiscard]] std::uint64_t metadata_bytes(const FileLayout& layout);
 
+/// Of an object's header for these attributes.
+[[nodiscard]] std::uint64_t attribute_bytes(const std::vector<Attribute>& attributes, std::size_t address_bytes);
+
 /// Bytes of an address and of a length in the file: 4 where the whole file stays below 2 GiB, else 8.
 [[nodiscard]] std::size_t address_bytes(const FileLayout& layout);
 /// Members of a group up to which its links lie in its header, in order of their making; above it they lie in a heap

@@ -49,6 +49,14 @@ class Counter {
     return bytes_ + (text_bytes_ == 0 ? 0 : ceil_div(text_bytes_ + 32, kHeap) * kHeap);
   }
 
+  /// Messages of an object's attributes.
+  std::uint64_t attributes_of(const std::vector<Attribute>& attributes) {
+    if (attributes.empty()) return 0;
+    std::uint64_t bytes = kMessage + 2 + 2 * size_;
+    for (const Attribute& attribute : attributes) bytes += attribute_bytes(attribute);
+    return bytes;
+  }
+
  private:
   void object(std::uint64_t messages) {
     bytes_ += kHeader + messages + (messages < 256 ? 1 : messages < 65536 ? 2 : 4);
@@ -95,12 +103,6 @@ class Counter {
     return attributes_of(marks) - (dataset.attributes.empty() ? 0 : kMessage + 2 + 2 * size_);
   }
 
-  std::uint64_t attributes_of(const std::vector<Attribute>& attributes) {
-    if (attributes.empty()) return 0;
-    std::uint64_t bytes = kMessage + 2 + 2 * size_;
-    for (const Attribute& attribute : attributes) bytes += attribute_bytes(attribute);
-    return bytes;
-  }
   std::uint64_t attribute_bytes(const Attribute& attribute) {
     const std::uint64_t name = kMessage + 9 + attribute.name.size() + 1;
     if (const auto* text = std::get_if<std::string>(&attribute.value)) {
@@ -153,6 +155,10 @@ std::size_t address_bytes(const FileLayout& layout) {
     bytes += 1000 + 2 * dataset.path.size();
   }
   return bytes < (std::uint64_t{1} << 31) ? 4 : 8;
+}
+
+std::uint64_t attribute_bytes(const std::vector<Attribute>& attributes, std::size_t address_bytes) {
+  return Counter(address_bytes).attributes_of(attributes);
 }
 
 std::uint64_t metadata_bytes(const FileLayout& layout) {

@@ -1,11 +1,14 @@
-#include "names.hpp"
+#include "lmq/plan/names.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 #include <unordered_set>
 
 #include "lmq/base/error.hpp"
+#include "lmq/base/path_limits.hpp"
+#include "lmq/base/text.hpp"
 #include "recipe_words.hpp"
 
 namespace lmq {
@@ -20,10 +23,15 @@ void check_parts(std::string_view name) {
   if (name.empty()) refuse("the name is empty");
   if (name.front() == '/') refuse("the name begins with a slash");
   if (name.back() == '/') refuse("the name ends with a slash");
+  if (!is_clean_utf8(name)) refuse("the name is not UTF-8 without NUL");
+  if (const auto depth = static_cast<std::size_t>(std::ranges::count(name, '/')) + 1; depth > kMaxPathDepth)
+    refuse(fmt::format("the name has {} parts between slashes, more than {}", depth, kMaxPathDepth));
   for (std::size_t begin = 0; begin <= name.size();) {
     const std::size_t end = std::min(name.find('/', begin), name.size());
     const std::string_view part = name.substr(begin, end - begin);
     if (part.empty()) refuse("the name has two slashes in a row");
+    if (part.size() > kMaxPathPart)
+      refuse(fmt::format("a part of the name has {} bytes, more than {}", part.size(), kMaxPathPart));
     if (part == ".") refuse("a part of the name is \".\", which means the group itself");
     if (begin == 0 && part == kOurs) refuse("\"lmq\" is the group of our own tables");
     begin = end + 1;

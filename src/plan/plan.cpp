@@ -14,7 +14,7 @@
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
-#include "names.hpp"
+#include "lmq/plan/names.hpp"
 #include "recipe_words.hpp"
 
 namespace lmq {

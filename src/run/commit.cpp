@@ -13,9 +13,10 @@ namespace {
 constexpr double kSecondsPerByte = 0.5e-9, kSecondsPerByteRead = 0.25e-9;  // read, digest, write; read, digest
 }  // namespace
 
-Commit::Commit(const OutputContents& contents, LayoutFormat& format, const std::filesystem::path& output,
-               const Ranks& ranks, const Begun& begun)
+Commit::Commit(const OutputContents& contents, const std::vector<SpoolPlace>& spooled, LayoutFormat& format,
+               const std::filesystem::path& output, const Ranks& ranks, const Begun& begun)
     : contents_(contents),
+      spooled_(spooled),
       tensors_(report_tensors(contents)),
       output_(lay_out(contents, tensors_)),
       part_(part_path(output, ranks.lock_run, ranks.lock_run), format, output_.layout, begun.part),
@@ -33,7 +34,7 @@ Commit::Commit(const OutputContents& contents, LayoutFormat& format, const std::
       bytes_copied_ += bytes;
       continue;
     }
-    const SpoolPlace& place = contents.units[unit].place;
+    const SpoolPlace& place = spooled[unit];
     const bool at_hand =
         place.length > 0 && place.run == ranks.run && place.rank < static_cast<std::uint32_t>(ranks.count);
     queues_[at_hand ? place.rank : queues_.size() - 1].push_back(unit);
@@ -55,8 +56,8 @@ std::optional<Task> Commit::next(int rank) {
 }
 
 Task Commit::copy_task(std::uint64_t unit) const {
-  const CopyOrder order{contents_.units[unit].place, address_of(contents_, output_, part_.places(), unit),
-                        part_.path().string(), origin_};
+  const CopyOrder order{spooled_[unit], address_of(contents_, output_, part_.places(), unit), part_.path().string(),
+                        origin_};
   return {{TaskKind::copy, unit, 0},
           order.to_bytes(),
           kSecondsPerByte * static_cast<double>(stored_bytes(contents_, unit))};
@@ -81,7 +82,7 @@ std::optional<Task> Commit::next_to_compare() {
     const std::uint64_t unit = to_compare_.front(), bytes = stored_bytes(contents_, unit);
     to_compare_.pop_front();
     if (bytes == 0) continue;
-    const SpoolPlace& place = contents_.units[unit].place;
+    const SpoolPlace& place = spooled_[unit];
     CopyOrder order;
     order.from.length = bytes;
     order.from.digest = place.length > 0 ? place.digest : kept_digests_[unit];
@@ -103,13 +104,17 @@ void Commit::compared(std::uint64_t unit, const CopyResult& result) {
 }
 
 void Commit::finish(const Reader& reader, const std::filesystem::path& output, const RunLock& lock) {
-  complete_side(contents_, output_, part_.places(), kept_digests_);
+  complete_side(contents_, output_, kept_digests_);
   std::map<std::size_t, std::span<const std::byte>> datasets;
   for (std::size_t d = 0; d < output_.layout.datasets.size(); ++d)
     if (const auto side = output_.side.find(output_.layout.datasets[d].path); side != output_.side.end())
       datasets[d] = side->second;
   part_.write(datasets);
   part_.check(datasets);
+  File file(part_.path(), File::Mode::update);
+  seal_file(contents_, output_, part_.places(), kept_digests_, file);
+  file.sync();
+  file.close();
   reader.check_unchanged();
   lock.check_held();
   part_.rename(output);

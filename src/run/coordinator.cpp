@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "lmq/base/text.hpp"
+#include "lmq/container/size.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/run/spool.hpp"
 
@@ -34,6 +35,7 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
       scope_sources_(context.plan.scopes.size()),
       chosen_plan_(context.plan.target_bytes > 0 ? std::optional(context.plan) : std::nullopt),
       units_(context.plan.units.size()),
+      spooled_(context.plan.units.size()),
       contents_{context.reader.catalogue(),
                 chosen_plan_ ? *chosen_plan_ : context.plan,
                 units_,
@@ -56,19 +58,16 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
   if (!next_check_) restore();
 }
 
-/// All but the records of floating scopes, before anything is laid out: what is kept, a guess of what other rules
-/// store, and of headers, attributes and columns.
+/// All but the records of floating scopes, before anything is laid out: what is kept, a bound of what other rules
+/// store, and all that surrounds records.
 std::uint64_t Coordinator::other_bytes() const {
-  constexpr std::uint64_t kPerFile = 16384, kPerTensor = 1400, kPerUnit = 96;
-  std::uint64_t bytes = kPerFile + kPerUnit * context_.plan.units.size();
-  for (const TensorPlan& tensor : context_.plan.tensors) {
-    const TensorInfo& info = context_.reader.catalogue().tensors[tensor.tensor];
-    bytes += kPerTensor + 3 * info.name.size();
-    if (tensor.treatment == Treatment::keep) bytes += info.bytes;
-    if (tensor.treatment == Treatment::quantize && !tensor.spec.floating)
-      bytes += info.count() * static_cast<unsigned>(std::bit_width(tensor.spec.options.levels - 1)) / 8;
-  }
-  return bytes;
+  const Plan& plan = context_.plan;
+  const auto bytes_of_fixed = [&](std::uint64_t unit) {
+    return plan.tensors[plan.units[unit].tensor].spec.floating ? 0 : record_bound(plan, unit);
+  };
+  return estimate_size(context_.reader.catalogue(), plan, options_.recipe_json, options_.provenance_json, format_,
+                       bytes_of_fixed)
+      .total();
 }
 
 void Coordinator::start_budget() {
@@ -172,8 +171,10 @@ void Coordinator::take(int from, const Outcome& outcome) {
 void Coordinator::take_record(const Finished& finished, bool resumed) {
   const std::uint64_t unit = finished.key.subject;
   if (unit >= units_.size() || schedule_.is_quantized(unit) || schedule_.version(unit) != finished.key.round) return;
-  units_[unit] = {finished.place, UnitResult::from_bytes(
-                                      finished.body, resumed ? "journal of an earlier run" : "result of another rank")};
+  units_[unit] = {
+      finished.place.length, finished.place.digest,
+      UnitResult::from_bytes(finished.body, resumed ? "journal of an earlier run" : "result of another rank")};
+  spooled_[unit] = finished.place;
   schedule_.quantized(unit);
   if (resumed) ++units_resumed_;
   if (resumed || made_again_[unit]) return;
@@ -275,7 +276,7 @@ void Coordinator::begin_commit() {
     begun.part = {options_.output.parent_path() / parts_left_.back(), part_path(options_.output, origin, lock_.run())};
     begun.copied = restored_.copied_into(origin);
   }
-  commit_.emplace(contents_, format_, options_.output, Commit::Ranks{comm_.size(), run_, lock_.run()}, begun);
+  commit_.emplace(contents_, spooled_, format_, options_.output, Commit::Ranks{comm_.size(), run_, lock_.run()}, begun);
   if (commit_->adopted()) parts_left_.pop_back();
   if (budget_ && over_budget()) return;
   phase_ = Phase::copying;
@@ -288,7 +289,7 @@ bool Coordinator::over_budget() {
     for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
       const TensorPlan& tensor = context_.plan.tensors[index];
       for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit)
-        record_bytes[scope] += units_[unit].place.length;
+        record_bytes[scope] += units_[unit].bytes;
     }
   const auto choices = budget_->correct(commit_->file_bytes(), record_bytes);
   if (choices.empty()) return false;
@@ -309,7 +310,7 @@ void Coordinator::end_commit() {
 /// more.
 void Coordinator::make_lost_again() {
   for (const std::uint64_t unit : commit_->lost()) {
-    const SpoolPlace& place = units_[unit].place;
+    const SpoolPlace& place = spooled_[unit];
     if (made_again_[unit])
       fail(Errc::io, fmt::format("{}: twice, what was written is not what is read back",
                                  (context_.work_dir / spool_name(place.run, place.rank)).string()));
@@ -370,7 +371,7 @@ RunReport Coordinator::report() {
   RunReport report;
   report.tensors = std::move(tensors_);
   report.file_bytes = file_bytes_;
-  for (const TensorReport& tensor : report.tensors) report.source_bytes += tensor.source_bytes;
+  for (const TensorLine& tensor : report.tensors) report.source_bytes += tensor.source_bytes;
   report.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   report.units_resumed = units_resumed_;
   report.units_done = context_.plan.units.size() - units_resumed_;

@@ -123,30 +123,6 @@ Finished Finished::from_bytes(std::span<const std::byte> bytes, const std::strin
   return finished;
 }
 
-std::vector<std::byte> UnitResult::to_bytes() const {
-  ByteWriter out;
-  for (const double value :
-       {stats.squared_error, stats.weighted_error, stats.energy, stats.largest_error, entropy_bits})
-    out.le(value);
-  for (const std::uint64_t value : {ledger.header, ledger.codebooks, ledger.tables, ledger.codes, source_digest})
-    out.le(value);
-  put_floats(out, levels);
-  return out.take();
-}
-
-UnitResult UnitResult::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
-  ByteReader in(bytes, source);
-  UnitResult result;
-  for (double* value : {&result.stats.squared_error, &result.stats.weighted_error, &result.stats.energy,
-                        &result.stats.largest_error, &result.entropy_bits})
-    *value = in.le<double>("statistics");
-  for (std::uint64_t* value : {&result.ledger.header, &result.ledger.codebooks, &result.ledger.tables,
-                               &result.ledger.codes, &result.source_digest})
-    *value = in.le<std::uint64_t>("ledger");
-  result.levels = get_floats(in, "levels");
-  return result;
-}
-
 std::vector<std::byte> SolveOrder::to_bytes() const {
   ByteWriter out;
   put_options(out, options);

@@ -183,6 +183,13 @@ TEST_CASE("plan: names that HDF5 cannot hold side by side are refused with both 
     CAPTURE(bad);
     REQUIRE_THAT(names({bad}), Contains("69 tensor"));
   }
+  std::string deep = "a";
+  for (int i = 0; i < 64; ++i) deep += "/a";
+  for (const std::string& bad : {std::string("a\xFF"), std::string("a\0b", 3), std::string(1001, 'n'), deep}) {
+    CAPTURE(bad.size());
+    REQUIRE_THAT(names({bad}), Contains("69 tensor"));
+  }
+  REQUIRE(names({std::string(1000, 'n'), deep.substr(2)}) == "accepted");
   REQUIRE(names({"a.b", "a", "a.c/c", "lmq.x", "lmqx/y", "x/lmq", "..", "a-/b", "a-/c"}) == "accepted");
   REQUIRE_THAT(why({tensor("x", Shape(33, 1))}), Contains("33 dimensions"));
   REQUIRE(why({tensor("x", Shape(32, 1))}) == "accepted");

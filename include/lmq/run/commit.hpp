@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "lmq/run/output.hpp"
+#include "lmq/container/layout.hpp"
 #include "lmq/run/part_file.hpp"
 #include "lmq/run/run_lock.hpp"
 #include "lmq/run/task.hpp"
@@ -30,9 +30,9 @@ class Commit {
     std::map<std::uint64_t, CopyResult> copied;  ///< by unit
   };
   /// Lays out and creates the part file of `output`, or goes on with the one that was begun when that is laid out the
-  /// same. Errors of PartFile. `contents` outlives this.
-  Commit(const OutputContents& contents, LayoutFormat& format, const std::filesystem::path& output, const Ranks& ranks,
-         const Begun& begun);
+  /// same. Errors of PartFile. `contents` and `spooled` ([units] where the records lie; length 0: kept) outlive this.
+  Commit(const OutputContents& contents, const std::vector<SpoolPlace>& spooled, LayoutFormat& format,
+         const std::filesystem::path& output, const Ranks& ranks, const Begun& begun);
   Commit(const Commit&) = delete;
   Commit& operator=(const Commit&) = delete;
 
@@ -55,8 +55,8 @@ class Commit {
   }
   [[nodiscard]] bool adopted() const noexcept { return part_.adopted(); }
 
-  [[nodiscard]] const std::vector<TensorReport>& tensors() const noexcept { return tensors_; }
-  [[nodiscard]] std::uint64_t file_bytes() const noexcept { return part_.places().file_bytes; }
+  [[nodiscard]] const std::vector<TensorLine>& tensors() const noexcept { return tensors_; }
+  [[nodiscard]] std::uint64_t file_bytes() const noexcept { return whole_file_bytes(output_, part_.places()); }
   [[nodiscard]] std::uint64_t bytes_to_copy() const noexcept { return bytes_to_copy_; }
   [[nodiscard]] std::uint64_t bytes_copied() const noexcept { return bytes_copied_; }
 
@@ -64,7 +64,8 @@ class Commit {
   [[nodiscard]] Task copy_task(std::uint64_t unit) const;
 
   const OutputContents& contents_;
-  std::vector<TensorReport> tensors_;
+  const std::vector<SpoolPlace>& spooled_;  // [units]
+  std::vector<TensorLine> tensors_;
   Output output_;
   PartFile part_;
   std::string origin_;  // of the part file

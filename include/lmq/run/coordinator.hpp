@@ -11,7 +11,6 @@
 #include "lmq/run/comm.hpp"
 #include "lmq/run/commit.hpp"
 #include "lmq/run/executor.hpp"
-#include "lmq/run/output.hpp"
 #include "lmq/run/progress.hpp"
 #include "lmq/run/protocol.hpp"
 #include "lmq/run/quantize_run.hpp"
@@ -88,6 +87,7 @@ class Coordinator {
   std::optional<Plan> chosen_plan_;  // the plan with the options that the budget chose
   bool budget_started_ = false;
   std::vector<UnitRecord> units_;           // [units]
+  std::vector<SpoolPlace> spooled_;         // [units] where the records lie
   std::vector<const Codebook*> codebooks_;  // [scopes], once all are solved
   OutputContents contents_;
   std::optional<Commit> commit_;
@@ -105,7 +105,7 @@ class Coordinator {
   std::uint64_t results_ = 0, units_resumed_ = 0;
   std::uint64_t weights_done_ = 0, bytes_done_ = 0;  // quantized in this run
   double done_before_ = 0;
-  std::vector<TensorReport> tensors_;  // once the file is there
+  std::vector<TensorLine> tensors_;  // once the file is there
   std::uint64_t file_bytes_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lmq/container/contents.hpp"
 #include "lmq/io/importance_file.hpp"
 #include "lmq/io/layout.hpp"
 #include "lmq/io/reader.hpp"
@@ -34,21 +35,8 @@ struct RunOptions {
   std::function<bool(std::uint64_t results)> stop_after;
 };
 
-/// One tensor's line of the report, and of the file's attributes.
-struct TensorReport {
-  std::string name;
-  std::string method;  ///< "raw" when kept
-  std::string reason;
-  std::uint64_t weights = 0;
-  std::uint64_t source_bytes = 0;
-  std::uint64_t stored_bytes = 0;
-  double bits_per_weight = 0;  ///< every stored byte of its records
-  double squared_error = 0, weighted_error = 0, energy = 0, largest_error = 0;
-  double entropy_bits = 0;  ///< of its codes, per weight
-};
-
 struct RunReport {
-  std::vector<TensorReport> tensors;
+  std::vector<TensorLine> tensors;
   std::uint64_t file_bytes = 0;
   std::uint64_t source_bytes = 0;
   double seconds = 0;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "lmq/codec/record.hpp"
+#include "lmq/container/contents.hpp"
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
 #include "lmq/quant/quantizer.hpp"
@@ -67,17 +67,6 @@ struct Finished {
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   /// Errc::malformed with `source` for bytes that cannot be one.
   [[nodiscard]] static Finished from_bytes(std::span<const std::byte> bytes, const std::string& source);
-};
-
-/// What is known of a quantized unit beside its record.
-struct UnitResult {
-  UnitStats stats;
-  RecordLedger ledger;
-  double entropy_bits = 0;
-  std::uint64_t source_digest = 0;  ///< digest64 of the bytes of the reader's view
-  std::vector<float> levels;        ///< when the record has one codebook of its own; else empty
-  [[nodiscard]] std::vector<std::byte> to_bytes() const;
-  [[nodiscard]] static UnitResult from_bytes(std::span<const std::byte> bytes, const std::string& source);
 };
 
 /// What a scope is to be solved with.

@@ -1,0 +1,197 @@
+"""The file as people and tools read it: what it weighs, what h5py and HDF5's tools say, older versions, damage."""
+import json
+import os
+import random
+import shutil
+import subprocess
+import unittest
+
+import numpy as np
+
+from lmq_harness import DATA, SHARDED, STORIES, LmqTest, bf16, run, sha256, write_safetensors
+
+GOLDEN = os.path.join(DATA, "version1")
+METADATA = ("metadata", "side")
+
+
+def ledger(path):
+    done = run("inspect", path, "--json")
+    assert done.code == 0, done
+    return json.loads(done.out)["ledger"]
+
+
+class Size(LmqTest):
+    def test_all_but_records_and_raw_tensors_takes_less_than_300_bytes_a_tensor(self):
+        for source, most in ((SHARDED, 300), (STORIES, 300)):
+            path = self.at("out.h5")
+            self.ok(run("quantize", source, "-o", path, "--progress", "none"))
+            purposes = ledger(path)
+            tensors = len(json.loads(run("inspect", path, "--json").out)["tensors"])
+            beside = sum(purposes[name] for name in METADATA)
+            self.assertLess(beside / tensors, most, purposes)
+            self.assertEqual(sum(purposes.values()), os.path.getsize(path))
+
+    def test_plan_says_the_size_within_1_percent_where_codes_have_a_fixed_width(self):
+        for source in (SHARDED, STORIES):
+            for method, granularity in (("uniform", "tensor"), ("kmeans", "row"), ("kmeans", "group"), ("kmeans", "model")):
+                words = [source, "--method", method, "--granularity", granularity, "--bits", 4, "--coder", "fixed"]
+                if granularity == "group":
+                    words += ["--group", 32]
+                path = self.at(f"{method}-{granularity}.h5")
+                self.ok(run("quantize", *words, "-o", path, "--progress", "none"))
+                planned = json.loads(self.ok(run("plan", *words, "--json")).out)["estimated_output_bytes"]
+                self.assertAlmostEqual(planned / os.path.getsize(path), 1, delta=0.01, msg=(source, method, granularity))
+
+    def test_a_size_asked_for_is_met(self):
+        path = self.at("out.h5")
+        for size in (300_000, 450_000):
+            self.ok(run("quantize", SHARDED, "-o", path, "--target-size", str(size), "--progress", "none"))
+            self.assertLessEqual(os.path.getsize(path), size)
+            self.assertGreater(os.path.getsize(path), 0.995 * size)
+
+
+class Reading(LmqTest):
+    def large(self):
+        """A checkpoint large enough for its tensors to have attributes."""
+        rng = np.random.default_rng(5)
+        path = self.at("large.safetensors")
+        write_safetensors(path, {"w": ("BF16", (1024, 1024), bf16(rng.standard_normal((1024, 1024)) * .02)),
+                                 "norm": ("BF16", (1024,), bf16(np.ones(1024)))})
+        return path
+
+    def test_h5py_finds_method_and_bits_as_plain_python_values(self):
+        import h5py
+        path = self.at("out.h5")
+        self.ok(run("quantize", self.large(), "-o", path, "--method", "kmeans", "--bits", 4, "--progress", "none"))
+        with h5py.File(path) as file:
+            self.assertEqual(file["w"].attrs["lmq_method"], "kmeans")
+            self.assertEqual(file["norm"].attrs["lmq_method"], "raw")
+            bits = 8 * file["w"].id.get_storage_size() / file["w"].size
+            self.assertEqual(file["w"].attrs["lmq_bits_per_weight"], bits)
+            self.assertEqual(list(file.attrs["lmq_format"]), [2, 0])
+
+    def test_h5py_reads_recipe_table_and_codebooks(self):
+        import h5py
+        path = self.at("out.h5")
+        self.ok(run("quantize", STORIES, "-o", path, "--method", "kmeans", "--bits", 3, "--progress", "none"))
+        said = {tensor["name"]: tensor for tensor in json.loads(run("inspect", path, "--json").out)["tensors"]}
+        with h5py.File(path) as file:
+            json.loads(file["lmq/recipe"].asstr()[()])
+            json.loads(file["lmq/provenance"].asstr()[0])
+            table = json.loads(file["lmq/tensors"].asstr()[0])["tensors"]
+            books = file["lmq/codebooks"][...]
+            self.assertEqual(table["name"], sorted(said))
+            for i, name in enumerate(table["name"]):
+                self.assertEqual(table["method"][i], said[name]["method"])
+                self.assertEqual(file[name].shape, tuple(table["shape"][i]))
+                if table["method"][i] == "raw":
+                    continue
+                self.assertEqual(table["squared_error"][i], said[name]["squared_error"])
+                self.assertAlmostEqual(table["bits_per_weight"][i], said[name]["bits_per_weight"], delta=1e-4)
+                levels = books[table["codebook"][i]]
+                levels = levels[~np.isnan(levels)]
+                shown = json.loads(run("inspect", path, "--codebook", name, "--json").out)["codebooks"][0]["levels"]
+                self.assertEqual([np.float32(x) for x in shown], list(levels))
+
+    def test_h5dump_shows_the_recipe_as_text(self):
+        if not shutil.which("h5dump"):
+            self.skipTest("no h5dump")
+        path = self.at("out.h5")
+        self.ok(run("quantize", STORIES, "-o", path, "--progress", "none"))
+        text = subprocess.run(["h5dump", "-d", "/lmq/recipe", path], capture_output=True, text=True, check=True).stdout
+        self.assertIn("min_elements", text)
+        text = subprocess.run(["h5dump", "-d", "/lmq/tensors", path], capture_output=True, text=True, check=True).stdout
+        self.assertIn("model.layers.0.self_attn.q_proj.weight", text.replace('"\n   (0): "', ""))
+
+    def test_a_copy_that_h5repack_stripped_is_named_as_such(self):
+        if not shutil.which("h5repack"):
+            self.skipTest("no h5repack")
+        path, copy = self.at("out.h5"), self.at("plain.h5")
+        self.ok(run("quantize", STORIES, "-o", path, "--progress", "none"))
+        subprocess.run(["h5repack", "-f", "NONE", "-l", "CONTI", path, copy], check=True, capture_output=True,
+                       env=dict(os.environ, HDF5_PLUGIN_PATH=os.environ["LMQ_PLUGIN"]))
+        for words in (("verify", copy), ("inspect", copy), ("export", copy, "--to", "safetensors", "-o", self.at("x"))):
+            self.refused(run(*words), 65, "the filter was stripped")
+
+
+class VersionOne(LmqTest):
+    """tests/data/version1/output.h5 was written by the first version of the format."""
+    PATH = os.path.join(GOLDEN, "output.h5")
+
+    def test_it_is_read_checked_and_exported_as_ever(self):
+        shown = json.loads(self.ok(run("inspect", self.PATH, "--json")).out)
+        self.assertEqual(shown["plan_digest"], "bdd4a0d2793af2c0383ae6a7342f57cc")
+        self.assertEqual({tensor["name"]: tensor["method"] for tensor in shown["tensors"]},
+                         {"a.weight": "ecsq", "b.rows": "kmeans", "c/groups": "uniform", "d.uniform": "uniform", "flags": "raw",
+                          "m.one": "kmeans", "m.two": "kmeans", "norm": "raw", "nothing": "raw"})
+        self.assertEqual(sum(shown["ledger"].values()), os.path.getsize(self.PATH))
+        self.ok(run("verify", self.PATH, "--against", os.path.join(GOLDEN, "model.safetensors")))
+        out = self.at("out.safetensors")
+        self.ok(run("export", self.PATH, "--to", "safetensors", "-o", out))
+        self.assertIn("0 ", self.ok(run("inspect", self.PATH, "--codebook", "m.one")).out)
+
+    def test_the_same_values_come_from_both_versions(self):
+        recipe = self.at("recipe.json")
+        with open(recipe, "w") as file:
+            json.dump(json.loads(run("inspect", self.PATH, "--json").out)["recipe"], file)
+        again, old, new = self.at("again.h5"), self.at("old.safetensors"), self.at("new.safetensors")
+        self.ok(run("quantize", os.path.join(GOLDEN, "model.safetensors"), "-o", again, "--recipe", recipe, "--progress", "none"))
+        self.ok(run("export", self.PATH, "--to", "safetensors", "-o", old))
+        self.ok(run("export", again, "--to", "safetensors", "-o", new))
+        self.assertEqual(sha256(old), sha256(new))
+
+
+class Damage(LmqTest):
+    """Whatever a flip does, a program says one line and ends by itself; no flip goes by unseen."""
+
+    def flips(self, path, count, seed):
+        with open(path, "rb") as file:
+            good = file.read()
+        rng = random.Random(seed)
+        damaged = self.at("damaged.h5")
+        for _ in range(count):
+            bytes_ = bytearray(good)
+            for _ in range(rng.randint(1, 3)):
+                at = rng.randrange(len(bytes_))
+                bytes_[at] ^= 1 << rng.randrange(8) if rng.random() < .7 else rng.randrange(1, 256)
+            with open(damaged, "wb") as file:
+                file.write(bytes_)
+            yield damaged, bytes(bytes_) != good
+
+    def check(self, path, count, seed, sees_all):
+        for damaged, differs in self.flips(path, count, seed):
+            for words in (("verify", damaged), ("inspect", damaged),
+                          ("export", damaged, "--to", "safetensors", "-o", self.at("out.safetensors"))):
+                done = run(*words, timeout=60)
+                # 69: what was hit says that it is a file of ours at all.
+                self.assertIn(done.code, (0, 1, 65, 69) if words[0] == "verify" else (0, 65, 69), done)
+                if done.code in (65, 69):
+                    self.assertEqual(len(done.err.splitlines()), 1, done)
+                self.assertTrue(all(line.startswith("lmq: ") for line in done.err.splitlines()), done)
+                if words[0] == "verify" and sees_all and differs:
+                    self.assertNotEqual(done.code, 0, done)
+
+    def test_flips_of_a_file_of_ours_are_all_found(self):
+        path, recipe = self.at("out.h5"), self.at("recipe.json")
+        with open(recipe, "w") as file:
+            json.dump(json.loads(run("inspect", VersionOne.PATH, "--json").out)["recipe"], file)
+        self.ok(run("quantize", os.path.join(GOLDEN, "model.safetensors"), "-o", path, "--recipe", recipe, "--progress", "none"))
+        self.check(path, 120, 1, True)
+
+    def test_flips_of_version_1_end_with_a_line(self):
+        self.check(VersionOne.PATH, 120, 2, False)
+
+    def test_a_file_cut_anywhere_is_refused(self):
+        path, cut = self.at("out.h5"), self.at("cut.h5")
+        self.ok(run("quantize", os.path.join(GOLDEN, "model.safetensors"), "-o", path, "--progress", "none"))
+        with open(path, "rb") as file:
+            good = file.read()
+        for size in [*range(0, len(good), len(good) // 25), len(good) - 1]:
+            with open(cut, "wb") as file:
+                file.write(good[:size])
+            done = run("verify", cut)
+            self.assertIn(done.code, (1, 65, 69), (size, done))
+
+
+if __name__ == "__main__":
+    unittest.main()
