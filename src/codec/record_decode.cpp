@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <functional>
 
-#include "huffman_blocks.hpp"
+#include "coders.hpp"
 #include "layout.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/codec/trellis_record.hpp"
-#include "lmq/kernels/pack.hpp"
-#include "rans_blocks.hpp"
 #include "trellis_layout.hpp"
 
 namespace lmq {
@@ -27,91 +24,41 @@ static_assert(kMostTail <= kTile);
 /// Turns the codes of a payload, portion by portion, into something; portions of one block come in order.
 class CodeSource {
  public:
-  CodeSource(const RecordParts& parts, const std::string& source) : parts_(parts), source_(source) {
-    if (parts.header.coder == CoderChoice::rans && parts.header.code_bits > 0)
-      make_rans_decode_table(parts.model, table());
-    if (huffman()) make_huffman_decode_table(parts.words, words());
+  CodeSource(const RecordParts& parts, const std::string& source)
+      : parts_(parts), source_(source), coder_(parts.header.code_bits > 0 ? find_coder(parts.header.coder) : nullptr) {
+    if (coder_ != nullptr) coder_->prepare(parts, decode_tables());
   }
 
   /// Blocks in parallel. place(begin, count): where the next codes go; used(begin, codes): they are there.
   template <class Place, class Use>
   void decode(const Place& place, const Use& used) const {
-    const Tables shared{table(), words()};
+    const DecodeTables& tables = decode_tables();
     parallel_for(static_cast<std::size_t>(block_count(parts_.header.count)), [&](std::size_t block) {
       std::array<Code, kTile> scratch;
-      Cursors cursor = start(block);
+      BlockCursor cursor = coder_ != nullptr ? coder_->start(parts_, block) : BlockCursor();
       const std::uint64_t begin = block * kBlockCodes, count = block_codes(parts_.header.count, block);
-      const std::uint64_t plain = count - (coded() ? parts_.starts[block].tail : 0);
+      const std::uint64_t plain = count - (coder_ != nullptr ? coder_->tail(parts_, block) : 0);
       for (std::uint64_t done = 0; done < plain; done += kTile) {
         const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kTile, plain - done));
         const std::span<Code> codes = place(begin + done, std::span(scratch).first(size));
-        fill(shared, block, begin + done, cursor, codes);
+        if (coder_ == nullptr)
+          std::ranges::fill(codes, parts_.header.detail);
+        else if (const char* what = coder_->fill(parts_, tables, cursor, begin + done, codes))
+          damaged(source_, block, what);
         used(begin + done, std::span<const Code>(codes));
       }
-      if (huffman() && !huffman_finished(cursor.words)) damaged(source_, block, "codes do not end with their streams");
-      if (!coded()) return;
-      const std::span<Code> codes = place(begin + plain, std::span(scratch).first(count - plain));
-      if (!decode_rans_tail(shared.rans, cursor.rans, codes))
-        damaged(source_, block, "coder states do not end where coding began");
-      used(begin + plain, std::span<const Code>(codes));
+      if (coder_ == nullptr) return;
+      const auto rest = static_cast<std::size_t>(count - plain);
+      const std::span<Code> codes = rest > 0 ? place(begin + plain, std::span(scratch).first(rest)) : std::span<Code>();
+      if (const char* what = coder_->finish(tables, cursor, codes)) damaged(source_, block, what);
+      if (rest > 0) used(begin + plain, std::span<const Code>(codes));
     });
   }
 
  private:
-  struct Tables {
-    const RansDecodeTable& rans;
-    const HuffmanDecodeTable& words;
-  };
-  struct Cursors {
-    RansCursor rans;
-    HuffmanCursor words;
-  };
-  [[nodiscard]] bool huffman() const noexcept {
-    return parts_.header.coder == CoderChoice::huffman && parts_.header.code_bits > 0;
-  }
-  [[nodiscard]] bool coded() const noexcept {
-    return parts_.header.coder == CoderChoice::rans && parts_.header.code_bits > 0;
-  }
-  static RansDecodeTable& table() {
-    thread_local RansDecodeTable table;
-    return table;
-  }
-  static HuffmanDecodeTable& words() {
-    thread_local HuffmanDecodeTable table;
-    return table;
-  }
-  [[nodiscard]] Cursors start(std::size_t block) const {
-    if (huffman()) return {{}, huffman_cursor(parts_.blocks[block], block_codes(parts_.header.count, block))};
-    return {coded() ? parts_.starts[block].cursor : RansCursor(), {}};
-  }
-  void fill(const Tables& shared, std::size_t block, std::uint64_t begin, Cursors& cursor,
-            std::span<Code> codes) const {
-    const RecordHeader& header = parts_.header;
-    if (header.code_bits == 0) {
-      std::ranges::fill(codes, header.detail);
-    } else if (coded()) {
-      if (!rans_decode(shared.rans, cursor.rans, codes)) damaged(source_, block, "codes end early");
-    } else if (huffman()) {
-      if (!huffman_decode(shared.words, cursor.words, codes)) damaged(source_, block, "codes end early");
-    } else if (header.coder == CoderChoice::planes) {
-      std::ranges::fill(codes, Code{0});
-      for (unsigned j = 0; j < header.code_bits; ++j)
-        unpack_plane(parts_.blocks[j].subspan(begin / 8, packed_bytes(codes.size(), 1)), header.code_bits - 1 - j,
-                     codes);
-      check_codes(block, codes);
-    } else {
-      unpack_codes(parts_.blocks[0].subspan(begin / 8 * header.code_bits, packed_bytes(codes.size(), header.code_bits)),
-                   header.code_bits, codes);
-      check_codes(block, codes);
-    }
-  }
-  void check_codes(std::size_t block, std::span<const Code> codes) const {
-    if (parts_.header.levels < 1U << parts_.header.code_bits && std::ranges::max(codes) >= parts_.header.levels)
-      damaged(source_, block, "a code exceeds the levels");
-  }
-
   const RecordParts& parts_;
   const std::string& source_;
+  const Coder* coder_;  // none: all codes are the same
 };
 
 /// Values of codes by the codebook that serves their place.

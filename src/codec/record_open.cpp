@@ -5,14 +5,12 @@
 #include <cmath>
 #include <cstring>
 
-#include "huffman_blocks.hpp"
+#include "coders.hpp"
 #include "layout.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/codec/model.hpp"
 #include "lmq/codec/trellis_record.hpp"
-#include "lmq/kernels/pack.hpp"
-#include "rans_blocks.hpp"
 #include "trellis_layout.hpp"
 
 namespace lmq {
@@ -25,11 +23,11 @@ Enum take_enum(ByteReader& in, std::uint8_t first, std::uint8_t last, const char
   return static_cast<Enum>(value);
 }
 
-CoderChoice take_coder(ByteReader& in) {
+const Coder& take_coder(ByteReader& in) {
   const auto value = in.le<std::uint8_t>("coder");
-  const auto coder = static_cast<CoderChoice>(value);
-  if (value < 1 || value > 4) in.refuse(fmt::format("coder {} is unknown", value));
-  return coder;
+  const Coder* coder = find_coder(static_cast<CoderChoice>(value));
+  if (coder == nullptr) in.refuse(fmt::format("coder {} is unknown", value));
+  return *coder;
 }
 
 DType take_dtype(ByteReader& in) {
@@ -61,11 +59,10 @@ std::uint64_t count_numbers(const RecordHeader& header, ByteReader& in) {
 }
 
 void check_coder(const RecordHeader& header, ByteReader& in) {
-  const bool rans = header.coder == CoderChoice::rans, huffman = header.coder == CoderChoice::huffman;
-  const unsigned most = rans ? kRansMaxBits : huffman ? kHuffmanMaxBits : 8, least = rans ? kRansMinBits : 1;
-  if (header.code_bits != 0 && (header.code_bits < least || header.code_bits > most))
-    in.refuse(fmt::format("{} code bits, expected 0 or {}..{}", header.code_bits, least, most));
-  if (header.code_bits == 0 || rans || huffman) {
+  const Coder& coder = *find_coder(header.coder);
+  if (header.code_bits != 0 && (header.code_bits < coder.least_bits || header.code_bits > coder.most_bits))
+    in.refuse(fmt::format("{} code bits, expected 0 or {}..{}", header.code_bits, coder.least_bits, coder.most_bits));
+  if (header.code_bits == 0 || coder.detail) {
     if (header.detail >= header.levels) in.refuse(fmt::format("code {} with {} levels", header.detail, header.levels));
   } else if (header.detail != 0) {
     in.refuse("a detail that this coder does not have");
@@ -81,7 +78,11 @@ RecordHeader take_header(ByteReader& in) {
   if (version != kRecordVersion)
     in.refuse(fmt::format("record version {}, this program reads {}", version, kRecordVersion));
   RecordHeader header;
-  header.coder = take_coder(in);
+  const Coder& coder = take_coder(in);
+  if (version < coder.first_version)
+    in.refuse(
+        fmt::format("coder {} in a record of version {}, it came with {}", coder.name, version, coder.first_version));
+  header.coder = coder.id;
   header.code_bits = in.le<std::uint8_t>("code bits");
   header.detail = in.le<std::uint8_t>("detail");
   header.kind = take_enum<CodebookKind>(in, 0, 4, "codebook kind");
@@ -118,28 +119,6 @@ std::vector<float> take_book(const RecordHeader& header, ByteReader& in) {
   return book;
 }
 
-/// Packed codes, refused when the bits left over in their last byte are not 0: a record has one spelling.
-std::span<const std::byte> take_packed(ByteReader& in, std::uint64_t count, unsigned bits, const char* field) {
-  const auto packed = in.raw(packed_bytes(count, bits), field);
-  const std::uint64_t used = count * bits % 8;
-  if (used != 0 && std::to_integer<unsigned>(packed.back()) >> used != 0)
-    in.refuse(fmt::format("{}: bits behind the last code are not 0", field));
-  return packed;
-}
-
-void take_rans_blocks(RecordParts& parts, ByteReader& in) {
-  parts.model = read_model(in, parts.header.code_bits, parts.header.detail + 1U);
-  const std::uint64_t blocks = block_count(parts.header.count);
-  const auto sizes = in.array<std::uint32_t>(blocks, "block sizes");
-  parts.starts.reserve(sizes.size());
-  for (std::size_t b = 0; b < sizes.size(); ++b) {
-    const std::uint64_t codes = block_codes(parts.header.count, b);
-    const auto start = read_rans_start(in.raw(sizes[b], "block"), codes);
-    if (!start) in.refuse(fmt::format("block {} of {} codes has {} bytes that are none", b, codes, sizes[b]));
-    parts.starts.push_back(*start);
-  }
-}
-
 }  // namespace
 
 RecordHeader read_record_header(std::span<const std::byte> record, const std::string& source) {
@@ -173,18 +152,7 @@ RecordParts open_record(std::span<const std::byte> record, const std::string& so
   parts.header = take_header(in);
   parts.book = take_book(parts.header, in);
   if (parts.header.code_bits > 0 && parts.header.count == 0) in.refuse("a coder without codes");
-  if (parts.header.code_bits > 0) {
-    if (parts.header.coder == CoderChoice::rans) {
-      take_rans_blocks(parts, in);
-    } else if (parts.header.coder == CoderChoice::huffman) {
-      take_huffman_blocks(parts, in);
-    } else if (parts.header.coder == CoderChoice::planes) {
-      for (unsigned plane = 0; plane < parts.header.code_bits; ++plane)
-        parts.blocks.push_back(take_packed(in, parts.header.count, 1, "plane"));
-    } else {
-      parts.blocks.push_back(take_packed(in, parts.header.count, parts.header.code_bits, "codes"));
-    }
-  }
+  if (parts.header.code_bits > 0) find_coder(parts.header.coder)->open(parts, in);
   if (in.left() != 0) in.refuse(fmt::format("{} bytes follow the last field", in.left()));
   return parts;
 }
