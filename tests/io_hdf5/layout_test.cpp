@@ -30,6 +30,26 @@ FileLayout only(DatasetLayout dataset) {
   return layout;
 }
 
+/// Texts and numbers as they are, and in one piece behind HDF5's own filters.
+FileLayout texts_and_deflated() {
+  FileLayout layout;
+  for (const bool deflated : {false, true}) {
+    DatasetLayout text = contiguous(deflated ? "/text.deflated" : "/text", DType::u8, {77});
+    text.text = true;
+    text.deflated = deflated;
+    if (deflated) text.piece_bytes = {41};
+    layout.datasets.push_back(text);
+  }
+  for (const DType type : {DType::u8, DType::f32, DType::u64}) {
+    DatasetLayout numbers = contiguous("/numbers." + std::string(name(type)), type, {5, 7});
+    numbers.deflated = true;
+    numbers.piece_bytes = {100};
+    layout.datasets.push_back(numbers);
+  }
+  sort(layout);
+  return layout;
+}
+
 }  // namespace
 
 TEST_CASE("open gives back the layout and the places that create made", "[io_hdf5]") {
@@ -37,9 +57,10 @@ TEST_CASE("open gives back the layout and the places that create made", "[io_hdf
   const auto format = make_hdf5_format();
   const FileLayout layout =
       GENERATE(as<FileLayout>(), FileLayout{}, everything(), only(contiguous("/x", DType::f32, {})),
-               only(encoded("/x", {1}, {1})), only(encoded("/deep/x", {100000, 3}, {7, 3})));
+               only(encoded("/x", {1}, {1})), only(encoded("/deep/x", {100000, 3}, {7, 3})), texts_and_deflated());
   const FilePlaces places = format->create(folder / "a.h5", layout);
-  const auto existing = format->open(folder / "a.h5");
+  const bool guarded = GENERATE(false, true);
+  const auto existing = guarded ? format->open_guarded(folder / "a.h5") : format->open(folder / "a.h5");
   REQUIRE(existing.layout.root == layout.root);
   REQUIRE(existing.layout.groups == layout.groups);
   REQUIRE(existing.layout.datasets.size() == layout.datasets.size());

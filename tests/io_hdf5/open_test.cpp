@@ -263,8 +263,10 @@ TEST_CASE("attributes of other kinds are passed over, those of ours are read fro
     put("j_latin", terminated, {}, "\xFF\xFE\0\0\0\0\0");
     H5Tclose(variable), H5Tclose(terminated), H5Tclose(spaced);
   });
-  const std::vector<Attribute> expected{
-      {"e_terminated", std::string("abc")}, {"f_spaced", std::string("abc")}, {"i_number", 1.5}};
+  const std::vector<Attribute> expected{{"a_variable", std::string("variable")},
+                                        {"e_terminated", std::string("abc")},
+                                        {"f_spaced", std::string("abc")},
+                                        {"i_number", 1.5}};
   REQUIRE(make_hdf5_format()->open(path).layout.root == expected);
 }
 
