@@ -7,6 +7,7 @@
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/codec/trellis_record.hpp"
+#include "lmq/kernels/rate_cells.hpp"
 #include "lmq/kernels/trellis.hpp"
 #include "lmq/kernels/trellis_decode.hpp"
 #include "trellis_layout.hpp"
@@ -139,7 +140,7 @@ double entropy_bits(const Walk& walked) {
     for (const std::uint64_t count : counts) total += count;
     bits += static_cast<double>(spread_family()[t].zero ? total - counts[0] : total);
     for (const std::uint64_t count : counts)
-      if (count > 0) bits += double(count) * std::log2(double(total) / double(count));
+      if (count > 0) bits += double(count) * plain_log2(double(total) / double(count));
   }
   return bits;
 }
