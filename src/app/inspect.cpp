@@ -13,6 +13,7 @@
 #include "lmq/plan/names.hpp"
 #include "open_output.hpp"
 #include "table.hpp"
+#include "tensor_lines.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"

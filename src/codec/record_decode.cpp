@@ -9,6 +9,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/codec/trellis_record.hpp"
+#include "lmq/kernels/pack.hpp"
 #include "trellis_layout.hpp"
 
 namespace lmq {

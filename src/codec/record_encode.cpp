@@ -12,6 +12,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/codec/model.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/kernels/pack.hpp"
 #include "lmq/kernels/rate_cells.hpp"
 
 namespace lmq {

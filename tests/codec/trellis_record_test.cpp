@@ -216,7 +216,7 @@ TEST_CASE("trellis record: truncated, longer or changed with a right checksum it
     }
     for (const std::size_t more : {1u, 2u}) {
       Bytes longer = record;
-      longer.resize(record.size() + more);
+      longer.insert(longer.end(), more, std::byte{0});
       seal(longer);
       REQUIRE(!is_read(longer, count));
     }

@@ -100,8 +100,8 @@ inline std::vector<float> gaussian(std::size_t count, std::uint32_t seed) {
 }
 
 struct SmallOptions {
-  std::string other_values_in;  ///< a tensor whose values are others
-  std::string nan_in;           ///< a tensor with a NaN at element 777 and an infinity after it
+  std::string other_values_in{};  ///< a tensor whose values are others
+  std::string nan_in{};           ///< a tensor with a NaN at element 777 and an infinity after it
 };
 
 inline void make_small_checkpoint(const std::filesystem::path& path, const SmallOptions& options = {}) {
