@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lmq/base/math.hpp"
+#include "lmq/codec/model.hpp"
 #include "lmq/container/layout.hpp"
 #include "seal.hpp"
 
@@ -57,9 +58,9 @@ UnitRecord invented_unit(const QuantSpec& spec, std::uint64_t unit, std::uint64_
 std::uint64_t record_bound(const Plan& plan, std::uint64_t unit) {
   const WorkUnit& work = plan.units[unit];
   const TensorPlan& tensor = plan.tensors[work.tensor];
-  const auto levels = static_cast<double>(tensor.spec.options.levels);
+  const auto levels = static_cast<std::uint32_t>(tensor.spec.options.levels);
   const bool whole = tensor.spec.coder == CoderChoice::fixed || tensor.spec.coder == CoderChoice::planes;
-  const double code_bits = whole ? std::bit_width(tensor.spec.options.levels - 1) : std::log2(levels);
+  const double code_bits = whole ? std::bit_width(levels - 1) : static_cast<double>(log2_q32(levels) + 1) * 0x1p-32;
   const std::uint64_t number_bytes = tensor.spec.level_type == LevelType::f16 ? 2 : 4;
   return kRecordFrame + stored_numbers(tensor.spec, work.count, tensor.cols) * number_bytes +
          static_cast<std::uint64_t>(std::ceil(static_cast<double>(work.count) * code_bits / 8));

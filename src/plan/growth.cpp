@@ -1,7 +1,7 @@
 #include "growth.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 
 #include "lmq/base/math.hpp"
 #include "lmq/quant/quantizer.hpp"
@@ -23,8 +23,9 @@ std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, s
   const std::uint64_t levels = std::min<std::uint64_t>(chooses ? 2 : spec.options.levels, weights);
   std::uint64_t numbers = traits.numbered.numbers;
   if (numbers == 0) numbers = traits.grid ? 2 : levels;
-  const double code_bits = 0.75 * std::log2(static_cast<double>(levels)) * static_cast<double>(rows * cols);
-  return books * numbers * (spec.level_type == LevelType::f16 ? 2 : 4) + static_cast<std::uint64_t>(code_bits / 8);
+  // Codes of as many equal bits as fit into the levels, a quarter less after entropy coding.
+  const std::uint64_t code_bits = (static_cast<std::uint64_t>(std::bit_width(levels)) - (levels > 0)) * rows * cols;
+  return books * numbers * (spec.level_type == LevelType::f16 ? 2 : 4) + 3 * (code_bits / 32);
 }
 
 }  // namespace lmq
