@@ -35,7 +35,8 @@ class Interruption(LmqTest):
 
     def share_a_size(self):
         """The run of every test, with a size for the whole file: tensors are quantized more than once."""
-        self.arguments[self.arguments.index("4")] = "3.35"
+        at = self.arguments.index("--levels")
+        self.arguments[at:at + 2] = ["--bits", "3.35"]
         self.ok(run(*self.arguments, "--threads", "1"))
         self.expected = sha256(self.out)
         os.remove(self.out)
