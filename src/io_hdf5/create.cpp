@@ -236,7 +236,7 @@ class Creator {
     ChunkWalk walk(dataset.deflated ? whole : dataset.shape, dataset.deflated ? whole : dataset.chunk);
     for (const std::uint64_t bytes : dataset.piece_bytes) {
       void* const buffer = payload_.cover(bytes);
-      calls_(hole_->drop_raw([&] { return H5Dwrite_chunk(made, H5P_DEFAULT, 0, walk.at(), bytes, buffer); }),
+      calls_(hole_->drop_raw(buffer, [&] { return H5Dwrite_chunk(made, H5P_DEFAULT, 0, walk.at(), bytes, buffer); }),
              "H5Dwrite_chunk");
       if (!hole_->raw || hole_->raw->bytes != bytes)
         calls_.fail(Errc::internal, fmt::format("H5Dwrite_chunk: no write of {} bytes for {}", bytes, walk.text()));

@@ -57,7 +57,7 @@ haddr_t get_eof(const H5FD_t* file, H5FD_mem_t) {
 
 herr_t read_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t bytes, void* buffer) {
   HoleFile& hole = hole_of(file);
-  if (hole.dropping && type == H5FD_MEM_DRAW) {
+  if (hole.dropped != nullptr && buffer == hole.dropped && type == H5FD_MEM_DRAW) {
     hole.raw = {address, bytes};
     return 0;
   }
@@ -77,7 +77,7 @@ herr_t read_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t 
 herr_t write_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t bytes, const void* buffer) {
   HoleFile& hole = hole_of(file);
   if (hole.mode == HoleFile::Mode::read) return -1;
-  if (hole.dropping && type == H5FD_MEM_DRAW) {
+  if (hole.dropped != nullptr && buffer == hole.dropped && type == H5FD_MEM_DRAW) {
     hole.raw = {address, bytes};
     return 0;
   }

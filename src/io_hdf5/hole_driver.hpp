@@ -20,13 +20,15 @@ struct HoleFile {
   enum class Mode { create, read };
 
   HoleFile(File f, Mode m) : file(std::move(f)), mode(m), end(m == Mode::read ? file.size() : 0) {}
-  /// Runs one HDF5 call that moves one chunk, without moving it; then `raw` says from or to where.
+  /// Runs one HDF5 call that moves one chunk from or to `buffer`, without moving it; then `raw` says from or to where.
+  /// Other raw accesses of the call pass: HDF5 may write a heap of texts, which counts as raw data, to make room in its
+  /// cache.
   template <class Call>
-  auto drop_raw(Call call) {
+  auto drop_raw(const void* buffer, Call call) {
     raw.reset();
-    dropping = true;
+    dropped = buffer;
     const auto result = call();
-    dropping = false;
+    dropped = nullptr;
     return result;
   }
   /// Throws what the driver met; HDF5 itself is told of no failed write, so that it can always clean up after itself.
@@ -36,11 +38,11 @@ struct HoleFile {
 
   File file;
   Mode mode;
-  std::uint64_t end;            ///< bytes of the file that exist
-  std::uint64_t allocated = 0;  ///< bytes that HDF5 has given away ("end of allocation")
-  bool dropping = false;
-  std::optional<Raw> raw;    ///< the last access that was dropped
-  std::exception_ptr error;  ///< the first failure of the file itself
+  std::uint64_t end;              ///< bytes of the file that exist
+  std::uint64_t allocated = 0;    ///< bytes that HDF5 has given away ("end of allocation")
+  const void* dropped = nullptr;  ///< inside drop_raw: the buffer whose access is dropped
+  std::optional<Raw> raw;         ///< the last access that was dropped
+  std::exception_ptr error;       ///< the first failure of the file itself
 };
 
 /// The registered driver. Ordinary bytes come out of it: any other driver opens the file.

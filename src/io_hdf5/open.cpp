@@ -302,7 +302,8 @@ class Opener {
       calls_.fail(Errc::malformed, walk.text() + " is missing");
     std::uint32_t mask = 0;
     void* const buffer = payload_.cover(bytes);
-    calls_(hole_->drop_raw([&] { return H5Dread_chunk(id, H5P_DEFAULT, walk.at(), &mask, buffer); }), "H5Dread_chunk");
+    calls_(hole_->drop_raw(buffer, [&] { return H5Dread_chunk(id, H5P_DEFAULT, walk.at(), &mask, buffer); }),
+           "H5Dread_chunk");
     if (!hole_->raw || hole_->raw->bytes != bytes || mask != 0)
       calls_.fail(Errc::malformed, walk.text() + " has no plain place in the file");
     inside(hole_->raw->address, bytes, walk.text());

@@ -36,6 +36,9 @@ FileLayout model(int count, std::uint64_t chunks, bool attributes) {
   DatasetLayout books = contiguous("/lmq/codebooks", DType::f32, {40, 16});
   books.deflated = true, books.piece_bytes = {1000};
   layout.datasets.push_back(books);
+  for (DatasetLayout& dataset : layout.datasets)
+    if (dataset.encoded)
+      for (std::uint64_t& bytes : dataset.piece_bytes) bytes += 55;  // a record has 56 bytes at least
   sort(layout);
   return layout;
 }
