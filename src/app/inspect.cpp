@@ -61,12 +61,8 @@ nlohmann::json checkpoint_json(const Catalogue& catalogue) {
   for (const TensorNote& note : catalogue.notes) tensors[note.tensor]["note"] = note.text;
   for (const ShardInfo& shard : catalogue.shards)
     shards.push_back({{"name", shard.name}, {"bytes", shard.bytes}, {"header_digest", shard.header_digest}});
-  return {{"format", catalogue.format},
-          {"index", catalogue.index_name},
-          {"tensors", std::move(tensors)},
-          {"shards", std::move(shards)},
-          {"metadata", catalogue.metadata},
-          {"warnings", catalogue.warnings}};
+  return {{"format", catalogue.format},  {"index", catalogue.index_name},  {"tensors", std::move(tensors)},
+          {"shards", std::move(shards)}, {"metadata", catalogue.metadata}, {"warnings", catalogue.warnings}};
 }
 
 nlohmann::json file_json(const QuantizedFile& file) {

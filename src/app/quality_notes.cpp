@@ -10,10 +10,9 @@
 namespace lmq::app {
 namespace {
 
-// Normal weights at their best 16 levels reach 22 (a million weights); where clipped weights decided about a language
-// model's loss it was 50 to 300.
+// Normal weights at their best 16 levels reach about 22 (a million weights): more than that is clipping.
 constexpr double kClipped = 32;
-// Language models of 1 to 135 million weights lost more than half a nat below (docs/quality.md).
+// Without importance, language models of 1 and 135 million weights lost .5 and 1.0 nats at 17 dB (docs/quality.md).
 constexpr double kBadDecibels = 15;
 constexpr std::size_t kNamed = 3;
 

@@ -181,7 +181,8 @@ TEST_CASE("metadata holds texts only") {
   CHECK(parse(raw_safetensors(R"({"__metadata__":null})")).metadata.empty());
   for (const char* value : {"1", "null", "true", "[]", "{}", "1.5"}) {
     check_refused(R"({"__metadata__":{"a":)"s + value + "}}", "__metadata__: 'a': found", 0);
-    if (value != "{}"s && value != "null"s) check_refused(R"({"__metadata__":)"s + value + "}", "__metadata__: found", 0);
+    if (value != "{}"s && value != "null"s)
+      check_refused(R"({"__metadata__":)"s + value + "}", "__metadata__: found", 0);
   }
   check_refused(R"({"__metadata__":"x"})", "__metadata__: found", 0);
   check_refused(R"({"__metadata__":{"a":"1","a":"2"}})", "'a' appears twice", 0);
