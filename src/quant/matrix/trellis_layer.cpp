@@ -1,0 +1,155 @@
+#include "lmq/quant/trellis_layer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lmq/base/error.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/kernels/rate_cells.hpp"
+#include "lmq/quant/cancellation.hpp"
+
+namespace lmq {
+namespace {
+constexpr double kLeastEnergy = 1e-9;  // squared steps of a row or column of zeros
+
+void check(const LayerWeights& weights, const LayerSides& sides, const LayerCoding& coding) {
+  const auto wrong = [](const char* what) { fail(Errc::internal, fmt::format("layer to code: {}", what)); };
+  if (weights.values.size() != weights.rows * weights.cols) wrong("weights of another shape");
+  if (!is_trellis_states(coding.states) || !(coding.step > 0) || coding.lane_rows < 1) wrong("states, step or lanes");
+  std::size_t rows = 0;
+  for (const CurvatureFactor& block : sides.outputs) rows += block.size;
+  if (!sides.outputs.empty() && rows != weights.rows) wrong("output factors of other rows");
+  if (sides.outputs.size() > kMostTrellisLanes) wrong("more output factors than lanes");
+  for (std::size_t k = 1; k < sides.outputs.size(); ++k)
+    if (sides.outputs[k].size > sides.outputs[0].size ||
+        (k + 1 < sides.outputs.size() && sides.outputs[k].size != sides.outputs[0].size))
+      wrong("output factors of different sizes");
+  if (!sides.row_curvature.empty() && sides.row_curvature.size() != weights.rows) wrong("curvature of other rows");
+  if (sides.inputs != nullptr && sides.inputs->size != weights.cols) wrong("an input factor of other columns");
+  if (!sides.col_curvature.empty() && sides.col_curvature.size() != weights.cols) wrong("curvature of other columns");
+}
+
+/// Pivots of one side: of factors, roots of curvatures, or ones.
+std::vector<double> pivots(std::span<const CurvatureFactor> factors, const std::vector<double>& curvature,
+                           std::size_t count) {
+  std::vector<double> made;
+  for (const CurvatureFactor& factor : factors) made.insert(made.end(), factor.pivot.begin(), factor.pivot.end());
+  if (factors.empty())
+    for (const double h : curvature) made.push_back(std::sqrt(h));
+  if (made.empty()) made.assign(count, 1.0);
+  return made;
+}
+
+/// Steps of one side in eighths of an octave, and what rounding them leaves as a weight of squared steps.
+void choose_steps(const std::vector<double>& pivot, std::vector<std::int16_t>& step, std::vector<float>& weight) {
+  for (const double p : pivot) {
+    const double eighths = std::clamp(std::floor(0.5 - 8 * plain_log2(p)), -1.0 * kMostEighths, 1.0 * kMostEighths);
+    step.push_back(static_cast<std::int16_t>(eighths));
+    const double left = p * octave_eighths(step.back());
+    weight.push_back(static_cast<float>(left * left));
+  }
+}
+
+int thirds_of(double mean_square) noexcept {
+  return static_cast<int>(std::floor(1.5 * plain_log2(std::max(mean_square, kLeastEnergy)) + 0.5));
+}
+std::int8_t kept(int spread) noexcept { return static_cast<std::int8_t>(std::clamp(spread, -60, 90)); }
+
+/// Classes of columns by their mean square, then of rows by what is left.
+template <class SquareOf>
+void choose_spreads(TrellisUnit& unit, const SquareOf& square_of) {
+  const auto rows = static_cast<std::size_t>(unit.rows), cols = static_cast<std::size_t>(unit.cols);
+  std::vector<double> column(cols, 0.0), scale(cols);
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t j = 0; j < cols; ++j) column[j] += square_of(i, j);
+  unit.col_spread.resize(cols), unit.row_spread.resize(rows);
+  for (std::size_t j = 0; j < cols; ++j) {
+    const double mean = std::max(column[j] / static_cast<double>(rows), kLeastEnergy);
+    unit.col_spread[j] = kept(kSpreadOfOne + thirds_of(mean));
+    scale[j] = 1 / mean;
+  }
+  for (std::size_t i = 0; i < rows; ++i) {
+    double sum = 0;
+    for (std::size_t j = 0; j < cols; ++j) sum += square_of(i, j) * scale[j];
+    unit.row_spread[i] = kept(thirds_of(sum / static_cast<double>(cols)));
+  }
+}
+
+struct Steps {
+  std::vector<float> row, col, row_weight, col_weight;
+};
+
+/// All lanes of the layer; targets replace those of the pass before.
+double code_lanes(const LayerWeights& weights, const LayerSides& sides, const Steps& steps, CodedLayer& layer,
+                  std::vector<std::int32_t>& targets) {
+  TrellisUnit& unit = layer.unit;
+  const double rho = unit.states == 1 ? kScalarRho : kTrellisRho;
+  const TrellisRates rates = make_trellis_rates(spread_family(), unit.states, rho);
+  const auto lanes = static_cast<std::size_t>(unit.lanes());
+  std::vector<double> squared(lanes);
+  parallel_for(lanes, [&](std::size_t lane) {
+    const std::size_t first = lane * static_cast<std::size_t>(unit.lane_rows);
+    const std::size_t rows = std::min(static_cast<std::size_t>(unit.lane_rows), weights.rows - first);
+    CancellationUnit part;
+    part.rows = rows, part.cols = weights.cols;
+    part.weights = weights.values.subspan(first * weights.cols, rows * weights.cols);
+    if (!sides.outputs.empty()) part.outputs = sides.outputs[lane].unit;
+    if (sides.inputs != nullptr) part.inputs = sides.inputs->unit;
+    part.row_step = std::span(steps.row).subspan(first, rows), part.col_step = steps.col;
+    part.row_spread = std::span(unit.row_spread).subspan(first, rows), part.col_spread = unit.col_spread;
+    part.row_weight = std::span(steps.row_weight).subspan(first, rows), part.col_weight = steps.col_weight;
+    const CancelledCodes coded = cancel(part, rates);
+    const auto to = static_cast<std::ptrdiff_t>(first * weights.cols);
+    std::ranges::copy(coded.codes, unit.codes.begin() + to);
+    std::ranges::copy(coded.values, layer.values.begin() + to);
+    std::ranges::copy(coded.targets, targets.begin() + to);
+    squared[lane] = coded.squared_steps;
+    if (coded.clamped > 0)
+      fail(Errc::usage,
+           fmt::format("a step of {} is too fine: {} weights of rows {} to {} lie more than 2^20 steps from 0",
+                       unit.step, coded.clamped, first, first + rows - 1));
+  });
+  double sum = 0;
+  for (const double lane : squared) sum += lane;
+  return sum;
+}
+}  // namespace
+
+CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, const LayerCoding& coding) {
+  check(weights, sides, coding);
+  CodedLayer layer;
+  TrellisUnit& unit = layer.unit;
+  unit.states = coding.states, unit.rows = weights.rows, unit.cols = weights.cols, unit.step = coding.step;
+  const std::size_t wanted = sides.outputs.empty() ? coding.lane_rows : sides.outputs[0].size;
+  const std::uint64_t fewest = ceil_div(std::max<std::uint64_t>(weights.rows, 1), kMostTrellisLanes);
+  unit.lane_rows = std::clamp<std::uint64_t>(wanted, fewest, std::max<std::uint64_t>(weights.rows, 1));
+  Steps steps;
+  choose_steps(pivots(sides.outputs, sides.row_curvature, weights.rows), unit.row_step, steps.row_weight);
+  const std::span<const CurvatureFactor> inputs(sides.inputs, sides.inputs != nullptr ? 1 : 0);
+  choose_steps(pivots(inputs, sides.col_curvature, weights.cols), unit.col_step, steps.col_weight);
+  for (const int eighths : unit.row_step) steps.row.push_back(unit.step * octave_eighths(eighths));
+  for (const int eighths : unit.col_step) steps.col.push_back(octave_eighths(eighths));
+  if (weights.values.empty()) {
+    unit.row_spread.assign(weights.rows, 0), unit.col_spread.assign(weights.cols, 0);
+    return layer;
+  }
+  unit.codes.resize(weights.values.size()), layer.values.resize(weights.values.size());
+  std::vector<std::int32_t> targets(weights.values.size());
+  choose_spreads(unit, [&](std::size_t i, std::size_t j) {
+    const double u = weights.values[i * weights.cols + j] / (double{steps.row[i]} * steps.col[j]);
+    return u * u;
+  });
+  for (unsigned pass = 0; pass < std::max(coding.passes, 1U); ++pass) {
+    if (pass > 0)
+      choose_spreads(unit, [&](std::size_t i, std::size_t j) {
+        const double u = targets[i * weights.cols + j] / double{kTrellisOne};
+        return u * u;
+      });
+    layer.squared_steps = code_lanes(weights, sides, steps, layer, targets);
+  }
+  return layer;
+}
+
+}  // namespace lmq
