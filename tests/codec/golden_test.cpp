@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "lmq/codec/record.hpp"
+#include "test_data.hpp"
 #include "units.hpp"
 
 using namespace lmq;
@@ -115,7 +116,7 @@ std::vector<Golden> all() {
 }
 
 std::filesystem::path path_of(const Golden& golden) {
-  return std::filesystem::path(LMQ_TEST_DATA) / "golden" / (std::string(golden.name) + ".lmqr");
+  return test_data() / "golden" / (std::string(golden.name) + ".lmqr");
 }
 
 std::vector<std::byte> bytes_of(const std::filesystem::path& path) {

@@ -12,6 +12,7 @@
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/trellis.hpp"
+#include "test_data.hpp"
 #include "units.hpp"
 
 using namespace lmq;
@@ -305,9 +306,7 @@ std::vector<std::pair<const char*, TrellisUnit>> golden_units() {
   high.codes[77] = 500'000;
   return {{"trellis8", rule(8, 40, 33, 3)}, {"trellis1", rule(1, 16, 16, 16)}, {"trellis8_raw", high}};
 }
-std::filesystem::path golden_path(const char* name) {
-  return std::filesystem::path(LMQ_TEST_DATA) / "golden" / (std::string(name) + ".lmqr");
-}
+std::filesystem::path golden_path(const char* name) { return test_data() / "golden" / (std::string(name) + ".lmqr"); }
 }  // namespace
 
 TEST_CASE("golden: trellis records decode to the stated unit, and are still the same bytes", "[golden][trellis]") {

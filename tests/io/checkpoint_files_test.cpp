@@ -4,6 +4,7 @@
 
 #include "lmq/io/reader.hpp"
 #include "make_safetensors.hpp"
+#include "test_data.hpp"
 
 // What is opened when a file, a folder or an index is named, and every trap of an index.
 using namespace lmq;
@@ -35,7 +36,7 @@ const std::string kGood = index_text({{"a", "1.safetensors"}, {"b", "2.safetenso
 }  // namespace
 
 TEST_CASE("real shards: by folder, by index, one alone") {
-  const fs::path folder = LMQ_TEST_DATA "/babyllama105-sharded";
+  const fs::path folder = test_data() / "babyllama105-sharded";
   for (const fs::path& input : {folder, folder / "model.safetensors.index.json"}) {
     const auto reader = open_reader(input);
     CHECK(reader->catalogue().tensors.size() == 47);

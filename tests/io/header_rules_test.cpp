@@ -5,6 +5,7 @@
 #include "lmq/base/text.hpp"
 #include "make_safetensors.hpp"
 #include "safetensors_header.hpp"
+#include "test_data.hpp"
 
 // Every rule of a safetensors header, broken one at a time.
 using namespace lmq;
@@ -244,7 +245,7 @@ TEST_CASE("depth bombs end early") {
 }
 
 TEST_CASE("a header cut anywhere is refused") {
-  const std::vector<std::byte> file = read_file(LMQ_TEST_DATA "/stories260k/model.safetensors");
+  const std::vector<std::byte> file = read_file(test_data() / "stories260k/model.safetensors");
   const std::uint64_t header = 8 + safetensors_header_bytes(file, file.size(), "f");
   REQUIRE(header > 3000);
   std::uint64_t text_end = header;

@@ -11,6 +11,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/io/file.hpp"
 #include "make_safetensors.hpp"
+#include "test_data.hpp"
 
 using namespace lmq;
 using namespace lmq::test;
@@ -45,8 +46,8 @@ std::uint64_t bytes_read_so_far() {
 }  // namespace
 
 TEST_CASE("a real checkpoint is read: BF16 is the upper half of F32, rounded") {
-  const auto bf16 = open_reader(LMQ_TEST_DATA "/stories260k");
-  const auto f32 = open_reader(LMQ_TEST_DATA "/stories260k-f32/model.safetensors");
+  const auto bf16 = open_reader(test_data() / "stories260k");
+  const auto f32 = open_reader(test_data() / "stories260k-f32/model.safetensors");
   REQUIRE(bf16->catalogue().tensors.size() == 47);
   CHECK(bf16->catalogue().format == "safetensors");
   CHECK(bf16->catalogue().warnings.empty());
@@ -117,7 +118,7 @@ TEST_CASE("views at odd ranges give the same bytes as the file") {
 }
 
 TEST_CASE("scratch keeps its memory from call to call") {
-  const auto reader = open_reader(LMQ_TEST_DATA "/stories260k");
+  const auto reader = open_reader(test_data() / "stories260k");
   const TensorInfo& tensor = tensor_of(*reader, "model.embed_tokens.weight");
   std::vector<std::byte> scratch;
   (void)reader->view(tensor, 0, tensor.count(), scratch);

@@ -1,0 +1,5 @@
+#pragma once
+#include <filesystem>
+
+/// tests/data of the source tree.
+[[nodiscard]] std::filesystem::path test_data();
