@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 WINDOW = 256
-SAMPLES = 32768  # tokens that statistics are collected on, at most
+SEQUENCES = 128  # that statistics are collected on, at most
+CALIBRATE = (sys.executable, "-m", "lmq_tools.calibrate")
+os.environ["PYTHONPATH"] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "python")
 DOCUMENT = 1  # every story begins with this token
 
 
@@ -84,8 +86,8 @@ class Check:
         return done
 
     def collect(self, tokens, output, statistics):
-        self.run(sys.executable, os.path.join(os.path.dirname(__file__), "collect_importance.py"), self.model, "-o", output,
-                 "--tokens", tokens, "--document-token", DOCUMENT, "--window", WINDOW, "--samples", SAMPLES, "--statistics", statistics, "--quiet")
+        self.run(*CALIBRATE, self.model, "-o", output, "--tokens", tokens, "--document-token", DOCUMENT, "--window", WINDOW,
+                 "--sequences", SEQUENCES, "--statistics", statistics, "--progress", "none")
 
     def quantize(self, name, *options):
         out = self.path(f"{name}.h5")
@@ -135,8 +137,7 @@ class Check:
         model(tokens, labels=tokens).loss.backward()
         optimizer.step()
         torch.save(optimizer.state_dict(), self.path("optimizer.pt"))
-        self.run(sys.executable, os.path.join(os.path.dirname(__file__), "collect_importance.py"), "--optimizer",
-                 self.path("optimizer.pt"), "--model", self.model, "-o", self.path("adam.safetensors"))
+        self.run(*CALIBRATE, self.model, "--optimizer", self.path("optimizer.pt"), "-o", self.path("adam.safetensors"))
         report = json.loads(self.run(self.lmq, "plan", self.model, "--importance", self.path("adam.safetensors"), "--json").stdout)
         self.expect("Adam's second moments serve every quantized tensor", not report["importance"]["missing"])
 

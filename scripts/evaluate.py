@@ -18,10 +18,10 @@ import sys
 
 import torch
 
-from evaluation import EvaluationError, draw, load
+from evaluation import Failure, draw, load
 from evaluation.report import read_receipt, svg_of, table_of, write_receipt
 from evaluation.sweep import Sweep, parse_settings
-from evaluation.yardstick import KINDS, language_model
+from lmq_tools.yardstick import KINDS, language_model
 
 
 def draw_tokens(arguments):
@@ -99,5 +99,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (EvaluationError, OSError) as error:
+    except (Failure, OSError) as error:
         sys.exit(f"evaluate: {error}")

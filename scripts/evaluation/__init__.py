@@ -4,8 +4,13 @@
   model = load("causal", "model/", data="eval.u16", tokens=8192, cache="cache/")
   print(evaluate(weights_or_path, model)["kl"])
 """
-from .measures import compare, summary
-from .yardstick import EvaluationError, Yardstick, draw, load, tensors_of
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
+from lmq_tools.errors import Failure  # noqa: E402
+from lmq_tools.measures import compare, summary  # noqa: E402
+from lmq_tools.yardstick import Yardstick, draw, load, tensors_of  # noqa: E402
 
 
 def evaluate(weights_or_path, model, tokens=None, baseline=None):
@@ -22,4 +27,4 @@ def evaluate(weights_or_path, model, tokens=None, baseline=None):
     return {**result, "arrays": arrays}
 
 
-__all__ = ["EvaluationError", "Yardstick", "compare", "draw", "evaluate", "load", "summary", "tensors_of"]
+__all__ = ["Failure", "Yardstick", "compare", "draw", "evaluate", "load", "summary", "tensors_of"]

@@ -7,7 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from .yardstick import shards_of, tensors_of
+from lmq_tools.weights import shards_of
+from lmq_tools.yardstick import tensors_of
 
 SMALLEST = 1024  # weights: smaller tensors and vectors are kept, as lmq does
 

@@ -12,9 +12,13 @@ import tempfile
 
 import numpy as np
 
-from .measures import compare, summary
+from lmq_tools.errors import USAGE, Failure
+from lmq_tools.measures import compare, summary
+from lmq_tools.subjects import digest_of
+from lmq_tools.weights import exported_weights, shards_of
+from lmq_tools.yardstick import tensors_of
+
 from .references import FORMATS, reference, size_of, weights_in
-from .yardstick import EvaluationError, digest_of, shards_of, tensors_of
 
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -28,13 +32,13 @@ def parse_settings(given, path):
     for line in lines:
         name, colon, words = line.partition(":")
         if not colon or not words.strip():
-            raise EvaluationError(f"setting '{line}': expected 'NAME: SETTING'")
+            raise Failure(USAGE, f"setting '{line}': expected 'NAME: SETTING'")
         settings.append((name.strip(), shlex.split(os.path.expandvars(words))))
     if not settings:
-        raise EvaluationError("no setting is given")
+        raise Failure(USAGE, "no setting is given")
     names = [name for name, _ in settings]
     if len(set(names)) < len(names):
-        raise EvaluationError(f"setting '{next(n for n in names if names.count(n) > 1)}' is given twice")
+        raise Failure(USAGE, f"setting '{next(n for n in names if names.count(n) > 1)}' is given twice")
     return settings
 
 
@@ -109,16 +113,16 @@ class Sweep:
         if words[0] in FORMATS:
             numbers = [int(word) for word in words[1:]]
             if len(numbers) != (1 if words[0] == "nf4" else 2):
-                raise EvaluationError(f"'{' '.join(words)}': expected 'nf4 BLOCK' or 'round BITS BLOCK'")
+                raise Failure(USAGE, f"'{' '.join(words)}': expected 'nf4 BLOCK' or 'round BITS BLOCK'")
             bits, block = (4, *numbers) if words[0] == "nf4" else numbers
             weights, stored = reference(self.model.path, words[0], bits, block)
             return {"bytes": stored}, weights
         if words[0] == "file" and len(words) == 2:
             if not words[1].endswith(".h5"):
                 return {"bytes": size_of(words[1]), "sha256": digest_of(*shards_of(words[1]))}, tensors_of(words[1])
-            return {"bytes": size_of(words[1]), "sha256": digest_of(words[1])}, self.exported(words[1], folder)
+            return {"bytes": size_of(words[1]), "sha256": digest_of(words[1])}, exported_weights(words[1], self.lmq, 'an export is asked for')
         if not words[0].startswith("-"):
-            raise EvaluationError(f"setting '{' '.join(words)}': expected options of lmq, round, nf4, file or float")
+            raise Failure(USAGE, f"setting '{' '.join(words)}': expected options of lmq, round, nf4, file or float")
         return self.quantized(words, folder)
 
     def quantized(self, words, folder):
@@ -130,19 +134,12 @@ class Sweep:
         if done.returncode:
             words = re.sub(r"\S*/", "", (done.stderr.strip().splitlines() or ["no message"])[-1])  # no folders in receipts
             return {**row, "refused": f"exit code {done.returncode}: {words}"}, None
-        return {**row, "bytes": size_of(out), "sha256": digest_of(out)}, self.exported(out, folder)
-
-    def exported(self, path, folder):
-        target = os.path.join(folder, "exported.safetensors")
-        done = self.run("export", path, "--to", "safetensors", "-o", target)
-        if done.returncode:
-            raise EvaluationError(f"{path}: lmq export: {done.stderr.strip()}")
-        return tensors_of(target)
+        return {**row, "bytes": size_of(out), "sha256": digest_of(out)}, exported_weights(out, self.lmq, 'an export is asked for')
 
     def commit(self):
         """As `lmq --version` says it; None where it does not."""
         if not self.lmq_sha256:
-            raise EvaluationError(f"{self.lmq}: is missing: run scripts/build, or name the program with --lmq")
+            raise Failure(USAGE, f"{self.lmq}: is missing: run scripts/build, or name the program with --lmq")
         said = subprocess.run([self.lmq, "--version"], capture_output=True, text=True, check=False).stdout
         found = re.search(r"^commit\s+(\S+)", said, re.MULTILINE)
         return found.group(1) if found else None

@@ -22,13 +22,15 @@ def with_error(values, clusters):
 
 def summary(arrays, clusters, float_loss):
     """kl: mean, error (standard, between clusters), median, p999; loss; loss_change against the float model, pair by pair; same: share
-    of positions with the float model's top class; right: share whose top class is the label."""
+    of positions with the float model's top class; right: share whose top class is the label; accepted: mean of sum min(p, q)."""
     kl = arrays["kl"]
     out = {"positions": len(kl), "kl": {**with_error(kl, clusters), "median": float(np.median(kl)),
                                         "p999": float(np.quantile(kl, .999))},
            "loss": with_error(arrays["loss"], clusters),
            "loss_change": with_error(arrays["loss"] - float_loss, clusters),
            "same": float(arrays["same"].mean()), "right": float(arrays["right"].mean())}
+    if "accepted" in arrays:
+        out["accepted"] = with_error(arrays["accepted"], clusters)
     if "calibrated_kl" in arrays:
         out["calibrated_kl"] = with_error(arrays["calibrated_kl"], clusters)
     return out

@@ -5,58 +5,24 @@ image; positions of one window or one image are one *cluster*: standard errors a
 on each other.
 """
 import hashlib
-import json
 import os
-import sys
 
 import numpy as np
 import torch
 
 from . import images
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from collect_importance import windows_of  # noqa: E402
+from .errors import MALFORMED, USAGE, Failure
+from .subjects import digest_of
+from .weights import open_weights, shards_of
 
 KINDS = ("causal", "masked", "resnet", "lenet", "keras")
 MASKED_SHARE, MASKED_ROUNDS = .15, 5
 
 
-class EvaluationError(Exception):
-    pass
-
-
-def shards_of(path):
-    """The safetensors files of a checkpoint: a file, or those of a folder."""
-    if os.path.isfile(path):
-        return [path]
-    found = sorted(name for name in os.listdir(path) if name.endswith(".safetensors"))
-    index = os.path.join(path, "model.safetensors.index.json")
-    if os.path.exists(index):
-        with open(index, encoding="utf-8") as file:
-            found = sorted(set(json.load(file)["weight_map"].values()))
-    elif "model.safetensors" in found:
-        found = ["model.safetensors"]
-    if not found:
-        raise EvaluationError(f"{path}: no .safetensors file")
-    return [os.path.join(path, name) for name in found]
-
-
 def tensors_of(path):
-    """name -> tensor in its stored type."""
-    from safetensors.torch import load_file
-    out = {}
-    for shard in shards_of(path):
-        out.update(load_file(shard))
-    return out
-
-
-def digest_of(*paths):
-    total = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                total.update(block)
-    return total.hexdigest()
+    """name -> tensor in its stored type, all of them."""
+    weights = open_weights(path)
+    return {name: weights[name] for name in weights}
 
 
 class Yardstick:
@@ -86,19 +52,20 @@ class Yardstick:
         return total.hexdigest()
 
     def load(self, weights):
-        """Puts `weights` (name -> tensor) into the module; a tied copy may be missing, nothing else."""
-        weights = {name: values if torch.is_tensor(values) else torch.from_numpy(values) for name, values in weights.items()}
+        """Puts `weights` (name -> tensor, read one by one) into the module; a tied copy may be missing, nothing else."""
         own = self.module.state_dict()
-        for name, values in own.items():
-            if name in weights and weights[name].shape != values.shape:
-                raise EvaluationError(f"{name}: shape {list(weights[name].shape)}, the model has {list(values.shape)}")
-        missing = [name for name in own if name not in weights and values_of_copy(own, name, weights) is None]
+        missing = [name for name in own if name not in weights and not is_copy(own, name, weights)]
         if missing:
-            raise EvaluationError(f"{len(missing)} tensors of the model are missing, the first {missing[0]}")
+            raise Failure(MALFORMED, f"{len(missing)} tensors of the model are missing, the first {missing[0]}")
         with torch.no_grad():
-            for name in own:
-                if name in weights:
-                    own[name].copy_(weights[name])
+            for name, target in own.items():
+                if name not in weights:
+                    continue
+                values = weights[name]
+                values = values if torch.is_tensor(values) else torch.from_numpy(values)
+                if values.shape != target.shape:
+                    raise Failure(MALFORMED, f"{name}: shape {list(values.shape)}, the model has {list(target.shape)}")
+                target.copy_(values)
 
     @torch.no_grad()
     def forward(self):
@@ -146,7 +113,8 @@ class Yardstick:
 
     def measure(self, weights):
         """Arrays [positions] of the model with `weights`: kl (nats, float model first), loss, same (top class as the float model),
-        right (top class is the label); of images calibrated_kl too."""
+        right (top class is the label), accepted (chance that a token drawn from the copy passes for one of the float model's, sum of
+        min(p, q)); of images calibrated_kl too."""
         self.load(weights)
         if self.is_image and self.temperature == 1.:
             self.calibrate()
@@ -156,7 +124,8 @@ class Yardstick:
             logp = torch.log_softmax(torch.from_numpy(np.array(self.float_logp[at:end], np.float32)), -1)
             labels, top = torch.from_numpy(self.labels[at:end]), logq.argmax(-1).numpy()
             part = {"kl": divergence(logp, logq), "loss": -logq.gather(1, labels[:, None])[:, 0].double().numpy(),
-                    "same": top == self.float_top[at:end], "right": top == self.labels[at:end]}
+                    "same": top == self.float_top[at:end], "right": top == self.labels[at:end],
+                    "accepted": torch.minimum(logp.exp(), logq.exp()).sum(-1, dtype=torch.float64).numpy()}
             if self.is_image:
                 soft = [torch.log_softmax(values / self.temperature, -1) for values in (logp, logq)]
                 part["calibrated_kl"] = divergence(*soft)
@@ -165,13 +134,11 @@ class Yardstick:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def values_of_copy(own, name, weights):
-    """The stored tensor that shares memory with the module's `name` (a tied output layer); None when there is none. Counters and
-    constant buffers are their own copies."""
-    if not own[name].is_floating_point():
-        return own[name]
-    same = [other for other in own if other in weights and own[other].data_ptr() == own[name].data_ptr()]
-    return weights[same[0]] if same else None
+def is_copy(own, name, weights):
+    """Whether a tensor that is there shares memory with the module's `name` (a tied output layer). Counters and constant buffers are
+    their own copies."""
+    return not own[name].is_floating_point() or any(
+        other in weights and own[other].data_ptr() == own[name].data_ptr() for other in own)
 
 
 def divergence(logp, logq):
@@ -179,6 +146,21 @@ def divergence(logp, logq):
 
 
 # ------------------------------------------------------------------------------------------------------------- loading
+
+def windows_of(stream, window, document_token, most):
+    """Windows of at most `window` tokens in the order of the stream, none over the start of a document; `most` tokens in all."""
+    starts = np.flatnonzero(stream == document_token) if document_token is not None else np.asarray([0])
+    taken = 0
+    for low, high in zip(starts, np.append(starts[1:], len(stream))):
+        for begin in range(low, high, window):
+            piece = stream[begin:min(begin + window, high)]
+            if len(piece) < 2:
+                continue
+            if taken >= most:
+                return
+            taken += len(piece)
+            yield piece[:most - taken + len(piece)] if taken > most else piece
+
 
 def token_batches(pieces, masked, seed, mask_token, most=1 << 11):
     """Windows of one length together, `most` tokens a batch: nothing is padded. masked: a share of the tokens after the first and
@@ -206,14 +188,8 @@ def token_batches(pieces, masked, seed, mask_token, most=1 << 11):
 
 
 def language_model(kind, path):
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-    from transformers.utils import logging
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    maker = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
-    module = maker.from_pretrained(path, dtype=torch.float32).eval()
-    module.config.use_cache = False
-    return module
+    from . import subjects
+    return subjects.language_model(path, kind).module
 
 
 @torch.no_grad()
@@ -234,7 +210,7 @@ def language_pieces(module, data, window, document_token, tokens, seed):
         return list(draw(module, tokens or 16384, window, seed))
     stream = np.fromfile(data, "<u2" if module.config.vocab_size <= 1 << 16 else "<u4")
     if len(stream) < 2 or stream.max() >= module.config.vocab_size:
-        raise EvaluationError(f"{data}: {len(stream)} tokens, the largest {stream.max(initial=0)}; "
+        raise Failure(MALFORMED, f"{data}: {len(stream)} tokens, the largest {stream.max(initial=0)}; "
                               f"the model has {module.config.vocab_size}")
     return list(windows_of(stream, window, document_token, tokens or len(stream)))
 
@@ -250,15 +226,15 @@ def load(kind, path, data=None, tokens=None, window=None, document_token=None, s
     """The yardstick of a model. data: a token file (little-endian u16, u32 above 65,536 tokens; default: drawn from a causal model
     itself), of images a safetensors file with `images` and `labels`. tokens: how many tokens (or images) to take at most."""
     if kind not in KINDS:
-        raise EvaluationError(f"kind '{kind}': known are {', '.join(KINDS)}")
+        raise Failure(USAGE, f"kind '{kind}': known are {', '.join(KINDS)}")
     if kind in ("causal", "masked"):
         if kind == "masked" and data is None:
-            raise EvaluationError("a masked model needs --data")
+            raise Failure(USAGE, "a masked model needs --data")
         module = language_model(kind, path)
         pieces = language_pieces(module, data, window, document_token, tokens, seed)
         return Yardstick(kind, path, module, token_batches(pieces, kind == "masked", seed, mask_token), cache)
     if data is None:
-        raise EvaluationError("an image model needs --data")
+        raise Failure(USAGE, "an image model needs --data")
     if kind == "keras":
         module, path = keras_as_safetensors(path, cache)
     else:

@@ -1,0 +1,307 @@
+"""lmq-calibrate: what errors in each weight cost, for `lmq quantize --importance`.
+
+  lmq-calibrate MODEL -o STATS.h5 [--text FILE | --tokens FILE.u16] [options]
+  lmq-calibrate FILE.py:FUNCTION -o STATS.h5 [options]
+  lmq-calibrate NETWORK.safetensors --images FILE.safetensors -o STATS.h5 [options]
+  lmq-calibrate --optimizer STATE.pt -o ADAM.safetensors [MODEL | --names FILE]
+  mpirun -n 4 lmq-calibrate ...
+
+MODEL is a folder (or a .safetensors file beside its config.json) as transformers loads it: a causal or masked language model, or an
+encoder without a head. FUNCTION returns (module, batches): what the module is called with, its output are logits [.., classes]. Without
+--text and --tokens the sequences are drawn from the causal model itself. docs/calibration.md tells what is computed.
+
+The same command again goes on after a kill, SIGTERM or --max-time (exit code 75), with any number of ranks; the file is the same for
+any number of ranks with the same --threads.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+
+import numpy as np
+
+from . import __version__
+from .errors import (CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTED, USAGE, Failure, Interrupted, need, say)
+from .ranks import ranks
+
+STATISTICS = ("outer", "gram", "rows", "columns", "weights")
+EFFORTS = {"low": (1, 64), "medium": (2, 128), "high": (3, 256)}  # rounds of the fit, sequences
+
+
+def size_in_bytes(text):
+    found = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", text, re.I)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 3G")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def minutes(text):
+    """[[HH:]MM:]SS-like as Slurm says it, or minutes."""
+    parts = text.split(":")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time such as 90 (minutes) or 1:30:00") from None
+    return numbers[0] * 60 if len(numbers) == 1 else sum(n * 60 ** i for i, n in enumerate(reversed(numbers)))
+
+
+def parser_of():
+    parser = argparse.ArgumentParser(prog="lmq-calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", nargs="?")
+    parser.add_argument("-o", "--output", required=True, help="STATS.h5 (or .safetensors)")
+    parser.add_argument("--text", help="UTF-8 text; the model's own tokenizer is used")
+    parser.add_argument("--tokens", help="token numbers: little-endian u16 (u32 above 65,536 tokens), or .npy")
+    parser.add_argument("--images", help="safetensors file with `images`: MODEL is a ResNet, LeNet or Keras classifier")
+    parser.add_argument("--document-token", type=int, help="no sequence goes over this token, with which documents begin")
+    parser.add_argument("--sequences", type=int, help="how many to take (default: of --effort), or images")
+    parser.add_argument("--window", type=int, help="tokens of a sequence (default: what the model allows, at most 512)")
+    parser.add_argument("--statistics", default="outer,gram,rows,columns", help=f"of {', '.join(STATISTICS)} (default: all but weights)")
+    parser.add_argument("--effort", default="high", choices=EFFORTS, help="rounds of the fit and sequences: 1 and 64, 2 and 128, 3 and 256")
+    parser.add_argument("--block", type=int, default=256, help="rows of a block of F (default 256, as waterfill's units)")
+    parser.add_argument("--kind", choices=("causal", "masked", "encoder"), help="default: as config.json says")
+    parser.add_argument("--memory", type=size_in_bytes, help="refuse to start above this much per rank, such as 3G")
+    parser.add_argument("--max-time", type=minutes, help="stop after minutes (or H:MM:SS) with exit code 75")
+    parser.add_argument("--threads", type=int, default=1, help="of each rank (default 1; more ranks serve better)")
+    parser.add_argument("--batch", type=int, help="sequences at once (default: by size)")
+    parser.add_argument("--seed", type=int, default=0, help="of labels, masks and drawn sequences")
+    parser.add_argument("--work-dir", help="what a killed run has done (default: OUTPUT.work)")
+    parser.add_argument("--resume", default="auto", choices=("auto", "never"))
+    parser.add_argument("--optimizer", help="a PyTorch optimizer file, whose second moments (Adam) are converted")
+    parser.add_argument("--names", help="with --optimizer: names of its parameters in order, one a line")
+    parser.add_argument("--dry-run", action="store_true", help="say seconds, bytes and memory, and stop")
+    parser.add_argument("--progress", default="auto", choices=("auto", "plain", "none"))
+    parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def check_options(arguments):
+    wanted = set(arguments.statistics.split(","))
+    if not wanted <= set(STATISTICS):
+        raise Failure(USAGE, f"--statistics {arguments.statistics}: known are {', '.join(STATISTICS)}")
+    if arguments.text and arguments.tokens:
+        raise Failure(USAGE, "--text and --tokens exclude each other")
+    for name in ("sequences", "window", "block", "threads", "batch"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise Failure(USAGE, f"--{name} {value}: at least 1")
+    if not 0 <= arguments.seed < 1 << 63:
+        raise Failure(USAGE, f"--seed {arguments.seed}: 0 to 2^63 - 1")
+    folder = os.path.dirname(os.path.abspath(arguments.output))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise Failure(CANNOT_CREATE, f"{arguments.output}: its folder is not there or cannot be written")
+    return wanted
+
+
+# ---------------------------------------------------------------------------------------------------------- the data
+
+def pieces_of(arguments, subject, comm, folder):
+    """(sequences of tokens, where they come from)."""
+    from .tokens import cut, read_stream
+    config = subject.module.config
+    longest = getattr(config, "max_position_embeddings", None) or 512
+    window = arguments.window or min(512, longest)
+    if window > longest:
+        raise Failure(USAGE, f"--window {window}: the model sees {longest} tokens at most")
+    count = arguments.sequences or EFFORTS[arguments.effort][1]
+    vocabulary = config.vocab_size
+    if arguments.tokens:
+        return cut(read_stream(arguments.tokens, vocabulary), window, count, arguments.document_token, arguments.tokens), arguments.tokens
+    if arguments.text:
+        return cut(tokens_of_text(arguments, vocabulary), window, count, arguments.document_token, arguments.text), arguments.text
+    if subject.kind != "causal":
+        raise Failure(USAGE, f"a {subject.kind} model draws no text: give --text or --tokens")
+    return drawn(arguments, subject, comm, folder, count, window), "drawn from the model"
+
+
+def tokens_of_text(arguments, vocabulary):
+    from transformers import AutoTokenizer
+    from .tokens import checked
+    with open(arguments.text, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    except (ValueError, OSError, KeyError) as error:
+        raise Failure(UNSUPPORTED, f"{arguments.model}: no tokenizer that transformers reads ({str(error).splitlines()[0]}); "
+                      "give --tokens") from None
+    return checked(np.asarray(tokenizer(text)["input_ids"], np.int64), vocabulary, arguments.text)
+
+
+def drawn(arguments, subject, comm, folder, count, window, together=16):
+    """Sequences drawn in groups of 16, by whichever rank; kept for a resumed run."""
+    from .tokens import draw_sequences
+    place = os.path.join(folder, f"drawn-{arguments.seed}-{count}-{window}.npy")
+    if comm.share(os.path.exists(place) if comm.rank == 0 else None):
+        return list(np.load(place))
+    start = getattr(subject.module.config, "bos_token_id", None)
+    if comm.rank == 0:
+        say("lmq-calibrate", f"drawing {count} sequences of {window} tokens from the model")
+    firsts = range(0, count, together)
+    mine = {first: draw_sequences(subject.module, first, min(together, count - first), window, arguments.seed, start)
+            for first in firsts[comm.rank::comm.size]}
+    everything = {}
+    for part in comm.gather(mine):
+        everything.update(part)
+    sequences = np.concatenate([everything[first] for first in firsts])
+    if comm.rank == 0:
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{place}.partial", "wb") as file:
+            np.save(file, sequences)
+        os.replace(f"{place}.partial", place)
+    return list(sequences)
+
+
+def batch_size(arguments, subject, pieces):
+    from .fit import check_layout
+    from .subjects import token_batches
+    if arguments.batch:
+        size = arguments.batch
+    else:
+        config = subject.module.config
+        width = max(config.vocab_size, 8 * getattr(config, "hidden_size", 512))
+        size = max(1, min(16, (1 << 23) // (max(map(len, pieces)) * width), len(pieces) // 16))
+    if size > 1:
+        probe = token_batches(subject, [pieces[0], pieces[0]], [[0, 1]], arguments.seed, 0)[0]
+        size = size if check_layout(subject, probe) else 1
+    return size
+
+
+def subject_of(arguments, comm, folder):
+    """(subject, batches, facts for the receipt)."""
+    from . import subjects
+    from .tokens import batches_of
+    if ".py:" in arguments.model:
+        module, given = subjects.user_module(arguments.model)
+        subject = subjects.Subject("module", module, arguments.model)
+        return subject, subjects.module_batches(given), {"data": "of the user's module"}
+    if arguments.images:
+        subject, batches = subjects.image_model(arguments.model, arguments.images, arguments.sequences, arguments.batch or 16)
+        return subject, batches, {"data": os.path.basename(arguments.images), "data_sha256": subjects.digest_of(arguments.images)}
+    subject = subjects.language_model(arguments.model, arguments.kind, arguments.trust_remote_code)
+    pieces, place = pieces_of(arguments, subject, comm, folder)
+    groups = batches_of(pieces, batch_size(arguments, subject, pieces))
+    batches = subjects.token_batches(subject, pieces, groups, arguments.seed, mask_token(arguments, subject))
+    total = hashlib.sha256(b"".join(np.ascontiguousarray(piece, "<i8").tobytes() for piece in pieces))
+    return subject, batches, {"data": os.path.basename(place), "tokens": sum(map(len, pieces)), "sequences": len(pieces),
+                              "window": max(map(len, pieces)), "tokens_sha256": total.hexdigest()}
+
+
+def mask_token(arguments, subject):
+    if subject.kind != "masked":
+        return None
+    from transformers import AutoTokenizer
+    try:
+        found = AutoTokenizer.from_pretrained(arguments.model).mask_token_id
+    except (ValueError, OSError, KeyError, TypeError):
+        found = None
+    return 4 if found is None else found
+
+
+def model_digest(arguments):
+    from .subjects import digest_of, shards_of
+    if ".py:" in arguments.model:
+        return digest_of(arguments.model.rpartition(":")[0])
+    return digest_of(*shards_of(arguments.model))
+
+
+# ----------------------------------------------------------------------------------------------------------- the run
+
+def run(arguments, comm):
+    wanted = check_options(arguments)
+    if arguments.optimizer:
+        from . import optimizer, output
+        output.write(arguments.output, optimizer.convert(arguments), {"lmq_importance": "1"})
+        return
+    if not arguments.model:
+        raise Failure(USAGE, "MODEL is missing")
+    torch = need("torch", "lmq-calibrate")
+    torch.set_num_threads(arguments.threads)
+    folder = arguments.work_dir or f"{arguments.output}.work"
+    if arguments.resume == "never" and comm.rank == 0 and not arguments.dry_run:
+        shutil.rmtree(folder, ignore_errors=True)
+    comm.wait()
+    from .cost import Cost
+    from .fit import Clock, Fit
+    from .journal import Journal
+    from .progress import Progress
+    subject, batches, facts = subject_of(arguments, comm, folder)
+    layers = subject.layers()
+    rounds = EFFORTS[arguments.effort][0]
+    cost = Cost(subject, batches, layers, arguments.block, rounds if "outer" in wanted else 0, comm.size)
+    if comm.rank == 0:
+        say("lmq-calibrate", cost.text())
+    if arguments.memory and cost.memory > arguments.memory:
+        raise Failure(USAGE, f"--memory {arguments.memory:,}: {cost.memory:,} bytes are needed per rank")
+    if arguments.dry_run:
+        return
+    identity = {"model": model_digest(arguments) if comm.rank == 0 else None, "seed": arguments.seed, "block": arguments.block, "threads": arguments.threads,
+                "rounds": rounds, "statistics": sorted(wanted), "batches": [b.sequences for b in batches], "version": __version__, **facts}
+    digests = comm.gather(model_digest(arguments)) if comm.size > 1 else [identity["model"]]
+    if len(set(digests)) > 1:
+        raise Failure(MALFORMED, f"rank {[d != digests[0] for d in digests].index(True)} sees another model than rank 0: "
+                      f"SHA-256 {digests[[d != digests[0] for d in digests].index(True)][:16]} instead of {digests[0][:16]}")
+    identity["model"] = digests[0]
+    journal = Journal(folder, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(), comm.rank)
+    if comm.rank == 0:
+        journal.remove(["stop"])
+    comm.wait()
+    clock = Clock(journal, arguments.max_time)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(clock, "signalled", True))
+    progress = Progress(arguments.progress, comm.rank)
+    fit = Fit(subject, batches, layers, arguments.block, wanted, rounds, arguments.seed, comm, journal, clock, progress)
+    results = fit.run()
+    progress.end()
+    if comm.rank == 0:
+        finish(arguments, subject, fit.layers, results, wanted, {**identity, "torch": torch.__version__, "samples": fit.samples})
+        shutil.rmtree(folder, ignore_errors=True)
+    comm.wait()
+
+
+def finish(arguments, subject, fit.layers, results, wanted, receipt):
+    from . import output
+    filled, left = output.fill_unreached(results, layers)
+    for key in filled:
+        say("lmq-calibrate", f"{key}: no sample reached it; it takes the mean of its siblings")
+    for key in left:
+        say("lmq-calibrate", f"{key}: no sample reached it and it has no sibling; nothing is written for it")
+    own = set(subject.parameters) - set(subject.checkpoint)
+    foreign = sorted({layer.name for layer in layers if subject.checkpoint and layer.name in own})
+    if foreign:
+        say("lmq-calibrate", f"{len(foreign)} weights have no tensor of that shape in the checkpoint, the first {foreign[0]}")
+    tensors = output.statistics_of(results, layers, wanted, subject.checkpoint)
+    facts = {"lmq_importance": "1", "samples": str(receipt["samples"]), "labels": "model", "receipt": json.dumps(receipt, sort_keys=True)}
+    output.write(arguments.output, tensors, facts)
+    say("lmq-calibrate", f"{arguments.output}: {len(layers) - len(left)} layers, {os.path.getsize(arguments.output):,} bytes")
+
+
+def main():
+    arguments = parser_of().parse_args()
+    comm = None
+    try:
+        comm = ranks()
+        run(arguments, comm)
+    except Interrupted:
+        if comm.rank == 0:
+            say("lmq-calibrate", "stopped; the same command goes on from here")
+        sys.exit(INTERRUPTED)
+    except (Failure, MemoryError) as error:
+        code = getattr(error, "code", INTERNAL)
+        say("lmq-calibrate", str(error) or "out of memory")
+        if comm and comm.size > 1:
+            comm.abort(code)
+        sys.exit(code)
+    except Exception:
+        import traceback
+        traceback.print_exc()
+        if comm and comm.size > 1:
+            comm.abort(INTERNAL)
+        sys.exit(INTERNAL)
+
+
+if __name__ == "__main__":
+    main()
