@@ -143,6 +143,9 @@ def law_llama(work):
         layer = next(layer for layer in subject.layers() if "down_proj" in layer.name)
         _, begin, _ = fit_of(subject, batches, 16, 0, os.path.join(work, "journal"), ("gram",))
         expect("the first Gram matrix is E[x x^T]", near(begin[f"{layer.key}.gram"], token_gram(subject, batches, layer)))
+        _, plain, _ = fit_of(subject, batches, 16, 0, os.path.join(work, "journal"), ("gram", "outer"))
+        both = [(plain[f"{layer.key}.outer"].trace(axis1=1, axis2=2).sum(), plain[f"{layer.key}.rows"].sum()) for layer in subject.layers()]
+        expect("token averages: the trace of F is the sum of the rows' squared gradients", all(abs(f / r - 1) < 1e-4 for f, r in both))
 
 
 def law_others(work):

@@ -29,7 +29,7 @@ from .errors import (CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTE
 from .ranks import ranks
 
 STATISTICS = ("outer", "gram", "rows", "columns", "weights")
-EFFORTS = {"low": (1, 64), "medium": (2, 128), "high": (3, 256)}  # rounds of the fit, sequences
+EFFORTS = {"averages": (0, 64), "low": (1, 64), "medium": (2, 128), "high": (3, 256)}  # rounds of the fit, sequences
 
 
 def size_in_bytes(text):
@@ -60,7 +60,7 @@ def parser_of():
     parser.add_argument("--sequences", type=int, help="how many to take (default: of --effort), or images")
     parser.add_argument("--window", type=int, help="tokens of a sequence (default: what the model allows, at most 512)")
     parser.add_argument("--statistics", default="outer,gram,rows,columns", help=f"of {', '.join(STATISTICS)} (default: all but weights)")
-    parser.add_argument("--effort", default="high", choices=EFFORTS, help="rounds of the fit and sequences: 1 and 64, 2 and 128, 3 and 256")
+    parser.add_argument("--effort", default="high", choices=EFFORTS, help="rounds of the fit and sequences: none (token averages, one pass) and 64, 1 and 64, 2 and 128, 3 and 256 (default high)")
     parser.add_argument("--block", type=int, default=256, help="rows of a block of F (default 256, as waterfill's units)")
     parser.add_argument("--kind", choices=("causal", "masked", "encoder"), help="default: as config.json says")
     parser.add_argument("--memory", type=size_in_bytes, help="refuse to start above this much per rank, such as 3G")
@@ -231,7 +231,7 @@ def run(arguments, comm):
     subject, batches, facts = subject_of(arguments, comm, folder)
     layers = subject.layers()
     rounds = EFFORTS[arguments.effort][0]
-    cost = Cost(subject, batches, layers, arguments.block, rounds if "outer" in wanted else 0, comm.size)
+    cost = Cost(subject, batches, layers, arguments.block, rounds, "outer" in wanted, comm.size)
     if comm.rank == 0:
         say("lmq-calibrate", cost.text())
     if arguments.memory and cost.memory > arguments.memory:

@@ -21,8 +21,8 @@ def rate():
 
 
 class Cost:
-    def __init__(self, subject, batches, layers, block, rounds, ranks):
-        self.rounds, self.ranks, self.layers = rounds, ranks, len(layers)
+    def __init__(self, subject, batches, layers, block, rounds, outer, ranks):
+        self.rounds, self.ranks, self.layers = rounds if outer else 0, ranks, len(layers)
         self.sequences = sum(batch.sequences for batch in batches)
         self.samples = sum(batch.samples for batch in batches)
         positions = self.samples / max(1, self.sequences)
@@ -32,11 +32,11 @@ class Cost:
         self.fit_products = sum(self.of_layer(layer, positions, min(block, layer.rows)) for layer in layers)
         grams = sum(layer.columns ** 2 for layer in layers)
         outers = sum(blocks_of(layer.rows, min(block, layer.rows)) * min(block, layer.rows) ** 2 for layer in layers)
-        self.file = 4 * (grams + (outers if rounds else 0) + sum(layer.rows + layer.columns for layer in layers))
+        self.file = 4 * (grams + (outers if outer else 0) + sum(layer.rows + layer.columns for layer in layers))
         classes = max((layer.rows for layer in layers), default=1)
         largest = max((batch.sequences for batch in batches), default=1)
         activations = largest * positions * (4 * sum(layer.rows + layer.columns for layer in layers) + 5 * classes * 4)
-        sides = max(8 * grams + 4 * outers, 8 * outers + 4 * grams) if rounds else 8 * grams
+        sides = max(8 * grams + 4 * outers, 8 * outers + 4 * grams) if self.rounds else 8 * (grams + outers * outer)
         self.memory = int(OWN + 4 * weights + activations + sides + 12 * max((layer.columns ** 2 for layer in layers), default=0))
 
     @staticmethod

@@ -158,6 +158,17 @@ def row_kernel(layer, dense, picked, inverse, block):
 
 # ---------------------------------------------------------------------------------------------------- token averages
 
+def plain_outer(layer, uses, block):
+    """F without a fit: sum g g^T over positions in diagonal blocks, of an embedding sum_s G_s G_s^T."""
+    if layer.embedding:
+        return outer(layer, uses, torch.eye(layer.columns), block)
+    out = torch.zeros(blocks_of(layer.rows, block), block, block)
+    for use in uses:
+        g = in_blocks(functional.pad(use.g, (use.at, layer.rows - use.at - use.g.shape[2])), block)
+        out += g.transpose(1, 2) @ g
+    return out
+
+
 def averages(layer, uses):
     """Of a linear layer gram = sum x x^T, rows = sum g^2, positions; of an embedding (also a tied one) gram = sum_s G^T G and rows =
     its row sums of squared gradients."""

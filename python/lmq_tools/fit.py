@@ -33,6 +33,7 @@ class Fit:
         self.samples = sum(batch.samples for batch in batches)
         self.results = {}  # key.statistic -> float32 array
         self.phases = ["start"] + (["outer", "gram"] * rounds if "outer" in wanted else [])
+        self.plain = "outer" in wanted and rounds == 0  # token averages of both sides
 
     def run(self):
         """All phases, from where the journal stands. Errors: Interrupted; Failure (not finite, disk full)."""
@@ -130,6 +131,8 @@ class Fit:
             out = factors.averages(layer, uses)
             if "weights" in self.wanted:
                 out["weights"] = factors.squared_weights(layer, uses)
+            if self.plain:
+                out["outer"] = factors.plain_outer(layer, uses, self.block_of(layer))
             return out
         factor = self.prepared.get(layer.key)
         if factor is None:
@@ -143,7 +146,7 @@ class Fit:
 
     def names(self, kind):
         if kind == "start":
-            statistics = ["gram", "rows", "positions"] + (["weights"] if "weights" in self.wanted else [])
+            statistics = ["gram", "rows", "positions"] + ["weights"] * ("weights" in self.wanted) + ["outer"] * self.plain
         else:
             statistics = [kind]
         return [f"{layer.key}.{statistic}" for layer in self.layers for statistic in statistics]
@@ -225,8 +228,9 @@ class Fit:
             put("gram", gram)
             put("columns", columns / max(columns.sum(), 1e-300) if "positions" not in total else columns)
             put("rows", total["rows"] / self.samples)
-            if "weights" in total:
-                put("weights", total["weights"] / self.samples)
+            for name in ("weights", "outer"):
+                if name in total:
+                    put(name, total[name] / self.samples)
 
 
 def check_layout(subject, probe):
