@@ -210,12 +210,20 @@ def model_digest(arguments):
 
 # ----------------------------------------------------------------------------------------------------------- the run
 
+def same_model(arguments, comm):
+    """Digest of the model. Error: ranks that see different ones."""
+    digests = comm.gather(model_digest(arguments))
+    other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
+    if other is not None:
+        raise Failure(MALFORMED, f"rank {other} sees another model than rank 0: SHA-256 {digests[other][:16]} instead of {digests[0][:16]}")
+    return digests[0]
+
+
 def run(arguments, comm):
     wanted = check_options(arguments)
     if arguments.optimizer:
         from . import optimizer, output
-        output.write(arguments.output, optimizer.convert(arguments), {"lmq_importance": "1"})
-        return
+        return output.write(arguments.output, optimizer.convert(arguments), {"lmq_importance": "1"})
     if not arguments.model:
         raise Failure(USAGE, "MODEL is missing")
     torch = need("torch", "lmq-calibrate")
@@ -224,27 +232,35 @@ def run(arguments, comm):
     if arguments.resume == "never" and comm.rank == 0 and not arguments.dry_run:
         shutil.rmtree(folder, ignore_errors=True)
     comm.wait()
-    from .cost import Cost
-    from .fit import Clock, Fit
-    from .journal import Journal
-    from .progress import Progress
     subject, batches, facts = subject_of(arguments, comm, folder)
-    layers = subject.layers()
-    rounds = EFFORTS[arguments.effort][0]
-    cost = Cost(subject, batches, layers, arguments.block, rounds, "outer" in wanted, comm.size)
+    layers, rounds = subject.layers(), EFFORTS[arguments.effort][0]
+    if not say_cost(arguments, subject, batches, layers, rounds if "outer" in wanted else None, comm):
+        return None
+    identity = {"model": same_model(arguments, comm), "seed": arguments.seed, "block": arguments.block, "threads": arguments.threads,
+                "rounds": rounds, "statistics": sorted(wanted), "batches": [b.sequences for b in batches], "version": __version__, **facts}
+    results, fit = collect(arguments, comm, folder, identity, (subject, batches, layers, wanted, rounds))
+    if comm.rank == 0:
+        finish(arguments, subject, fit.layers, results, wanted, {**identity, "torch": torch.__version__, "samples": fit.samples})
+        shutil.rmtree(folder, ignore_errors=True)
+    return comm.wait()
+
+
+def say_cost(arguments, subject, batches, layers, rounds, comm):
+    """Says it; whether to go on. Error: above --memory."""
+    from .cost import Cost
+    cost = Cost(subject, batches, layers, arguments.block, rounds, comm.size)
     if comm.rank == 0:
         say("lmq-calibrate", cost.text())
     if arguments.memory and cost.memory > arguments.memory:
         raise Failure(USAGE, f"--memory {arguments.memory:,}: {cost.memory:,} bytes are needed per rank")
-    if arguments.dry_run:
-        return
-    identity = {"model": model_digest(arguments) if comm.rank == 0 else None, "seed": arguments.seed, "block": arguments.block, "threads": arguments.threads,
-                "rounds": rounds, "statistics": sorted(wanted), "batches": [b.sequences for b in batches], "version": __version__, **facts}
-    digests = comm.gather(model_digest(arguments)) if comm.size > 1 else [identity["model"]]
-    if len(set(digests)) > 1:
-        raise Failure(MALFORMED, f"rank {[d != digests[0] for d in digests].index(True)} sees another model than rank 0: "
-                      f"SHA-256 {digests[[d != digests[0] for d in digests].index(True)][:16]} instead of {digests[0][:16]}")
-    identity["model"] = digests[0]
+    return not arguments.dry_run
+
+
+def collect(arguments, comm, folder, identity, what):
+    from .fit import Clock, Fit
+    from .journal import Journal
+    from .progress import Progress
+    subject, batches, layers, wanted, rounds = what
     journal = Journal(folder, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(), comm.rank)
     if comm.rank == 0:
         journal.remove(["stop"])
@@ -254,15 +270,13 @@ def run(arguments, comm):
         signal.signal(number, lambda *_: setattr(clock, "signalled", True))
     progress = Progress(arguments.progress, comm.rank)
     fit = Fit(subject, batches, layers, arguments.block, wanted, rounds, arguments.seed, comm, journal, clock, progress)
-    results = fit.run()
-    progress.end()
-    if comm.rank == 0:
-        finish(arguments, subject, fit.layers, results, wanted, {**identity, "torch": torch.__version__, "samples": fit.samples})
-        shutil.rmtree(folder, ignore_errors=True)
-    comm.wait()
+    try:
+        return fit.run(), fit
+    finally:
+        progress.end()
 
 
-def finish(arguments, subject, fit.layers, results, wanted, receipt):
+def finish(arguments, subject, layers, results, wanted, receipt):
     from . import output
     filled, left = output.fill_unreached(results, layers)
     for key in filled:

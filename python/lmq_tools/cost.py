@@ -1,48 +1,61 @@
 """What a run will cost, from shapes alone: products, memory per rank, bytes of the file; seconds at a measured rate."""
+import os
 import time
 
 from .factors import blocks_of
 from .progress import length
 
-OWN = 450 << 20  # Python with torch and transformers
 LOSS = .6  # share of the rate of large products that whole passes reach
 
 
 def rate():
-    """Multiplications a second of one product of 512 x 512, measured over a tenth of a second."""
+    """Multiplications a second of one product of 512 x 512, measured over a tenth of a second of processor time."""
     import torch
     one = torch.rand(512, 512)
     one @ one
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < .1:
+    begin, count = time.process_time(), 0
+    while time.process_time() - begin < .1:
         one @ one
         count += 1
-    return count * 512 ** 3 / (time.perf_counter() - begin)
+    return count * 512 ** 3 / (time.process_time() - begin)
+
+
+def resident():
+    """Bytes of this process now, the model among them."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Cost:
-    def __init__(self, subject, batches, layers, block, rounds, outer, ranks):
-        self.rounds, self.ranks, self.layers = rounds if outer else 0, ranks, len(layers)
+    """rounds: of the fit; 0 for token averages of both sides, None without F."""
+
+    def __init__(self, subject, batches, layers, block, rounds, ranks):
+        self.rounds, self.ranks, self.layers = rounds or 0, ranks, len(layers)
         self.sequences = sum(batch.sequences for batch in batches)
         self.samples = sum(batch.samples for batch in batches)
         positions = self.samples / max(1, self.sequences)
-        weights = sum(p.numel() for p in subject.parameters.values())
-        share = lambda layer: layer.rows * layer.columns
-        self.model_products = 2 * positions * sum(map(share, layers))  # forward, and back to the inputs
-        self.fit_products = sum(self.of_layer(layer, positions, min(block, layer.rows)) for layer in layers)
+        blocks = [min(block, layer.rows) for layer in layers]
+        self.model_products = 2 * positions * sum(layer.rows * layer.columns for layer in layers)  # forward, and back to the inputs
+        self.fit_products = sum(self.of_layer(layer, positions, own) for layer, own in zip(layers, blocks))
         grams = sum(layer.columns ** 2 for layer in layers)
-        outers = sum(blocks_of(layer.rows, min(block, layer.rows)) * min(block, layer.rows) ** 2 for layer in layers)
-        self.file = 4 * (grams + (outers if outer else 0) + sum(layer.rows + layer.columns for layer in layers))
-        classes = max((layer.rows for layer in layers), default=1)
-        largest = max((batch.sequences for batch in batches), default=1)
-        activations = largest * positions * (4 * sum(layer.rows + layer.columns for layer in layers) + 5 * classes * 4)
-        sides = max(8 * grams + 4 * outers, 8 * outers + 4 * grams) if self.rounds else 8 * (grams + outers * outer)
-        self.memory = int(OWN + 4 * weights + activations + sides + 12 * max((layer.columns ** 2 for layer in layers), default=0))
+        outers = sum(blocks_of(layer.rows, own) * own ** 2 for layer, own in zip(layers, blocks)) if rounds is not None else 0
+        self.file = 4 * (grams + outers + sum(layer.rows + layer.columns for layer in layers))
+        self.memory = resident() + self.of_batch(layers, blocks, positions, max((batch.sequences for batch in batches), default=1)) + \
+            int(max(8 * grams + 4 * outers, 8 * outers + 4 * grams) if self.rounds else 12 * (grams + outers))
 
     @staticmethod
     def of_layer(layer, rank, block):
         m, n = layer.rows, layer.columns
         return min(rank * m * n + m * n * n + m * n * block, rank * n * n + rank * rank * (n + m) + rank * m * block)
+
+    @staticmethod
+    def of_batch(layers, blocks, positions, sequences):
+        """Bytes: activations that autograd keeps (about three times the layers' inputs and outputs), and the largest layer's own work."""
+        activations = 3 * sequences * positions * sum(layer.rows + layer.columns for layer in layers)
+        own = max((sequences * min(layer.rows * layer.columns * 2, 3 * positions * (positions + layer.rows + layer.columns))
+                   + 3 * layer.columns ** 2 + 2 * layer.rows * block for layer, block in zip(layers, blocks)), default=0)
+        classes = sequences * positions * max((layer.rows for layer in layers), default=0) * 3
+        return int(4 * (activations + own + classes))
 
     def seconds(self):
         passes = 1 + 2 * self.rounds

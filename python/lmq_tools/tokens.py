@@ -75,7 +75,9 @@ def draw_labels(logits, numbers):
 def draw_sequences(module, first, count, window, seed, start):
     """Sequences [count, window] drawn from a causal model: number first + i is a function of (seed, its number) and of those drawn
     with it. Each begins with `start`, which is not drawn again; None: a random token."""
+    import warnings
     import torch
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*past_key_values.*")
     vocabulary = module.config.vocab_size
     random = np.stack([uniform(seed, 1 << 32 | first + i, window) for i in range(count)])
     begin = np.full(count, start) if start is not None else (random[:, 0] * vocabulary).astype(np.int64)
