@@ -117,7 +117,8 @@ Path find_path(const Job& job, const Options& options) {
     path.curves.push_back({&find_quantizer(*options.rule.method), {}});
     if (!options.rule.options.empty()) values = resolve(options.rule, "the command line").options.values;
   } else {
-    for (const QuantizerEntry& method : quantizers()) path.curves.push_back({&method, {}});
+    for (const QuantizerEntry& method : quantizers())
+      if (method.make(default_options(method, 2))->traits().sees != Sees::layer) path.curves.push_back({&method, {}});
   }
   parallel_for(path.curves.size(), [&](std::size_t i) {
     Curve& curve = path.curves[i];

@@ -13,7 +13,7 @@ std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, s
   if (entry == nullptr || rows == 0 || cols == 0) return 0;
   const auto quantizer = entry->make(spec.options);
   const Traits& traits = quantizer->traits();
-  if (traits.sees == Sees::rows) return 0;
+  if (traits.sees == Sees::rows || traits.sees == Sees::layer) return 0;
   std::uint64_t books = 1, weights = rows * cols;  // codebooks, and weights that share one
   if (spec.granularity == Granularity::model) books = 0;
   if (spec.granularity == Granularity::row) books = rows, weights = cols;

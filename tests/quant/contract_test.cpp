@@ -36,6 +36,14 @@ bool of_signs(const Codebook& book) {
   return book.kind() == lmq::CodebookKind::bases || book.kind() == lmq::CodebookKind::centred;
 }
 
+/// Methods that answer with levels; those that see layers have other laws.
+std::vector<lmq::QuantizerEntry> level_methods() {
+  std::vector<lmq::QuantizerEntry> methods;
+  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+    if (entry.make(lmq::default_options(entry, 16))->traits().sees != lmq::Sees::layer) methods.push_back(entry);
+  return methods;
+}
+
 /// Options with so many levels, or as many as the method has; nothing when it refuses them.
 std::optional<lmq::QuantizerOptions> options_of(const lmq::QuantizerEntry& entry, std::size_t levels) {
   try {
@@ -78,7 +86,7 @@ Codebook fit_tally(const lmq::Quantizer& quantizer, const lmq::TensorView& view,
 }  // namespace
 
 TEST_CASE("every method fits what it is given, the same for any number of threads", "[slow]") {
-  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+  for (const lmq::QuantizerEntry& entry : level_methods())
     for (const std::size_t levels : {2, 3, 16, 256})
       for (const auto& values : inputs())
         for (const bool weighted : {false, true}) {
@@ -117,7 +125,7 @@ TEST_CASE(
   const std::vector<float> few{-4.0f, -1.0f, 0.5f, 0.75f, 8.0f};
   std::vector<float> values;
   for (int i = 0; i < 500; ++i) values.push_back(few[static_cast<std::size_t>(i * i) % few.size()]);
-  for (const lmq::QuantizerEntry& entry : lmq::quantizers()) {
+  for (const lmq::QuantizerEntry& entry : level_methods()) {
     lmq::Workspace scratch;
     const Codebook book = entry.make(lmq::default_options(entry, 16))->fit_values(values, {}, scratch);
     if (book.kind() == lmq::CodebookKind::grid || of_signs(book)) continue;  // few numbers make all levels
@@ -126,7 +134,7 @@ TEST_CASE(
 }
 
 TEST_CASE("every method: a power of two scales the levels bit by bit; doubled data changes nothing") {
-  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+  for (const lmq::QuantizerEntry& entry : level_methods())
     for (const int kind : {0, 1}) {
       const auto values = samples::floats(2000, kind, 5);
       auto scaled = values, doubled = values;
@@ -147,7 +155,7 @@ TEST_CASE(
   const std::size_t rows = 8, cols = 96;
   const auto values = samples::floats(rows * cols, 0, 5);
   const lmq::TensorView view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
-  for (const lmq::QuantizerEntry& entry : lmq::quantizers())
+  for (const lmq::QuantizerEntry& entry : level_methods())
     for (const std::size_t levels : {2u, 4u, 16u, 256u})
       for (const lmq::Granularity granularity :
            {lmq::Granularity::tensor, lmq::Granularity::row, lmq::Granularity::group}) {

@@ -25,9 +25,19 @@ struct Importance {
   std::uint64_t first_column = 0;  ///< columns, outer: the column of the window's first weight
   double quantum = 1;
   std::span<const float> rows = {};  ///< outer: a factor for each row that the window touches; empty: all 1
-  std::uint64_t length = 0;          ///< outer: weights of a row
+  std::uint64_t length = 0;          ///< outer, gram: weights of a row
   std::uint64_t block_rows = 0;      ///< outer: rows that share a block of columns (an expert); 0: one block for all
   std::uint64_t first_row = 0;       ///< outer: place of the window's first row in its block
+
+  // Curvature between weights, for methods that see layers: the loss a weight error E makes is half of tr(F E S E^T).
+  // Windows are whole rows of one block then. What is empty is known by its diagonal alone (values for S, rows for F).
+  std::span<const float> gram = {};   ///< S of the block's inputs, [length][length], symmetric, undamped
+  std::uint64_t gram_key = 0;         ///< stands for gram's numbers: equal keys, equal numbers; 0: says nothing
+  std::span<const float> outer = {};  ///< F of the outputs, undamped, in blocks on its diagonal from the window's first
+                                      ///< row on: [ceil(rows / outer_rows)][outer_rows][outer_rows], symmetric, the
+                                      ///< last one of what is left, stored full size with zeros
+  std::uint64_t outer_rows = 0;       ///< rows of a block of outer
+  double outer_mean = 0;              ///< mean of F's diagonal over the whole layer; 0 without outer
 };
 
 /// True when the spans hold what a window of `count` weights asks of them.

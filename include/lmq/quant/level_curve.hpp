@@ -16,7 +16,7 @@ struct LevelPoint {
 };
 
 /// Points for each of `wanted` (ascending, 2..256) with the method's options (`values` as in QuantizerOptions, empty:
-/// by default). Where the method has a pass over all level counts, it serves many counts at once. A count that the
+/// by default); none where it sees layers. Where the method has a pass over all level counts, it serves many counts at once. A count that the
 /// method does not take (Errc::usage: it prescribes another one, or its options ask for more) has no point. group: not
 /// empty; bins count as their means, and their scatter is added. O(points of the group) beside the fits.
 [[nodiscard]] std::vector<LevelPoint> level_curve(const Group& group, const QuantizerEntry& method,

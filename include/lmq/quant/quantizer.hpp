@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "lmq/base/tensor.hpp"
+#include "lmq/base/trellis_unit.hpp"
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
 #include "lmq/quant/importance.hpp"
+#include "lmq/quant/spread_tally.hpp"
 #include "lmq/quant/unit_stats.hpp"
 #include "lmq/quant/workspace.hpp"
 
@@ -59,6 +61,7 @@ enum class Sees : std::uint8_t {
   values,  ///< values in any order: a histogram, or a row or a group in hand
   rows,    ///< a window of whole rows at once (granularity row and group): codes depend on where weights lie
   either,  ///< both, record by record the one of lower Lagrangian: bits against error at 6 dB a bit
+  layer,   ///< a window of whole rows and the curvature of their layer; units are of a trellis (TrellisUnit)
 };
 
 /// How finely a histogram of F32 weights is measured in the end.
@@ -92,13 +95,35 @@ struct Traits {
   /// Windows of F32 or F64 of at most so many weights are fitted by fit_values, larger ones by bins that are refined.
   std::uint64_t few_weights = 1u << 16;
   std::uint64_t seed = 0;  ///< of stochastic rounding: draws are a function of (seed, tensor, element)
+  /// Of methods that see layers: rows of a lane. A window is a multiple of that (lane_rows_of), but for a layer's last.
+  std::uint64_t lane_rows = 0;
   MethodCost cost = {};
 };
 
-/// A window of whole rows, as methods that see rows get it.
+/// A window of whole rows, as methods that see rows or layers get it.
 struct RowWindow {
   const TensorView& view;  ///< finite values
   const Importance& importance;
+  std::uint64_t cols = 0, lane_rows = 0;  ///< for methods that see layers
+  /// The same; of the rank: what was made of a layer's curvature serves its next windows (Importance::gram_key).
+  Workspace* workspace = nullptr;
+};
+
+/// Rows of a lane for a method that wants so many, where F comes in blocks of outer_rows (0: does not): a multiple of
+/// the blocks.
+[[nodiscard]] std::uint64_t lane_rows_of(std::uint64_t wanted, std::uint64_t outer_rows) noexcept;
+
+/// What is known of a window of a layer before it is read.
+struct LayerShape {
+  std::uint64_t rows = 0, cols = 0, lane_rows = 0;
+  bool gram = false;             ///< Importance::gram is there
+  std::uint64_t outer_rows = 0;  ///< that of Importance
+};
+/// What a window of a layer takes.
+struct LayerNeeds {
+  std::uint64_t scratch_bytes = 0;  ///< held beside the window, its importance and its unit, all threads together
+  double factor_seconds = 0;        ///< on one core, once for windows with the same gram
+  double seconds = 0;               ///< on one core, for the window
 };
 
 struct RowNeeds {
@@ -120,8 +145,8 @@ class Quantizer {
   explicit Quantizer(const Traits& traits = {}) : traits_(traits) {}
   virtual ~Quantizer() = default;
   [[nodiscard]] const Traits& traits() const noexcept { return traits_; }
-  /// group: not empty. The result does not depend on threads or instruction set.
-  [[nodiscard]] virtual Fit fit(const Group& group) const = 0;
+  /// group: not empty. The result does not depend on threads or instruction set. Methods that see layers have none.
+  [[nodiscard]] virtual Fit fit(const Group& group) const;
   /// The same for values in hand (a row, a group of g): at once, and final.
   /// values      [n] finite, any order, n >= 1
   /// importance  [n] finite, >= 0, or empty: all ones. All zero counts as all ones; weights below 2^-30 of the largest
@@ -142,6 +167,16 @@ class Quantizer {
   [[nodiscard]] virtual UnitStats quantize_rows(const RowWindow& window, QuantizedUnit& unit) const;
   /// Bytes quantize_rows holds beside window, unit and error sums, and the numbers it stores, for so many weights.
   [[nodiscard]] virtual RowNeeds row_needs(std::uint64_t count, std::uint64_t cols) const;
+  /// Of methods that see layers: the codes of a window, and the errors of what decoders make of them (measure_error).
+  /// In: unit.source, method. Out: all else. Same bits for any threads and instruction set; what the workspace holds
+  /// changes nothing.
+  [[nodiscard]] virtual UnitStats quantize_layer(const RowWindow& window, TrellisUnit& unit) const;
+  /// Of methods that see layers: what a budget needs to know of a window. Added over the windows of a layer.
+  [[nodiscard]] virtual SpreadTally spreads(const RowWindow& window) const;
+  /// Bits and distortion of that for each lambda (importance * squared error per bit), in that order.
+  [[nodiscard]] virtual std::vector<RatePoint> spread_curve(const SpreadTally& tally,
+                                                            std::span<const double> lambdas) const;
+  [[nodiscard]] virtual LayerNeeds layer_needs(const LayerShape& shape) const;
 
  private:
   Traits traits_;

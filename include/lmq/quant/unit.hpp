@@ -42,6 +42,17 @@ struct Draws {
                                         const Importance& importance, const Codebook* shared,
                                         QuantizedUnit&& recycle = {}, const Draws& draws = {});
 
+struct LayerOutcome {
+  TrellisUnit unit;
+  UnitStats stats;
+};
+/// The same for methods that see layers: a window of whole rows of one layer. Errors: Errc::malformed where the
+/// curvature cannot be one.
+[[nodiscard]] LayerOutcome quantize_layer_unit(const RowWindow& window, const QuantSpec& spec);
+/// What a budget needs to know of the window.
+[[nodiscard]] SpreadTally layer_spreads(const RowWindow& window, const QuantSpec& spec);
+[[nodiscard]] LayerNeeds layer_needs(const QuantSpec& spec, const LayerShape& shape);
+
 /// The traits of a spec's method with its options. Errc::internal when no method has that id, Errc::usage when the
 /// method refuses the options (never for settled ones).
 [[nodiscard]] Traits traits_of(const QuantSpec& spec);

@@ -89,6 +89,7 @@ std::vector<LevelPoint> level_curve(const Group& group, const QuantizerEntry& me
       const QuantizerOptions options = options_for(method, values, levels);
       if (options.levels != levels) continue;  // the method prescribes another number
       const auto quantizer = method.make(options);
+      if (quantizer->traits().sees == Sees::layer) return {};
       const Codebook book = all.empty() ? quantizer->fit(points).codebook : all[std::min(levels, all.size() - 1)];
       curve.push_back(measure_codebook(points, book, quantizer->traits().rounding));
       curve.back().wanted = levels;

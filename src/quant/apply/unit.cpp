@@ -15,16 +15,11 @@
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lower_lagrangian.hpp"
+#include "make_quantizer.hpp"
 #include "unit_rows.hpp"
 
 namespace lmq {
 namespace {
-std::unique_ptr<Quantizer> make_quantizer(const QuantSpec& spec) {
-  const QuantizerEntry* entry = find_quantizer(spec.method);
-  if (entry == nullptr) fail(Errc::internal, "method id " + std::to_string(spec.method) + " is not in the registry");
-  return entry->make(spec.options);
-}
-
 void check_window(const TensorView& view, std::uint64_t cols, const Importance& importance, const QuantSpec& spec) {
   const auto refuse = [](const char* what) { fail(Errc::internal, std::string("quantize_unit: ") + what); };
   if (!is_float(view.dtype)) refuse("the type cannot be quantized");
@@ -209,6 +204,7 @@ std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) {
 std::uint64_t stored_numbers(const QuantSpec& spec, std::uint64_t count, std::uint64_t cols) {
   const auto quantizer = make_quantizer(spec);
   const Traits& traits = quantizer->traits();
+  if (traits.sees == Sees::layer) return 0;  // steps and classes take .02 bit a weight at most in large matrices
   const std::uint64_t each = traits.grid                   ? 2
                              : traits.numbered.numbers > 0 ? traits.numbered.numbers
                                                            : spec.options.levels;

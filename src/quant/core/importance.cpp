@@ -6,7 +6,21 @@
 
 namespace lmq {
 
+namespace {
+/// Curvature between weights, for whole rows of `length`.
+bool covers_layer(const Importance& importance, std::uint64_t count) noexcept {
+  const std::uint64_t length = importance.length;
+  if (importance.gram.empty() && importance.outer.empty()) return true;
+  if (length == 0 || importance.first_column != 0 || count % length != 0) return false;
+  if (!importance.gram.empty() && importance.gram.size() != length * length) return false;
+  if (importance.outer.empty()) return true;
+  const std::uint64_t r = importance.outer_rows;
+  return r > 0 && importance.outer.size() == (count / length + r - 1) / r * r * r;
+}
+}  // namespace
+
 bool covers(const Importance& importance, std::uint64_t count) noexcept {
+  if (!covers_layer(importance, count)) return false;
   const std::size_t held = importance.values.size();
   switch (importance.kind) {
     case Importance::Kind::none:

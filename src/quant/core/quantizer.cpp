@@ -32,6 +32,21 @@ UnitStats Quantizer::quantize_rows(const RowWindow&, QuantizedUnit&) const {
 
 RowNeeds Quantizer::row_needs(std::uint64_t, std::uint64_t) const { return {}; }
 
+std::uint64_t lane_rows_of(std::uint64_t wanted, std::uint64_t outer_rows) noexcept {
+  if (outer_rows == 0) return std::max<std::uint64_t>(1, wanted);
+  return std::max<std::uint64_t>(1, wanted / outer_rows) * outer_rows;
+}
+
+namespace {
+[[noreturn]] void refuse_layer() { fail(Errc::internal, "a method that sees no layers was asked for one"); }
+}  // namespace
+
+Fit Quantizer::fit(const Group&) const { fail(Errc::internal, "a method that sees layers was asked for levels"); }
+UnitStats Quantizer::quantize_layer(const RowWindow&, TrellisUnit&) const { refuse_layer(); }
+SpreadTally Quantizer::spreads(const RowWindow&) const { refuse_layer(); }
+std::vector<RatePoint> Quantizer::spread_curve(const SpreadTally&, std::span<const double>) const { refuse_layer(); }
+LayerNeeds Quantizer::layer_needs(const LayerShape&) const { refuse_layer(); }
+
 Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, Workspace&) const {
   std::vector<float> sorted(values.size()), weights(importance.size());
   SortScratch scratch;

@@ -1,0 +1,75 @@
+// What methods that see layers are given, and what they give.
+#include <catch2/catch.hpp>
+
+#include "lmq/base/error.hpp"
+#include "lmq/quant/unit.hpp"
+#include "quant_samples.hpp"
+
+using namespace lmq;
+
+TEST_CASE("spreads add up in any order and come back from their bytes", "[quant][layer]") {
+  SpreadTally a, b;
+  a.add(0, 5), a.add(-700, 2), a.add(8, 1, 3.0);
+  b.add(8, 4), b.add(5000, 1);
+  SpreadTally ab = a, ba = b;
+  ab.merge(b), ba.merge(a);
+  REQUIRE(ab == ba);
+  CHECK(ab.weights() == 13);
+  CHECK(SpreadTally::from_bytes(ab.to_bytes(), "test") == ab);
+  CHECK(SpreadTally::from_bytes(SpreadTally().to_bytes(), "test").empty());
+  const auto bins = ab.bins();
+  REQUIRE(bins.size() == 4);
+  CHECK(bins[1].square == 1);
+  CHECK(bins[2].weights == 5);
+  CHECK(bins[2].square == Approx(4));
+  CHECK(bins[2].gain == Approx(3.0 / 5));
+  SpreadTally same;
+  same.merge(a);
+  CHECK(same == a);
+  same.merge(SpreadTally());
+  CHECK(same == a);
+}
+
+TEST_CASE("bytes that are no spreads are refused, never followed", "[quant][layer]") {
+  SpreadTally tally;
+  for (int k = -40; k < 40; ++k) tally.add(7 * k, 1000, k & 3);
+  const auto bytes = tally.to_bytes();
+  for (std::size_t length = 0; length < bytes.size(); ++length)
+    CHECK_THROWS_AS(SpreadTally::from_bytes(std::span(bytes).first(length), "cut"), Error);
+  for (std::size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+    auto flipped = bytes;
+    flipped[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+    try {
+      const SpreadTally read = SpreadTally::from_bytes(flipped, "flipped");
+      CHECK(read.bins().size() == tally.bins().size());
+    } catch (const Error& error) {
+      CHECK(error.code == Errc::malformed);
+    }
+  }
+}
+
+TEST_CASE("lanes are whole blocks of the outputs' curvature", "[quant][layer]") {
+  CHECK(lane_rows_of(256, 0) == 256);
+  CHECK(lane_rows_of(0, 0) == 1);
+  CHECK(lane_rows_of(256, 128) == 256);
+  CHECK(lane_rows_of(256, 100) == 200);
+  CHECK(lane_rows_of(256, 352) == 352);
+  CHECK(lane_rows_of(1, 3) == 3);
+}
+
+TEST_CASE("importance covers a layer when its matrices have the window's size", "[quant][layer]") {
+  const std::vector<float> columns(3, 1.0f), gram(9, 1.0f), outer(2 * 4, 1.0f);
+  Importance importance{.kind = Importance::Kind::columns, .values = columns, .length = 3};
+  CHECK(covers(importance, 9));
+  importance.gram = gram;
+  importance.outer = outer, importance.outer_rows = 2;
+  CHECK(covers(importance, 9));        // 3 rows in blocks of 2
+  CHECK(covers(importance, 12));       // 4
+  CHECK_FALSE(covers(importance, 6));  // one block is too many
+  CHECK_FALSE(covers(importance, 8));  // no whole rows
+  importance.outer = {};
+  importance.gram = std::span(gram).first(8);
+  CHECK_FALSE(covers(importance, 9));
+  importance.gram = gram, importance.first_column = 1;
+  CHECK_FALSE(covers(importance, 9));
+}
