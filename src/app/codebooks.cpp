@@ -8,6 +8,7 @@
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/codec/trellis_record.hpp"
 #include "options.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
@@ -94,6 +95,36 @@ std::string lines_of(const QuantizedUnit& unit, std::uint64_t begin, bool first,
   return text;
 }
 
+/// Steps and spread classes of a record of whole rows: of every row and every column. The step of a weight is the product
+/// of its row's and its column's, its class the sum. `first`: the record is the tensor's first, what precedes it is there.
+std::string steps_of(const StoredTensor& tensor, const TrellisUnit& unit, std::uint64_t begin, bool first, bool json) {
+  const std::uint64_t first_row = unit.cols == 0 ? 0 : begin / unit.cols;
+  std::vector<float> row_step, col_step;
+  for (const int eighths : unit.row_step) row_step.push_back(unit.step * octave_eighths(eighths));
+  for (const int eighths : unit.col_step) col_step.push_back(octave_eighths(eighths));
+  if (json) {
+    const std::string text = fmt::format(
+        "  {{\"row\": {}, \"states\": {}, \"lane_rows\": {}, \"step\": {}, \"row_step\": [{}], \"row_class\": [{}], "
+        "\"col_step\": [{}], \"col_class\": [{}]}}",
+        first_row, unit.states, unit.lane_rows, unit.step, fmt::join(row_step, ", "), fmt::join(unit.row_spread, ", "),
+        fmt::join(col_step, ", "), fmt::join(unit.col_spread, ", "));
+    return (first ? fmt::format("{{\"name\": {}, \"method\": {}, \"stored_as\": \"steps\", \"records\": [\n",
+                                quoted(tensor.line.name), quoted(tensor.line.method))
+                  : std::string(",\n")) +
+           text;
+  }
+  std::string text;
+  if (first)
+    text = fmt::format("# {}, {}, {}: whole numbers of steps\n# row or column, its number, step, spread class\n",
+                       printable(tensor.line.name), shape_text(tensor.line.shape), printable(tensor.line.method));
+  text += fmt::format("# record from row {} on: {} states, lanes of {} rows\n", first_row, unit.states, unit.lane_rows);
+  for (std::size_t i = 0; i < row_step.size(); ++i)
+    text += fmt::format("row {} {} {}\n", first_row + i, row_step[i], unit.row_spread[i]);
+  for (std::size_t j = 0; j < col_step.size(); ++j)
+    text += fmt::format("column {} {} {}\n", j, col_step[j], unit.col_spread[j]);
+  return text;
+}
+
 }  // namespace
 
 void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool json) {
@@ -103,6 +134,11 @@ void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool 
   for (const StoredUnit& place : file.units()) {
     if (&file.tensors()[place.tensor] != &stored) continue;
     file.read(place, bytes);
+    if (is_trellis_record(bytes)) {
+      print(steps_of(stored, decode_trellis_record(bytes, file.place(place)), place.begin, first, json));
+      first = false;
+      continue;
+    }
     const QuantizedUnit unit = decode_record(bytes, file.place(place));
     if (first) print(head(stored, unit, json));
     print(lines_of(unit, place.begin, first, json));

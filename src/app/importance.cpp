@@ -14,11 +14,22 @@ namespace {
 
 /// What is worth saying of a plan with importance.
 struct Findings {
-  std::map<std::string_view, std::size_t> kinds;  ///< quantized tensors by kind
-  std::vector<std::string> missing;               ///< quantized tensors without
-  std::vector<std::string> pooled;                ///< tensors some of whose experts have no statistics
+  std::map<std::string, std::size_t> kinds;  ///< quantized tensors by kind
+  std::vector<std::string> missing;          ///< quantized tensors without
+  std::vector<std::string> pooled;           ///< tensors some of whose experts have no statistics
   std::size_t quantized = 0;
 };
+
+/// The kind, with the sides of which curvature between weights is known.
+std::string kind_text(const ImportanceInfo& importance) {
+  const bool outer = importance.outer_rows > 0;
+  if (importance.gram && outer) return "curvature of both sides";
+  if (importance.gram)
+    return importance.kind == ImportanceKind::outer ? "curvature of inputs x rows" : "curvature of inputs";
+  if (outer)
+    return importance.kind == ImportanceKind::outer ? "columns x curvature of outputs" : "curvature of outputs";
+  return std::string(name(importance.kind));
+}
 
 Findings findings_of(const Job& job) {
   Findings found;
@@ -31,7 +42,7 @@ Findings findings_of(const Job& job) {
       found.missing.push_back(tensors[t].name);
       continue;
     }
-    ++found.kinds[name(plan.importance.kind)];
+    ++found.kinds[kind_text(plan.importance)];
     const ImportanceEntry* const entry = job.importance->find(tensors[t].name);
     if (entry == nullptr || entry->pooled.empty()) continue;
     found.pooled.push_back(tensors[t].name);
@@ -53,12 +64,14 @@ std::string listed(const std::vector<std::string>& names) {
 }  // namespace
 
 ImportanceFile open_importance(const std::filesystem::path& path, const Catalogue& checkpoint, const Recipe& recipe,
-                               const std::function<bool(std::size_t)>& wanted) {
+                               const std::function<bool(std::size_t)>& wanted,
+                               const std::function<bool(std::size_t)>& curvature) {
   return ImportanceFile(path, checkpoint,
                         {.power = recipe.importance_power,
                          .damping = recipe.importance_damping,
                          .read_hdf5 = read_hdf5_catalogue,
-                         .wanted = wanted});
+                         .wanted = wanted,
+                         .curvature = curvature});
 }
 
 std::vector<std::string> importance_lines(const Job& job) {
@@ -86,7 +99,11 @@ nlohmann::json importance_json(const Job& job) {
   const auto& catalogue = job.reader->catalogue().tensors;
   for (std::size_t t = 0; t < catalogue.size(); ++t)
     if (const ImportanceInfo& info = job.plan.tensors[t].importance; info.present)
-      tensors[catalogue[t].name] = {{"kind", name(info.kind)}, {"mean", info.mean}, {"largest", info.largest}};
+      tensors[catalogue[t].name] = {{"kind", name(info.kind)},
+                                    {"mean", info.mean},
+                                    {"largest", info.largest},
+                                    {"curvature_of_inputs", info.gram},
+                                    {"rows_of_output_curvature", info.outer_rows}};
   return {{"format", job.importance->format()},
           {"digest", job.importance->digest()},
           {"tensors", std::move(tensors)},

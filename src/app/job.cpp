@@ -96,9 +96,10 @@ void share_importance(Comm& comm, const Options& options, Job& job, const Plan& 
   std::vector<std::byte> bytes;
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    job.importance.emplace(
-        open_importance(*options.importance, job.reader->catalogue(), job.recipe,
-                        [&](std::size_t tensor) { return draft.tensors[tensor].treatment == Treatment::quantize; }));
+    job.importance.emplace(open_importance(
+        *options.importance, job.reader->catalogue(), job.recipe,
+        [&](std::size_t tensor) { return draft.tensors[tensor].treatment == Treatment::quantize; },
+        [&](std::size_t tensor) { return draft.tensors[tensor].lane_rows > 0; }));
     for (const std::string& line : job.importance->catalogue().warnings) warn(line);
     bytes = job.importance->to_bytes();
   });
@@ -137,10 +138,14 @@ void refuse_packed(const Catalogue& catalogue, const Plan& plan) {
 std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_lookup(
     const std::optional<ImportanceFile>& file) {
   if (!file) return {};
-  return [&file](const TensorInfo& tensor, std::uint64_t) {
+  return [&file](const TensorInfo& tensor, std::uint64_t cols) {
     const ImportanceEntry* const entry = file->find(tensor.name);
     if (entry == nullptr) return ImportanceInfo{};
-    return ImportanceInfo{true, entry->kind, entry->largest, entry->mean, entry->length, entry->block_rows};
+    ImportanceInfo info{true, entry->kind, entry->largest, entry->mean, entry->length, entry->block_rows};
+    if (entry->length != cols) return info;  // seen as other rows: by the diagonal alone
+    info.gram = entry->gram.tensor >= 0, info.gram_each = entry->gram.blocks > 1;
+    info.outer_rows = entry->outer.tensor >= 0 ? entry->outer.size : 0;
+    return info;
   };
 }
 

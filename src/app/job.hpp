@@ -34,9 +34,10 @@ struct Job {
 [[nodiscard]] std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_lookup(
     const std::optional<ImportanceFile>& file);
 /// Opens an importance file of any kind for a checkpoint.
-/// wanted: see ImportanceFile::Options.
+/// wanted, curvature: see ImportanceFile::Options.
 [[nodiscard]] ImportanceFile open_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
-                                             const Recipe& recipe, const std::function<bool(std::size_t)>& wanted);
+                                             const Recipe& recipe, const std::function<bool(std::size_t)>& wanted,
+                                             const std::function<bool(std::size_t)>& curvature);
 /// What the plan makes of the importance file: which quantized tensors it has nothing for, what in it nobody uses, and
 /// which experts take their siblings' mean. One line each, none for what is not there; a first line says how many
 /// tensors have which kind.

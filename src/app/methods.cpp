@@ -42,6 +42,11 @@ std::vector<OptionMeaning> meanings_of(std::string_view name) {
   return found;
 }
 
+std::string_view name(Sees sees) noexcept {
+  constexpr std::string_view kNames[] = {"values", "rows", "either", "layer"};
+  return kNames[static_cast<std::size_t>(sees)];
+}
+
 nlohmann::json option_json(const MethodOption& known) {
   nlohmann::json item{{"name", known.name}, {"help", known.help}};
   if (!known.words.empty()) {
@@ -63,6 +68,7 @@ nlohmann::json methods_json() {
                         {"id", entry.id},
                         {"summary", entry.summary},
                         {"source", entry.source},
+                        {"sees", name(traits.sees)},
                         {"uses_importance", traits.importance},
                         {"stochastic", traits.rounding == Rounding::stochastic},
                         {"has_slope", entry.at_slope != nullptr},

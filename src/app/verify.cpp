@@ -117,6 +117,13 @@ std::string recorded_importance(const QuantizedFile& file) {
              : "";
 }
 
+/// Whether a method of that name saw the curvature between weights; false for one we do not know.
+bool sees_layers(const std::string& method) {
+  const auto known = quantizers();
+  const auto at = std::ranges::find(known, method, &QuantizerEntry::name);
+  return at != known.end() && at->make(default_options(*at, kDefaultLevels))->traits().sees == Sees::layer;
+}
+
 /// Rank 0 reads the file; all get what it found.
 void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
   std::vector<std::byte> bytes;
@@ -125,13 +132,19 @@ void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
     Recipe recipe = Recipe::parse(inputs.file->recipe().dump(), inputs.file->name() + ", /lmq/recipe");
     if (!inputs.file->recipe().contains("importance_damping"))
       recipe.importance_damping = 0;  // made before there was one
-    std::vector<bool> quantized(inputs.reader->catalogue().tensors.size(), false);
+    std::vector<bool> quantized(inputs.reader->catalogue().tensors.size(), false), layers = quantized;
     for (std::size_t t = 0; t < inputs.original.tensor_of.size(); ++t)
-      if (const std::int64_t at = inputs.original.tensor_of[t]; at >= 0)
-        quantized[static_cast<std::size_t>(at)] = inputs.file->tensors()[t].treatment == Treatment::quantize;
-    bytes = open_importance(*options.importance, inputs.reader->catalogue(), recipe, [&](std::size_t tensor) {
-              return quantized[tensor];
-            }).to_bytes();
+      if (const std::int64_t at = inputs.original.tensor_of[t]; at >= 0) {
+        const StoredTensor& tensor = inputs.file->tensors()[t];
+        quantized[static_cast<std::size_t>(at)] = tensor.treatment == Treatment::quantize;
+        layers[static_cast<std::size_t>(at)] =
+            tensor.treatment == Treatment::quantize && sees_layers(tensor.line.method);
+      }
+    bytes =
+        open_importance(
+            *options.importance, inputs.reader->catalogue(), recipe,
+            [&](std::size_t tensor) { return quantized[tensor]; }, [&](std::size_t tensor) { return layers[tensor]; })
+            .to_bytes();
   });
   bytes = comm.broadcast(std::move(bytes), 0);
   run_agreed(comm, [&] { inputs.importance.emplace(ImportanceFile::from_bytes(bytes)); });

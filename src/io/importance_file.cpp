@@ -8,23 +8,17 @@
 
 #include "file_kind.hpp"
 #include "imatrix.hpp"
+#include "importance_curvature.hpp"
 #include "importance_match.hpp"
+#include "importance_numbers.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
-#include "small_floats.hpp"
 
 namespace lmq {
 namespace {
-
-constexpr std::uint64_t kPiece = std::uint64_t{1} << 16;  // numbers read at once: they stay in the cache
-
-std::string place_of(const Catalogue& catalogue, const TensorInfo& tensor) {
-  return fmt::format("{}: tensor '{}'", printable((catalogue.folder / catalogue.shards[tensor.shard].name).native()),
-                     printable(tensor.name));
-}
 
 /// Catalogue and stacks of a file of any kind.
 Catalogue open_catalogue(const std::filesystem::path& path, const ImportanceFile::Options& options,
@@ -50,29 +44,6 @@ Catalogue open_catalogue(const std::filesystem::path& path, const ImportanceFile
     }
   }
   return open_reader(path)->catalogue();
-}
-
-/// Numbers of a tensor as they lie in the file: a float type, finite, >= 0.
-void read_numbers(const Reader& reader, std::uint32_t index, std::uint64_t first, std::span<float> out) {
-  const Catalogue& catalogue = reader.catalogue();
-  const TensorInfo& tensor = catalogue.tensors.at(index);
-  if (tensor.dtype != DType::f32 && tensor.dtype != DType::f16 && tensor.dtype != DType::bf16 &&
-      tensor.dtype != DType::f64)
-    fail(Errc::unsupported, fmt::format("{}: importance of {}, expected F32, F16, BF16 or F64",
-                                        place_of(catalogue, tensor), name(tensor.dtype)));
-  if (first > tensor.count() || out.size() > tensor.count() - first)
-    fail(Errc::internal,
-         fmt::format("{}: numbers {} + {} of {}", place_of(catalogue, tensor), first, out.size(), tensor.count()));
-  std::vector<std::byte> scratch;
-  for (std::uint64_t done = 0; done < out.size(); done += kPiece) {
-    const auto piece = out.subspan(static_cast<std::size_t>(done), std::min(kPiece, out.size() - done));
-    const TensorView view = reader.view(tensor, first + done, piece.size(), scratch);
-    to_floats(view.dtype, view.bytes, piece);
-    for (std::size_t i = 0; i < piece.size(); ++i)
-      if (!(piece[i] >= 0 && std::isfinite(piece[i])))
-        fail(Errc::malformed, fmt::format("{}: importance {} is {}, expected a finite number >= 0",
-                                          place_of(catalogue, tensor), first + done + i, piece[i]));
-  }
 }
 
 std::uint32_t steps_of(double power) { return static_cast<std::uint32_t>(std::lround(std::ldexp(power, 24))); }
@@ -109,16 +80,29 @@ void damp(ImportancePart& part, double damping, std::span<std::pair<float, doubl
 
 void put_part(ByteWriter& out, const ImportancePart& part) {
   out.le(part.tensor), out.le(part.first), out.le(part.count), out.le(part.stack);
-  out.le(std::uint8_t{part.diagonal}), out.le(part.power), out.le(part.damping), out.le(part.mean);
+  out.le(part.matrix), out.le(part.matrix_run), out.le(part.power), out.le(part.damping), out.le(part.mean);
 }
 
 ImportancePart take_part(ByteReader& in) {
   ImportancePart part;
   part.tensor = in.le<std::int64_t>("tensor"), part.first = in.le<std::uint64_t>("first");
   part.count = in.le<std::uint64_t>("count"), part.stack = in.le<std::int64_t>("stack");
-  part.diagonal = in.le<std::uint8_t>("diagonal") != 0, part.power = in.le<double>("power");
+  part.matrix = in.le<std::uint64_t>("matrix"), part.matrix_run = in.le<std::uint64_t>("matrix run");
+  part.power = in.le<double>("power");
   part.damping = in.le<double>("damping"), part.mean = in.le<double>("mean");
   return part;
+}
+
+void put_matrices(ByteWriter& out, const ImportanceMatrices& matrices) {
+  out.le(matrices.tensor), out.le(matrices.size), out.le(matrices.run), out.le(matrices.blocks), out.le(matrices.rows);
+}
+
+ImportanceMatrices take_matrices(ByteReader& in) {
+  ImportanceMatrices matrices;
+  matrices.tensor = in.le<std::int64_t>("tensor"), matrices.size = in.le<std::uint64_t>("size");
+  matrices.run = in.le<std::uint64_t>("run"), matrices.blocks = in.le<std::uint64_t>("blocks");
+  matrices.rows = in.le<std::uint64_t>("rows");
+  return matrices;
 }
 
 void put_entry(ByteWriter& out, const ImportanceEntry& entry) {
@@ -128,6 +112,8 @@ void put_entry(ByteWriter& out, const ImportanceEntry& entry) {
   out.le(entry.length), out.le(entry.block_rows), out.le(entry.largest), out.le(entry.mean);
   out.le(std::uint64_t{entry.pooled.size()});
   out.array(std::span<const std::uint32_t>(entry.pooled));
+  put_matrices(out, entry.gram), put_matrices(out, entry.outer);
+  out.le(entry.outer_mean);
 }
 
 ImportanceEntry take_entry(ByteReader& in) {
@@ -140,6 +126,8 @@ ImportanceEntry take_entry(ByteReader& in) {
   entry.length = in.le<std::uint64_t>("length"), entry.block_rows = in.le<std::uint64_t>("block rows");
   entry.largest = in.le<double>("largest"), entry.mean = in.le<double>("mean");
   entry.pooled = in.array<std::uint32_t>(in.le<std::uint64_t>("pooled experts"), "pooled experts");
+  entry.gram = take_matrices(in), entry.outer = take_matrices(in);
+  entry.outer_mean = in.le<double>("mean of the outputs' curvature");
   return entry;
 }
 
@@ -174,7 +162,7 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
   const auto numbers = [this](std::uint32_t tensor, std::uint64_t first, std::span<float> out) {
     read_numbers(*reader_, tensor, first, out);
   };
-  const Wanted wanted{checkpoint, options.wanted, read_model_config(checkpoint.folder)};
+  const Wanted wanted{checkpoint, options.wanted, options.curvature, read_model_config(checkpoint.folder)};
   ImportanceMatch match = match_importance(catalogue(), wanted, options.power.value_or(-1), stacks_, numbers);
   entries_ = std::move(match.entries);
   unused_ = std::move(match.unused), unknown_ = std::move(match.unknown);
@@ -235,9 +223,9 @@ void ImportanceFile::read(const ImportancePart& part, std::uint64_t begin, std::
   if (begin > part.count || values.size() > part.count - begin || part.tensor < 0)
     fail(Errc::internal, fmt::format("importance: numbers {} + {} of {}", begin, values.size(), part.count));
   const auto tensor = static_cast<std::uint32_t>(part.tensor);
-  if (part.diagonal) {
+  if (part.matrix > 0) {
     for (std::size_t i = 0; i < values.size(); ++i)
-      read_numbers(*reader_, tensor, (begin + i) * (part.count + 1), values.subspan(i, 1));
+      read_numbers(*reader_, tensor, diagonal_place(part, begin + i), values.subspan(i, 1));
   } else if (part.stack < 0) {
     read_numbers(*reader_, tensor, part.first + begin, values);
   } else {
@@ -309,8 +297,8 @@ void ImportanceFile::summarise(ImportanceEntry& entry, double damping, std::vect
   // Largest and mean of numbers [begin, begin + count) of a part, piece by piece in order.
   const auto look = [&](const ImportancePart& part, std::uint64_t begin, std::uint64_t count) {
     std::pair<float, double> found{0, 0};
-    for (std::uint64_t at = begin; at < begin + count; at += kPiece) {
-      values.resize(static_cast<std::size_t>(std::min(kPiece, begin + count - at)));
+    for (std::uint64_t at = begin; at < begin + count; at += kNumbersAtOnce) {
+      values.resize(static_cast<std::size_t>(std::min(kNumbersAtOnce, begin + count - at)));
       read(part, at, values);
       digests.push_back(digest64(std::as_bytes(std::span<const float>(values))));
       for (const float value : values) {
@@ -328,6 +316,15 @@ void ImportanceFile::summarise(ImportanceEntry& entry, double damping, std::vect
     const std::uint64_t block_values = entry.values.count / blocks, block_rows = entry.rows.count / blocks;
     if (entry.values.tensor >= 0) columns[block] = look(entry.values, block * block_values, block_values);
     if (entry.rows.tensor >= 0) rows[block] = look(entry.rows, block * block_rows, block_rows);
+  }
+  const auto mean_diagonal = [&](const ImportanceMatrices& matrices) {
+    const ImportancePart diagonal = diagonal_of(matrices);
+    return diagonal.tensor < 0 ? 0 : look(diagonal, 0, diagonal.count).second;
+  };
+  if (entry.gram.tensor >= 0 || entry.outer.tensor >= 0) {
+    (void)mean_diagonal(entry.gram);  // for the digest
+    entry.outer_mean = mean_diagonal(entry.outer);
+    damping = 0;
   }
   damp(entry.values, damping, columns);
   damp(entry.rows, damping, rows);

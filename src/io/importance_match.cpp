@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "importance_axes.hpp"
+#include "importance_curvature.hpp"
 #include "importance_names.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
@@ -15,6 +16,8 @@ namespace lmq {
 namespace {
 
 using Shape = std::vector<std::uint64_t>;
+
+constexpr std::string_view kGram = ".gram", kGramOf = ".gram_of";
 
 std::uint64_t product(std::span<const std::uint64_t> dims) {
   return std::accumulate(dims.begin(), dims.end(), std::uint64_t{1}, std::multiplies<>());
@@ -44,6 +47,9 @@ class Matcher {
         read_(read),
         source_(printable((file.folder / file.shards.front().name).native())),
         met_(file.tensors.size(), false) {
+    for (const ShardInfo& shard : file.shards)
+      for (const auto& [key, of] : shard.metadata)
+        if (key.ends_with(kGramOf)) gram_of_.emplace(with_dots(key), with_dots(of));
     for (std::size_t i = 0; i < file.tensors.size(); ++i) {
       const std::string key = with_dots(file.tensors[i].name);
       if (!by_name_.emplace(key, i).second)
@@ -60,7 +66,8 @@ class Matcher {
       if (wanted_.tensor && !wanted_.tensor(i)) continue;
       ImportanceEntry entry;
       entry.weight = weight.name;
-      if (stacks_.empty() ? from_schema(weight, entry) : from_imatrix(weight, entry))
+      const bool curvature = power_ != 1 && power_ >= 0 ? false : wanted_.curvature && wanted_.curvature(i);
+      if (stacks_.empty() ? from_schema(weight, curvature, entry) : from_imatrix(weight, entry))
         out_.entries.push_back(std::move(entry));
     }
     const bool asked = !wanted_.tensor || any_wanted();
@@ -95,14 +102,16 @@ class Matcher {
                      fmt::join(weight.shape, ", "), expected));
   }
 
-  bool from_schema(const TensorInfo& weight, ImportanceEntry& entry) {
+  bool from_schema(const TensorInfo& weight, bool curvature, ImportanceEntry& entry) {
     const std::string key = with_dots(weight.name);
     std::int64_t weights = take(key + ".weights"), columns = take(key + ".columns");
-    const std::int64_t plain = take(key), gram = take(key + ".gram"), rows = take(key + ".rows");
+    const std::int64_t plain = take(key), gram = take_gram_name(key), rows = take(key + ".rows");
+    const std::int64_t outer = take(key + ".outer");
     const auto moment = moments_.find(key);
     if (moment != moments_.end()) met_[moment->second] = true;
     if (plain >= 0) (tensor(plain).shape == weight.shape ? weights : columns) = plain;
-    if (weights >= 0 || moment != moments_.end()) {
+    const bool curved = curvature && (gram >= 0 || outer >= 0);
+    if (!curved && (weights >= 0 || moment != moments_.end())) {
       const bool adam = weights < 0;
       const std::int64_t index = adam ? static_cast<std::int64_t>(moment->second) : weights;
       if (tensor(index).shape != weight.shape) refuse(index, weight, "that shape");
@@ -110,13 +119,28 @@ class Matcher {
       entry.values = part(index, adam ? 0.5 : 1.0);
       return true;
     }
-    if (columns < 0 && gram < 0 && rows < 0) return false;
-    if (columns >= 0)
-      take_columns(columns, weight, entry);
-    else if (gram >= 0)
-      take_gram(gram, weight, entry);
+    if (columns < 0 && gram < 0 && rows < 0 && outer < 0) return false;
+    if (columns >= 0) take_columns(columns, weight, entry);
+    if (gram >= 0) take_gram(gram, weight, columns < 0, entry);
     if (rows >= 0) take_rows(rows, weight, entry);
+    if (outer >= 0) take_outer(outer, weight, rows < 0, entry);
+    if (!curvature) entry.gram = entry.outer = {};
     return true;
+  }
+
+  /// A tensor's own Gram matrix, or that of another one with the same inputs.
+  std::int64_t take_gram_name(const std::string& key) {
+    const auto named = gram_of_.find(key + std::string(kGramOf));
+    if (named == gram_of_.end()) return take(key + std::string(kGram));
+    const std::int64_t own = take(key + std::string(kGram)), other = take(named->second + std::string(kGram));
+    if (own >= 0)
+      fail(Errc::malformed, fmt::format("{}: tensor '{}{}' is there, and '{}' says that it is that of '{}'", source_,
+                                        printable(key), kGram, printable(named->first), printable(named->second)));
+    if (other < 0)
+      fail(Errc::malformed,
+           fmt::format("{}: '{}' is '{}', expected a tensor '{}{}' in the file", source_, printable(named->first),
+                       printable(named->second), printable(named->second), kGram));
+    return other;
   }
 
   /// Shapes [length], or [experts, length] for a stack of experts.
@@ -141,15 +165,17 @@ class Matcher {
     }
   }
 
-  void take_gram(std::int64_t index, const TensorInfo& weight, ImportanceEntry& entry) const {
-    const std::uint64_t whole = row_length(weight.shape), last = weight.shape.back();
-    const Shape& shape = tensor(index).shape;
-    const bool fits = shape.size() == 2 && shape[0] == shape[1] && (shape[0] == whole || shape[0] == last);
-    if (!fits) refuse(index, weight, fmt::format("[{}, {}] (the Gram matrix of the inputs)", whole, whole));
+  /// serves: its diagonal stands for the columns.
+  void take_gram(std::int64_t index, const TensorInfo& weight, bool serves, ImportanceEntry& entry) const {
+    const auto found = gram_of_shape(tensor(index).shape, weight.shape);
+    if (!found) refuse(index, weight, gram_shapes(weight.shape));
+    entry.gram = *found;
+    entry.gram.tensor = index;
+    if (!serves) return;
     entry.kind = ImportanceKind::columns;
-    entry.values = part(index);
-    entry.values.count = entry.length = shape[0];
-    entry.values.diagonal = true;
+    entry.values = diagonal(index, entry.gram);
+    entry.length = entry.gram.size;
+    if (entry.gram.blocks > 1) entry.block_rows = weight.shape[1];
   }
 
   /// One value for each row: the first axis counts rows, in a stack of experts the first two.
@@ -167,6 +193,24 @@ class Matcher {
     entry.rows = part(index);
     entry.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
     entry.length = stacked && !plain ? of[2] : whole;
+  }
+
+  /// serves: the diagonals of its blocks stand for the rows.
+  void take_outer(std::int64_t index, const TensorInfo& weight, bool serves, ImportanceEntry& entry) const {
+    const auto found = outer_of_shape(tensor(index).shape, weight.shape, entry.length);
+    if (!found) refuse(index, weight, outer_shapes(weight.shape));
+    entry.outer = *found;
+    entry.outer.tensor = index;
+    if (entry.length == 0) entry.length = found->blocks > 1 ? weight.shape.back() : row_length(weight.shape);
+    if (!serves) return;
+    entry.rows = diagonal(index, entry.outer);
+    entry.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
+  }
+
+  [[nodiscard]] ImportancePart diagonal(std::int64_t index, const ImportanceMatrices& matrices) const {
+    ImportancePart made = diagonal_of(matrices);
+    made.power = part(index).power;
+    return made;
   }
 
   bool from_imatrix(const TensorInfo& weight, ImportanceEntry& entry) {
@@ -336,6 +380,7 @@ class Matcher {
   const ReadNumbers& read_;
   const std::string source_;
   std::map<std::string, std::size_t> by_name_, moments_;
+  std::map<std::string, std::string> gram_of_;
   std::vector<bool> met_;
   ImportanceMatch out_;
 };

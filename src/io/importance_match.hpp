@@ -20,10 +20,11 @@ struct ImportanceMatch {
 /// Numbers [first, first + out.size()) of a tensor of the file as they lie there, as floats.
 using ReadNumbers = std::function<void(std::uint32_t tensor, std::uint64_t first, std::span<float> out)>;
 
-/// The checkpoint, which of its tensors importance is wanted for (empty: all), and what its configuration says.
+/// The checkpoint, which of its tensors importance is wanted for (empty: all), which want curvature between weights
+/// (empty: none), and what its configuration says.
 struct Wanted {
   const Catalogue& checkpoint;
-  std::function<bool(std::size_t)> tensor;
+  std::function<bool(std::size_t)> tensor, curvature;
   ModelConfig config;
 };
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <new>
 
+#include "attributes.hpp"
 #include "format.hpp"
 #include "guard.hpp"
 #include "hole_driver.hpp"
@@ -108,6 +109,10 @@ Catalogue read_catalogue(const std::filesystem::path& path) {
     for (const std::string& name : dataset_names(calls, file.get()))
       if (auto tensor = read_dataset(calls, file.get(), name, stamp.bytes))
         catalogue.tensors.push_back(std::move(*tensor));
+    calls.at("group", "/");
+    for (const Attribute& attribute : read_attributes(calls, file.get()))
+      if (const auto* text = std::get_if<std::string>(&attribute.value))
+        catalogue.shards.front().metadata.emplace(attribute.name, *text);
   } catch (...) {
     hole->rethrow();
     throw;

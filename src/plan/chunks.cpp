@@ -41,6 +41,18 @@ std::vector<std::uint64_t> chunk_dims(std::span<const std::uint64_t> shape, std:
   return chunk;
 }
 
+std::vector<std::uint64_t> lane_chunk_dims(std::span<const std::uint64_t> shape, std::size_t row_axes,
+                                           std::uint64_t lane_rows, std::uint64_t most_lanes) {
+  std::vector<std::uint64_t> chunk(shape.begin(), shape.end());
+  if (row_axes == 0) return chunk;
+  for (std::size_t axis = 0; axis + 1 < row_axes; ++axis) chunk[axis] = 1;
+  const std::uint64_t rows = shape[row_axes - 1], cols = std::max<std::uint64_t>(1, product(shape.subspan(row_axes)));
+  const std::uint64_t most = std::clamp<std::uint64_t>(kUnitWeights / cols / lane_rows, 1, most_lanes);
+  const std::uint64_t lanes = ceil_div(rows, lane_rows);
+  chunk[row_axes - 1] = std::min(rows, ceil_div(lanes, ceil_div(lanes, most)) * lane_rows);
+  return chunk;
+}
+
 void for_each_chunk(std::span<const std::uint64_t> shape, std::span<const std::uint64_t> chunk,
                     const std::function<void(std::uint64_t, std::uint64_t)>& run) {
   std::size_t axis = 0;  // the one that is cut: all before it are cut to 1, all after it are whole

@@ -15,6 +15,12 @@ namespace lmq {
 /// many axes suffice, and one entry of the last cuttable axis where not. Dimensions <= shape.
 [[nodiscard]] std::vector<std::uint64_t> chunk_dims(std::span<const std::uint64_t> shape, std::size_t cuttable);
 
+/// The same for methods that see layers: the first `row_axes` axes count rows, the last of them those of one layer (of
+/// an expert), which is cut into runs of whole lanes, as equal as may be: at most kUnitWeights weights, or one lane, and
+/// `most_lanes`. A chunk is of one layer.
+[[nodiscard]] std::vector<std::uint64_t> lane_chunk_dims(std::span<const std::uint64_t> shape, std::size_t row_axes,
+                                                         std::uint64_t lane_rows, std::uint64_t most_lanes);
+
 /// Calls run(begin, count) for each chunk of the grid, in element order.
 void for_each_chunk(std::span<const std::uint64_t> shape, std::span<const std::uint64_t> chunk,
                     const std::function<void(std::uint64_t begin, std::uint64_t count)>& run);

@@ -45,6 +45,11 @@ double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t c
   return nanoseconds * 1e-9 * static_cast<double>(count);
 }
 
+double layer_seconds(const LayerNeeds& needs, std::uint64_t count, bool factor, bool weighted) noexcept {
+  const double nanoseconds = kCosts.trellis + (weighted ? kCosts.weigh : 0.0);
+  return needs.seconds + (factor ? needs.factor_seconds : 0.0) + nanoseconds * 1e-9 * static_cast<double>(count);
+}
+
 double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted) {
   const Traits traits = traits_of(spec);
   if (traits.detail == Detail::extremes) return 0;

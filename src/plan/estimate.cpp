@@ -32,12 +32,26 @@ std::uint64_t importance_bytes(const ImportanceInfo& importance, std::uint64_t c
   return (blocks * importance.length + (importance.kind == ImportanceKind::columns ? 0 : rows)) * sizeof(float);
 }
 
+/// The matrices of ImportanceWindow.
+std::uint64_t curvature_bytes(const LayerShape& shape) noexcept {
+  const std::uint64_t outer =
+      shape.outer_rows == 0 ? 0 : ceil_div(shape.rows, shape.outer_rows) * shape.outer_rows * shape.outer_rows;
+  return ((shape.gram ? shape.cols * shape.cols : 0) + outer) * sizeof(float);
+}
+
 UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
   const std::uint64_t in_file = ceil_div(count * bits(tensor.dtype), 8);
   if (planned.treatment != Treatment::quantize) return {.view = in_file, .importance = 0, .work = 0, .output = in_file};
   UnitBytes out;
   out.view = in_file + (tensor.scale >= 0 ? count * sizeof(float) : 0);
   out.importance = importance_bytes(planned.importance, count);
+  if (planned.lane_rows > 0) {
+    const LayerShape shape = layer_shape(planned, count);
+    out.importance += curvature_bytes(shape);
+    out.work = count * sizeof(std::int32_t) + layer_needs(planned.spec, shape).scratch_bytes;
+    out.output = kTrellisRecordBytes * count + (std::uint64_t{64} << 10);
+    return out;
+  }
   const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
   const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
                                                        planned.importance.present) +
@@ -58,10 +72,12 @@ std::uint64_t plan_bytes(const std::vector<TensorInfo>& tensors, const Plan& pla
 
 std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t ranks) {
   std::uint64_t bins = 0;
-  for (const Scope& scope : plan.scopes)
+  for (const Scope& scope : plan.scopes) {
+    if (scope.layers) continue;  // spreads take 16 KiB a scope
     for (const std::uint32_t index : scope.tensors)
       bins = std::max(bins,
                       expected_bins(tensors[index].value_type(), scope.spec, plan.tensors[index].importance.present));
+  }
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
   // Half of the scopes are looked at more closely, as a rule, and hold what was found beside what they had. An arriving

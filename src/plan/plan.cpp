@@ -138,8 +138,23 @@ class Planner {
       out.spec = {};
       return;
     }
-    out.chunk = chunk_dims(tensor.shape, whole_rows ? row_axes : tensor.shape.size());
     if (importance_) out.importance = importance_(tensor, out.cols);
+    if (const Traits traits = traits_of(out.spec); traits.sees == Sees::layer)
+      cut_lanes(tensor, lane_rows_of(traits.lane_rows, out.importance.outer_rows), row_axes, out);
+    else
+      out.chunk = chunk_dims(tensor.shape, whole_rows ? row_axes : tensor.shape.size());
+  }
+
+  /// Units of a method that sees layers are whole lanes.
+  void cut_lanes(const TensorInfo& tensor, std::uint64_t lane_rows, std::size_t row_axes, TensorPlan& out) const {
+    out.lane_rows = lane_rows;
+    out.chunk = lane_chunk_dims(tensor.shape, row_axes, lane_rows, kMostTrellisLanes);
+    const std::uint64_t rows = row_axes == 0 ? 1 : std::min(lane_rows, tensor.shape[row_axes - 1]);
+    if (out.cols > kLongestLane / rows)
+      fail(Errc::usage,
+           fmt::format("tensor {} has rows of {} weights: method \"{}\" codes {} of them at once and takes {} weights "
+                       "at most: give it another method by a rule",
+                       in_quotes(tensor.name), out.cols, find_quantizer(out.spec.method)->name, rows, kLongestLane));
   }
 
   /// What cannot be quantized rightly is refused, with the ways out.
@@ -168,8 +183,7 @@ class Planner {
     out.first_unit = plan_.units.size();
     if (out.treatment == Treatment::quantize) {
       for_each_chunk(tensor.shape, out.chunk, [&](std::uint64_t begin, std::uint64_t count) {
-        add_unit({out.tensor, begin, count,
-                  quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present)});
+        add_unit({out.tensor, begin, count, unit_seconds(tensor, out, begin, count)});
       });
     } else if (out.treatment == Treatment::keep) {
       // A multiple of 8 elements is a multiple of whole bytes for every type.
@@ -188,6 +202,16 @@ class Planner {
           solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present);
   }
 
+  [[nodiscard]] static double unit_seconds(const TensorInfo& tensor, const TensorPlan& out, std::uint64_t begin,
+                                           std::uint64_t count) {
+    if (out.lane_rows == 0)
+      return quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present);
+    // A layer's factor is made once by each rank that has units of it; here, once.
+    const std::uint64_t layer = out.importance.gram_each ? tensor.count() / tensor.shape.front() : tensor.count();
+    return layer_seconds(layer_needs(out.spec, layer_shape(out, count)), count, begin % layer == 0,
+                         out.importance.present);
+  }
+
   void add_unit(const WorkUnit& unit) {
     if (plan_.units.size() == kMostUnits)
       fail(Errc::unsupported,
@@ -202,15 +226,16 @@ class Planner {
     std::int64_t& known = model_scopes_[out.rule < 0 ? recipe_.rules.size() : static_cast<std::size_t>(out.rule)];
     if (!model || known < 0) {
       out.scope = static_cast<std::int64_t>(plan_.scopes.size());
-      plan_.scopes.push_back({.tensors = {}, .weights = 0, .spec = out.spec});
+      plan_.scopes.push_back({.tensors = {}, .weights = 0, .spec = out.spec, .layers = out.lane_rows > 0});
       if (model) known = out.scope;
     } else {
       out.scope = known;
     }
     Scope& scope = plan_.scopes[static_cast<std::size_t>(out.scope)];
-    if (!scope.tensors.empty()) check_partner(plan_.tensors[scope.tensors.front()], out);
+    if (out.lane_rows == 0 && !scope.tensors.empty()) check_partner(plan_.tensors[scope.tensors.front()], out);
     scope.tensors.push_back(out.tensor);
     scope.weights += tensor.count();
+    if (out.lane_rows > 0) return;
     scope.seconds =
         std::max(scope.seconds, solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present));
   }
@@ -284,6 +309,10 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
     out.le(planned.importance.largest);
     for (const std::uint64_t value : {planned.importance.length, planned.importance.block_rows}) out.le(value);
     for (const std::uint64_t value : {planned.rows, planned.cols, planned.units}) out.le(value);
+    if (planned.lane_rows > 0) {
+      for (const std::uint64_t value : {planned.lane_rows, planned.importance.outer_rows}) out.le(value);
+      out.le(std::uint8_t{planned.importance.gram});
+    }
     out.le(planned.scope);
     out.le(static_cast<std::uint8_t>(planned.spec.floating));
     list(planned.chunk);
@@ -306,6 +335,14 @@ TensorInfo as_stored(const TensorInfo& tensor, Treatment treatment) {
   TensorInfo stored = tensor;
   if (treatment == Treatment::keep) stored.scale = -1, stored.scale_block_rows = stored.scale_block_cols = 0;
   return stored;
+}
+
+LayerShape layer_shape(const TensorPlan& tensor, std::uint64_t count) noexcept {
+  return {.rows = count / std::max<std::uint64_t>(1, tensor.cols),
+          .cols = tensor.cols,
+          .lane_rows = tensor.lane_rows,
+          .gram = tensor.importance.gram,
+          .outer_rows = tensor.importance.outer_rows};
 }
 
 double importance_quantum_of(const Plan& plan, const WorkUnit& unit) noexcept {

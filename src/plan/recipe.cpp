@@ -117,6 +117,21 @@ void check_keep(const Rule& rule, const std::string& place) {
                                     set ? std::string(field) : rule.options.begin()->first));
 }
 
+/// Methods that see layers have no codebooks to share or to round, and a coder of their own.
+void check_layer(const Rule& rule, QuantSpec& spec, const std::string& place) {
+  const auto refuse = [&](std::string_view field, std::string_view found) {
+    fail(Errc::usage,
+         fmt::format("{}.{}: found {}, but method \"{}\" sees whole layers and has no codebooks: leave it out", place,
+                     field, found, find_quantizer(spec.method)->name));
+  };
+  if (rule.granularity.value_or(Granularity::row) != Granularity::row)
+    refuse("granularity", in_quotes(name(spec.granularity)));
+  if (rule.coder.value_or(CoderChoice::cheapest) != CoderChoice::cheapest)
+    refuse("coder", in_quotes(name(*rule.coder)));
+  spec.granularity = Granularity::row;
+  spec.group = 0;
+}
+
 Json canonical_rule(const Rule& rule, bool floating) {
   const QuantSpec spec = resolve(rule, fmt::format("rule {}", in_quotes(rule.match)));
   if (rule.keep) return {{"match", rule.match}, {"keep", true}};
@@ -225,8 +240,10 @@ QuantSpec resolve(const Rule& rule, const std::string& place) {
     fail(Errc::usage, fmt::format("{}.group: found {} with granularity \"{}\", allowed only with granularity \"group\"",
                                   place, *rule.group, name(spec.granularity)));
   spec.group = grouped ? rule.group.value_or(kDefaultGroup) : 0;
+  const Sees sees = traits_of(spec).sees;
+  if (sees == Sees::layer) check_layer(rule, spec, place);
   const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
-  if (shared && traits_of(spec).sees != Sees::values)
+  if (shared && sees != Sees::values)
     fail(Errc::usage,
          fmt::format("{}.scale: factors of rows and columns want granularity \"row\" or \"group\"", place));
   spec.level_type = rule.level_type.value_or(shared ? LevelType::f32 : LevelType::f16);

@@ -137,7 +137,7 @@ void Coordinator::take(int from, const Outcome& outcome) {
     case TaskKind::measure:
       restored_.read(key.subject, outcome.finished.source);
       if (schedule_.awaits_measure(key.subject, key.round))
-        schedule_.measured(key.subject, key.round, Tally::from_bytes(outcome.tally, "tally of another rank"), from);
+        take_tally(key, outcome.tally, "tally of another rank", from);
       break;
     case TaskKind::solve:
       if (outcome.finished.body.empty())
@@ -166,6 +166,14 @@ void Coordinator::take(int from, const Outcome& outcome) {
   ++results_;
   if (options_.stop_after && options_.stop_after(results_))
     stop({static_cast<int>(Errc::interrupted), "interrupted: run the same command again to continue"});
+}
+
+void Coordinator::take_tally(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from) {
+  const WorkUnit& unit = context_.plan.units.at(key.subject);
+  if (context_.plan.tensors[unit.tensor].lane_rows > 0)
+    schedule_.measured(key.subject, key.round, SpreadTally::from_bytes(bytes, source), from);
+  else
+    schedule_.measured(key.subject, key.round, Tally::from_bytes(bytes, source), from);
 }
 
 void Coordinator::take_record(const Finished& finished, bool resumed) {

@@ -70,7 +70,7 @@ void Coordinator::restore_tallies(std::uint64_t scope) {
       const Finished* found = restored_.find(task_identity(context_, schedule_.measure_task(unit)), {&unit, 1});
       if (found == nullptr || found->place.length == 0) continue;
       const auto bytes = spools.read(found->place, buffer);
-      if (!bytes.empty()) schedule_.measured(unit, round, Tally::from_bytes(bytes, kJournal));
+      if (!bytes.empty()) take_tally({TaskKind::measure, unit, round}, bytes, kJournal, -1);
     }
     const Finished* fit =
         restored_.find(solve_identity(context_, scope, std::nullopt, round), schedule_.units_of(scope));

@@ -10,6 +10,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/codec/trellis_record.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/quantizer.hpp"
 #include "lmq/quant/rate.hpp"
@@ -56,6 +57,23 @@ ScopeCurve scope_curve(const Group& group, const QuantSpec& spec, RateCount coun
   return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
 }
 
+/// The same of layers, from where no bit pays to nine bits beyond the largest spread.
+ScopeCurve layer_curve(const SpreadTally& tally, const QuantSpec& spec, double importance) {
+  constexpr int kSlopes = 120;  // spreads of a layer lie octaves apart
+  constexpr double kStep = 0.70710678118654752;
+  const auto bins = tally.bins();
+  std::vector<double> slopes;
+  double slope = bins.empty() ? 1 : 4 * bins.back().square;
+  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
+  return {entry_of(spec).make(spec.options)->spread_curve(tally, slopes), tally.mean_square() / importance};
+}
+
+/// Mean importance of a scope's weights; 1 where nothing is known.
+double importance_of(const Plan& plan, const Scope& scope) {
+  const ImportanceInfo& importance = plan.tensors[scope.tensors.front()].importance;
+  return importance.present && importance.mean > 0 ? importance.mean : 1;
+}
+
 }  // namespace
 
 const TensorInfo& Executor::info_of(const WorkUnit& unit) const {
@@ -78,6 +96,10 @@ void Executor::load_importance(LoadedTask& loaded, TaskBuffers& buffers) const {
   if (entry == nullptr)
     fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(info_of(unit).name)));
   context_.importance->read(*entry, unit.begin, unit.count, buffers.importance);
+  if (tensor.importance.gram || tensor.importance.outer_rows > 0)
+    context_.importance->read_curvature(*entry, unit.begin, unit.count, buffers.importance);
+  else
+    buffers.importance.gram.clear(), buffers.importance.outer.clear(), buffers.importance.gram_key = 0;
   loaded.importance = view_of(buffers.importance, loaded.importance.quantum);
 }
 
@@ -107,7 +129,8 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
     return loaded;
   }
   loaded.view = context_.reader.view(as_stored(info_of(unit), treatment), unit.begin, unit.count, buffers.bytes);
-  if (key.kind != TaskKind::copy && key.kind != TaskKind::check) load_importance(loaded, buffers);
+  const bool curved = context_.plan.tensors[unit.tensor].lane_rows > 0;  // whose digest is part of what was read
+  if (key.kind != TaskKind::copy && (key.kind != TaskKind::check || curved)) load_importance(loaded, buffers);
   return loaded;
 }
 
@@ -133,7 +156,20 @@ Outcome Executor::run(const LoadedTask& loaded) {
   fail(Errc::internal, "a task of no known kind");
 }
 
+RowWindow Executor::layer_window(const LoadedTask& loaded) {
+  const TensorPlan& tensor = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor];
+  return {loaded.view, loaded.importance, tensor.cols, tensor.lane_rows, &workspace_};
+}
+
 Outcome Executor::measure(const LoadedTask& loaded) {
+  if (const TensorPlan& tensor = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor];
+      tensor.lane_rows > 0) {
+    if (first_nonfinite(loaded.view)) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
+    Outcome outcome;
+    outcome.tally = layer_spreads(layer_window(loaded), tensor.spec).to_bytes();
+    keep(loaded, outcome.finished, outcome.tally);
+    return outcome;
+  }
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
   const QuantSpec& spec = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor].spec;
   const auto quantizer = entry_of(spec).make(spec.options);
@@ -182,9 +218,15 @@ Outcome Executor::solve(const LoadedTask& loaded) {
 
 Outcome Executor::curve(const LoadedTask& loaded) {
   const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
+  Outcome outcome;
+  if (scope.layers) {
+    outcome.finished.body = curve_to_bytes(layer_curve(SpreadTally::from_bytes(loaded.task.body, kFromRankZero),
+                                                       scope.spec, importance_of(context_.plan, scope)));
+    keep(loaded, outcome.finished, loaded.task.body);
+    return outcome;
+  }
   const Group group = Tally::from_bytes(loaded.task.body, kFromRankZero).group(scope.quantum);
   const RateCount count = scope.spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
-  Outcome outcome;
   outcome.finished.body = curve_to_bytes(scope_curve(group, scope.spec, count));
   keep(loaded, outcome.finished, loaded.task.body);
   return outcome;
@@ -193,6 +235,7 @@ Outcome Executor::curve(const LoadedTask& loaded) {
 Outcome Executor::quantize(const LoadedTask& loaded) {
   const WorkUnit& unit = context_.plan.units[loaded.task.key.subject];
   const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
+  if (tensor.lane_rows > 0) return quantize_layer(loaded);
   // Those of a scope have been looked at when they were measured.
   if (tensor.scope < 0 && first_nonfinite(loaded.view)) refuse_nonfinite(unit);
   const QuantizeOrder order = QuantizeOrder::from_bytes(loaded.task.body);
@@ -211,6 +254,26 @@ Outcome Executor::quantize(const LoadedTask& loaded) {
   result.source_digest = digest64(loaded.view.bytes);
   if (tensor.scope < 0 && tensor.spec.granularity <= Granularity::tensor) result.levels = single_codebook(done.unit);
   recycled_ = std::move(done.unit);
+  Outcome outcome;
+  outcome.finished.body = result.to_bytes();
+  keep(loaded, outcome.finished, record.bytes);
+  return outcome;
+}
+
+Outcome Executor::quantize_layer(const LoadedTask& loaded) {
+  const WorkUnit& unit = context_.plan.units[loaded.task.key.subject];
+  const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
+  if (tensor.scope < 0 && first_nonfinite(loaded.view)) refuse_nonfinite(unit);
+  const QuantizeOrder order = QuantizeOrder::from_bytes(loaded.task.body);
+  QuantSpec spec = tensor.spec;
+  if (order.options) spec.options = *order.options;
+  const LayerOutcome done = for_tensor(info_of(unit), [&] { return quantize_layer_unit(layer_window(loaded), spec); });
+  const EncodedRecord record = encode_trellis_record(done.unit);
+  UnitResult result;
+  result.stats = done.stats;
+  result.ledger = record.ledger;
+  result.entropy_bits = record.entropy_bits;
+  result.source_digest = digest64(loaded.view.bytes);
   Outcome outcome;
   outcome.finished.body = result.to_bytes();
   keep(loaded, outcome.finished, record.bytes);
@@ -243,13 +306,25 @@ Outcome Executor::check(const LoadedTask& loaded) {
   return outcome;
 }
 
+namespace {
+/// Digest of all values a task was made from that its identity does not stand for.
+std::uint64_t source_of(const LoadedTask& loaded) {
+  const std::uint64_t values = digest64(loaded.view.bytes);
+  const Importance& importance = loaded.importance;
+  if (importance.gram.empty() && importance.outer.empty()) return values;
+  const std::uint64_t all[] = {values, digest64(std::as_bytes(importance.gram)),
+                               digest64(std::as_bytes(importance.outer))};
+  return digest64(std::as_bytes(std::span(all)));
+}
+}  // namespace
+
 void Executor::keep(const LoadedTask& loaded, Finished& finished, std::span<const std::byte> payload) {
   finished.key = loaded.task.key;
   finished.identity = task_identity(context_, loaded.task);
   finished.source = loaded.task.source;
   if (!loaded.view.bytes.empty()) {
     finished.elements = elements_identity(context_, loaded.task.key.subject);
-    finished.source = digest64(loaded.view.bytes);
+    finished.source = source_of(loaded);
   }
   spool_.append(finished, payload);
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <optional>
 #include <set>
 #include <system_error>
@@ -21,11 +22,9 @@
 namespace lmq {
 namespace {
 
-/// Whatever the system says of the input's files when they are written, moved or replaced, as 32 digits. ctime cannot
-/// be set: a copy with the old modification time shows.
-std::string stamp_of_input(const Reader& reader) {
-  ByteWriter out;
-  const Catalogue& catalogue = reader.catalogue();
+/// Whatever the system says of a catalogue's files when they are written, moved or replaced. ctime cannot be set: a copy
+/// with the old modification time shows.
+void put_stamps(ByteWriter& out, const Catalogue& catalogue) {
   for (const ShardInfo& shard : catalogue.shards) {
     struct stat status {};
     const std::filesystem::path path = catalogue.folder / shard.name;
@@ -37,6 +36,17 @@ std::string stamp_of_input(const Reader& reader) {
                                      std::int64_t{status.st_ctim.tv_nsec}, static_cast<std::int64_t>(status.st_ino)})
       out.le(value);
   }
+}
+
+/// Of the input's files, as 32 digits. The numbers of an importance file are in its digest, but for the curvature
+/// between weights: where some is used, its files count as input.
+std::string stamp_of_input(const Reader& reader, const ImportanceFile* importance, const Plan& plan) {
+  ByteWriter out;
+  put_stamps(out, reader.catalogue());
+  const bool curved = std::ranges::any_of(plan.tensors, [](const TensorPlan& tensor) {
+    return tensor.importance.gram || tensor.importance.outer_rows > 0;
+  });
+  if (importance != nullptr && curved) put_stamps(out, importance->catalogue());
   return digest128_hex(out.bytes());
 }
 
@@ -95,7 +105,7 @@ RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* i
   RunReport report;
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    header.input_stamp = stamp_of_input(reader);
+    header.input_stamp = stamp_of_input(reader, importance, plan);
     lock_output(lock, options, plan);
     report.finished_by = lock->finished_by();
     if (!report.finished_by.empty()) return;

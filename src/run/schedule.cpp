@@ -82,7 +82,8 @@ std::optional<Task> Schedule::next_solve() {
     constexpr double kSeconds = 0.1;
     if (scope.floating && scope.version == 0) {
       if (scope.curved) continue;
-      return Task{{TaskKind::curve, s, 0}, scope.base.to_bytes(), kSeconds};
+      const bool layers = plan_.scopes[s].layers;
+      return Task{{TaskKind::curve, s, 0}, layers ? scope.spreads.to_bytes() : scope.base.to_bytes(), kSeconds};
     }
     SolveOrder order;
     if (scope.floating) order.options = scope.options;
@@ -236,6 +237,7 @@ void Schedule::close(ScopeState& scope) noexcept {
   if (scope.open) --open_scopes_;
   scope.open = scope.supplied = false;
   scope.base = scope.finer = Tally();
+  scope.spreads = {};
   scope.ranges = {};
 }
 
@@ -260,12 +262,23 @@ bool Schedule::awaits_measure(std::uint64_t unit, std::uint32_t round) const {
 }
 
 void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank) {
+  note_measured(unit, round, rank, [&](ScopeState& scope) {
+    (round == 0 || scope.measured_again ? scope.base : scope.finer).merge(tally);
+  });
+}
+
+void Schedule::measured(std::uint64_t unit, std::uint32_t round, const SpreadTally& tally, int rank) {
+  note_measured(unit, round, rank, [&](ScopeState& scope) { scope.spreads.merge(tally); });
+}
+
+template <class Merge>
+void Schedule::note_measured(std::uint64_t unit, std::uint32_t round, int rank, const Merge& merge) {
   if (!awaits_measure(unit, round)) return;
   const auto s = static_cast<std::uint64_t>(units_[unit].scope);
   ScopeState& scope = scopes_[s];
   restored_ = restored_ || !scope.open;
   open(scope);
-  (round == 0 || scope.measured_again ? scope.base : scope.finer).merge(tally);
+  merge(scope);
   scope.measured[units_[unit].position] = true;
   if (rank >= 0) units_[unit].measured_by = rank;
   if (round == 0) weights_measured_ += plan_.units[unit].count;

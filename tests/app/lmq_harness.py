@@ -69,6 +69,17 @@ def widen(dtype, blob):
     return np.frombuffer(blob, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).astype(np.float64)
 
 
+def granularities_of(method, granularities):
+    """Those that a method of `lmq methods --json` takes: one that sees whole layers has no codebooks to share."""
+    return ([],) if method["sees"] == "layer" else granularities
+
+
+def curvature(rng, size):
+    """A symmetric matrix as statistics make it: positive, of correlated inputs. [size, size] F32."""
+    samples = rng.standard_normal((4 * size, size)) @ (np.eye(size) + 0.5 * rng.standard_normal((size, size)) / np.sqrt(size))
+    return (samples.T @ samples / len(samples)).astype(np.float32)
+
+
 def sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -10,7 +10,7 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import DATA, LmqTest, bf16, run, sha256, write_safetensors
+from lmq_harness import DATA, LmqTest, bf16, granularities_of, run, sha256, write_safetensors
 
 PINNED = os.path.join(DATA, "pinned.json")
 GRANULARITIES = (["--granularity", "tensor"], ["--granularity", "row"], ["--group", "32"])
@@ -45,7 +45,7 @@ def digests(test):
     found = {}
     methods = json.loads(test.ok(run("methods", "--json")).out)["methods"]
     for method in methods:
-        for granularity in GRANULARITIES:
+        for granularity in granularities_of(method, GRANULARITIES):
             for weighted in ([], ["--importance", importance]):
                 output = test.at("out.h5")
                 test.ok(run("quantize", source, "-o", output, "--method", method["name"], *granularity, *weighted, "--resume", "never",

@@ -73,3 +73,57 @@ TEST_CASE("importance covers a layer when its matrices have the window's size", 
   importance.gram = gram, importance.first_column = 1;
   CHECK_FALSE(covers(importance, 9));
 }
+
+namespace {
+const QuantizerEntry& plain() { return find_quantizer("plain-trellis"); }
+QuantSpec spec_of(double lambda) {
+  QuantSpec spec{plain().id, default_options(plain(), 16), Granularity::row, 0, LevelType::f32, CoderChoice::cheapest};
+  plain().at_slope(spec.options, lambda);
+  return spec;
+}
+}  // namespace
+
+TEST_CASE("a method that sees layers gives units of a trellis, and what a budget needs", "[quant][layer]") {
+  const std::size_t rows = 37, cols = 24;
+  const auto values = samples::floats(rows * cols, 0, 3);
+  const TensorView view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  Workspace workspace;
+  const RowWindow window{view, {}, cols, 16, &workspace};
+  CHECK(traits_of(spec_of(1)).sees == Sees::layer);
+  const LayerOutcome outcome = quantize_layer_unit(window, spec_of(1e-2));
+  CHECK(outcome.unit.rows == rows);
+  CHECK(outcome.unit.codes.size() == rows * cols);
+  CHECK(outcome.unit.lanes() == 3);
+  CHECK(outcome.unit.method == plain().id);
+  CHECK(outcome.stats.squared_error > 0);
+  CHECK(outcome.stats.squared_error < outcome.stats.energy);
+  const SpreadTally tally = layer_spreads(window, spec_of(1));
+  CHECK(tally.weights() == rows * cols);
+  const double lambdas[] = {1, 0.1, 0.01};
+  const auto curve = plain().make(default_options(plain(), 16))->spread_curve(tally, lambdas);
+  REQUIRE(curve.size() == 3);
+  CHECK(curve[0].bits < curve[1].bits);
+  CHECK(curve[1].distortion > curve[2].distortion);
+}
+
+TEST_CASE("windows of a layer that cannot be are refused before a method sees them", "[quant][layer]") {
+  const auto values = samples::floats(60, 0, 3);
+  const TensorView view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  Workspace workspace;
+  CHECK_THROWS_AS(quantize_layer_unit({view, {}, 7, 16, &workspace}, spec_of(1)), Error);
+  CHECK_THROWS_AS(quantize_layer_unit({view, {}, 0, 16, &workspace}, spec_of(1)), Error);
+  CHECK_THROWS_AS(quantize_layer_unit({view, {}, 10, 0, &workspace}, spec_of(1)), Error);
+  CHECK_THROWS_AS(quantize_layer_unit({view, {}, 10, 16, nullptr}, spec_of(1)), Error);
+  const std::vector<float> gram(25, 1.0f);
+  const Importance other{.kind = Importance::Kind::none, .length = 5, .gram = gram};
+  CHECK_THROWS_AS(quantize_layer_unit({view, other, 10, 16, &workspace}, spec_of(1)), Error);
+}
+
+TEST_CASE("methods that see values say so when they are asked for a layer, and the other way round", "[quant][layer]") {
+  const auto values = samples::floats(60, 0, 3);
+  const TensorView view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  Workspace workspace;
+  QuantSpec spec{find_quantizer("kmeans").id, {16}, Granularity::row, 0, LevelType::f32, CoderChoice::cheapest};
+  CHECK_THROWS_AS(quantize_layer_unit({view, {}, 10, 16, &workspace}, spec), Error);
+  CHECK_THROWS_AS(plain().make(default_options(plain(), 16))->fit_values(values, {}, workspace), Error);
+}

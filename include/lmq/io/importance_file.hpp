@@ -19,10 +19,20 @@ struct ImportancePart {
   std::uint64_t first = 0;   ///< first number
   std::uint64_t count = 0;   ///< numbers
   std::int64_t stack = -1;   ///< sums to be divided: index into the file's stacks
-  bool diagonal = false;     ///< the numbers are the diagonal of a matrix [count, count]
-  double power = 1;          ///< exponent, a multiple of 2^-24
-  double damping = 0;        ///< then each number h becomes (h + damping * mean) / (1 + damping)
-  double mean = 0;           ///< over the part's numbers, to the power; only set with damping > 0
+  std::uint64_t matrix = 0;  ///< not 0: the numbers are diagonals of matrices [matrix, matrix], one after the other ...
+  std::uint64_t matrix_run = 0;  ///< ... each run of so many numbers from a matrix of its own on
+  double power = 1;              ///< exponent, a multiple of 2^-24
+  double damping = 0;            ///< then each number h becomes (h + damping * mean) / (1 + damping)
+  double mean = 0;               ///< over the part's numbers, to the power; only set with damping > 0
+};
+
+/// Symmetric matrices of one tensor of the file.
+struct ImportanceMatrices {
+  std::int64_t tensor = -1;  ///< index into the file's catalogue; -1: there are none
+  std::uint64_t size = 0;    ///< of each, [size, size]
+  std::uint64_t run = 0;     ///< of a block's rows or columns, in ceil(run / size) matrices
+  std::uint64_t blocks = 0;  ///< 1, or one for each expert
+  std::uint64_t rows = 0;    ///< of the weight that share a block of inputs; 0: all
 };
 
 /// The importance of one tensor of the checkpoint.
@@ -36,6 +46,10 @@ struct ImportanceEntry {
   double largest = 0;                 ///< no weight has more
   double mean = 0;                    ///< over the tensor's weights
   std::vector<std::uint32_t> pooled;  ///< experts without statistics of their own, which take their siblings' mean
+  /// Curvature between weights, for tensors that want it (Options::curvature). Then nothing is damped.
+  ImportanceMatrices gram;   ///< of the inputs: size == length
+  ImportanceMatrices outer;  ///< of the outputs, diagonal blocks
+  double outer_mean = 0;     ///< mean diagonal of outer
 };
 
 /// A window's importance as floats; see Importance of lmq_quant, whose fields these are.
@@ -43,6 +57,9 @@ struct ImportanceWindow {
   ImportanceKind kind = ImportanceKind::columns;
   std::vector<float> values, rows;
   std::uint64_t first_column = 0, length = 0, block_rows = 0, first_row = 0;
+  std::vector<float> gram, outer;  ///< read_curvature
+  std::uint64_t gram_key = 0, outer_rows = 0;
+  double outer_mean = 0;
 };
 
 /// Numbers that are sums: each slice of `length` is to be divided by its divisor.
@@ -64,6 +81,8 @@ class ImportanceFile {
     std::function<Catalogue(const std::filesystem::path&)> read_hdf5 = {};
     /// Is importance wanted for that tensor of the checkpoint? Others are not looked at; empty: for all.
     std::function<bool(std::size_t tensor)> wanted = {};
+    /// Is curvature between weights wanted for it, too (`gram`, `outer`)? Only where `power` leaves numbers as they are.
+    std::function<bool(std::size_t tensor)> curvature = {};
   };
   /// Opens a file and finds what it has for the tensors of `checkpoint`; that is read once, for the largest values and
   /// the digest. Errors: those of open_reader; Errc::unsupported for another kind of file; Errc::malformed for wrong
@@ -93,12 +112,19 @@ class ImportanceFile {
 
   /// Importance of the weights [begin, begin + count) of an entry's tensor. Thread-safe. Errc::malformed as above.
   void read(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count, ImportanceWindow& window) const;
+  /// Curvature between weights for whole rows of one block, from a multiple of outer.size on, into gram and outer of
+  /// `window` (empty where there is none); a gram that it holds already, by its key, is not read again. Thread-safe.
+  /// Errc::malformed names tensor and indices of a number that is not finite, of a diagonal below 0, of two that differ
+  /// by more than 1e-5 of the root of their diagonals' product.
+  void read_curvature(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count,
+                      ImportanceWindow& window) const;
   /// Numbers [begin, begin + values.size()) of a part.
   void read(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const;
 
  private:
   ImportanceFile() = default;
   void summarise(ImportanceEntry& entry, double damping, std::vector<std::uint64_t>& digests) const;
+  void read_gram(const ImportanceMatrices& gram, std::uint64_t block, ImportanceWindow& window) const;
   void raise_all(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const;
   [[noreturn]] void refuse_product(const ImportanceEntry& entry, float rows, float columns) const;
   std::unique_ptr<Reader> reader_;

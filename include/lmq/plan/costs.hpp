@@ -14,6 +14,7 @@ struct Costs {
   double look_closer = 0.6;      ///< per weight and power of two of the levels: looks of wide sources
   double quantize_shared = 2.4;  ///< per weight: assign by a shared codebook, measure the error, encode, write
   double many_levels = 2.0;      ///< per weight more beyond 16 levels
+  double trellis = 60;           ///< per weight: encode the codes of a trellis, decode them again, read importance
   double encode = 1.5;           ///< per weight: encode codes with codebooks per row or group
   double rows_easier = 45;       ///< per weight less in long rows, whose neighbours help
   double rows_narrow = 0.45;     ///< part of it in long rows of 16-bit sources, which have equal values
@@ -32,6 +33,8 @@ inline constexpr std::uint64_t kResultBytes = 150;
 inline constexpr std::uint64_t kTensorBytes = 2048;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
+/// Bytes per weight that coding a record of a trellis holds, the record among them.
+inline constexpr std::uint64_t kTrellisRecordBytes = 12;
 /// Bytes of a bin in a tally, in the solver's view of it, and in a message.
 inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40, kMessageBinBytes = 45;
 
@@ -39,6 +42,8 @@ inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40, kMessag
 /// importance.
 [[nodiscard]] double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
                                       bool weighted);
+/// The same of a method that sees layers, from what it says of the window; factor: the curvature's factor is made, too.
+[[nodiscard]] double layer_seconds(const LayerNeeds& needs, std::uint64_t count, bool factor, bool weighted) noexcept;
 /// Seconds one core needs to solve one codebook that `count` weights share.
 [[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
 /// Seconds one core needs to store `bytes` raw.

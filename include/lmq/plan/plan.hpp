@@ -15,6 +15,8 @@ namespace lmq {
 
 /// Weights per unit aimed at; part of the format's sameness, never of the machine.
 inline constexpr std::uint64_t kUnitWeights = std::uint64_t{1} << 22;
+/// Weights of a lane of a method that sees layers, at most: a lane is never cut, so it is one unit at least.
+inline constexpr std::uint64_t kLongestLane = std::uint64_t{1} << 29;
 /// Longest row of granularity row and group: a row is never cut, so it is one unit at least.
 inline constexpr std::uint64_t kLongestRow = std::uint64_t{1} << 28;
 /// Bytes per unit of a kept tensor, at most.
@@ -36,6 +38,9 @@ struct ImportanceInfo {
   double mean = 0;               ///< over its weights
   std::uint64_t length = 0;      ///< weights of a row as the importance sees it; for weights 0
   std::uint64_t block_rows = 0;  ///< rows that share a block of columns; 0: one block
+  bool gram = false;             ///< the inputs' curvature between weights is there, for methods that see layers
+  bool gram_each = false;        ///< of each expert
+  std::uint64_t outer_rows = 0;  ///< rows of a block of the outputs'; 0: not there
 };
 
 struct TensorPlan {
@@ -48,12 +53,13 @@ struct TensorPlan {
   std::vector<std::uint64_t> chunk;  ///< HDF5 chunk dimensions of a quantized tensor; empty when kept
   std::uint64_t first_unit = 0;      ///< its units are first_unit .. first_unit + units - 1, in element order
   std::uint64_t units = 0;
-  std::int64_t scope = -1;  ///< scope it is measured with, -1: every unit is on its own
-  std::int64_t rule = -1;   ///< index into the recipe's rules of the one that decided, -1: none matched or was asked
+  std::uint64_t lane_rows = 0;  ///< of a method that sees layers (units are multiples of it); else 0
+  std::int64_t scope = -1;      ///< scope it is measured with, -1: every unit is on its own
+  std::int64_t rule = -1;  ///< index into the recipe's rules of the one that decided, -1: none matched or was asked
 };
 
 /// Elements [begin, begin + count) of one tensor: what a rank does at once, one record of the output. Quantized: one
-/// chunk of the grid `chunk`, at most kUnitWeights weights unless one row has more. Kept: at most kKeepUnitBytes, whole
+/// chunk of the grid `chunk`, at most kUnitWeights weights unless one row or lane has more. Kept: at most kKeepUnitBytes, whole
 /// bytes.
 struct WorkUnit {
   std::uint32_t tensor = 0;  ///< index into Plan::tensors
@@ -67,8 +73,9 @@ struct Scope {
   std::vector<std::uint32_t> tensors;  ///< indices into Plan::tensors
   std::uint64_t weights = 0;
   QuantSpec spec;
-  double quantum = 1;  ///< of the importance of all its tensors
-  double seconds = 0;  ///< to solve its codebook, estimated, one core
+  double quantum = 1;   ///< of the importance of all its tensors
+  double seconds = 0;   ///< to solve its codebook, estimated, one core
+  bool layers = false;  ///< statistics are of spreads (SpreadTally), not of values (Tally)
   /// One codebook serves the whole scope; else units have their own and the statistics are for the budget alone.
   [[nodiscard]] bool shares_codebook() const noexcept { return spec.granularity <= Granularity::tensor; }
 };
@@ -103,6 +110,8 @@ struct Plan {
 /// The tensor as it is to be read and stored: a kept one without its scale (the bytes of the file in their own type), a
 /// quantized one as it is. Pass the result to Reader::view.
 [[nodiscard]] TensorInfo as_stored(const TensorInfo& tensor, Treatment treatment);
+/// What a method that sees layers knows of a unit of `count` weights before it is read.
+[[nodiscard]] LayerShape layer_shape(const TensorPlan& tensor, std::uint64_t count) noexcept;
 /// Quantum of the importance of a unit: that of its scope, else of its own weights.
 [[nodiscard]] double importance_quantum_of(const Plan& plan, const WorkUnit& unit) noexcept;
 

@@ -65,6 +65,7 @@ class Coordinator {
   [[nodiscard]] std::uint64_t other_bytes() const;
   void solved(const TaskKey& key, const Fit& fit);
   void take(int from, const Outcome& outcome);
+  void take_tally(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from);
   void take_record(const Finished& finished, bool resumed);
   [[nodiscard]] bool deal();
   [[nodiscard]] std::optional<Task> next(int rank);

@@ -9,6 +9,7 @@
 #include "lmq/io/importance_file.hpp"
 #include "lmq/io/reader.hpp"
 #include "lmq/plan/plan.hpp"
+#include "lmq/quant/workspace.hpp"
 #include "lmq/run/spool.hpp"
 #include "lmq/run/task.hpp"
 #include "lmq/run/work_dir.hpp"
@@ -47,7 +48,8 @@ struct Outcome {
 /// Does tasks: one thread loads, one runs. Results that are worth keeping (all but very large
 /// tallies) are in the spool when `run` returns.
 /// Held at most: two views of the largest unit with their importance (TaskBuffers), codes and codebooks of one unit,
-/// one record, and what statistics, solver or quantizer need as scratch.
+/// one record, and what statistics, solver or quantizer need as scratch; a method that sees layers keeps what it made of
+/// the last one.
 class Executor {
  public:
   Executor(const RunContext& context, Spool& spool)
@@ -65,6 +67,8 @@ class Executor {
   [[nodiscard]] Outcome measure(const LoadedTask& loaded);
   [[nodiscard]] Outcome solve(const LoadedTask& loaded);
   [[nodiscard]] Outcome quantize(const LoadedTask& loaded);
+  [[nodiscard]] Outcome quantize_layer(const LoadedTask& loaded);
+  [[nodiscard]] RowWindow layer_window(const LoadedTask& loaded);
   [[nodiscard]] Outcome copy(const LoadedTask& loaded);
   [[nodiscard]] Outcome check(const LoadedTask& loaded);
   /// Fills in what a later run needs to know the result, and keeps both.
@@ -81,6 +85,7 @@ class Executor {
   std::optional<File> compared_;  // of the loading thread
   std::optional<File> output_;    // of the running thread
   QuantizedUnit recycled_;
+  Workspace workspace_;  // of the running thread: what methods that see layers keep of the last one
 };
 
 /// Errc::malformed for the first NaN or infinity among the elements [0, end) of a tensor, in the words every rank uses;

@@ -18,6 +18,11 @@ namespace lmq {
   importance.block_rows = window.block_rows;
   importance.first_row = window.first_row;
   importance.quantum = quantum;
+  importance.gram = window.gram;
+  importance.gram_key = window.gram_key;
+  importance.outer = window.outer;
+  importance.outer_rows = window.outer.empty() ? 0 : window.outer_rows;
+  importance.outer_mean = window.outer.empty() ? 0 : window.outer_mean;
   return importance;
 }
 

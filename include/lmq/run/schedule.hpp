@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lmq/plan/plan.hpp"
+#include "lmq/quant/spread_tally.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/run/task.hpp"
 
@@ -31,6 +32,7 @@ class Schedule {
 
   /// Results. Those that are not awaited (done already, another round) change nothing.
   void measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank = -1);
+  void measured(std::uint64_t unit, std::uint32_t round, const SpreadTally& tally, int rank = -1);  ///< of layers
   void solved(std::uint64_t scope, std::uint32_t round, const Fit& fit);
   void quantized(std::uint64_t unit);
   /// What bits would buy in a scope is known, and its tally lies at `place`: a budget can choose its options.
@@ -84,6 +86,7 @@ class Schedule {
     std::size_t missing = 0;           // units not yet measured in this round
     std::uint32_t round = 0;
     Tally base, finer;             // finer: of this round, when round > 0
+    SpreadTally spreads;           // of layers, instead of tallies
     std::vector<KeyRange> ranges;  // of this round
     bool open = false, solved = false;
     Codebook codebook;
@@ -100,6 +103,8 @@ class Schedule {
     bool to_quantize = false, quantized = false;
   };
 
+  template <class Merge>
+  void note_measured(std::uint64_t unit, std::uint32_t round, int rank, const Merge& merge);
   void collect_scopes();
   void collect_free_units();
   [[nodiscard]] std::optional<Task> next_solve();
