@@ -155,7 +155,7 @@ TEST_CASE("matrices that are none are refused with their place") {
   refuse({1, 0.5F, 0.5F, -1}, blocks, {"w.gram", "importance 3 is -1"});
   refuse(good, {1, 0, 0, 1, 2, 0.1F, 0.2F, 1}, {"w.outer", "[1, 1, 0]", "symmetric"});
   refuse(good, {1, 0, 0, 1, -2, 0, 0, 1}, {"w.outer", "importance 4 is -2"});
-  refuse({0, 0.5F, 0.5F, 1}, blocks, {});  // by a row of zeros only zeros
+  refuse({0, 0.5F, 0.4999999F, 1}, blocks, {"w.gram", "[1, 0]"});  // beside a diagonal of 0 to the last bit
 }
 
 TEST_CASE("matrices of other sizes are refused before anything is read") {

@@ -138,6 +138,7 @@ class PlainTrellis final : public Quantizer {
       }
     codes.resize(target.size());
     TrellisScratch scratch;
+    scratch.reserve(target.size());
     const TrellisRates rates = make_trellis_rates(spread_family(), kStates, kTrellisRho);
     trellis_search(rates, {target, spread, {}}, 0, scratch, codes);
     unsigned state = 0;
