@@ -1,5 +1,6 @@
 // Fits the built-in tables of trellis codes and prints src/kernels/spread_family.cpp, or measures them:
 //   lmq_trellis_fit            the tables
+//   lmq_trellis_fit rates      bits and error of each class, for forecasts
 //   lmq_trellis_fit measure    gap of N(0, 1) to the rate-distortion bound and time of the search, by states and bits
 #include <fmt/format.h>
 
@@ -161,10 +162,26 @@ void measure(std::size_t run) {
     }
   }
 }
+
+/// Bits and squared error (in squared steps) of every class, as src/quant/matrix/trellis_rate.cpp holds them.
+void print_rates() {
+  for (const unsigned states : {1u, 4u, 8u, 16u, 32u}) {
+    const TrellisRates rates = make_trellis_rates(spread_family(), states, states == 1 ? kScalarRho : kTrellisRho);
+    fmt::print("    {{{{{{");
+    for (unsigned c = 0; c < 29; ++c) {
+      const Weights weights = normal_weights(1 << 19, c, true, is_with_zero(c) ? kBetween : c, 77 + c);
+      const Coded coded = code(spread_family(), rates, c, weights, 4096);
+      fmt::print("{}{{{:.4f}, {:.4f}}}", c > 0 ? ", " : "", coded.bits, coded.error);
+    }
+    fmt::print("}}}}}},\n");
+  }
+}
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string(argv[1]) == "measure")
+  if (argc > 1 && std::string(argv[1]) == "rates")
+    print_rates();
+  else if (argc > 1 && std::string(argv[1]) == "measure")
     measure(argc > 2 ? std::stoull(argv[2]) : 4096);
   else
     print(fit());

@@ -1,0 +1,36 @@
+#pragma once
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/trellis_layer.hpp"
+
+namespace lmq {
+
+/// Shares of the mean diagonal that are added to it.
+struct SideDamping {
+  double inputs = 0.003, outputs = 0.2;
+};
+
+/// The factor of a layer's inputs, kept in the workspace for its next windows.
+struct InputFactor {
+  std::uint64_t key = 0;
+  double share = 0;
+  CurvatureFactor factor;
+  std::vector<double> gain;  ///< noise_gain, once it was asked for
+};
+
+/// Curvature on both sides of a window as far as its importance knows it:
+/// outputs  blocks of F, several of them to a lane; where passing errors on between rows saves less than .02 bit, or
+///          there are no blocks, the curvature of each row; where nothing is known of any error, prior_of_rows
+/// inputs   the factor of S, or the curvature of each column
+/// kept     holds the factor of S afterwards; used where it is that of the window's gram
+/// Errors: those of factor_curvature. Cost: factoring S and F.
+[[nodiscard]] LayerSides sides_of(const RowWindow& window, std::span<const float> weights, const SideDamping& damping,
+                                  InputFactor& kept);
+
+/// (mean square of the row / that of the window)^(-1/4), 1 for rows of zeros: rows of large weights count less.
+[[nodiscard]] std::vector<double> prior_of_rows(std::span<const float> weights, std::size_t cols);
+
+}  // namespace lmq
