@@ -127,8 +127,41 @@ std::size_t scaled(float factor, const float* values, float* sums, std::size_t c
     hn::StoreU(hn::MulAdd(by, hn::LoadU(d, values + i), hn::LoadU(d, sums + i)), d, sums + i);
   return i;
 }
+
+/// Sums of whole vectors, four at a time; returns how many.
+std::size_t products(std::size_t depth, std::size_t count, const Strided<const float>& a, const Strided<const float>& b,
+                     float* sums) {
+  const hn::ScalableTag<float> d;
+  const std::size_t width = hn::Lanes(d);
+  using V = hn::Vec<decltype(d)>;
+  std::size_t i = 0;
+  for (; i + 4 * width <= count; i += 4 * width) {
+    V s0 = hn::LoadU(d, sums + i), s1 = hn::LoadU(d, sums + i + width), s2 = hn::LoadU(d, sums + i + 2 * width),
+      s3 = hn::LoadU(d, sums + i + 3 * width);
+    const float *left = a.data + i, *right = b.data + i;
+    for (std::size_t k = 0; k < depth; ++k, left += a.row_step, right += b.row_step) {
+      s0 = hn::MulAdd(hn::LoadU(d, left), hn::LoadU(d, right), s0);
+      s1 = hn::MulAdd(hn::LoadU(d, left + width), hn::LoadU(d, right + width), s1);
+      s2 = hn::MulAdd(hn::LoadU(d, left + 2 * width), hn::LoadU(d, right + 2 * width), s2);
+      s3 = hn::MulAdd(hn::LoadU(d, left + 3 * width), hn::LoadU(d, right + 3 * width), s3);
+    }
+    hn::StoreU(s0, d, sums + i), hn::StoreU(s1, d, sums + i + width);
+    hn::StoreU(s2, d, sums + i + 2 * width), hn::StoreU(s3, d, sums + i + 3 * width);
+  }
+  for (; i + width <= count; i += width) {
+    V s = hn::LoadU(d, sums + i);
+    const float *left = a.data + i, *right = b.data + i;
+    for (std::size_t k = 0; k < depth; ++k, left += a.row_step, right += b.row_step)
+      s = hn::MulAdd(hn::LoadU(d, left), hn::LoadU(d, right), s);
+    hn::StoreU(s, d, sums + i);
+  }
+  return i;
+}
 #else
 std::size_t scaled(float, const float*, float*, std::size_t) { return 0; }
+std::size_t products(std::size_t, std::size_t, const Strided<const float>&, const Strided<const float>&, float*) {
+  return 0;
+}
 
 template <class Number>
 bool product(const ProductShape&, const Strided<const Number>&, const Strided<const Number>&, const Strided<Number>&) {
@@ -154,6 +187,7 @@ namespace {
 HWY_EXPORT(product_float);
 HWY_EXPORT(product_double);
 HWY_EXPORT(scaled);
+HWY_EXPORT(products);
 
 template <class Number>
 void plain(const ProductShape& shape, const Strided<const Number>& a, const Strided<const Number>& b,
@@ -182,6 +216,13 @@ void add_product(const ProductShape& shape, const Strided<const double>& a, cons
                  const Strided<double>& sums) noexcept {
   if (shape.rows == 0 || shape.depth == 0 || shape.cols == 0) return;
   if (baseline_forced() || !HWY_DYNAMIC_DISPATCH(product_double)(shape, a, b, sums)) plain(shape, a, b, sums);
+}
+
+void add_products(std::size_t depth, std::size_t count, const Strided<const float>& a, const Strided<const float>& b,
+                  float* sums) noexcept {
+  std::size_t i = baseline_forced() ? 0 : HWY_DYNAMIC_DISPATCH(products)(depth, count, a, b, sums);
+  for (; i < count; ++i)
+    for (std::size_t k = 0; k < depth; ++k) sums[i] = std::fma(a.at(k, i), b.at(k, i), sums[i]);
 }
 
 void add_scaled(float factor, const float* values, float* sums, std::size_t count) noexcept {

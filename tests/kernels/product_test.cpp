@@ -88,3 +88,19 @@ TEST_CASE("product: one scaled row is added by fused multiply-adds at any length
     REQUIRE(same_bits(actual, expected));
   }
 }
+
+TEST_CASE("product: rows times rows are added by fused multiply-adds at any length, upwards and downwards",
+          "[product][twin]") {
+  for (const std::size_t count : {0u, 1u, 15u, 16u, 63u, 64u, 65u, 150u})
+    for (const std::size_t depth : {0u, 1u, 37u}) {
+      const auto a = normal<float>(count * (depth + 1), 11), b = normal<float>((count + 3) * (depth + 1), 12);
+      auto expected = normal<float>(count, 13), actual = expected;
+      const auto step = static_cast<std::ptrdiff_t>(count);
+      for (std::size_t i = 0; i < count; ++i)
+        for (std::size_t k = 0; k < depth; ++k)
+          expected[i] = std::fma(a[(depth - k) * count + i], b[k * (count + 3) + i], expected[i]);
+      add_products(depth, count, {a.data() + depth * count, -step, 1}, {b.data(), step + 3, 1}, actual.data());
+      CAPTURE(count, depth);
+      REQUIRE(same_bits(actual, expected));
+    }
+}

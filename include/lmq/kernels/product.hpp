@@ -31,6 +31,10 @@ void add_product_reference(const ProductShape& shape, const Strided<const float>
 void add_product_reference(const ProductShape& shape, const Strided<const double>& a, const Strided<const double>& b,
                            const Strided<double>& sums) noexcept;
 
+/// sums[i] = fma(a[k][i], b[k][i], sums[i]) for k = 0, 1, ... depth - 1 and i < count; a and b have col_step 1.
+void add_products(std::size_t depth, std::size_t count, const Strided<const float>& a, const Strided<const float>& b,
+                  float* sums) noexcept;
+
 /// sums[i] = fma(factor, values[i], sums[i]) for i < count.
 void add_scaled(float factor, const float* values, float* sums, std::size_t count) noexcept;
 

@@ -26,14 +26,13 @@ struct CancelledCodes {
   std::vector<std::int32_t> codes;    ///< [rows][cols]
   std::vector<std::int32_t> targets;  ///< [rows][cols], y / step in 1/256
   std::vector<float> values;          ///< [rows][cols], q as decoders have it
-  std::vector<float> errors;          ///< [rows][cols], w - q
   double squared_steps = 0;           ///< sum of weight * ((y - q) / step)^2
   std::size_t clamped = 0;            ///< targets beyond kMaxTrellisTarget, which count as that
 };
 
 /// Codes of a unit along the anti-diagonals, last to first, as the record of a trellis has them (docs/format.md,
 /// section 3). With errors to pass on the path is decided at the end of each anti-diagonal, else every 4096 weights.
-/// Cost: cols / 2 + rows / 2 fused multiply-adds and one search a weight, 28 bytes a weight.
+/// Cost: cols / 2 + rows / 2 fused multiply-adds and one search a weight, 48 bytes a weight.
 /// Same bits for any instruction set, and as the reference: all sums are chains of fused multiply-adds from the last
 /// column (row) on.
 [[nodiscard]] CancelledCodes cancel(const CancellationUnit& unit, const TrellisRates& rates);
