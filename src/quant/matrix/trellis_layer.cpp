@@ -12,6 +12,7 @@
 
 namespace lmq {
 namespace {
+constexpr std::size_t kFewServed = 1024;
 constexpr double kLeastEnergy = 1e-9;  // squared steps of a row or column of zeros
 
 void check(const LayerWeights& weights, const LayerSides& sides, const LayerCoding& coding) {
@@ -42,11 +43,14 @@ std::vector<double> pivots(std::span<const CurvatureFactor> factors, const std::
   return made;
 }
 
-/// Steps of one side in eighths of an octave, and what rounding them leaves as a weight of squared steps.
-void choose_steps(const std::vector<double>& pivot, std::vector<std::int16_t>& step, std::vector<float>& weight) {
+/// Steps of one side in eighths of an octave, and what rounding them leaves as a weight of squared steps. Where a step
+/// serves few weights they are rounded to quarters: storing a bit more costs them more than .002 bit.
+void choose_steps(const std::vector<double>& pivot, std::size_t served, std::vector<std::int16_t>& step,
+                  std::vector<float>& weight) {
+  const int grain = served < kFewServed ? 2 : 1;
   for (const double p : pivot) {
-    const double eighths = std::clamp(std::floor(0.5 - 8 * plain_log2(p)), -1.0 * kMostEighths, 1.0 * kMostEighths);
-    step.push_back(static_cast<std::int16_t>(eighths));
+    const double eighths = grain * std::floor(0.5 - 8 / grain * plain_log2(p));
+    step.push_back(static_cast<std::int16_t>(std::clamp(eighths, -1.0 * kMostEighths, 1.0 * kMostEighths)));
     const double left = p * octave_eighths(step.back());
     weight.push_back(static_cast<float>(left * left));
   }
@@ -126,9 +130,9 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
   const std::uint64_t fewest = ceil_div(std::max<std::uint64_t>(weights.rows, 1), kMostTrellisLanes);
   unit.lane_rows = std::clamp<std::uint64_t>(wanted, fewest, std::max<std::uint64_t>(weights.rows, 1));
   Steps steps;
-  choose_steps(pivots(sides.outputs, sides.row_curvature, weights.rows), unit.row_step, steps.row_weight);
+  choose_steps(pivots(sides.outputs, sides.row_curvature, weights.rows), weights.cols, unit.row_step, steps.row_weight);
   const std::span<const CurvatureFactor> inputs(sides.inputs, sides.inputs != nullptr ? 1 : 0);
-  choose_steps(pivots(inputs, sides.col_curvature, weights.cols), unit.col_step, steps.col_weight);
+  choose_steps(pivots(inputs, sides.col_curvature, weights.cols), weights.rows, unit.col_step, steps.col_weight);
   for (const int eighths : unit.row_step) steps.row.push_back(unit.step * octave_eighths(eighths));
   for (const int eighths : unit.col_step) steps.col.push_back(octave_eighths(eighths));
   if (weights.values.empty()) {
