@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "curvature_default.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/parallel.hpp"
@@ -78,6 +79,11 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     job.reader = open_reader(options.input);
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
+    if (const auto changed = with_curvature(options, job.reader->catalogue())) {
+      job.recipe = read_recipe(*changed);
+      note(fmt::format("importance: its curvature between weights is for method {} (--method says another)",
+                       *changed->rule.method));
+    }
     bytes = to_bytes({job.reader->catalogue().to_bytes(), job.recipe.canonical_json()});
   });
   bytes = comm.broadcast(std::move(bytes), 0);

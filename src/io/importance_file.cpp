@@ -4,18 +4,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "file_kind.hpp"
 #include "imatrix.hpp"
 #include "importance_curvature.hpp"
 #include "importance_match.hpp"
+#include "importance_names.hpp"
 #include "importance_numbers.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/curvature_names.hpp"
 
 namespace lmq {
 namespace {
@@ -178,6 +181,18 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
     all.array(std::span<const std::uint64_t>(digests[i]));
   }
   digest_ = digest128_hex(all.bytes());
+}
+
+bool has_curvature(const std::filesystem::path& path, const Catalogue& checkpoint,
+                   const ImportanceFile::Options& options) {
+  std::set<std::string> wanted;
+  for (const TensorInfo& weight : checkpoint.tensors)
+    if (weight.shape.size() >= 2 && is_float(weight.value_type()))
+      for (const char* matrix : {".gram", ".outer"}) wanted.insert(with_dots(weight.name) + matrix);
+  std::vector<ImportanceStack> stacks;
+  const Catalogue file = open_catalogue(path, options, stacks);
+  return std::ranges::any_of(file.tensors,
+                             [&](const TensorInfo& tensor) { return wanted.contains(with_dots(tensor.name)); });
 }
 
 std::vector<std::byte> ImportanceFile::to_bytes() const {

@@ -206,6 +206,21 @@ class Layers(LmqTest):
             file.truncate(os.path.getsize(self.statistics) - 1)
         self.refused(self.quantize(method, "--importance", self.statistics), 65)
 
+    def test_a_file_with_curvature_is_for_the_method_that_takes_it_unless_another_is_named(self):
+        def method_of(*arguments):
+            plan = json.loads(self.ok(run("plan", self.source, "--importance", self.statistics, *arguments, "--json")).out)
+            return {tensor["method"] for tensor in plan["tensors"] if tensor["treatment"] == "quantize"}
+        taken = {layer_methods()[0]}
+        for arguments in ([], ["--bits", "3"], ["--target-size", "4K"], ["--rate", "3"]):
+            self.assertEqual(method_of(*arguments), taken, arguments)
+        for arguments in (["--method", "kmeans"], ["--levels", "8"], ["--granularity", "row"], ["--importance-power", "0.5"]):
+            self.assertEqual(method_of(*arguments) & taken, set(), arguments)
+        done = self.ok(run("quantize", self.source, "-o", self.at("out.h5"), "--importance", self.statistics, "--bits", "5", *QUIET))
+        self.assertIn("--method says another", done.err)
+        self.ok(run("verify", self.at("out.h5"), "--against", self.source, "--importance", self.statistics, *QUIET))
+        self.write_statistics({"a.weight.columns": np.ones(48)})
+        self.assertEqual(method_of() & taken, set())
+
     def test_layers_may_share_inputs(self):
         factors = dict(self.factors, **{"twin.gram": self.factors["b.weight.gram"]})
         own, shared = dict(self.factors), {name: values for name, values in factors.items() if name != "b.weight.gram"}

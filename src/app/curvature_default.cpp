@@ -1,0 +1,46 @@
+#include "curvature_default.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "lmq/io/curvature_names.hpp"
+#include "lmq/io_hdf5/hdf5_catalogue.hpp"
+#include "lmq/quant/quantizer.hpp"
+
+namespace lmq::app {
+namespace {
+
+const QuantizerEntry* layer_method() {
+  const auto known = quantizers();
+  const auto at = std::ranges::find_if(known, [](const QuantizerEntry& entry) {
+    return entry.make(default_options(entry, kDefaultLevels))->traits().sees == Sees::layer;
+  });
+  return at == known.end() ? nullptr : &*at;
+}
+
+/// The rule is what is made where nothing is said but how many bits are spent, and numbers are taken as they are.
+bool is_open(const Options& options) {
+  const Rule& rule = options.rule;
+  if (options.recipe_file || options.method_given || !options.importance) return false;
+  if (options.importance_power.value_or(1) != 1) return false;
+  if (rule.levels || rule.granularity || rule.group || rule.coder || rule.level_type) return false;
+  return std::ranges::all_of(rule.options,
+                             [](const auto& option) { return option.first == "rate" || option.first == "cuts"; });
+}
+
+}  // namespace
+
+std::optional<Options> with_curvature(const Options& options, const Catalogue& checkpoint) {
+  const QuantizerEntry* const method = layer_method();
+  if (method == nullptr || !is_open(options)) return std::nullopt;
+  if (!has_curvature(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue})) return std::nullopt;
+  Options changed = options;
+  const bool rate_said = std::ranges::count(options.recipe_arguments, "--rate") > 0;
+  changed.rule.method = method->name;
+  changed.rule.options.erase("cuts");
+  if (!rate_said) changed.rule.options.erase("rate");
+  if (!rate_said && !changed.target) changed.target = Target{0, kDefaultRate};
+  return changed;
+}
+
+}  // namespace lmq::app
