@@ -234,3 +234,50 @@ TEST_CASE("schedule: costly units first, at most so many scopes open, and to the
   REQUIRE(schedule.next(1)->key == TaskKey{TaskKind::quantize, 4, 0});
   REQUIRE(schedule.next(1)->key == TaskKey{TaskKind::measure, 2, 0});
 }
+
+TEST_CASE("layers: a budget gets the sum of the spreads of a scope's units, in whatever order they come",
+          "[run][layer]") {
+  Plan plan;
+  TensorPlan tensor;
+  tensor.treatment = Treatment::quantize;
+  tensor.lane_rows = 1, tensor.units = 5, tensor.scope = 0;
+  tensor.spec.granularity = Granularity::row, tensor.spec.floating = true;
+  for (std::uint64_t u = 0; u < tensor.units; ++u) plan.units.push_back({0, u * 10, 10, 1e-3});
+  plan.tensors.push_back(tensor);
+  plan.scopes.push_back({.tensors = {0}, .weights = 50, .spec = tensor.spec, .layers = true});
+  SpreadTally sum;
+  const auto spread_of = [](std::uint64_t unit) {
+    SpreadTally tally;
+    tally.add(static_cast<int>(3 * unit), 10, static_cast<double>(unit));
+    return tally;
+  };
+  for (std::uint64_t u = 0; u < 5; ++u) sum.merge(spread_of(u));
+  for (const bool backwards : {false, true}) {
+    Schedule schedule(plan);
+    std::vector<std::uint64_t> units;
+    while (const auto task = schedule.next(0)) {
+      REQUIRE(task->key.kind == TaskKind::measure);
+      units.push_back(task->key.subject);
+    }
+    REQUIRE(units.size() == 5);
+    if (backwards) std::ranges::reverse(units);
+    for (const std::uint64_t unit : units) {
+      schedule.measured(unit, 0, spread_of(unit), 0);
+      schedule.measured(unit, 0, spread_of(unit), 1);  // twice counts once
+    }
+    const auto curve = schedule.next(0);
+    REQUIRE(curve);
+    CHECK(curve->key.kind == TaskKind::curve);
+    CHECK(SpreadTally::from_bytes(curve->body, "test") == sum);
+    schedule.curved(0, {});
+    CHECK_FALSE(schedule.next(0));
+    schedule.begin(0, QuantizerOptions{16});
+    std::size_t quantized = 0;
+    while (const auto task = schedule.next(0)) {
+      REQUIRE(task->key.kind == TaskKind::quantize);
+      schedule.quantized(task->key.subject), ++quantized;
+    }
+    CHECK(quantized == 5);
+    CHECK(schedule.finished());
+  }
+}
