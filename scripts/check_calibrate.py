@@ -3,11 +3,17 @@
 Models are made here (random weights, a few thousand parameters). Each law is one function; the first that does not hold ends the run.
 """
 import argparse
+import contextlib
+import importlib
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,7 +26,6 @@ from lmq_tools.fit import Clock, Fit  # noqa: E402
 from lmq_tools.journal import Journal  # noqa: E402
 from lmq_tools.progress import Progress  # noqa: E402
 from lmq_tools.ranks import One  # noqa: E402
-from lmq_tools.tokens import draw_labels, uniform  # noqa: E402
 
 
 def expect(what, holds):
@@ -182,8 +187,17 @@ def command(*words, ranks=1, module="calibrate"):
     return [*launch, sys.executable, "-m", f"lmq_tools.{module}", *map(str, words)]
 
 
-def run(*words, **options):
-    return subprocess.run(command(*words, **options), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def run(*words, ranks=1, module="calibrate"):
+    """The command to its end; one rank in this process, which has torch already."""
+    if ranks > 1:
+        return subprocess.run(command(*words, ranks=ranks, module=module), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", [module, *map(str, words)]):
+        try:
+            importlib.import_module(f"lmq_tools.{module}").main()
+        except SystemExit as end:
+            code = end.code or 0
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def sha256(path):
@@ -229,6 +243,65 @@ def law_signal(model, out, settings, number):
     expect("nothing has the final name yet", not os.path.exists(out))
 
 
+def law_stream(work):
+    """A model in pieces gives the file of the whole model, also after stops, with two ranks, and of expert stacks and shards."""
+    import transformers as t
+    torch.manual_seed(2)
+    config = t.MixtralConfig(hidden_size=16, intermediate_size=12, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, vocab_size=37,
+                             num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2)
+    experts = os.path.join(work, "experts")
+    t.MixtralForCausalLM(config).save_pretrained(experts, max_shard_size="10KB")
+    tokens = os.path.join(work, "stream.u16")
+    np.random.default_rng(4).integers(3, 37, 400).astype("<u2").tofile(tokens)
+    for label, model in (("tied", llama(os.path.join(work, "streamed"), True, layers=3)), ("expert stacks in shards", experts)):
+        settings = [model, "--tokens", tokens, "--window", 16, "--effort", "low", "--batch", 1, "--progress", "none"]
+        out = lambda name: os.path.join(work, f"{label.split()[0]}-{name}.h5")
+        done = [run(*settings, "-o", out("whole")), run(*settings, "-o", out("pieces"), "--stream", "always"),
+                run(*settings, "-o", out("two"), "--stream", "always", ranks=2)]
+        expect(f"{label}: in pieces the same file, by two ranks too {[d.stderr[-200:] for d in done if d.returncode]}",
+               not any(d.returncode for d in done) and len({sha256(out(n)) for n in ("whole", "pieces", "two")}) == 1)
+    starts = 0
+    while starts < 60:
+        done = run(*settings, "-o", out("stops"), "--stream", "always", "--max-time", .003, ranks=1 + starts % 2)
+        starts += 1
+        if done.returncode != 75:
+            break
+    expect(f"after {starts} starts the same file {done.stderr[-300:] if done.returncode else ''}", starts > 2 and sha256(out("stops")) == sha256(out("whole")))
+
+
+def law_evaluate(work, lmq):
+    """lmq-evaluate --check passes what lmq wrote and its export, and names a swapped tensor, a permuted expert, moved rows."""
+    from safetensors.torch import load_file, save_file
+    import transformers as t
+    torch.manual_seed(3)
+    model = os.path.join(work, "judged")
+    t.LlamaForCausalLM(t.LlamaConfig(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
+                                     max_position_embeddings=32, tie_word_embeddings=True, bos_token_id=1)).save_pretrained(model)
+    quantized, exported = os.path.join(work, "judged.h5"), os.path.join(work, "judged.safetensors")
+    subprocess.run([lmq, "quantize", model, "-o", quantized, "--bits", "4", "--progress", "none"], check=True, capture_output=True)
+    subprocess.run([lmq, "export", quantized, "--to", "safetensors", "-o", exported], check=True, capture_output=True)
+    judge = lambda path, *words: run(path, "--source", model, "--window", 16, "--lmq", lmq, *words, module="evaluate")
+    for path in (quantized, exported):
+        done = judge(path, "--check", 64)
+        expect(f"--check passes {os.path.basename(path)}: {done.stdout.strip()} {done.stderr[-200:]}", done.returncode == 0)
+    weights = load_file(exported)
+    first, second = (f"model.layers.{k}.mlp.up_proj.weight" for k in (0, 1))
+    wrong = {"swapped": {**weights, first: weights[second].clone(), second: weights[first].clone()},
+             "rows": {**weights, first: weights[first].roll(1, 0).contiguous()}}
+    for label, what in (("swapped", f"it is {second}"), ("rows", "of its rows are others'")):
+        path = os.path.join(work, f"{label}.safetensors")
+        save_file(wrong[label], path)
+        done = judge(path, "--check", 64)
+        expect(f"--check finds {label}: {done.stdout.splitlines()[:1]}", done.returncode == 1 and what in done.stdout)
+    tokens = os.path.join(work, "judged.u16")
+    np.random.default_rng(4).integers(3, 64, 600).astype("<u2").tofile(tokens)
+    done = judge(quantized, exported, "--tokens", tokens, "--json")
+    found = json.loads(done.stdout)
+    expect("the file through its filter and its export are the same model",
+           found["difference"]["kl"] == {"mean": 0.0, "error": 0.0} and 0 < found["files"][0]["accepted"]["mean"] <= 1)
+    expect("a file that is not there ends with 66", judge(os.path.join(work, "none.h5"), "--tokens", tokens).returncode == 66)
+
+
 def law_bad_input(work):
     model = llama(os.path.join(work, "bad"), False)
     tokens = os.path.join(work, "t.u16")
@@ -262,14 +335,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", required=True)
     parser.add_argument("--lmq")
-    parser.add_argument("--only", help="one law: llama, others, ranks, bad_input")
+    parser.add_argument("--only", help="one law: llama, others, ranks, stream, bad_input, evaluate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.makedirs(os.path.join(arguments.work, "journal"), exist_ok=True)
     os.environ["PYTHONPATH"] = PYTHON
-    for law in (law_llama, law_others, law_ranks, law_bad_input):
+    for law in (law_llama, law_others, law_ranks, law_stream, law_bad_input, law_evaluate):
         if not arguments.only or law.__name__ == f"law_{arguments.only}":
-            law(arguments.work)
+            law(*(arguments.work, arguments.lmq)[:law.__code__.co_argcount])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ any number of ranks with the same --threads.
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ import sys
 import numpy as np
 
 from . import __version__
-from .errors import (CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTED, USAGE, Failure, Interrupted, need, say)
+from .errors import CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTED, USAGE, Failure, Interrupted, code_of, need, say
 from .ranks import ranks
 
 STATISTICS = ("outer", "gram", "rows", "columns", "weights")
@@ -63,7 +64,8 @@ def parser_of():
     parser.add_argument("--effort", default="high", choices=EFFORTS, help="rounds of the fit and sequences: none (token averages, one pass) and 64, 1 and 64, 2 and 128, 3 and 256 (default high)")
     parser.add_argument("--block", type=int, default=256, help="rows of a block of F (default 256, as waterfill's units)")
     parser.add_argument("--kind", choices=("causal", "masked", "encoder"), help="default: as config.json says")
-    parser.add_argument("--memory", type=size_in_bytes, help="refuse to start above this much per rank, such as 3G")
+    parser.add_argument("--memory", type=size_in_bytes, help="bound per rank, such as 3G; a model that does not fit is run in pieces (--stream)")
+    parser.add_argument("--stream", default="auto", choices=("auto", "always", "never"), help="run one block of layers at a time, read from the shards (a causal model of safetensors files)")
     parser.add_argument("--max-time", type=minutes, help="stop after minutes (or H:MM:SS) with exit code 75")
     parser.add_argument("--threads", type=int, default=1, help="of each rank (default 1; more ranks serve better)")
     parser.add_argument("--batch", type=int, help="sequences at once (default: by size)")
@@ -113,9 +115,14 @@ def pieces_of(arguments, subject, comm, folder):
         return cut(read_stream(arguments.tokens, vocabulary), window, count, arguments.document_token, arguments.tokens), arguments.tokens
     if arguments.text:
         return cut(tokens_of_text(arguments, vocabulary), window, count, arguments.document_token, arguments.text), arguments.text
+    place = os.path.join(folder, f"drawn-{arguments.seed}-{count}-{window}.npy")
+    if os.path.exists(place):
+        return list(np.load(place)), "drawn from the model"
     if subject.kind != "causal":
         raise Failure(USAGE, f"a {subject.kind} model draws no text: give --text or --tokens")
-    return drawn(arguments, subject, comm, folder, count, window), "drawn from the model"
+    if next(iter(subject.parameters.values())).device.type == "meta":
+        raise Failure(USAGE, "a model that is run in pieces draws no text: give --text or --tokens")
+    return drawn(arguments, subject, comm, place, count, window), "drawn from the model"
 
 
 def tokens_of_text(arguments, vocabulary):
@@ -131,12 +138,9 @@ def tokens_of_text(arguments, vocabulary):
     return checked(np.asarray(tokenizer(text)["input_ids"], np.int64), vocabulary, arguments.text)
 
 
-def drawn(arguments, subject, comm, folder, count, window, together=16):
+def drawn(arguments, subject, comm, place, count, window, together=16):
     """Sequences drawn in groups of 16, by whichever rank; kept for a resumed run."""
     from .tokens import draw_sequences
-    place = os.path.join(folder, f"drawn-{arguments.seed}-{count}-{window}.npy")
-    if comm.share(os.path.exists(place) if comm.rank == 0 else None):
-        return list(np.load(place))
     start = getattr(subject.module.config, "bos_token_id", None)
     if comm.rank == 0:
         say("lmq-calibrate", f"drawing {count} sequences of {window} tokens from the model")
@@ -148,24 +152,22 @@ def drawn(arguments, subject, comm, folder, count, window, together=16):
         everything.update(part)
     sequences = np.concatenate([everything[first] for first in firsts])
     if comm.rank == 0:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
         with open(f"{place}.partial", "wb") as file:
             np.save(file, sequences)
         os.replace(f"{place}.partial", place)
     return list(sequences)
 
 
-def batch_size(arguments, subject, pieces):
+def batch_size(subject, pieces, seed):
+    """Sequences at once: at most 16, a 16th of all, 32 MB of logits; 1 where the model does not keep them apart."""
     from .fit import check_layout
     from .subjects import token_batches
-    if arguments.batch:
-        size = arguments.batch
-    else:
-        config = subject.module.config
-        width = max(config.vocab_size, 8 * getattr(config, "hidden_size", 512))
-        size = max(1, min(16, (1 << 23) // (max(map(len, pieces)) * width), len(pieces) // 16))
+    config = subject.module.config
+    width = max(config.vocab_size, 8 * getattr(config, "hidden_size", 512))
+    size = max(1, min(16, (1 << 23) // (max(map(len, pieces)) * width), len(pieces) // 16))
     if size > 1:
-        probe = token_batches(subject, [pieces[0], pieces[0]], [[0, 1]], arguments.seed, 0)[0]
+        probe = token_batches(subject, [pieces[0], pieces[0]], [[0, 1]], seed, 0)[0]
         size = size if check_layout(subject, probe) else 1
     return size
 
@@ -173,7 +175,6 @@ def batch_size(arguments, subject, pieces):
 def subject_of(arguments, comm, folder):
     """(subject, batches, facts for the receipt)."""
     from . import subjects
-    from .tokens import batches_of
     if ".py:" in arguments.model:
         module, given = subjects.user_module(arguments.model)
         subject = subjects.Subject("module", module, arguments.model)
@@ -182,12 +183,19 @@ def subject_of(arguments, comm, folder):
         subject, batches = subjects.image_model(arguments.model, arguments.images, arguments.sequences, arguments.batch or 16)
         return subject, batches, {"data": os.path.basename(arguments.images), "data_sha256": subjects.digest_of(arguments.images)}
     subject = subjects.language_model(arguments.model, arguments.kind, arguments.trust_remote_code)
+    return (subject, *batches_of_model(arguments, subject, comm, folder, arguments.batch))
+
+
+def batches_of_model(arguments, subject, comm, folder, size):
+    """(batches of token sequences, facts for the receipt); size: sequences of a batch, None: as fits."""
+    from . import subjects
+    from .tokens import batches_of
     pieces, place = pieces_of(arguments, subject, comm, folder)
-    groups = batches_of(pieces, batch_size(arguments, subject, pieces))
+    groups = batches_of(pieces, size or batch_size(subject, pieces, arguments.seed))
     batches = subjects.token_batches(subject, pieces, groups, arguments.seed, mask_token(arguments, subject))
     total = hashlib.sha256(b"".join(np.ascontiguousarray(piece, "<i8").tobytes() for piece in pieces))
-    return subject, batches, {"data": os.path.basename(place), "tokens": sum(map(len, pieces)), "sequences": len(pieces),
-                              "window": max(map(len, pieces)), "tokens_sha256": total.hexdigest()}
+    return batches, {"data": os.path.basename(place), "tokens": sum(map(len, pieces)), "sequences": len(pieces),
+                     "window": max(map(len, pieces)), "tokens_sha256": total.hexdigest()}
 
 
 def mask_token(arguments, subject):
@@ -232,36 +240,59 @@ def run(arguments, comm):
     if arguments.resume == "never" and comm.rank == 0 and not arguments.dry_run:
         shutil.rmtree(folder, ignore_errors=True)
     comm.wait()
-    subject, batches, facts = subject_of(arguments, comm, folder)
-    layers, rounds = subject.layers(), EFFORTS[arguments.effort][0]
-    if not say_cost(arguments, subject, batches, layers, rounds if "outer" in wanted else None, comm):
-        return None
-    identity = {"model": same_model(arguments, comm), "seed": arguments.seed, "block": arguments.block, "threads": arguments.threads,
-                "rounds": rounds, "statistics": sorted(wanted), "batches": [b.sequences for b in batches], "version": __version__, **facts}
-    results, fit = collect(arguments, comm, folder, identity, (subject, batches, layers, wanted, rounds))
-    if comm.rank == 0:
-        finish(arguments, subject, fit.layers, results, wanted, {**identity, "torch": torch.__version__, "samples": fit.samples})
-        shutil.rmtree(folder, ignore_errors=True)
-    return comm.wait()
-
-
-def say_cost(arguments, subject, batches, layers, rounds, comm):
-    """Says it; whether to go on. Error: above --memory."""
-    from .cost import Cost
-    cost = Cost(subject, batches, layers, arguments.block, rounds, comm.size)
+    rounds = EFFORTS[arguments.effort][0] if "outer" in wanted else None
+    streamed, subject, batches, facts, cost = chosen(arguments, comm, folder, rounds)
     if comm.rank == 0:
         say("lmq-calibrate", cost.text())
     if arguments.memory and cost.memory > arguments.memory:
         raise Failure(USAGE, f"--memory {arguments.memory:,}: {cost.memory:,} bytes are needed per rank")
-    return not arguments.dry_run
+    if arguments.dry_run:
+        return None
+    identity = {"model": same_model(arguments, comm), "seed": arguments.seed, "block": arguments.block, "threads": arguments.threads,
+                "rounds": rounds, "statistics": sorted(wanted), "batches": [b.sequences for b in batches], "version": __version__, **facts}
+    stages = collect(arguments, comm, folder, identity, (streamed, subject, batches, wanted, rounds or 0, cost.memory))
+    receipt = {**identity, "torch": torch.__version__, "samples": sum(batch.samples for batch in batches)}
+    if comm.rank == 0:
+        finish(arguments, subject, stages, wanted, receipt)
+        shutil.rmtree(folder, ignore_errors=True)
+    return comm.wait()
+
+
+def chosen(arguments, comm, folder, rounds):
+    """(model in pieces or None, subject, batches, facts, cost): in pieces where it is asked for, or where --memory leaves no other way."""
+    from .cost import Cost, resident
+    if may_stream(arguments, resident()):
+        from .stream import Streamed
+        streamed = Streamed(arguments.model, arguments.kind)
+        batches, facts = batches_of_model(arguments, streamed.subject, comm, folder, arguments.batch or 1)
+        weights = sum(p.numel() for p in streamed.subject.parameters.values())
+        whole = Cost(batches, streamed.subject.layers(), arguments.block, rounds, comm.size).memory + 4 * weights
+        if arguments.stream == "always" or whole > arguments.memory:
+            return streamed, streamed.subject, batches, facts, Cost.of_pieces(streamed, batches, arguments.block, rounds, comm.size)
+    subject, batches, facts = subject_of(arguments, comm, folder)
+    return None, subject, batches, facts, Cost(batches, subject.layers(), arguments.block, rounds, comm.size)
+
+
+def may_stream(arguments, base):
+    """Whether the model may have to be run in pieces: not where four times its weights fit beside what is there, and not where it is
+    to draw its text and its weights alone fit."""
+    from .subjects import shapes_of
+    if ".py:" in arguments.model or arguments.images or arguments.stream == "never":
+        return False
+    if arguments.stream == "always" or not arguments.memory:
+        return arguments.stream == "always"
+    weights = sum(math.prod(shape) for shape in shapes_of(arguments.model).values())
+    return base + (16 if arguments.text or arguments.tokens else 4) * weights > arguments.memory
 
 
 def collect(arguments, comm, folder, identity, what):
+    """(layers, results) of the model or, one after another, of its pieces."""
     from .fit import Clock, Fit
     from .journal import Journal
     from .progress import Progress
-    subject, batches, layers, wanted, rounds = what
-    journal = Journal(folder, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(), comm.rank)
+    streamed, subject, batches, wanted, rounds, memory = what
+    digest = hashlib.sha256(json.dumps([identity, bool(streamed)], sort_keys=True).encode()).hexdigest()
+    journal = Journal(folder, digest, comm.rank)
     if comm.rank == 0:
         journal.remove(["stop"])
     comm.wait()
@@ -269,28 +300,44 @@ def collect(arguments, comm, folder, identity, what):
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(clock, "signalled", True))
     progress = Progress(arguments.progress, comm.rank)
-    fit = Fit(subject, batches, layers, arguments.block, wanted, rounds, arguments.seed, comm, journal, clock, progress)
+    keep = max(0, arguments.memory - memory) if arguments.memory else 1 << 30
+
+    def make_fit(stage, name):
+        own = Journal(os.path.join(folder, name), digest, comm.rank) if name else journal
+        return Fit(stage, batches, stage.layers(), arguments.block, wanted, rounds, arguments.seed, comm, own, clock, progress, keep if name else 0)
     try:
-        return fit.run(), fit
+        if streamed:
+            from .stream import StreamedRun
+            pieces = StreamedRun(streamed, batches, comm, journal, clock, progress, make_fit)
+            pieces.run(arguments.seed)
+            return pieces.results()
+        fit = make_fit(subject, None)
+        return [(fit.layers, fit.run())]
     finally:
         progress.end()
 
 
-def finish(arguments, subject, layers, results, wanted, receipt):
+def finish(arguments, subject, stages, wanted, receipt):
+    """Writes the file from the pieces, one after another."""
     from . import output
-    filled, left = output.fill_unreached(results, layers)
-    for key in filled:
-        say("lmq-calibrate", f"{key}: no sample reached it; it takes the mean of its siblings")
-    for key in left:
-        say("lmq-calibrate", f"{key}: no sample reached it and it has no sibling; nothing is written for it")
-    own = set(subject.parameters) - set(subject.checkpoint)
-    foreign = sorted({layer.name for layer in layers if subject.checkpoint and layer.name in own})
-    if foreign:
-        say("lmq-calibrate", f"{len(foreign)} weights have no tensor of that shape in the checkpoint, the first {foreign[0]}")
-    tensors = output.statistics_of(results, layers, wanted, subject.checkpoint)
+    count = []
+
+    def tensors():
+        for layers, results in stages:
+            filled, left = output.fill_unreached(results, layers)
+            for key in filled:
+                say("lmq-calibrate", f"{key}: no sample reached it; it takes the mean of its siblings")
+            for key in left:
+                say("lmq-calibrate", f"{key}: no sample reached it and it has no sibling; nothing is written for it")
+            count.append(len(layers) - len(left))
+            own = set(subject.parameters) - set(subject.checkpoint)
+            foreign = sorted({layer.name for layer in layers if subject.checkpoint and layer.name in own})
+            if foreign:
+                say("lmq-calibrate", f"{len(foreign)} weights have no tensor of that shape in the checkpoint, the first {foreign[0]}")
+            yield from output.statistics_of(results, layers, wanted, subject.checkpoint)
     facts = {"lmq_importance": "1", "samples": str(receipt["samples"]), "labels": "model", "receipt": json.dumps(receipt, sort_keys=True)}
-    output.write(arguments.output, tensors, facts)
-    say("lmq-calibrate", f"{arguments.output}: {len(layers) - len(left)} layers, {os.path.getsize(arguments.output):,} bytes")
+    output.write(arguments.output, tensors(), facts)
+    say("lmq-calibrate", f"{arguments.output}: {sum(count)} layers, {os.path.getsize(arguments.output):,} bytes")
 
 
 def main():
@@ -303,18 +350,15 @@ def main():
         if comm.rank == 0:
             say("lmq-calibrate", "stopped; the same command goes on from here")
         sys.exit(INTERRUPTED)
-    except (Failure, MemoryError) as error:
-        code = getattr(error, "code", INTERNAL)
-        say("lmq-calibrate", str(error) or "out of memory")
+    except Exception as error:
+        code = code_of(error)
+        if code == INTERNAL:
+            import traceback
+            traceback.print_exc()
+        say("lmq-calibrate", str(error) or type(error).__name__)
         if comm and comm.size > 1:
             comm.abort(code)
         sys.exit(code)
-    except Exception:
-        import traceback
-        traceback.print_exc()
-        if comm and comm.size > 1:
-            comm.abort(INTERNAL)
-        sys.exit(INTERNAL)
 
 
 if __name__ == "__main__":

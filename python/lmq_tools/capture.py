@@ -14,7 +14,7 @@ class Layer:
     def __init__(self, name, parameter, expert=None):
         self.name, self.expert = name, expert
         shape = parameter.shape if expert is None else parameter.shape[1:]
-        self.rows, self.columns = shape[0], shape[1:].numel()
+        self.shape, self.rows, self.columns = tuple(shape), shape[0], shape[1:].numel()
         self.key = name if expert is None else f"{name}[{expert}]"
         self.embedding = False  # set when it was used as one: its gradients are those of rows picked by tokens
         self.parts = []  # (first row, end, Layer) where the checkpoint keeps them apart
@@ -24,6 +24,7 @@ class Layer:
     def part(cls, name, rows, columns):
         layer = cls.__new__(cls)
         layer.name = layer.key = name
+        layer.shape = (rows, columns)
         layer.expert, layer.rows, layer.columns, layer.embedding, layer.parts, layer.reached = None, rows, columns, False, [], False
         return layer
 

@@ -29,8 +29,8 @@ def resident():
 class Cost:
     """rounds: of the fit; 0 for token averages of both sides, None without F."""
 
-    def __init__(self, subject, batches, layers, block, rounds, ranks):
-        self.rounds, self.ranks, self.layers = rounds or 0, ranks, len(layers)
+    def __init__(self, batches, layers, block, rounds, ranks):
+        self.rounds, self.ranks, self.layers, self.disk = rounds or 0, ranks, len(layers), 0
         self.sequences = sum(batch.sequences for batch in batches)
         self.samples = sum(batch.samples for batch in batches)
         positions = self.samples / max(1, self.sequences)
@@ -42,6 +42,28 @@ class Cost:
         self.file = 4 * (grams + outers + sum(layer.rows + layer.columns for layer in layers))
         self.memory = resident() + self.of_batch(layers, blocks, positions, max((batch.sequences for batch in batches), default=1)) + \
             int(max(8 * grams + 4 * outers, 8 * outers + 4 * grams) if self.rounds else 12 * (grams + outers))
+
+    @classmethod
+    def of_pieces(cls, streamed, batches, block, rounds, ranks):
+        """Of a model that is run in pieces: the largest piece's memory, the sum of the rest, a pass forward more."""
+        from .capture import layers_of
+        subject, pieces = streamed.subject, []
+        for number in [*range(len(streamed.blocks)), None]:
+            own = [(name, subject.parameters[name]) for name in streamed.names(number)]
+            piece = cls(batches, layers_of(own, subject.stacks, subject.apart), block, rounds, ranks)
+            largest = max((p.numel() for _, p in own), default=0)
+            piece.memory += 4 * sum(p.numel() for _, p in own) + 4 * largest  # one tensor is read and widened at a time
+            pieces.append(piece)
+        whole = pieces[0]
+        for piece in pieces[1:]:
+            whole.layers += piece.layers
+            whole.file += piece.file
+            whole.memory = max(whole.memory, piece.memory)
+            whole.model_products += piece.model_products
+            whole.fit_products += piece.fit_products
+        width = getattr(streamed.module.config, "hidden_size", 0)
+        whole.disk = 4 * width * whole.samples * (len(streamed.blocks) + 2)
+        return whole
 
     @staticmethod
     def of_layer(layer, rank, block):
@@ -63,5 +85,6 @@ class Cost:
         return products / (rate() * LOSS) / self.ranks
 
     def text(self):
+        disk = f", in pieces, {self.disk / 2 ** 20:,.0f} MB of disk for what passes between them" if self.disk else ""
         return (f"{self.layers} layers, {self.sequences} sequences, {self.samples:,} samples, {1 + 2 * self.rounds} passes: about "
-                f"{length(self.seconds())}, {self.memory / 2 ** 20:,.0f} MB of memory per rank, {self.file / 2 ** 20:,.1f} MB of file")
+                f"{length(self.seconds())}, {self.memory / 2 ** 20:,.0f} MB of memory per rank, {self.file / 2 ** 20:,.1f} MB of file{disk}")

@@ -16,6 +16,17 @@ class Interrupted(Exception):
     """SIGTERM, SIGUSR1 or --max-time: what was done is saved, the same command goes on."""
 
 
+def code_of(error):
+    """Exit code of any exception; INTERNAL for those that nobody foresaw."""
+    if isinstance(error, Failure):
+        return error.code
+    if isinstance(error, FileNotFoundError):
+        return MISSING
+    if isinstance(error, (OSError, MemoryError)):
+        return IO
+    return MALFORMED if type(error).__name__ in ("SafetensorError", "UnicodeDecodeError") else INTERNAL
+
+
 def need(module, what):
     """Imports `module`, or says what it is needed for."""
     import importlib

@@ -15,7 +15,7 @@ import platform
 import sys
 
 from . import __version__
-from .errors import INTERNAL, USAGE, Failure, need, say
+from .errors import INTERNAL, USAGE, Failure, code_of, need, say
 
 
 def parser_of():
@@ -144,9 +144,12 @@ def main():
             print(json.dumps(result, indent=1))
         else:
             print("\n".join(lines_of(result, bool(arguments.images))))
-    except (Failure, MemoryError) as error:
-        say("lmq-evaluate", str(error) or "out of memory")
-        sys.exit(getattr(error, "code", INTERNAL))
+    except Exception as error:
+        if code_of(error) == INTERNAL:
+            import traceback
+            traceback.print_exc()
+        say("lmq-evaluate", str(error) or type(error).__name__)
+        sys.exit(code_of(error))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 
 from . import factors
 from .capture import Capture, Mixed, leaves_of
-from .errors import MALFORMED, Failure, Interrupted
+from .errors import MALFORMED, USAGE, Failure, Interrupted
 from .sums import Sums
 
 
@@ -25,13 +25,15 @@ class Clock:
 
 
 class Fit:
-    """subject, layers; block: rows of a block of F; wanted: set of statistics; rounds of the flip-flop."""
+    """subject, layers; block: rows of a block of F; wanted: set of statistics; rounds of the flip-flop; keep: bytes for what the
+    first pass saw, with which later passes need not run the model."""
 
-    def __init__(self, subject, batches, layers, block, wanted, rounds, seed, comm, journal, clock, progress):
+    def __init__(self, subject, batches, layers, block, wanted, rounds, seed, comm, journal, clock, progress, keep=0):
         self.subject, self.batches, self.watched, self.layers, self.block = subject, batches, layers, leaves_of(layers), block
         self.wanted, self.seed, self.comm, self.journal, self.clock, self.progress = wanted, seed, comm, journal, clock, progress
         self.samples = sum(batch.samples for batch in batches)
         self.results = {}  # key.statistic -> float32 array
+        self.keep, self.kept = keep, {}  # batch number -> [(layer, uses)]
         self.phases = ["start"] + (["outer", "gram"] * rounds if "outer" in wanted else [])
         self.plain = "outer" in wanted and rounds == 0  # token averages of both sides
 
@@ -102,16 +104,37 @@ class Fit:
             sums.add(name, values.numpy(), f"batch {mine[0].number}")
 
     def one_batch(self, kind, batch, sink):
+        seen = []
+
         def finished(layer, uses):
+            seen.append((layer, uses) if self.keep > 0 and kind == "start" else None)
             for name, values in self.contributions(kind, layer, uses).items():
                 sink(f"{layer.key}.{name}", values)
-        with Capture(self.watched, self.subject.parameters, batch.sequences, finished) as capture:
-            output = self.subject.run(batch)
+        if batch.number in self.kept:
+            for layer, uses in self.kept[batch.number]:
+                finished(layer, uses)
+            return
+        try:
+            with Capture(self.watched, self.subject.parameters, batch.sequences, finished) as capture:
+                output = self.subject.run(batch)
+        except Mixed:
+            raise Failure(USAGE, f"batch {batch.number}: a layer's inputs do not keep the {batch.sequences} samples apart (first axis): "
+                          "give batches of one sample") from None
         if not torch.isfinite(output).all():
             raise Failure(MALFORMED, f"{self.first_not_finite(batch)}: batch {batch.number} gives numbers that are not finite")
-        output.backward(self.subject.pull(output, batch, self.seed))
+        self.subject.backward(output, batch, self.seed)
         if capture.changed:
             raise Failure(MALFORMED, f"{sorted(capture.changed)[0]}: its input is changed in place after use")
+        if self.keep > 0 and kind == "start" and len(self.phases) > 1:
+            self.keep_uses(batch, seen)
+
+    def keep_uses(self, batch, seen):
+        """Keeps what the batch showed while there is room; tensors that layers share count once."""
+        tensors = {t.data_ptr(): t for _, uses in seen for use in uses for t in (use.x, use.g, use.tokens) if t is not None}
+        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        self.keep -= size
+        if self.keep > 0:
+            self.kept[batch.number] = seen
 
     def first_not_finite(self, batch):
         """Name of the first layer with an output that is not finite."""
@@ -191,16 +214,15 @@ class Fit:
         self.journal.write(self.part_name(number), sums.arrays, {"exponents": sums.exponents, "done": sorted(done)})
 
     def finish(self, number, kind, sums):
+        by_layer = {}
+        for key in sorted(set().union(*self.comm.gather(list(sums.arrays)))):
+            by_layer.setdefault(key.rpartition(".")[0], []).append(key)
         for layer in self.layers:
-            total = {}
-            for name in [name for name in self.names(kind) if name.rsplit(".", 1)[0] == layer.key]:
-                present = self.comm.any(name in sums.arrays)
-                if not present:
-                    continue
-                if self.comm.size > 1:
-                    sums.arrays[name] = self.comm.add(sums.arrays.get(name, np.zeros(self.shape_of(layer, name), np.int64)))
-                total[name.rsplit(".", 1)[1]] = sums.take(name)
-            self.store(kind, layer, total)
+            keys = by_layer.get(layer.key, [])
+            for key in keys if self.comm.size > 1 else ():
+                sums.arrays[key] = self.comm.add(sums.arrays.get(key, np.zeros(self.shape_of(layer, key), np.int64)))
+            names = dict.fromkeys(key.partition("@")[0] if "@" in key.rpartition(".")[2] else key for key in keys)
+            self.store(kind, layer, {name.rpartition(".")[2]: sums.take(name) for name in names})
         if self.comm.rank == 0:
             self.journal.write(f"phase-{number:03}.npz", self.results, {"phase": number})
             old = [n for n in self.journal.names("phase-") if n != f"phase-{number:03}.npz"]
@@ -210,12 +232,14 @@ class Fit:
     def shape_of(self, layer, name):
         blocks = factors.blocks_of(layer.rows, self.block_of(layer))
         return {"gram": (layer.columns, layer.columns), "rows": (layer.rows,), "positions": (1,), "weights": (layer.rows, layer.columns),
-                "outer": (blocks, self.block_of(layer), self.block_of(layer))}[name.rsplit(".", 1)[1]]
+                "outer": (blocks, self.block_of(layer), self.block_of(layer))}[name.rsplit(".", 1)[1].partition("@")[0]]
 
     def store(self, kind, layer, total):
         """Sums to means, as float32."""
         if not total:
             return
+        for name in set(total) & {"gram", "outer"}:
+            total[name] = (total[name] + total[name].swapaxes(-1, -2)) / 2  # products leave the last bit to chance
         put = lambda name, values: self.results.__setitem__(f"{layer.key}.{name}", np.ascontiguousarray(values, np.float32))
         if kind == "outer":
             put("outer", total["outer"] / (self.samples * layer.columns))

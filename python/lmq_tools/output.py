@@ -64,11 +64,11 @@ def one_layer(results, layer, wanted, name):
     found = {"gram": gram, "outer": outer, **{s: results.get(f"{layer.key}.{s}") for s in ("rows", "columns", "weights")}}
     for statistic, values in found.items():
         if statistic in wanted and values is not None:
-            yield f"{name}.{statistic}", values
+            yield f"{name}.{statistic}", values.reshape(layer.shape) if statistic == "weights" else values
 
 
 def write(path, tensors, facts):
-    """tensors: list of (name, array). Text facts become attributes or metadata. Errors: not finite, disk full; nothing is left then."""
+    """tensors: (name, array) one after another. Text facts become attributes or metadata. Errors: not finite, disk full; nothing is left then."""
     beside = f"{path}.partial"
     try:
         if path.endswith((".h5", ".hdf5")):

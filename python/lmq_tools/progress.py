@@ -19,13 +19,22 @@ class Progress:
         self.on = rank == 0 and mode != "none"
         self.terminal = mode == "auto" and sys.stderr.isatty()
         self.begin = self.shown = time.monotonic()
-        self.done = self.total = 0
-        self.text = ""
+        self.text = self.before = ""
+        self.more = 0  # stages after this one
+
+    def stage(self, text, more):
+        self.before, self.more = f"{text}, ", more
 
     def phase(self, number, phases, kind, batches):
-        self.text = f"pass {number + 1} of {phases}, {self.WORDS.get(kind, kind)}"
-        self.at, self.of = 0, batches
-        self.left = (phases - number - 1) * batches
+        self.text = f"{self.before}pass {number + 1} of {phases}, {self.WORDS.get(kind, kind)}"
+        self.start(batches, (phases - number - 1 + self.more * phases) * batches)
+
+    def sweep(self, text, batches):
+        self.text = text
+        self.start(batches, 0)
+
+    def start(self, batches, left):
+        self.at, self.of, self.left = 0, batches, left
         self.pass_begin = time.monotonic()
         self.show(True)
 

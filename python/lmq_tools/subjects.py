@@ -53,6 +53,9 @@ class Subject:
             output = getattr(output, name, output)
         return output
 
+    def backward(self, output, batch, seed):
+        output.backward(self.pull(output, batch, seed))
+
     def pull(self, output, batch, seed):
         """Gradient at the output of the summed loss at labels drawn from the model itself; of an encoder, whose output is taken for
         the mean of a normal distribution of its own size, that is plain noise."""
@@ -241,7 +244,6 @@ def module_batches(given):
 
 def image_model(path, images_path, count, batch):
     """ResNet, LeNet (safetensors) and Keras (.h5) classifiers with images of a safetensors file (`images`)."""
-    import torch
     from safetensors.torch import load_file
     from . import images
     if path.endswith((".h5", ".hdf5", ".keras")):

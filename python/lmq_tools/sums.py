@@ -1,11 +1,13 @@
 """Sums that are the same whatever the order: float contributions become integers of a fixed step, and integers are added.
 
-The step of each array is a power of two chosen from the contribution of batch 0, which is the same batch for any number of ranks.
+The step of each array is a power of two chosen from the contribution of batch 0, which is the same batch for any number of ranks. A
+contribution whose numbers are too large for it is added up apart, with a step 2^(20 level) times as large, as its own size says.
 """
 import numpy as np
 
 from .errors import MALFORMED, Failure
 
+LEVEL = 20
 BITS = 38  # the largest number of batch 0 becomes about 2^38: rounding is 2^-39 of it per batch
 
 
@@ -17,16 +19,17 @@ def exponent_of(largest):
 
 
 class Sums:
-    """name -> integer array. `add` wants arrays of the same names and shapes for each batch; names may be missing in a batch."""
+    """key -> integer array; the key is a name, or NAME@LEVEL. `add` wants arrays of the same names and shapes for each batch; names may
+    be missing in a batch."""
 
     def __init__(self, exponents=None, most_batches=1):
         self.exponents = dict(exponents or {})
-        self.limit = 2.0 ** 62 / max(1, most_batches)
+        self.bits = 62 - int(most_batches).bit_length()  # of a contribution, so that all of them fit
         self.arrays = {}
 
     def agree(self, largest):
-        """largest: name -> largest absolute number in batch 0. A name without any takes the most common exponent of its kind (the
-        word after the last point), or 0."""
+        """largest: name -> largest absolute number in batch 0. A name without any takes the middle exponent of its kind (the word after
+        the last point), or 0's."""
         known = {name: exponent_of(value) for name, value in largest.items()}
         for name, exponent in known.items():
             if exponent is None:
@@ -37,27 +40,33 @@ class Sums:
 
     def add(self, name, values, where):
         """values: float array. where: for the message, "batch 7"."""
-        scaled = np.ldexp(np.asarray(values, np.float64), self.exponents[name])
-        largest = np.abs(scaled).max(initial=0)
-        if not largest < self.limit:  # also NaN
-            raise Failure(MALFORMED, f"{name}: {where} has {'a number that is not finite' if not np.isfinite(largest) else 'numbers 2^'}"
-                          f"{'' if not np.isfinite(largest) else int(np.log2(largest)) - BITS} "
-                          f"{'' if not np.isfinite(largest) else 'times those of batch 0: their sum does not fit'}".rstrip())
-        whole = np.rint(scaled, out=scaled).astype(np.int64)
-        if name in self.arrays:
-            self.arrays[name] += whole
-        else:
-            self.arrays[name] = whole
+        scaled = np.multiply(values, 2.0 ** self.exponents[name], dtype=np.float64)
+        largest = float(np.abs(scaled).max(initial=0))
+        if not np.isfinite(largest):
+            raise Failure(MALFORMED, f"{name}: {where} has a number that is not finite")
+        level = max(0, -(-(int(np.frexp(largest)[1]) - self.bits) // LEVEL))
+        if level:
+            scaled *= 2.0 ** (-LEVEL * level)
+        self.merge({f"{name}@{level}" if level else name: np.rint(scaled, out=scaled).astype(np.int64)})
 
     def merge(self, other):
-        """Adds the sums of another rank or an earlier start."""
-        for name, values in other.items():
-            if name in self.arrays:
-                self.arrays[name] += values
+        """Adds the sums of another rank or an earlier start (the arrays become ours)."""
+        for key, values in other.items():
+            if key in self.arrays:
+                self.arrays[key] += values
             else:
-                self.arrays[name] = values.copy()
+                self.arrays[key] = values
+
+    def keys_of(self, name, keys):
+        """Those of `keys` that are sums of `name`, by level."""
+        found = [key for key in keys if key == name or key.rpartition("@")[0] == name]
+        return sorted(found, key=lambda key: (len(key), key))
 
     def take(self, name):
         """The sum as float64, removed from here; None where there is none."""
-        values = self.arrays.pop(name, None)
-        return None if values is None else np.ldexp(values.astype(np.float64), -self.exponents[name])
+        total = None
+        for key in self.keys_of(name, list(self.arrays)):
+            level = int(key.rpartition("@")[2]) if key != name else 0
+            values = np.ldexp(self.arrays.pop(key).astype(np.float64), LEVEL * level - self.exponents[name])
+            total = values if total is None else total + values
+        return total
