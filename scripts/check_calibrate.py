@@ -296,6 +296,8 @@ def law_evaluate(work, lmq):
     tokens = os.path.join(work, "judged.u16")
     np.random.default_rng(4).integers(3, 64, 600).astype("<u2").tofile(tokens)
     done = judge(quantized, exported, "--tokens", tokens, "--json")
+    if done.returncode:
+        expect(f"two files are measured {done.stderr[-600:]}", False)
     found = json.loads(done.stdout)
     expect("the file through its filter and its export are the same model",
            found["difference"]["kl"] == {"mean": 0.0, "error": 0.0} and 0 < found["files"][0]["accepted"]["mean"] <= 1)

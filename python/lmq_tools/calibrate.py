@@ -26,7 +26,7 @@ import sys
 import numpy as np
 
 from . import __version__
-from .errors import CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTED, USAGE, Failure, Interrupted, code_of, need, say
+from .errors import CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTED, USAGE, Failure, Interrupted, Parser, code_of, need, say
 from .ranks import ranks
 
 STATISTICS = ("outer", "gram", "rows", "columns", "weights")
@@ -51,7 +51,7 @@ def minutes(text):
 
 
 def parser_of():
-    parser = argparse.ArgumentParser(prog="lmq-calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="lmq-calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", nargs="?")
     parser.add_argument("-o", "--output", required=True, help="STATS.h5 (or .safetensors)")
     parser.add_argument("--text", help="UTF-8 text; the model's own tokenizer is used")

@@ -1,4 +1,5 @@
 """Errors with the exit codes of lmq (sysexits)."""
+import argparse
 import sys
 
 USAGE, MALFORMED, MISSING, UNSUPPORTED, INTERNAL, CANNOT_CREATE, IO, INTERRUPTED = 64, 65, 66, 69, 70, 73, 74, 75
@@ -14,6 +15,14 @@ class Failure(Exception):
 
 class Interrupted(Exception):
     """SIGTERM, SIGUSR1 or --max-time: what was done is saved, the same command goes on."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with lmq's exit code and one line."""
+
+    def error(self, message):
+        say(self.prog, f"{message} (see --help)")
+        sys.exit(USAGE)
 
 
 def code_of(error):

@@ -15,11 +15,11 @@ import platform
 import sys
 
 from . import __version__
-from .errors import INTERNAL, USAGE, Failure, code_of, need, say
+from .errors import INTERNAL, USAGE, Failure, Parser, code_of, need, say
 
 
 def parser_of():
-    parser = argparse.ArgumentParser(prog="lmq-evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="lmq-evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("quantized", metavar="QUANTIZED", nargs="+", help="one file, or two that are compared")
     parser.add_argument("--source", required=True, metavar="MODEL", help="folder of a language model, or a network's file")
     parser.add_argument("--tokens", help="token file: little-endian u16, u32 above 65,536 tokens")
@@ -132,7 +132,7 @@ def lines_of(result, images):
 
 
 def main():
-    arguments = parser_of().parse_args()
+    arguments = parser_of().parse_intermixed_args()
     try:
         torch = need("torch", "lmq-evaluate")
         torch.set_num_threads(arguments.threads)

@@ -4,6 +4,7 @@ on disk.
 The model's own code is run with its weights on torch's meta device; only the block in hand (or the ends: embedding, last norm, head) has
 numbers. Block i is called with the arguments that the model's own forward gives it, on the border file of block i - 1's output.
 """
+import itertools
 import os
 
 import numpy as np
@@ -322,12 +323,11 @@ class StreamedRun:
         return [*range(self.last - 1, -1, -1), None]
 
     def results(self):
-        """Yields (layers, results) of each stage."""
-        everything = leaves_of(self.streamed.subject.layers())
-        for block in self.stages():
-            arrays, facts = self.journal.read(self.name(block))
-            own = set(facts["layers"])
-            yield [layer for layer in everything if layer.key in own], arrays
+        """Yields (layers, results) in the order of the model's parameters, neighbours of one stage together."""
+        owner = {name: block for block in self.stages() for name in self.streamed.names(block)}
+        layers = self.streamed.subject.layers()
+        for block, group in itertools.groupby(layers, lambda layer: owner[layer.name]):
+            yield leaves_of(group), self.journal.read(self.name(block))[0]
 
     def name(self, block):
         return f"stage-{'ends' if block is None else f'{block:05}'}.npz"
@@ -338,7 +338,7 @@ class StreamedRun:
         fit = self.make_fit(stage, "ends" if block is None else f"{block:05}")
         results = fit.run()
         if self.comm.rank == 0:
-            self.journal.write(self.name(block), results, {"layers": [layer.key for layer in fit.layers]})
+            self.journal.write(self.name(block), results, {})
             fit.journal.remove(fit.journal.names("phase-"))
             if block is not None:
                 self.borders.remove("g", block + 1, self.batches)

@@ -225,7 +225,8 @@ class CommandTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             out = os.path.join(folder, "s.h5")
             for words, message in ((("--statistics", "gram,what"), "known are"), (("--text", "a", "--tokens", "b"), "exclude each other"),
-                                   (("--window", "0"), "--window 0"), (("--seed", "-1"), "--seed -1")):
+                                   (("--window", "0"), "--window 0"), (("--seed", "-1"), "--seed -1"), (("--memory", "much"), "'much' is no size"),
+                                   (("--what",), "unrecognized")):
                 done = self.run_tool("calibrate", "model", "-o", out, *words)
                 self.assertEqual(done.returncode, 64, done.stderr)
                 self.assertRegex(done.stderr, f"^lmq-calibrate: .*{message}.*\n$")
