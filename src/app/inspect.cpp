@@ -6,9 +6,10 @@
 
 #include "codebooks.hpp"
 #include "commands.hpp"
+#include "input.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/io/reader.hpp"
+#include "lmq/io/placement.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/plan/names.hpp"
 #include "open_output.hpp"
@@ -29,11 +30,13 @@ std::string checkpoint_table(const Catalogue& catalogue) {
   Table table({{"tensor", left}, {"type", left}, {"shape", left}, {"bytes", right}, {"shard", left}});
   std::map<std::string, std::uint64_t> bytes_of_type;
   std::uint64_t weights = 0, bytes = 0;
-  for (const TensorInfo& tensor : catalogue.tensors) {
+  for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
+    const TensorInfo& tensor = catalogue.tensors[t];
+    const std::string type = stored_type(catalogue, t);
     if (table.rows() <= kMost)
-      table.row({printable(tensor.name), std::string(name(tensor.dtype)), shape_text(tensor.shape),
-                 with_commas(tensor.bytes), printable(catalogue.shards[tensor.shard].name)});
-    bytes_of_type[std::string(name(tensor.dtype))] += tensor.bytes;
+      table.row({printable(tensor.name), type, shape_text(tensor.shape), with_commas(tensor.bytes),
+                 printable(catalogue.shards[tensor.shard].name)});
+    bytes_of_type[type] += tensor.bytes;
     weights += tensor.count();
     bytes += tensor.bytes;
   }
@@ -49,12 +52,11 @@ std::string checkpoint_table(const Catalogue& catalogue) {
 
 nlohmann::json checkpoint_json(const Catalogue& catalogue) {
   nlohmann::json tensors = nlohmann::json::array(), shards = nlohmann::json::array();
-  for (const TensorInfo& tensor : catalogue.tensors) {
-    nlohmann::json item{{"name", tensor.name},
-                        {"dtype", name(tensor.dtype)},
-                        {"shape", tensor.shape},
-                        {"bytes", tensor.bytes},
-                        {"shard", tensor.shard}};
+  for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
+    const TensorInfo& tensor = catalogue.tensors[t];
+    nlohmann::json item{
+        {"name", tensor.name},   {"dtype", name(tensor.dtype)}, {"stored_as", stored_type(catalogue, t)},
+        {"shape", tensor.shape}, {"bytes", tensor.bytes},       {"shard", tensor.shard}};
     if (tensor.scale >= 0) item["scale"] = catalogue.tensors[static_cast<std::size_t>(tensor.scale)].name;
     tensors.push_back(std::move(item));
   }
@@ -104,7 +106,8 @@ std::string file_text(const QuantizedFile& file) {
 
 int inspect(const Options& options) {
   std::error_code ignored;
-  if (std::filesystem::is_regular_file(options.input, ignored) && is_hdf5(options.input)) {
+  if (std::filesystem::is_regular_file(options.input, ignored) && is_hdf5(options.input) &&
+      !is_foreign_hdf5(options.input)) {
     const QuantizedFile file = open_output(options.input);
     for (const std::string& finding : file.findings()) warn(finding);
     if (options.codebook) {
@@ -117,7 +120,7 @@ int inspect(const Options& options) {
   if (options.codebook)
     fail(Errc::usage, fmt::format("--codebook {}: {} was not written by lmq: it has no codebooks",
                                   printable(*options.codebook), printable(options.input.string())));
-  const auto reader = open_reader(options.input);
+  const auto reader = open_input(options.input);
   check_names(reader->catalogue().tensors);
   for (const std::string& warning : reader->catalogue().warnings) warn(warning);
   print(options.json ? dump(checkpoint_json(reader->catalogue())) : checkpoint_table(reader->catalogue()));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "curvature_default.hpp"
+#include "input.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/parallel.hpp"
@@ -76,7 +77,7 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
     job.recipe = read_recipe(options);
-    job.reader = open_reader(options.input);
+    job.reader = open_input(options.input);
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
     if (const auto changed = with_curvature(options, job.reader->catalogue())) {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "commands.hpp"
+#include "input.hpp"
 #include "job.hpp"
 #include "launch.hpp"
 #include "lmq/base/bytes.hpp"
@@ -176,7 +177,7 @@ void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
     check_ledger(*inputs.file, inputs.differences);
     check_sums(*inputs.file, inputs.differences);
     if (comm.rank() != 0 || !options.against) return;
-    inputs.reader = open_reader(*options.against);
+    inputs.reader = open_input(*options.against);
     for (const std::string& warning : inputs.reader->catalogue().warnings) warn(warning);
     bytes = inputs.reader->catalogue().to_bytes();
   });

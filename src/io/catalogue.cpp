@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "block_scales.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/placement.hpp"
 #include "lmq/io/reader.hpp"
 #include "safetensors_header.hpp"
 #include "shard_index.hpp"
@@ -14,7 +16,7 @@ namespace lmq {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x4C51434D;  // "MCQL" on disk
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 
 void put_tensor(ByteWriter& out, const TensorInfo& tensor) {
   out.text(tensor.name);
@@ -62,6 +64,60 @@ TensorInfo take_tensor(ByteReader& in) {
   return tensor;
 }
 
+void put_numbers(ByteWriter& out, const std::vector<std::uint64_t>& numbers) {
+  out.le(static_cast<std::uint32_t>(numbers.size()));
+  out.array(std::span<const std::uint64_t>(numbers));
+}
+
+std::vector<std::uint64_t> take_numbers(ByteReader& in, const char* what) {
+  return in.array<std::uint64_t>(in.le<std::uint32_t>(what), what);
+}
+
+void put_placement(ByteWriter& out, const Placement& placement) {
+  out.le(placement.block_type);
+  for (const bool flag : {placement.swapped, placement.shuffled, placement.summed}) out.le(std::uint8_t{flag});
+  out.le(static_cast<std::uint8_t>(placement.packing));
+  out.le(placement.lead);
+  put_numbers(out, placement.strides);
+  put_numbers(out, placement.chunk);
+  out.le(std::uint64_t{placement.pieces.size()});
+  for (const Placement::Piece& piece : placement.pieces) out.le(piece.offset), out.le(piece.bytes);
+}
+
+Placement take_placement(ByteReader& in) {
+  Placement placement;
+  placement.block_type = in.le<std::uint32_t>("block_type");
+  for (bool* flag : {&placement.swapped, &placement.shuffled, &placement.summed}) {
+    const auto value = in.le<std::uint8_t>("flag");
+    if (value > 1) in.refuse(fmt::format("a flag of {}", value));
+    *flag = value == 1;
+  }
+  const auto packing = in.le<std::uint8_t>("packing");
+  if (packing > static_cast<std::uint8_t>(Placement::Packing::lzf)) in.refuse(fmt::format("packing {}", packing));
+  placement.packing = static_cast<Placement::Packing>(packing);
+  placement.lead = in.le<std::uint64_t>("lead");
+  placement.strides = take_numbers(in, "strides");
+  placement.chunk = take_numbers(in, "chunk");
+  const auto pieces = in.le<std::uint64_t>("pieces");
+  if (pieces > in.left() / 16) in.refuse(fmt::format("{} pieces cannot be in {} bytes", pieces, in.left()));
+  placement.pieces.resize(static_cast<std::size_t>(pieces));
+  for (Placement::Piece& piece : placement.pieces)
+    piece.offset = in.le<std::uint64_t>("offset of a piece"), piece.bytes = in.le<std::uint64_t>("bytes of a piece");
+  return placement;
+}
+
+void take_placements(ByteReader& in, Catalogue& catalogue) {
+  auto placements = std::make_shared<Placements>();
+  for (std::uint32_t left = take_count(in, 36, "placements"); left > 0; --left) {
+    const auto tensor = in.le<std::uint32_t>("tensor of a placement");
+    if (!placements->list.empty() && tensor <= placements->list.back().first) in.refuse("placements are not ascending");
+    placements->list.emplace_back(tensor, take_placement(in));
+  }
+  if (placements->list.empty()) return;
+  if (placements->list.back().first >= catalogue.tensors.size()) in.refuse("a placement of no tensor");
+  catalogue.placements = std::move(placements);
+}
+
 using Metadata = std::map<std::string, std::string>;
 
 void put_metadata(ByteWriter& out, const Metadata& metadata) {
@@ -97,13 +153,17 @@ void check_tensor(const ByteReader& in, const Catalogue& catalogue, std::size_t 
     in.refuse(fmt::format("tensor '{}': {}", printable(tensor.name), what));
   };
   if (index > 0 && !(catalogue.tensors[index - 1].name < tensor.name)) refuse("names are not ascending");
-  std::uint64_t count = 0, bytes = 0;
-  if (!count_elements(tensor.shape, count) || !count_bytes(tensor.dtype, count, bytes) || bytes != tensor.bytes)
-    refuse("bytes and shape do not agree");
   if (tensor.shard >= catalogue.shards.size())
     refuse(fmt::format("shard {} of {}", tensor.shard, catalogue.shards.size()));
   const std::uint64_t end = catalogue.shards[tensor.shard].bytes;
-  if (tensor.offset > end || tensor.bytes > end - tensor.offset) refuse("its range is not in its shard");
+  std::uint64_t count = 0, bytes = 0;
+  if (!count_elements(tensor.shape, count) || !count_bytes(tensor.dtype, count, bytes)) refuse("its size overflows");
+  if (const Placement* const placement = placement_of(catalogue, index)) {
+    if (const std::string fault = placement_fault(tensor, *placement, end); !fault.empty()) refuse(fault);
+  } else {
+    if (bytes != tensor.bytes) refuse("bytes and shape do not agree");
+    if (tensor.offset > end || tensor.bytes > end - tensor.offset) refuse("its range is not in its shard");
+  }
   const auto tensors = static_cast<std::int64_t>(catalogue.tensors.size());
   if (tensor.scales < -1 || tensor.scales >= tensors || tensor.scale < -1 || tensor.scale >= tensors)
     refuse("its scale is no tensor");
@@ -145,6 +205,9 @@ std::vector<std::byte> Catalogue::to_bytes() const {
   }
   out.le(static_cast<std::uint32_t>(tensors.size()));
   for (const TensorInfo& tensor : tensors) put_tensor(out, tensor);
+  out.le(static_cast<std::uint32_t>(placements == nullptr ? 0 : placements->list.size()));
+  if (placements != nullptr)
+    for (const auto& [tensor, placement] : placements->list) out.le(tensor), put_placement(out, placement);
   put_metadata(out, metadata);
   out.le(static_cast<std::uint32_t>(notes.size()));
   for (const TensorNote& note : notes) {
@@ -176,6 +239,7 @@ Catalogue Catalogue::from_bytes(std::span<const std::byte> bytes) {
   }
   for (std::uint32_t left = take_count(in, 58, "tensors"); left > 0; --left)
     catalogue.tensors.push_back(take_tensor(in));
+  take_placements(in, catalogue);
   for (std::size_t i = 0; i < catalogue.tensors.size(); ++i) check_tensor(in, catalogue, i);
   catalogue.metadata = take_metadata(in);
   for (std::uint32_t left = take_count(in, 9, "notes"); left > 0; --left) catalogue.notes.push_back(take_note(in));

@@ -22,16 +22,18 @@ struct Signature {
 };
 
 constexpr std::string_view kSave = "save its weights as safetensors (safetensors.torch.save_file) and quantize those";
+constexpr std::string_view kRepack =
+    "torch.save(torch.load(FILE, weights_only=True), NEW) writes it as an archive that is read";
 constexpr std::string_view kOriginal = "quantize the safetensors it was made from";
 constexpr std::array kSignatures{
     Signature{"\x89HDF\r\n\x1a\n"sv, "an HDF5 file", "save its weights as safetensors and quantize those"},
     Signature{"GGUF"sv, "a GGUF file", kOriginal},
     Signature{"PK\x03\x04"sv, "a zip archive (PyTorch .pt/.bin or Keras .keras)", kSave},
     Signature{"\x93NUMPY"sv, "a NumPy array", "save it as safetensors (safetensors.numpy.save_file)"},
-    Signature{"\x80\x02"sv, "a Python pickle (an old PyTorch checkpoint)", kSave},
-    Signature{"\x80\x03"sv, "a Python pickle", kSave},
-    Signature{"\x80\x04"sv, "a Python pickle", kSave},
-    Signature{"\x80\x05"sv, "a Python pickle", kSave},
+    Signature{"\x80\x02"sv, "a Python pickle (an old PyTorch checkpoint)", kRepack},
+    Signature{"\x80\x03"sv, "a Python pickle", kRepack},
+    Signature{"\x80\x04"sv, "a Python pickle", kRepack},
+    Signature{"\x80\x05"sv, "a Python pickle", kRepack},
     Signature{"version https://git-lfs"sv, "a Git LFS pointer (the file itself was not downloaded)",
               "git lfs pull fetches it"},
     Signature{"\x1f\x8b"sv, "a gzip file", "unpack it first"},
@@ -94,7 +96,8 @@ FileNature recognize(const File& file) {
   }
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first != text.npos && text[first] == '{') return {FileKind::json, {}};
-  if (is_hdf5_with_user_block(file, bytes)) return {FileKind::other, kSignatures[0].words, kSignatures[0].advice};
+  if (is_hdf5_with_user_block(file, bytes))
+    return {FileKind::other, "an HDF5 file behind a user block", "h5unjam -i FILE -o NEW takes it away"};
   if (looks_like_onnx(text)) return {FileKind::other, "an ONNX model", kOriginal};
   if (is_text(text)) return {FileKind::other, "a text file", "name the checkpoint itself"};
   return {};

@@ -11,6 +11,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
+#include "one_file.hpp"
 
 namespace lmq {
 namespace {
@@ -20,13 +21,8 @@ constexpr std::uint64_t kLongestDataset = 1 << 20;
 
 /// Catalogue of one file whose tensors are still to come.
 Catalogue catalogue_of(const File& file, const char* format) {
-  const File::Stamp stamp = file.stamp();
-  std::error_code ignored;
-  const std::filesystem::path absolute = std::filesystem::absolute(file.path(), ignored);
-  Catalogue catalogue;
-  catalogue.format = format;
-  catalogue.folder = absolute.parent_path();
-  catalogue.shards.push_back({file.path().filename().native(), stamp.bytes, stamp.modified_ns, {}});
+  Catalogue catalogue = folder_catalogue(file.path(), format);
+  add_shard(catalogue, file, {});
   return catalogue;
 }
 

@@ -11,6 +11,7 @@
 #include "checkpoint_files.hpp"
 #include "companions.hpp"
 #include "file_kind.hpp"
+#include "inputs.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
@@ -130,10 +131,8 @@ void check_against_index(Catalogue& catalogue, const CheckpointFiles& files) {
                                              source, *files.index->total_size, bytes));
 }
 
-}  // namespace
-
-Catalogue read_catalogue(const std::filesystem::path& input) {
-  const CheckpointFiles files = find_checkpoint_files(input);
+/// The catalogue of a checkpoint in safetensors.
+Catalogue read_safetensors(const CheckpointFiles& files) {
   std::vector<Shard> shards(files.shards.size());
   parallel_for(shards.size(), [&](std::size_t i) { shards[i] = read_shard(files.folder, files.shards[i]); });
   Catalogue catalogue;
@@ -144,7 +143,25 @@ Catalogue read_catalogue(const std::filesystem::path& input) {
   merge(catalogue, shards, files);
   catalogue.metadata = catalogue.shards.front().metadata;
   if (files.index) check_against_index(catalogue, files);
-  const ModelConfig config = read_model_config(files.folder);
+  return catalogue;
+}
+
+Catalogue read_any(const std::filesystem::path& input, std::span<const InputFormat> more) {
+  if (const ChosenFormat chosen = choose_format(input, more); chosen.format != nullptr)
+    return chosen.format->read(chosen.file);
+  const CheckpointFiles files = find_checkpoint_files(input);
+  // An index may name shards of another format: pytorch_model.bin.index.json.
+  if (files.index)
+    if (const ChosenFormat chosen = choose_format(files.folder / files.shards[0], more); chosen.format != nullptr)
+      return chosen.format->read(chosen.file);
+  return read_safetensors(files);
+}
+
+}  // namespace
+
+Catalogue read_catalogue(const std::filesystem::path& input, std::span<const InputFormat> more) {
+  Catalogue catalogue = read_any(input, more);
+  const ModelConfig config = read_model_config(catalogue.folder);
   catalogue.warnings.insert(catalogue.warnings.end(), config.warnings.begin(), config.warnings.end());
   const std::vector<std::int64_t> owners = find_companions(catalogue);
   pair_block_scales(catalogue, owners, config);

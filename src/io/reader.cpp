@@ -3,15 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <deque>
 #include <mutex>
 #include <utility>
 
 #include "block_scales.hpp"
+#include "gather.hpp"
+#include "gguf_blocks.hpp"
 #include "lmq/base/error.hpp"
+#include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/io/input_formats.hpp"
+#include "lmq/io/placement.hpp"
 #include "open_checkpoint.hpp"
 #include "small_floats.hpp"
 
@@ -63,9 +69,10 @@ std::span<std::byte> room(std::vector<std::byte>& scratch, std::uint64_t bytes) 
   return std::span(scratch).first(static_cast<std::size_t>(bytes));
 }
 
-class SafetensorsReader final : public Reader {
+/// Reads whatever a catalogue can say, whichever format it came from.
+class FileReader final : public Reader {
  public:
-  explicit SafetensorsReader(Catalogue catalogue) : catalogue_(std::move(catalogue)), shards_(catalogue_) {}
+  explicit FileReader(Catalogue catalogue) : catalogue_(std::move(catalogue)), shards_(catalogue_) {}
 
   [[nodiscard]] const Catalogue& catalogue() const noexcept override { return catalogue_; }
 
@@ -74,9 +81,17 @@ class SafetensorsReader final : public Reader {
     const ByteRange range = bytes_of(tensor, begin, count);
     TensorView result{.dtype = tensor.value_type(), .bytes = {}, .count = static_cast<std::size_t>(count)};
     if (count == 0) return result;
+    const Placement* const placement = placed(tensor);
+    if (placement != nullptr && placement->block_type != 0) {
+      const std::span<std::byte> bytes = room(scratch, range.bytes);
+      from_blocks(tensor, placement->block_type, begin,
+                  {reinterpret_cast<float*>(bytes.data()), static_cast<std::size_t>(count)});
+      result.bytes = bytes;
+      return result;
+    }
     if (tensor.scale < 0) {
       const std::span<std::byte> bytes = room(scratch, range.bytes);
-      read(tensor, range.offset, bytes);
+      fetch(tensor, begin, bytes);
       result.bytes = bytes;
       return result;
     }
@@ -89,7 +104,11 @@ class SafetensorsReader final : public Reader {
 
   void prefetch(const TensorInfo& tensor, std::uint64_t begin, std::uint64_t count) const noexcept override {
     try {
-      const ByteRange range = bytes_of(tensor, begin, count);
+      ByteRange range = bytes_of(tensor, begin, count);
+      if (const Placement* const placement = placed(tensor)) {
+        if (placement->block_type == 0) return;
+        range = blocks_of(tensor, placement->block_type, begin, count).range;
+      }
       shards_.get(tensor.shard)->advise_soon(range.offset, range.bytes);
     } catch (...) {
       // A wish only: what is wrong is reported by the view that follows.
@@ -139,6 +158,67 @@ class SafetensorsReader final : public Reader {
     }
   }
 
+  /// nullptr for values in a row as their type has them.
+  [[nodiscard]] const Placement* placed(const TensorInfo& tensor) const {
+    if (catalogue_.placements == nullptr) return nullptr;
+    const std::int64_t at = catalogue_.find(tensor.name);
+    return at < 0 ? nullptr : placement_of(catalogue_, static_cast<std::size_t>(at));
+  }
+
+  /// Elements from `begin` on as their type has them.
+  void fetch(const TensorInfo& tensor, std::uint64_t begin, std::span<std::byte> bytes) const {
+    const Placement* const placement = placed(tensor);
+    if (placement == nullptr) return read(tensor, bytes_of(tensor, begin, 0).offset, bytes);
+    gatherer_.read(
+        tensor, *placement, begin, bytes,
+        [&](std::uint64_t offset, std::span<std::byte> part) { read(tensor, offset, part); },
+        fmt::format("{}: tensor '{}'", printable(catalogue_.shards[tensor.shard].name), printable(tensor.name)));
+  }
+
+  struct BlockRange {
+    const BlockType* type = nullptr;
+    std::uint64_t first = 0, count = 0;  ///< blocks
+    ByteRange range;                     ///< of these
+  };
+  /// The blocks that hold the elements [begin, begin + count).
+  [[nodiscard]] static BlockRange blocks_of(const TensorInfo& tensor, std::uint32_t id, std::uint64_t begin,
+                                            std::uint64_t count) {
+    const BlockType* const type = block_type(id);
+    if (type == nullptr || type->decode == nullptr)
+      fail(Errc::internal, fmt::format("tensor '{}': blocks of type {}", printable(tensor.name), id));
+    const std::uint64_t first = begin / type->elements, blocks = ceil_div(begin + count, type->elements) - first;
+    return {type, first, blocks, {tensor.offset + first * type->bytes, blocks * type->bytes}};
+  }
+
+  /// Floats of blocks, piece by piece; blocks that the range holds only part of are decoded beside it.
+  void from_blocks(const TensorInfo& tensor, std::uint32_t id, std::uint64_t begin, std::span<float> floats) const {
+    const BlockRange needed = blocks_of(tensor, id, begin, floats.size());
+    const std::uint64_t size = needed.type->elements, most = kPieceBytes / needed.type->bytes;
+    std::vector<std::byte> piece(static_cast<std::size_t>(std::min(most, needed.count) * needed.type->bytes));
+    std::array<float, 256> edge;
+    const std::uint64_t end = begin + floats.size();
+    for (std::uint64_t done = 0; done < needed.count; done += most) {
+      const std::uint64_t count = std::min(most, needed.count - done);
+      read(tensor, needed.range.offset + done * needed.type->bytes,
+           std::span(piece).first(static_cast<std::size_t>(count * needed.type->bytes)));
+      const auto* const in = reinterpret_cast<const std::uint8_t*>(piece.data());
+      for (std::uint64_t b = 0; b < count;) {
+        const std::uint64_t element = (needed.first + done + b) * size;
+        if (element < begin || element + size > end) {
+          needed.type->decode(in + b * needed.type->bytes, 1, edge.data());
+          const std::uint64_t from = std::max(begin, element), to = std::min(end, element + size);
+          std::copy(edge.data() + (from - element), edge.data() + (to - element), floats.data() + (from - begin));
+          ++b;
+          continue;
+        }
+        const std::uint64_t whole = std::min(count - b, (end - element) / size);
+        needed.type->decode(in + b * needed.type->bytes, static_cast<std::size_t>(whole),
+                            floats.data() + (element - begin));
+        b += whole;
+      }
+    }
+  }
+
   /// Floats of 8-bit values, piece by piece: the bytes pass through a small buffer, so scratch holds the floats alone.
   void scaled(const TensorInfo& tensor, std::uint64_t begin, std::span<float> floats) const {
     const TensorInfo& scale = catalogue_.tensors[static_cast<std::size_t>(tensor.scale)];
@@ -149,7 +229,7 @@ class SafetensorsReader final : public Reader {
     for (std::size_t done = 0; done < floats.size(); done += kPieceBytes) {
       const std::span<std::byte> bytes =
           std::span(piece).first(std::min<std::size_t>(kPieceBytes, floats.size() - done));
-      read(tensor, tensor.offset + begin + done, bytes);
+      fetch(tensor, begin + done, bytes);
       if (has_zero) check_zeros(tensor, begin + done, bytes, scales, needed.begin);
       apply_scales(tensor, scale, begin + done, bytes, scales, needed.begin, floats.subspan(done, bytes.size()));
     }
@@ -168,7 +248,7 @@ class SafetensorsReader final : public Reader {
   [[nodiscard]] std::vector<float> read_scales(const TensorInfo& scale, const ScaleRange& range) const {
     const ByteRange place = bytes_of(scale, range.begin, range.count);
     std::vector<std::byte> bytes(static_cast<std::size_t>(place.bytes));
-    read(scale, place.offset, bytes);
+    fetch(scale, range.begin, bytes);
     std::vector<float> scales(static_cast<std::size_t>(range.count));
     to_floats(scale.dtype, bytes, scales);
     for (std::size_t i = 0; i < scales.size(); ++i)
@@ -182,14 +262,15 @@ class SafetensorsReader final : public Reader {
   static constexpr std::size_t kPieceBytes = std::size_t{256} << 10;
   Catalogue catalogue_;
   mutable OpenShards shards_;
+  mutable Gatherer gatherer_;
 };
 
 }  // namespace
 
-std::unique_ptr<Reader> open_reader(const std::filesystem::path& input) { return open_reader(read_catalogue(input)); }
-
-std::unique_ptr<Reader> open_reader(Catalogue catalogue) {
-  return std::make_unique<SafetensorsReader>(std::move(catalogue));
+std::unique_ptr<Reader> open_reader(const std::filesystem::path& input, std::span<const InputFormat> more) {
+  return open_reader(read_catalogue(input, more));
 }
+
+std::unique_ptr<Reader> open_reader(Catalogue catalogue) { return std::make_unique<FileReader>(std::move(catalogue)); }
 
 }  // namespace lmq

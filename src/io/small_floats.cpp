@@ -38,13 +38,6 @@ std::array<float, 256> f8_table(const F8Format& format) noexcept {
   return table;
 }
 
-float half_value(std::uint16_t bits) noexcept {
-  // Exponent and mantissa moved to a float's place are the value times 2^-112, exactly; subnormal halves as well.
-  const float magnitude = (bits & 0x7C00) == 0x7C00 ? std::bit_cast<float>(0x7F800000U | (bits & 0x3FFU) << 13)
-                                                    : std::bit_cast<float>((bits & 0x7FFFU) << 13) * 0x1p112F;
-  return bits & 0x8000 ? -magnitude : magnitude;
-}
-
 /// 2^(bits - 127); the smallest is subnormal, 255 is NaN.
 float exponent_value(std::uint8_t bits) noexcept {
   if (bits == 255) return std::numeric_limits<float>::quiet_NaN();

@@ -65,7 +65,7 @@ herr_t read_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t 
   if (!inside && hole.mode == HoleFile::Mode::read) return -1;  // another driver would give zeros past the end
   const std::size_t there = address >= hole.end ? 0 : std::min<std::uint64_t>(bytes, hole.end - address);
   try {
-    hole.file.read(address, {static_cast<std::byte*>(buffer), there});
+    hole.file.read(hole.base + address, {static_cast<std::byte*>(buffer), there});
   } catch (...) {
     if (!hole.error) hole.error = std::current_exception();
     return -1;

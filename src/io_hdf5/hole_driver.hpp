@@ -20,6 +20,9 @@ struct HoleFile {
   enum class Mode { create, read };
 
   HoleFile(File f, Mode m) : file(std::move(f)), mode(m), end(m == Mode::read ? file.size() : 0) {}
+  /// To read a file that lies inside another: `bytes` of them from `begin` on.
+  HoleFile(File f, std::uint64_t begin, std::uint64_t bytes)
+      : file(std::move(f)), mode(Mode::read), base(begin), end(bytes) {}
   /// Runs one HDF5 call that moves one chunk from or to `buffer`, without moving it; then `raw` says from or to where.
   /// Other raw accesses of the call pass: HDF5 may write a heap of texts, which counts as raw data, to make room in its
   /// cache.
@@ -38,6 +41,7 @@ struct HoleFile {
 
   File file;
   Mode mode;
+  std::uint64_t base = 0;         ///< where HDF5's address 0 is
   std::uint64_t end;              ///< bytes of the file that exist
   std::uint64_t allocated = 0;    ///< bytes that HDF5 has given away ("end of allocation")
   const void* dropped = nullptr;  ///< inside drop_raw: the buffer whose access is dropped

@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <functional>
 #include <random>
 
@@ -93,27 +94,24 @@ TEST_CASE("the floats of an HDF5 file are read in place, groups or dots in their
   CHECK(file.unused() == std::vector<std::string>{"again/columns"});
 }
 
-TEST_CASE("floats that do not lie in one piece are refused by name") {
+TEST_CASE("floats that lie in their header, in another file or behind unknown filters are refused by name") {
   const Folder folder("catalogue");
   const std::pair<const char*, std::function<void(hid_t)>> cases[] = {
-      {"one piece",
-       [](hid_t file) {
-         put(file, "/odd", {2}, {1, 2}, H5T_IEEE_F32LE, [](hid_t creation) {
-           const hsize_t chunk = 2;
-           H5Pset_chunk(creation, 1, &chunk);
-         });
-       }},
-      {"one piece",
+      {"compact",
        [](hid_t file) {
          put(file, "/odd", {2}, {1, 2}, H5T_IEEE_F32LE, [](hid_t creation) { H5Pset_layout(creation, H5D_COMPACT); });
        }},
-      {"little-endian",
+      {"file itself",
        [](hid_t file) {
-         put(file, "/odd", {2}, {1, 2}, H5T_IEEE_F32BE);
-       }},
-      {"no place", [](hid_t file) {
          put(file, "/odd", {2}, {}, H5T_IEEE_F32LE,
-             [](hid_t creation) { H5Pset_alloc_time(creation, H5D_ALLOC_TIME_LATE); });
+             [](hid_t creation) { H5Pset_external(creation, "elsewhere.raw", 0, 8); });
+       }},
+      {"filter 5", [](hid_t file) {
+         put(file, "/odd", {2}, {1, 2}, H5T_IEEE_F32LE, [](hid_t creation) {
+           const hsize_t chunk = 2;
+           H5Pset_chunk(creation, 1, &chunk);
+           H5Pset_nbit(creation);
+         });
        }}};
   for (const auto& [words, broken] : cases) {
     const auto error = failure([&] { (void)read_hdf5_catalogue(made(folder / "i.h5", broken)); });
@@ -122,6 +120,32 @@ TEST_CASE("floats that do not lie in one piece are refused by name") {
     CHECK_THAT(error->what(), Catch::Contains("dataset '/odd'") && Catch::Contains(words));
   }
   CHECK(failure([&] { (void)read_hdf5_catalogue(folder / "none.h5"); })->code == Errc::missing);
+}
+
+TEST_CASE("importances in chunks, big-endian, and never written are read as HDF5 reads them") {
+  const Folder folder("catalogue");
+  const auto path = made(folder / "i.h5", [](hid_t file) {
+    put(file, "/a.weight/columns", {3}, {1, 2, 3}, H5T_IEEE_F64BE);
+    put(file, "/b.weight", {2, 2}, {1, 4, 9, 16}, H5T_IEEE_F32LE, [](hid_t creation) {
+      const hsize_t chunk[] = {2, 1};
+      H5Pset_chunk(creation, 2, chunk);
+      H5Pset_shuffle(creation);
+      H5Pset_deflate(creation, 6);
+    });
+    put(file, "/zero", {2}, {}, H5T_IEEE_F32LE,
+        [](hid_t creation) { H5Pset_alloc_time(creation, H5D_ALLOC_TIME_LATE); });
+  });
+  const auto reader = open_reader(read_hdf5_catalogue(path));
+  std::vector<std::byte> scratch;
+  const auto values = [&]<class T>(std::size_t tensor, std::uint64_t begin, std::vector<T> expected) {
+    const TensorView view = reader->view(reader->catalogue().tensors[tensor], begin, expected.size(), scratch);
+    REQUIRE(view.bytes.size() == expected.size() * sizeof(T));
+    CHECK(std::memcmp(view.bytes.data(), expected.data(), view.bytes.size()) == 0);
+  };
+  values(0, 1, std::vector<double>{2, 3});
+  values(1, 0, std::vector<float>{1, 4, 9, 16});
+  values(1, 1, std::vector<float>{4, 9});
+  values(2, 0, std::vector<float>{0, 0});
 }
 
 TEST_CASE("truncated and changed HDF5 files are refused or read, without harm", "[slow]") {

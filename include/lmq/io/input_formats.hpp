@@ -1,0 +1,21 @@
+#pragma once
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+#include "lmq/io/file.hpp"
+#include "lmq/io/reader.hpp"
+
+namespace lmq {
+
+/// One row of the table of input formats.
+struct InputFormat {
+  std::string_view name;                                 ///< "GGUF"
+  std::string_view extensions;                           ///< what its files are usually called: ".bin .pt .pth"
+  bool (*recognise)(const File& file);                   ///< by content; names lie
+  Catalogue (*read)(const std::filesystem::path& path);  ///< of a file that was recognised; errors as open_reader
+};
+/// The formats that this room reads beside safetensors; those of other rooms are given to open_reader.
+[[nodiscard]] std::span<const InputFormat> input_formats() noexcept;
+
+}  // namespace lmq

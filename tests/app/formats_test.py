@@ -1,0 +1,482 @@
+"""Other formats of checkpoints come in as they are meant: GGUF, NumPy, PyTorch, HDF5 and Keras, value by value; broken ones are refused in one
+line. Nothing here needs a package of those formats but h5py; where the real ones are installed, they are asked, too."""
+import io
+import json
+import os
+import pickle
+import random
+import struct
+import unittest
+import zipfile
+
+import h5py
+import numpy as np
+
+import gguf_plain
+from lmq_harness import LmqTest, bf16, run
+
+RANDOM = np.random.default_rng(17)
+
+
+class FormatsTest(LmqTest):
+    def file(self, name, data):
+        with open(self.at(name), "wb") as file:
+            file.write(data)
+        return self.at(name)
+
+    def kept(self, source, **how):
+        """name -> values, read by h5py from a file that keeps all tensors raw."""
+        self.file("keep.json", b'{"rules": [{"match": "*", "keep": true}]}')
+        done = self.ok(run("quantize", source, "-o", self.at("kept.h5"), "--recipe", self.at("keep.json"), "--progress", "none",
+                           "--resume", "never", "--force", **how))
+        found = {}
+        with h5py.File(self.at("kept.h5")) as file:
+            file.visititems(lambda name, item: found.update({name: item[()]})
+                            if isinstance(item, h5py.Dataset) and not name.startswith("lmq/") else None)
+        self.warned = done.err
+        return found
+
+    def same(self, got, expected):
+        self.assertEqual(got.shape, expected.shape)
+        self.assertEqual(got.astype(got.dtype.newbyteorder("<")).tobytes(), np.ascontiguousarray(expected).astype(got.dtype).tobytes())
+
+    def quantizes(self, source):
+        """A run, its check against the source, and the same bytes from three ranks."""
+        digests = set()
+        for ranks in (0, 3):
+            self.ok(run("quantize", source, "-o", self.at("q.h5"), "--method", "kmeans", "--levels", 16, "--progress", "none", "--resume", "never",
+                        ranks=ranks))
+            with open(self.at("q.h5"), "rb") as file:
+                digests.add(file.read())
+        self.assertEqual(len(digests), 1)
+        self.ok(run("verify", self.at("q.h5"), "--against", source))
+
+    def breaks(self, name, data, head, step=7, flips=150, padding=0):
+        """Cut at each `step`th byte of its head, and with bits changed: refused as malformed or unsupported in one line, or read; nothing else."""
+        for length in list(range(0, head, step)) + [len(data) - padding - 1]:
+            done = run("inspect", self.file(name, data[:length]), timeout=20)
+            self.assertIn(done.code, (65, 69), (length, done))
+            self.assertEqual(len(done.err.splitlines()), 1, done)
+        chance = random.Random(3)
+        for _ in range(flips):
+            changed = bytearray(data)
+            changed[chance.randrange(head)] ^= 1 << chance.randrange(8)
+            done = run("inspect", self.file(name, bytes(changed)), timeout=20)
+            self.assertIn(done.code, (0, 65, 66, 69), done)
+
+
+class Gguf(FormatsTest):
+    def test_every_block_type_decodes_as_its_layout_says_bit_for_bit(self):
+        tensors, expected = [], {}
+        for name, (number, elements, _, _, _) in gguf_plain.TYPES.items():
+            data = gguf_plain.random_blocks(name, 12, RANDOM)
+            tensors.append((name, (3, 4 * elements), number, data))
+            expected[name] = gguf_plain.decode(name, data).reshape(3, 4 * elements)
+        kept = self.kept(self.file("all.gguf", gguf_plain.gguf(tensors, [("general.architecture", "llama")])))
+        self.assertEqual(kept.keys(), expected.keys())
+        for name, values in expected.items():
+            with self.subTest(name):
+                self.same(kept[name], values)
+        self.assertIn("quantized already", self.warned)
+        try:
+            import gguf
+        except ImportError:
+            return
+        for name, (number, _, size, _, _) in gguf_plain.TYPES.items():
+            data = next(t[3] for t in tensors if t[0] == name)
+            try:
+                theirs = gguf.quants.dequantize(np.frombuffer(data, np.uint8).reshape(3, -1), gguf.GGMLQuantizationType(number))
+            except (NotImplementedError, ValueError):
+                continue
+            self.same(kept[name], theirs.reshape(kept[name].shape))
+
+    def test_plain_types_keep_their_bits_and_dimensions_are_turned_round(self):
+        values = {"F32": RANDOM.standard_normal((2, 3, 5)).astype("<f4"), "F16": RANDOM.standard_normal((7, 3)).astype("<f2"),
+                  "F64": RANDOM.standard_normal(4), "BF16": bf16(RANDOM.standard_normal((5, 8))), "I8": np.arange(6, dtype="i1"),
+                  "I32": np.arange(-3, 3, dtype="<i4").reshape(2, 3)}
+        tensors = [(name, array.shape, gguf_plain.PLAIN[name][0], array.tobytes()) for name, array in values.items()]
+        kept = self.kept(self.file("plain.gguf", gguf_plain.gguf(tensors, [("general.alignment", 64)], 64)))
+        for name, array in values.items():
+            self.assertEqual(kept[name].shape, array.shape)
+            if name == "BF16":
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+                self.assertEqual(kept[name].astype(np.float32).tobytes(), array.tobytes())
+            else:
+                self.same(kept[name], array)
+
+    def test_quantizing_blocks_is_the_same_on_any_ranks_and_verifies(self):
+        data = gguf_plain.random_blocks("Q4_K", 64 * 3, RANDOM)
+        self.quantizes(self.file("q.gguf", gguf_plain.gguf([("w", (64, 768), 12, data), ("n", (4,), 0, b"\0" * 16)])))
+
+    def test_a_split_model_is_read_from_any_of_its_parts(self):
+        for part in range(2):
+            keys = [("general.architecture", "llama"), ("split.no", part), ("split.count", 2)]
+            self.file(f"m-0000{part + 1}-of-00002.gguf",
+                      gguf_plain.gguf([(f"t{part}", (2, 4), 0, np.full(8, part, "<f4").tobytes())], keys))
+        for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "."):
+            kept = self.kept(self.at(name))
+            self.assertEqual({key: array[0, 0] for key, array in kept.items()}, {"t0": 0, "t1": 1})
+        os.remove(self.at("m-00002-of-00002.gguf"))
+        self.refused(run("inspect", self.at("m-00001-of-00002.gguf")), 66, "m-00002-of-00002.gguf", "missing")
+
+    def test_keys_are_kept_in_the_provenance(self):
+        source = self.file("k.gguf", gguf_plain.gguf([("t", (2, 2), 0, b"\0" * 16)], [
+            ("general.architecture", "llama"), ("llama.block_count", 5), ("llama.rope.freq_base", 0.5), ("tokenizer.ggml.tokens", ["a", "b"])]))
+        self.kept(source)
+        done = json.loads(self.ok(run("inspect", self.at("kept.h5"), "--json")).out)
+        self.assertEqual(done["provenance"]["metadata"], {"general.architecture": "llama", "llama.block_count": "5", "llama.rope.freq_base": "0.5"})
+        self.assertEqual(done["provenance"]["format"], "GGUF")
+
+    def test_what_is_not_decoded_is_named_with_the_line_that_converts_it(self):
+        for number, name in ((19, "IQ1_S"), (4, "type 4"), (77, "type 77")):
+            source = self.file("x.gguf", gguf_plain.gguf([("t", (1, 256), number, b"\0" * 50)]))
+            self.refused(run("inspect", source), 69, name, "llama-quantize")
+
+    def test_false_headers_are_refused_at_once(self):
+        head = b"GGUF" + struct.pack("<IQQ", 3, 1, 0)
+        tensor = gguf_plain.text(b"t") + struct.pack("<IQQ", 2, 8, 4) + struct.pack("<IQ", 0, 0)
+        cases = {"2^60 tensors": b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), "2^60 keys": b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60),
+                 "endless text": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", (1 << 64) - 1),
+                 "array of arrays": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_plain.text(b"k") + struct.pack("<IIQ", 9, 9, 1),
+                 "array of 2^63": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_plain.text(b"k") + struct.pack("<IIQ", 9, 8, 1 << 63),
+                 "data beyond the end": head + tensor, "overflow": head + gguf_plain.text(b"t") + struct.pack("<I", 4) +
+                 struct.pack("<QQQQ", 1 << 32, 1 << 32, 1 << 32, 2) + struct.pack("<IQ", 0, 0),
+                 "half a block": head + gguf_plain.text(b"t") + struct.pack("<IQQ", 2, 33, 2) + struct.pack("<IQ", 2, 0),
+                 "twice": gguf_plain.gguf([("t", (1,), 0, b"\0" * 4)] * 2),
+                 "alignment 3": gguf_plain.gguf([("t", (1,), 0, b"\0" * 4)], [("general.alignment", 3)])}
+        for name, data in cases.items():
+            with self.subTest(name):
+                self.refused(run("inspect", self.file("x.gguf", data + b"\0" * 64), timeout=10), 65)
+        self.refused(run("inspect", self.file("x.gguf", b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + b"\0" * 32)), 69, "big-endian")
+
+    def test_truncated_and_changed_files_are_refused_or_read(self):
+        data = gguf_plain.gguf([("a", (2, 64), 2, gguf_plain.random_blocks("Q4_0", 4, RANDOM)), ("b", (3,), 0, b"\0" * 12)],
+                               [("general.architecture", "x"), ("n", 3), ("words", ["a", "bc"])])
+        self.breaks("x.gguf", data, len(data) - 200, padding=20)
+
+
+class Numpy(FormatsTest):
+    ARRAYS = {"w": RANDOM.standard_normal((33, 20)).astype("<f4"), "h": RANDOM.standard_normal((4, 5, 6)).astype("<f2"), "d": RANDOM.standard_normal((3, 2)),
+              "big": RANDOM.standard_normal((9, 4)).astype(">f4"), "f": np.asfortranarray(RANDOM.standard_normal((40, 30)).astype("<f4")),
+              "f3": np.asfortranarray(RANDOM.standard_normal((5, 4, 3)).astype("<f4")), "i": np.arange(5), "scalar": np.float32(3.5),
+              "none": np.zeros((0, 3), "<f4"), "truth": np.array([True, False])}
+
+    def check(self, kept, arrays):
+        self.assertEqual(kept.keys(), arrays.keys())
+        for name, array in arrays.items():
+            with self.subTest(name):
+                self.assertEqual(kept[name].shape, np.shape(array))
+                self.assertEqual(np.asarray(kept[name]).astype("<f8").tobytes(), np.ascontiguousarray(array).astype("<f8").tobytes())
+
+    def test_arrays_of_an_archive_come_in_value_by_value(self):
+        np.savez(self.at("a.npz"), **self.ARRAYS)
+        self.check(self.kept(self.at("a.npz")), self.ARRAYS)
+        self.quantizes(self.at("a.npz"))
+
+    def test_deflated_arrays_too(self):
+        arrays = {name: array for name, array in self.ARRAYS.items() if name not in ("f", "f3", "scalar")}
+        np.savez_compressed(self.at("c.npz"), **arrays)
+        self.check(self.kept(self.at("c.npz")), arrays)
+        self.quantizes(self.at("c.npz"))
+        np.savez_compressed(self.at("f.npz"), f=self.ARRAYS["f"])
+        self.refused(run("inspect", self.at("f.npz")), 69, "'f'", "numpy.savez")
+
+    def test_one_array_has_the_name_of_its_file(self):
+        np.save(self.at("alone.npy"), self.ARRAYS["w"])
+        self.check(self.kept(self.at("alone.npy")), {"alone": self.ARRAYS["w"]})
+
+    def test_texts_and_objects_are_named_and_not_taken(self):
+        np.savez(self.at("o.npz"), w=self.ARRAYS["w"], words=np.array(["a", "bc"]), things=np.array([{}, None]))
+        self.assertEqual(self.kept(self.at("o.npz")).keys(), {"w"})
+        for name in ("words", "things"):
+            self.assertIn(f"array '{name}'", self.warned)
+
+    def test_a_bomb_is_refused_before_it_unpacks(self):
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+            head = io.BytesIO()
+            np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 12)})
+            archive.writestr("w.npy", head.getvalue() + b"\0" * 4096)
+        self.refused(run("quantize", self.file("bomb.npz", data.getvalue()), "-o", self.at("x.h5"), timeout=20), 65, "'w'")
+
+    def test_truncated_and_changed_archives_are_refused_or_read(self):
+        np.savez_compressed(self.at("x.npz"), a=np.arange(12, dtype="<f4").reshape(3, 4), b=np.ones(3, "<f8"))
+        with open(self.at("x.npz"), "rb") as file:
+            data = file.read()
+        self.breaks("x.npz", data, len(data), step=5)
+
+
+class Ref:
+    """What a pickle names without a module of that name being there."""
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+def torch_pickle(tree, storages):
+    """Protocol 2 as torch.save writes it; tensors: ("tensor", key, class, offset, size, stride)."""
+    out = [b"\x80\x02"]
+
+    def word(text):
+        out.append(b"X" + struct.pack("<I", len(text)) + text.encode())
+
+    def number(n):
+        out.append(b"J" + struct.pack("<i", n) if n < 1 << 31 else b"\x8a\x08" + struct.pack("<q", n))
+
+    def put(node):
+        if isinstance(node, dict):
+            out.append(b"}(")
+            for key, item in node.items():
+                word(key)
+                put(item)
+            out.append(b"u")
+        elif isinstance(node, tuple) and node and node[0] == "tensor":
+            _, key, kind, offset, size, stride = node
+            out.append(b"ctorch._utils\n_rebuild_tensor_v2\n((")
+            word("storage")
+            out.append(b"ctorch\n" + kind.encode() + b"\n")
+            word(key)
+            word("cpu")
+            number(storages[key][1])
+            out.append(b"tQ")
+            number(offset)
+            for sizes in (size, stride):
+                out.append(b"(")
+                for n in sizes:
+                    number(n)
+                out.append(b"t")
+            out.append(b"\x89ccollections\nOrderedDict\n)RtR")
+        elif isinstance(node, Ref):
+            out.append(f"c{node.module}\n{node.name}\n(".encode())
+            word("touch /tmp/never")
+            out.append(b"tR")
+        elif isinstance(node, str):
+            word(node)
+        elif node is None:
+            out.append(b"N")
+        else:
+            number(node)
+
+    put(tree)
+    return b"".join(out) + b"."
+
+
+def torch_archive(tree, arrays, counts=None, order=b"little", extra=(), root="archive", packing=zipfile.ZIP_STORED):
+    """arrays: key -> bytes and count of elements."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", packing) as archive:
+        archive.writestr(f"{root}/data.pkl", torch_pickle(tree, counts or arrays))
+        archive.writestr(f"{root}/byteorder", order)
+        for key, (blob, _) in arrays.items():
+            archive.writestr(f"{root}/data/{key}", blob)
+        for name, blob in extra:
+            archive.writestr(name, blob)
+        archive.writestr(f"{root}/version", b"3\n")
+    return data.getvalue()
+
+
+W = RANDOM.standard_normal((30, 40)).astype("<f4")
+W_STORAGE = {"0": (W.tobytes(), W.size)}
+
+
+class Torch(FormatsTest):
+    def test_tensors_come_in_plain_turned_sliced_and_half(self):
+        h = bf16(RANDOM.standard_normal((6, 8)))
+        tree = {"w": ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1)), "turned": ("tensor", "0", "FloatStorage", 0, (40, 30), (1, 40)),
+                "slice": ("tensor", "0", "FloatStorage", 41, (10, 5), (80, 2)), "h": ("tensor", "1", "BFloat16Storage", 0, (6, 8), (8, 1)),
+                "nested": {"s": ("tensor", "0", "FloatStorage", 7, (), ())}, "epoch": 3}
+        arrays = {**W_STORAGE, "1": (h.tobytes(), h.size)}
+        kept = self.kept(self.file("m.pt", torch_archive(tree, arrays)))
+        self.assertEqual(kept.keys(), {"w", "turned", "slice", "h", "nested.s"})
+        self.same(kept["w"], W)
+        self.same(kept["turned"], W.T)
+        self.same(kept["slice"], W.reshape(-1)[41:41 + 10 * 80].reshape(10, 80)[:, :10:2])
+        self.same(kept["nested.s"], W.reshape(-1)[7])
+        self.assertEqual(kept["h"].astype("<f4").tobytes(), (h.astype(np.uint32) << 16).view(np.float32).tobytes())
+        self.assertIn("no tensors", self.warned)
+        self.quantizes(self.at("m.pt"))
+
+    def test_a_shared_tensor_is_stored_once_and_named(self):
+        tree = {"emb": ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1)), "aaa": ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1))}
+        self.assertEqual(self.kept(self.file("m.bin", torch_archive(tree, W_STORAGE))).keys(), {"emb"})
+        self.assertIn("'aaa' is 'emb'", self.warned)
+        metadata = json.loads(self.ok(run("inspect", self.at("kept.h5"), "--json")).out)["provenance"]["metadata"]
+        self.assertEqual(metadata["aaa"], "emb")
+
+    def test_of_a_training_the_model_alone_is_taken(self):
+        one = ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1))
+        tree = {"epoch": 1, "state_dict": {"l.weight": one}, "optimizer": {"exp_avg": ("tensor", "0", "FloatStorage", 8, (30,), (40,))}}
+        self.assertEqual(self.kept(self.file("m.ckpt", torch_archive(tree, W_STORAGE))).keys(), {"l.weight"})
+        self.assertIn("not taken: epoch, optimizer", self.warned)
+
+    def test_a_numbered_set_is_read_whole_from_its_folder_and_index(self):
+        for part in range(2):
+            self.file(f"pytorch_model-0000{part + 1}-of-00002.bin",
+                      torch_archive({f"t{part}": ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1))}, W_STORAGE))
+        self.file("pytorch_model.bin.index.json", json.dumps({"weight_map": {
+            f"t{p}": f"pytorch_model-0000{p + 1}-of-00002.bin" for p in range(2)}}).encode())
+        for name in (".", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"):
+            self.assertEqual(self.kept(self.at(name)).keys(), {"t0", "t1"})
+
+    def test_big_endian_archives_are_turned_round(self):
+        big = W.astype(">f4")
+        tree = {"w": ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1))}
+        self.same(self.kept(self.file("m.pt", torch_archive(tree, {"0": (big.tobytes(), W.size)}, order=b"big")))["w"], W)
+
+    def test_code_is_never_run_and_named(self):
+        for module, name in (("os", "system"), ("builtins", "eval"), ("torch", "load"), ("argparse", "Namespace")):
+            source = self.file("evil.pt", torch_archive({"w": Ref(module, name)}, W_STORAGE))
+            self.refused(run("inspect", source), 69, f"{module}.{name}", "torch.save")
+        raw = pickle.dumps({"a": print}, protocol=2)
+        self.refused(run("inspect", self.file("old.bin", raw)), 69, "pickle", "torch.save")
+
+    def test_false_archives_are_refused(self):
+        tree = {"w": ("tensor", "0", "FloatStorage", 0, (30, 40), (40, 1))}
+        good = torch_archive(tree, W_STORAGE)
+        beyond = {"w": ("tensor", "0", "FloatStorage", 1, (30, 40), (40, 1))}
+        blown = {"w": ("tensor", "0", "FloatStorage", 0, (1 << 20, 1 << 20), (0, 0))}
+        negative = {"w": ("tensor", "0", "FloatStorage", 0, (30, 40), (-40, 1))}
+        cases = {"count": torch_archive(tree, W_STORAGE, {"0": (b"", 1199)}), "beyond": torch_archive(beyond, W_STORAGE),
+                 "negative": torch_archive(negative, W_STORAGE), "no storage": torch_archive(tree, {}, {"0": (b"", 1200)}),
+                 "behind the end": good + b"more", "cut": good[:-30], "no directory": good[:200],
+                 "twice": torch_archive(tree, W_STORAGE, extra=[("archive/data/0", b"x")])}
+        for name, data in cases.items():
+            with self.subTest(name):
+                self.refused(run("inspect", self.file("x.pt", data), timeout=20), 65)
+        self.refused(run("inspect", self.file("x.pt", torch_archive(blown, W_STORAGE))), 69, "repeats")
+        self.refused(run("inspect", self.file("x.pt", torch_archive(tree, W_STORAGE, packing=zipfile.ZIP_DEFLATED))), 69, "deflated")
+        self.refused(run("inspect", self.file("x.pt", torch_archive(tree, W_STORAGE, extra=[("archive/constants.pkl", b"")]))), 69, "TorchScript")
+        laughs = b"\x80\x02]q\0" + b"".join(b"0]q" + bytes([i + 1]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"e" for i in range(60)) + b"."
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.writestr("archive/data.pkl", laughs)
+        self.refused(run("inspect", self.file("x.pt", data.getvalue()), timeout=60), 65, "nested")
+
+    def test_truncated_and_changed_archives_are_refused_or_read(self):
+        small = np.arange(6, dtype="<f4")
+        tree = {"w": ("tensor", "0", "FloatStorage", 0, (2, 3), (3, 1)), "v": ("tensor", "0", "FloatStorage", 1, (2,), (1,))}
+        data = torch_archive(tree, {"0": (small.tobytes(), 6)})
+        self.breaks("x.pt", data, len(data), step=11, flips=250)
+
+    def test_what_torch_itself_saves_is_read(self):
+        try:
+            import torch
+        except ImportError:
+            self.skipTest("no torch")
+        state = {"w": torch.randn(20, 30), "t": torch.randn(30, 20).T, "b": torch.randn(5, 6).bfloat16(), "i": torch.arange(4),
+                 "p": torch.nn.Parameter(torch.randn(3, 3)), "f8": torch.randn(4, 4).to(torch.float8_e4m3fn)}
+        torch.save(state, self.at("real.pt"))
+        kept = self.kept(self.at("real.pt"))
+        for name in ("w", "t", "i", "p"):
+            self.same(kept[name], state[name].detach().numpy())
+        self.assertEqual(kept["b"].astype("<f4").tobytes(), state["b"].float().numpy().tobytes())
+        self.assertEqual(kept["f8"].tobytes(), state["f8"].view(torch.uint8).numpy().tobytes())
+
+
+class Hdf5(FormatsTest):
+    def test_chunks_filters_and_byte_orders_come_in_value_by_value(self):
+        w = RANDOM.standard_normal((45, 37)).astype("<f4")
+        cases = {"plain": {}, "chunks": {"chunks": (8, 10)}, "gzip": {"chunks": (16, 37), "compression": "gzip"},
+                 "shuffle": {"chunks": (7, 9), "compression": "gzip", "shuffle": True}, "lzf": {"chunks": (20, 20), "compression": "lzf", "shuffle": True},
+                 "sum": {"chunks": (45, 5), "fletcher32": True}, "all": {"chunks": (11, 13), "compression": "gzip", "shuffle": True, "fletcher32": True},
+                 "grows": {"maxshape": (None, None)}}
+        with h5py.File(self.at("m.h5"), "w") as file:
+            for name, how in cases.items():
+                file.create_dataset(f"g/{name}", data=w, **how)
+            file.create_dataset("big", data=w.astype(">f8"))
+            file.create_dataset("half", data=w.astype("<f2"), chunks=(3, 3), compression="gzip")
+            file.create_dataset("holes", shape=(20, 20), dtype="<f4", chunks=(5, 5))[3:8, 3:8] = 2
+            file.create_dataset("unwritten", shape=(3, 4), dtype="<f4")
+            file.create_dataset("i", data=np.arange(6).reshape(2, 3))
+            file.create_dataset("truth", data=np.array([True, False]))
+            file.create_dataset("words", data=["a", "b"])
+            file["soft"] = h5py.SoftLink("/big")
+        kept = self.kept(self.at("m.h5"))
+        self.assertEqual(kept.keys(), {f"g/{name}" for name in cases} | {"big", "half", "holes", "unwritten", "i", "truth"})
+        for name in cases:
+            with self.subTest(name):
+                self.same(kept[f"g/{name}"], w)
+        self.same(kept["big"], w.astype("<f8"))
+        self.same(kept["half"], w.astype("<f2"))
+        self.assertEqual(kept["holes"].sum(), 50)
+        self.assertEqual(kept["unwritten"].sum(), 0)
+        self.assertIn("'/words'", self.warned)
+        self.assertIn("soft links", self.warned)
+        self.quantizes(self.at("m.h5"))
+
+    def test_keras_weights_and_archives(self):
+        kernel, values = RANDOM.standard_normal((12, 20)).astype("<f4"), bf16(RANDOM.standard_normal((4, 6)))
+        with h5py.File(self.at("model.weights.h5"), "w") as file:
+            file.create_dataset("layers/dense/vars/0", data=kernel)
+            file.create_dataset("layers/dense_1/vars/0", data=values.view("V2")).attrs["dtype"] = "bfloat16"
+        with zipfile.ZipFile(self.at("model.keras"), "w") as archive:
+            archive.writestr("metadata.json", "{}")
+            archive.writestr("config.json", "{}")
+            archive.write(self.at("model.weights.h5"), "model.weights.h5")
+        for name in ("model.weights.h5", "model.keras"):
+            kept = self.kept(self.at(name))
+            self.same(kept["layers/dense/vars/0"], kernel)
+            self.assertEqual(kept["layers/dense_1/vars/0"].astype("<f4").tobytes(), (values.astype(np.uint32) << 16).view(np.float32).tobytes())
+
+    def test_what_leads_out_of_the_file_or_is_not_decoded_is_named_with_a_way_out(self):
+        w = np.ones((8, 8), "<f4")
+
+        def virtual(file):
+            layout = h5py.VirtualLayout((2, 2), "<f4")
+            layout[:] = h5py.VirtualSource("other.h5", "a", (2, 2))
+            file.create_virtual_dataset("w", layout)
+
+        cases = {"link": (lambda f: f.__setitem__("out", h5py.ExternalLink("other.h5", "/a")), 69, ["'/out'", "another file"]),
+                 "scale": (lambda f: f.create_dataset("w", data=np.ones((8, 8), "i4"), chunks=(4, 4), scaleoffset=4), 69, ["'/w'", "h5repack"]),
+                 "external": (lambda f: f.create_dataset("w", (2, 2), "<f4", external=[(self.at("raw"), 0, 16)]), 69, ["'/w'", "h5repack"]),
+                 "fill": (lambda f: f.create_dataset("w", (2, 2), "<f4", fillvalue=3), 69, ["'/w'", "fill value"]),
+                 "virtual": (virtual, 69, ["'/w'", "virtual"])}
+        for name, (fill, code, words) in cases.items():
+            with self.subTest(name):
+                with h5py.File(self.at("x.h5"), "w") as file:
+                    fill(file)
+                self.refused(run("inspect", self.at("x.h5")), code, *words)
+        with h5py.File(self.at("u.h5"), "w", userblock_size=512) as file:
+            file.create_dataset("w", data=w)
+        self.refused(run("inspect", self.at("u.h5")), 69, "user block", "h5unjam")
+        with h5py.File(self.at("old.h5"), "w", libver="earliest") as file:
+            file.create_dataset("w", data=w, chunks=(4, 4), compression="gzip")
+        self.same(self.kept(self.at("old.h5"))["w"], w)
+        with h5py.File(self.at("new.h5"), "w", libver=("v110", "v110")) as file:
+            file.create_dataset("w", data=w, chunks=(4, 4), compression="gzip")
+        self.same(self.kept(self.at("new.h5"))["w"], w)
+
+    def test_damaged_chunks_are_found_when_they_are_read(self):
+        with h5py.File(self.at("d.h5"), "w") as file:
+            file.create_dataset("w", data=RANDOM.standard_normal((64, 64)).astype("<f4"), chunks=(64, 64), fletcher32=True)
+            offset = file["w"].id.get_chunk_info(0).byte_offset
+        with open(self.at("d.h5"), "r+b") as file:
+            file.seek(offset + 1000)
+            file.write(b"\xff")
+        self.refused(run("quantize", self.at("d.h5"), "-o", self.at("x.h5"), "--progress", "none"), 65, "'w'", "chunk 0", "checksum")
+
+    def test_truncated_and_changed_files_are_refused_or_read(self):
+        with h5py.File(self.at("x.h5"), "w") as file:
+            file.create_dataset("g/w", data=np.ones((4, 4), "<f4"), chunks=(2, 2), compression="gzip")
+            file.create_dataset("v", data=np.ones(3, "<f8"))
+        with open(self.at("x.h5"), "rb") as file:
+            data = file.read()
+        self.breaks("x.h5", data, len(data), step=97)
+
+
+class Folders(FormatsTest):
+    def test_a_folder_is_its_one_checkpoint_and_a_choice_is_asked(self):
+        np.save(self.at("a.npy"), np.ones((2, 2), "<f4"))
+        self.file("training_args.bin", b"whatever")
+        self.assertEqual(self.kept(self.at(".")).keys(), {"a"})
+        os.remove(self.at("kept.h5"))
+        np.save(self.at("b.npy"), np.ones((2, 2), "<f4"))
+        self.refused(run("inspect", self.at(".")), 64, "a.npy", "b.npy")
+
+    def test_a_zip_archive_of_nothing_known_says_what_it_holds(self):
+        with zipfile.ZipFile(self.at("x.zip"), "w") as archive:
+            archive.writestr("readme.txt", "hello")
+        self.refused(run("inspect", self.at("x.zip")), 69, "readme.txt", "unpack it")
+
+
+if __name__ == "__main__":
+    unittest.main()
