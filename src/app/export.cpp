@@ -1,249 +1,63 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <set>
-#include <string_view>
+#include <array>
 
 #include "commands.hpp"
-#include "export_files.hpp"
-#include "lmq/base/digest.hpp"
+#include "export_formats.hpp"
+#include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/codec/record.hpp"
-#include "lmq/io/safetensors_writer.hpp"
-#include "lmq/kernels/widen.hpp"
-#include "lmq/quant/unit.hpp"
-#include "open_output.hpp"
-#include "table.hpp"
 #include "terminal.hpp"
-#include "version.hpp"
 
 namespace lmq::app {
 namespace {
 
-using Append = std::function<void(std::span<const std::byte>)>;
-
-/// Writes dequantized tensors one unit at a time, and sums up what narrowing costs.
-class Exporter {
- public:
-  explicit Exporter(const QuantizedFile& file) : file_(file) {
-    const nlohmann::json& provenance = file.provenance();
-    if (provenance.is_object() && provenance.value("scale_of", nlohmann::json()).is_object())
-      for (const auto& [name, scale] : provenance["scale_of"].items()) scaled_.insert(name);
-    for (std::size_t t = 0; t < file.tensors().size(); ++t) index_[file.tensors()[t].line.name] = t;
-    for (const StoredUnit& unit : file.units()) all_ += static_cast<double>(unit.count);
-  }
-
-  /// Block scales are folded into the values, so their FP8 type no longer fits.
-  [[nodiscard]] bool unfolded(const StoredTensor& tensor) const {
-    return tensor.treatment == Treatment::quantize && scaled_.contains(tensor.line.name);
-  }
-  /// Does a description of quantized weights still hold? Where scales were folded in, or nothing of the kind was kept,
-  /// it does not.
-  [[nodiscard]] bool describes_quantized() const {
-    const auto packed = [](const StoredTensor& tensor) {
-      return tensor.treatment == Treatment::keep && tensor.line.shape.size() > 1 && tensor.dtype != DType::boolean &&
-             (!is_float(tensor.dtype) || bits(tensor.dtype) == 8);
-    };
-    return std::ranges::any_of(file_.tensors(), packed) &&
-           std::ranges::none_of(file_.tensors(), [&](const StoredTensor& tensor) { return unfolded(tensor); });
-  }
-  [[nodiscard]] OutgoingTensor outgoing(const StoredTensor& tensor) const {
-    return {tensor.line.name, unfolded(tensor) ? DType::bf16 : tensor.dtype, tensor.line.shape};
-  }
-
-  void fill(const OutgoingTensor& out, const Append& append, Progress& progress) {
-    const StoredTensor& tensor = file_.tensors()[index_.at(out.name)];
-    for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
-      const StoredUnit& unit = file_.units()[u];
-      file_.read(unit, stored_);
-      if (unit.digest && digest64(stored_) != *unit.digest)
-        fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", file_.place(unit)));
-      if (tensor.treatment == Treatment::keep)
-        append(stored_);
-      else
-        append(narrowed(unit, out.dtype));
-      progress.at(done_ += static_cast<double>(unit.count), all_);
-    }
-  }
-
-  [[nodiscard]] double rounding() const noexcept { return rounding_; }  ///< sum of squares
-  [[nodiscard]] double energy() const noexcept { return energy_; }      ///< of the weights before quantization
-
- private:
-  std::span<const std::byte> narrowed(const StoredUnit& unit, DType dtype) {
-    const std::string place = file_.place(unit);
-    if (const auto header = read_record_header(stored_, place); header.count != unit.count)
-      fail(Errc::malformed, fmt::format("{}: the record holds {} weights", place, header.count));
-    values_.resize(static_cast<std::size_t>(unit.count));
-    decode_record_values(stored_, values_, place);
-    narrow_.resize(values_.size() * bits(dtype) / 8);
-    narrow_to(dtype, values_, narrow_);
-    rounding_ += measure_error({dtype, narrow_, values_.size()}, values_, {}).squared_error;
-    energy_ += unit.energy;
-    return narrow_;
-  }
-
-  const QuantizedFile& file_;
-  std::set<std::string> scaled_;
-  std::map<std::string, std::size_t> index_;
-  std::vector<std::byte> stored_, narrow_;
-  std::vector<float> values_;
-  double rounding_ = 0, energy_ = 0, done_ = 0, all_ = 0;
+constexpr std::array kFormats{
+    ExportFormat{"safetensors", "", "the original types, in the shards they came from",
+                 "a folder, or a file that ends in .safetensors", export_safetensors},
+    ExportFormat{
+        "gguf", "tq2_0 q4_0 iq4_nl q4_1 q8_0 f16 bf16 f32",
+        "blocks that decode to the same values where there are such, else F16; with a type: the best blocks of it",
+        "a file", export_gguf},
+    ExportFormat{"hdf5", "", "plain HDF5 in the original types, read without a plug-in", "a file", export_hdf5},
 };
 
-/// One safetensors file to make and its tensors.
-struct Shard {
-  std::string name;
-  std::vector<OutgoingTensor> tensors;
-  std::map<std::string, std::string> metadata;
-};
-
-bool is_plain_name(const std::string& name, const char* suffix) {
-  return name.ends_with(suffix) && name.size() <= 255 && name.find('/') == std::string::npos &&
-         name.find('\0') == std::string::npos;
-}
-bool is_plain_shard_name(const std::string& name) { return is_plain_name(name, ".safetensors"); }
-
-/// Texts of an object of the provenance: the source's "__metadata__".
-std::map<std::string, std::string> texts_of(const nlohmann::json& object) {
-  std::map<std::string, std::string> texts;
-  if (object.is_object())
-    for (const auto& [key, value] : object.items())
-      if (value.is_string()) texts[key] = value.get<std::string>();
-  texts[kExportMark] = std::string(kVersion);
-  return texts;
-}
-
-/// The source's shards as the provenance has them; one file where it says nothing usable.
-std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter, bool one_file) {
-  std::vector<Shard> shards;
-  const nlohmann::json& provenance = file.provenance();
-  const nlohmann::json listed =
-      provenance.is_object() && !one_file ? provenance.value("shards", nlohmann::json()) : nlohmann::json();
-  const bool known =
-      listed.is_array() && (listed.size() == 1 || provenance.value("shard_of", nlohmann::json()).is_object());
-  const nlohmann::json shared =
-      provenance.is_object() ? provenance.value("metadata", nlohmann::json()) : nlohmann::json();
-  if (known)
-    for (const auto& shard : listed)
-      if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        shards.push_back({shard["name"].get<std::string>(), {}, texts_of(shard.value("metadata", shared))});
-  if (shards.empty() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
-    shards.assign(1, {"model.safetensors", {}, texts_of(shared)});
-  for (const StoredTensor& tensor : file.tensors()) {
-    if (tensor.treatment == Treatment::fold) continue;
-    std::size_t shard = 0;
-    if (known && shards.size() > 1) {
-      const auto at = provenance["shard_of"].find(tensor.line.name);
-      if (at == provenance["shard_of"].end() || !at->is_number_unsigned() || at->get<std::size_t>() >= shards.size())
-        fail(Errc::malformed, fmt::format("{}: provenance does not say which shard has tensor '{}'", file.name(),
-                                          printable(tensor.line.name)));
-      shard = at->get<std::size_t>();
-    }
-    shards[shard].tensors.push_back(exporter.outgoing(tensor));
+/// `word` among words divided by spaces.
+bool is_among(std::string_view word, std::string_view words) {
+  for (std::size_t begin = 0; begin < words.size();) {
+    const std::size_t end = std::min(words.find(' ', begin), words.size());
+    if (words.substr(begin, end - begin) == word) return true;
+    begin = end + 1;
   }
-  return shards;
-}
-
-std::uint64_t bytes_of(const OutgoingTensor& tensor) {
-  std::uint64_t count = 1;
-  for (const std::uint64_t dim : tensor.shape) count *= dim;
-  return (count * bits(tensor.dtype) + 7) / 8;
-}
-
-/// The name of the index that loaders look for; empty where the one file goes without.
-std::string index_name_of(const QuantizedFile& file, const std::vector<Shard>& shards) {
-  const nlohmann::json& provenance = file.provenance();
-  if (provenance.is_object() && provenance.value("index", nlohmann::json()).is_string())
-    if (const auto name = provenance["index"].get<std::string>();
-        is_plain_name(name, ".json") && name.find(".index.") != name.npos)
-      return name;
-  constexpr std::string_view kWhole[] = {"model.safetensors", "diffusion_pytorch_model.safetensors",
-                                         "adapter_model.safetensors"};
-  const std::string& first = shards[0].name;
-  if (shards.size() == 1 && std::ranges::find(kWhole, first) != std::end(kWhole)) return "";
-  const auto of = first.rfind("-of-"), dash = of == first.npos || of == 0 ? first.npos : first.rfind('-', of - 1);
-  const std::string stem = shards.size() > 1 && dash != first.npos ? first.substr(0, dash) : "model";
-  return stem + ".safetensors.index.json";
-}
-
-std::string list_text(const std::vector<std::string>& names) {
-  return names.empty() ? "nothing" : printable(fmt::format("{}", fmt::join(names, ", ")), 2000);
-}
-
-/// What was copied from the model's folder, changed on the way, and left out.
-std::string copied_text(const std::filesystem::path& source, const CopiedFiles& files) {
-  const std::string from = printable(source.string());
-  std::string text = fmt::format("copied from {}: {}\n", from, list_text(files.copied));
-  if (!files.changed.empty())
-    text += fmt::format("without their quantization_config, which no longer holds: {}\n", list_text(files.changed));
-  if (!files.left_out.empty()) text += fmt::format("left out: {}\n", list_text(files.left_out));
-  return text;
-}
-
-/// Shards, model files and index in a folder.
-std::string export_folder(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
-  const auto shards = shards_of(file, exporter, false);
-  std::vector<std::string> names;
-  for (const Shard& shard : shards) names.push_back(shard.name);
-  const std::string index = index_name_of(file, shards);
-  StagedFolder folder(options.output, names, index);
-  std::map<std::string, std::string> shard_of;
-  std::uint64_t total = 0;
-  std::string text;
-  for (const Shard& shard : shards) {
-    write_safetensors(
-        folder.path() / shard.name, shard.tensors, shard.metadata,
-        [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
-    for (const OutgoingTensor& tensor : shard.tensors) shard_of[tensor.name] = shard.name, total += bytes_of(tensor);
-  }
-  if (!index.empty()) write_index(folder.path() / index, shard_of, total);
-  if (options.source) {
-    text =
-        copied_text(*options.source, copy_model_files(*options.source, folder.path(), exporter.describes_quantized()));
-  } else {
-    text = "config and tokenizer files are not part of the file: --source FOLDER copies them from the model's folder\n";
-  }
-  folder.publish();
-  return fmt::format("{} tensors, {} in {} file{}: {}\n{}", shard_of.size(), format_bytes(total), shards.size(),
-                     shards.size() == 1 ? "" : "s", printable(options.output.string()), text);
-}
-
-std::string export_one_file(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
-  if (options.source) fail(Errc::usage, "--source: model files are copied into a folder; -o names one file");
-  check_replaceable(options.output);
-  const auto shards = shards_of(file, exporter, true);
-  write_safetensors(
-      options.output, shards[0].tensors, shards[0].metadata,
-      [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
-  std::uint64_t total = 0;
-  for (const OutgoingTensor& tensor : shards[0].tensors) total += bytes_of(tensor);
-  return fmt::format("{} tensors, {}: {}\n", shards[0].tensors.size(), format_bytes(total),
-                     printable(options.output.string()));
+  return false;
 }
 
 }  // namespace
 
-int export_file(const Options& options) {
-  const QuantizedFile file = open_output(options.input);
-  if (!file.findings().empty()) fail(Errc::malformed, file.findings()[0]);
-  Exporter exporter(file);
-  std::string text;
-  {
-    Progress progress("export", error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
-    text = options.output.extension() == ".safetensors" ? export_one_file(options, file, exporter, progress)
-                                                        : export_folder(options, file, exporter, progress);
+std::span<const ExportFormat> export_formats() noexcept { return kFormats; }
+
+const ExportFormat& find_export_format(const std::string& word, std::string& variant) {
+  const auto colon = word.find(':');
+  variant = colon == word.npos ? std::string{} : word.substr(colon + 1);
+  std::string known;
+  for (const ExportFormat& format : kFormats) {
+    if (format.name == word.substr(0, colon)) {
+      if (colon != word.npos && !is_among(variant, format.variants))
+        fail(Errc::usage, fmt::format("--to {}: {}", printable(word),
+                                      format.variants.empty()
+                                          ? fmt::format("{} has no variants", format.name)
+                                          : fmt::format("'{}' is none of {}", printable(variant), format.variants)));
+      return format;
+    }
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", format.name);
   }
-  text += fmt::format("rounding to the original types adds a relative error of {}\n",
-                      relative_error_text(exporter.rounding(), exporter.energy()));
-  const auto unfolded =
-      std::ranges::count_if(file.tensors(), [&](const StoredTensor& tensor) { return exporter.unfolded(tensor); });
-  if (unfolded > 0)
-    text += fmt::format("{} tensors were block-scaled FP8: they are BF16 now, their scales are folded into them\n",
-                        unfolded);
-  print(text);
+  fail(Errc::usage, fmt::format("--to {}: expected one of {}", printable(word), known));
+}
+
+int export_file(const Options& options) {
+  std::string variant;
+  const ExportFormat& format = find_export_format(options.format, variant);
+  print(format.write(options, variant));
   return 0;
 }
 

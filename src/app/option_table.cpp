@@ -49,16 +49,25 @@ constexpr CommandEntry kCommands[] = {
      "Examples:\n"
      "  lmq verify model.h5\n"
      "  mpirun -np 4 lmq verify model.h5 --against model/\n"},
-    {Command::export_, "export", "OUT.h5 --to safetensors -o PATH [--source FOLDER]", "dequantize into another format",
-     "Tensors come back under their names, in their original types, in the shards they came from; PATH is a folder, or "
-     "one\n"
-     "file when it ends in .safetensors. What was kept raw is equal bit for bit. With --source the folder is a model "
-     "again:\n"
-     "configuration, tokenizer, code, licence, sub-folders; what was left out is listed.\n"
+    {Command::export_, "export", "FILE --to FORMAT -o PATH [--source FROM]",
+     "write a file of lmq, or any checkpoint, in another format",
+     "FORMAT:\n"
+     "  safetensors  tensors under their names, in their original types, in the shards they came from; PATH is a "
+     "folder, or\n"
+     "               one file when it ends in .safetensors. What was kept raw is equal bit for bit. With --source "
+     "FOLDER the\n"
+     "               folder is a model again: configuration, tokenizer, code, licence; what was left out is listed.\n"
+     "  gguf         for llama.cpp: blocks (Q4_0, Q8_0, ...) where they decode to the very same values, else F16; keys "
+     "and\n"
+     "               tokenizer come from --source MODEL.gguf. gguf:q4_0 (q4_1, q8_0, iq4_nl, tq2_0, f16, bf16, f32): "
+     "matrices\n"
+     "               in the best blocks of that type; stock llama.cpp runs the file.\n"
+     "  hdf5         plain HDF5, in the original types, read without a plug-in.\n"
+     "gguf and hdf5 take any checkpoint that lmq reads, too.\n"
      "\n"
      "Examples:\n"
      "  lmq export model.h5 --to safetensors -o model-dequantized/ --source model/\n"
-     "  lmq export model.h5 --to safetensors -o model.safetensors\n"},
+     "  lmq export model-f16.gguf --to gguf:q4_0 -o model-q4_0.gguf\n"},
     {Command::methods, "methods", "[--json]", "the table of methods with their sources",
      "Examples:\n"
      "  lmq methods\n"
@@ -147,9 +156,11 @@ void add_command_options(Command command, po::options_description& table) {
       add("progress", text()->value_name("HOW"), "auto, plain (lines for a log) or none (default auto)");
       break;
     case Command::export_:
-      add("to", text()->value_name("FORMAT"), "safetensors");
-      add("output,o", text()->value_name("PATH"), "folder, or one file when it ends in .safetensors");
-      add("source", text()->value_name("FOLDER"), "the model's folder: all of it but the weights is copied");
+      add("to", text()->value_name("FORMAT"), "safetensors, gguf, gguf:TYPE or hdf5");
+      add("output,o", text()->value_name("PATH"), "the file, or the folder, to make");
+      add("source", text()->value_name("FROM"),
+          "safetensors: the model's folder, of which all but the weights is copied; gguf: a .gguf file, whose keys "
+          "are");
       add("threads,t", text()->value_name("N"), "threads (default: all CPUs)");
       break;
     case Command::methods:

@@ -10,6 +10,7 @@
 #include <map>
 #include <numeric>
 
+#include "export_formats.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/quant/quantizer.hpp"
@@ -223,11 +224,15 @@ void take_quantize(const Values& values, Options& options) {
   options.force = values.has("force");
 }
 
-void take_export(const Values& values, const Options& options) {
-  if (!values.has("to")) fail(Errc::usage, "export: --to FORMAT is missing: safetensors");
-  static_cast<void>(values.choice<bool>("to", {{"safetensors", true}}));
-  if (options.output.empty())
-    fail(Errc::usage, "export: -o PATH is missing: a folder, or a file that ends in .safetensors");
+void take_export(const Values& values, Options& options) {
+  std::string names;
+  for (const ExportFormat& format : export_formats())
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", format.name);
+  if (!values.has("to")) fail(Errc::usage, fmt::format("export: --to FORMAT is missing: {}", names));
+  options.format = values.text("to");
+  std::string variant;
+  const ExportFormat& format = find_export_format(options.format, variant);
+  if (options.output.empty()) fail(Errc::usage, fmt::format("export: -o PATH is missing: {}", format.path));
 }
 
 void take_input(const CommandEntry& entry, const po::variables_map& values, Options& options) {

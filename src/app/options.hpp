@@ -49,7 +49,8 @@ struct Options {
   std::optional<std::filesystem::path> against;
   std::uint64_t repeat = 0;  ///< draws of stochastic rounding that are averaged; 0: none
   // export
-  std::optional<std::filesystem::path> source;  ///< model folder whose json and tokenizer files are copied
+  std::string format;  ///< --to: a row of the table of exporters, perhaps with a variant: "gguf:q4_0"
+  std::optional<std::filesystem::path> source;  ///< model folder whose files, or GGUF file whose keys are copied
 };
 
 /// Errc::usage with one line: which option, what is wrong, what would be right (the nearest option for an unknown one).

@@ -95,7 +95,7 @@ class CommandLine(LmqTest):
             (["verify", self.at("none.h5")], 66, ["none.h5"]),
             (["verify", os.path.join(STORIES, "model.safetensors")], 69, ["HDF5"]),
             (["export", out, "-o", self.at("x")], 64, ["--to"]),
-            (["export", out, "--to", "gguf", "-o", self.at("x")], 64, ["gguf", "safetensors"]),
+            (["export", out, "--to", "onnx", "-o", self.at("x")], 64, ["onnx", "safetensors", "gguf"]),
             (["export", out, "--to", "safetensors"], 64, ["-o"]),
             (["export", out, "--to", "safetensors", "-o", self.at("x")], 66, ["out.h5"]),
         ]:

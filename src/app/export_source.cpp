@@ -1,0 +1,134 @@
+#include "export_source.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "input.hpp"
+#include "lmq/base/digest.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/codec/record.hpp"
+#include "lmq/io_hdf5/hdf5_format.hpp"
+#include "lmq/kernels/widen.hpp"
+#include "open_output.hpp"
+
+namespace lmq::app {
+namespace {
+
+constexpr std::uint64_t kPieceElements = std::uint64_t{1} << 20;
+
+std::string text_of(const nlohmann::json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key) || !object[key].is_string()) return {};
+  return object[key].get<std::string>();
+}
+
+}  // namespace
+
+std::uint64_t ExportSource::Tensor::count() const noexcept {
+  std::uint64_t product = 1;
+  for (const std::uint64_t dim : shape) product *= dim;
+  return product;
+}
+
+ExportSource::ExportSource(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path, ignored) && is_hdf5(path) && !is_foreign_hdf5(path)) {
+    file_ = std::make_unique<QuantizedFile>(open_output(path));
+    if (!file_->findings().empty()) fail(Errc::malformed, file_->findings()[0]);
+    const nlohmann::json& provenance = file_->provenance();
+    format_ = text_of(provenance, "format");
+    const nlohmann::json scaled =
+        provenance.is_object() ? provenance.value("scale_of", nlohmann::json()) : nlohmann::json();
+    for (std::size_t t = 0; t < file_->tensors().size(); ++t) {
+      const StoredTensor& tensor = file_->tensors()[t];
+      if (tensor.treatment == Treatment::fold) continue;
+      const bool quantized = tensor.treatment == Treatment::quantize;
+      const bool folded = quantized && scaled.is_object() && scaled.contains(tensor.line.name);
+      tensors_.push_back({tensor.line.name, folded ? DType::bf16 : tensor.dtype, tensor.line.shape, quantized, t});
+    }
+    return;
+  }
+  reader_ = open_input(path);
+  const Catalogue& catalogue = reader_->catalogue();
+  format_ = catalogue.format;
+  for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
+    const TensorInfo& tensor = catalogue.tensors[t];
+    if (tensor.scales >= 0) continue;  // folded into what it scales
+    tensors_.push_back({tensor.name, tensor.scale >= 0 ? DType::bf16 : tensor.dtype, tensor.shape, false, t});
+  }
+}
+
+void ExportSource::stored_floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const {
+  const StoredTensor& stored = file_->tensors()[tensor.index];
+  std::vector<std::byte> bytes;
+  std::vector<float> values;
+  for (std::uint64_t u = stored.first_unit; u < stored.first_unit + stored.units; ++u) {
+    const StoredUnit& unit = file_->units()[u];
+    const std::string place = file_->place(unit);
+    file_->read(unit, bytes);
+    if (unit.digest && digest64(bytes) != *unit.digest)
+      fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", place));
+    if (const auto header = read_record_header(bytes, place); header.count != unit.count)
+      fail(Errc::malformed, fmt::format("{}: the record holds {} weights", place, header.count));
+    values.resize(static_cast<std::size_t>(unit.count));
+    decode_record_values(bytes, values, place);
+    take(values);
+  }
+}
+
+void ExportSource::each_piece(const Tensor& tensor, const std::function<void(const TensorView&)>& take) const {
+  std::vector<std::byte> scratch;
+  if (reader_ != nullptr) {
+    const TensorInfo& info = reader_->catalogue().tensors[tensor.index];
+    for (std::uint64_t begin = 0; begin < info.count(); begin += kPieceElements)
+      take(reader_->view(info, begin, std::min(kPieceElements, info.count() - begin), scratch));
+    return;
+  }
+  const StoredTensor& stored = file_->tensors()[tensor.index];
+  for (std::uint64_t u = stored.first_unit; u < stored.first_unit + stored.units; ++u) {
+    const StoredUnit& unit = file_->units()[u];
+    file_->read(unit, scratch);
+    if (unit.digest && digest64(scratch) != *unit.digest)
+      fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", file_->place(unit)));
+    take({stored.dtype, scratch, static_cast<std::size_t>(unit.count)});
+  }
+}
+
+void ExportSource::floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const {
+  if (tensor.quantized) return stored_floats(tensor, take);
+  std::vector<float> values;
+  each_piece(tensor, [&](const TensorView& view) {
+    values.resize(view.count);
+    widen(view.dtype, view.bytes.first(view.count * bits(view.dtype) / 8), values);
+    take(values);
+  });
+}
+
+void ExportSource::bytes(const Tensor& tensor, const std::function<void(std::span<const std::byte>)>& take,
+                         double& rounding) const {
+  std::vector<std::byte> narrow;
+  std::vector<float> back;
+  const auto rounded = [&](std::span<const float> values) {
+    narrow.resize(values.size() * bits(tensor.dtype) / 8);
+    narrow_to(tensor.dtype, values, narrow);
+    back.resize(values.size());
+    widen(tensor.dtype, narrow, back);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double e = double{values[i]} - double{back[i]};
+      rounding += e * e;
+    }
+    take(narrow);
+  };
+  if (tensor.quantized) return stored_floats(tensor, rounded);
+  std::vector<float> values;
+  each_piece(tensor, [&](const TensorView& view) {
+    if (view.dtype == tensor.dtype) return take(view.bytes);
+    values.resize(view.count);
+    widen(view.dtype, view.bytes.first(view.count * bits(view.dtype) / 8), values);
+    rounded(values);
+  });
+}
+
+}  // namespace lmq::app

@@ -1,0 +1,48 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lmq/base/dtype.hpp"
+#include "lmq/container/quantized_file.hpp"
+#include "lmq/io/reader.hpp"
+
+namespace lmq::app {
+
+/// What an exporter takes tensors from: a file that lmq wrote, or any checkpoint that lmq reads.
+class ExportSource {
+ public:
+  struct Tensor {
+    std::string name;
+    DType dtype = DType::f32;  ///< of the values; BF16 where block scales were folded into an 8-bit type
+    std::vector<std::uint64_t> shape;
+    bool quantized = false;  ///< by lmq
+    std::size_t index = 0;   ///< in the file's own list
+    [[nodiscard]] std::uint64_t count() const noexcept;
+  };
+  /// Errors as for opening either. Errc::malformed where a file of ours has findings.
+  explicit ExportSource(const std::filesystem::path& path);
+
+  [[nodiscard]] const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
+  /// Format of the checkpoint it came from: "GGUF", ...
+  [[nodiscard]] const std::string& format() const noexcept { return format_; }
+  /// All values in order as floats, in pieces; digests are compared on the way.
+  void floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const;
+  /// The same as values of the tensor's type: as stored, or rounded to it. Adds to `rounding` the squared error of that.
+  void bytes(const Tensor& tensor, const std::function<void(std::span<const std::byte>)>& take, double& rounding) const;
+
+ private:
+  void stored_floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const;
+  void each_piece(const Tensor& tensor, const std::function<void(const TensorView&)>& take) const;
+  std::unique_ptr<QuantizedFile> file_;
+  std::unique_ptr<Reader> reader_;
+  std::string format_;
+  std::vector<Tensor> tensors_;
+};
+
+}  // namespace lmq::app

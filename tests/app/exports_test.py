@@ -1,0 +1,312 @@
+"""What goes out in other formats is what the file holds: the same values where the format has them, the best ones where it is told to."""
+import os
+import struct
+import sys
+import unittest
+
+import h5py
+import numpy as np
+
+import gguf_plain
+from lmq_harness import STORIES, LmqTest, bf16, read_safetensors, run, widen, write_safetensors
+
+RANDOM = np.random.default_rng(23)
+
+
+def read_gguf(path):
+    """(keys as raw names, name -> (type's number, shape, bytes)), read plainly."""
+    with open(path, "rb") as file:
+        data = file.read()
+    magic, version, tensors, pairs = struct.unpack_from("<4sIQQ", data)
+    assert (magic, version) == (b"GGUF", 3)
+    at, keys, sizes = 24, {}, {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+
+    def text():
+        nonlocal at
+        length, = struct.unpack_from("<Q", data, at)
+        at += 8 + length
+        return data[at - length:at].decode()
+
+    def item(kind):
+        nonlocal at
+        if kind == 8:
+            return text()
+        at += sizes[kind]
+        return int.from_bytes(data[at - sizes[kind]:at], "little")
+
+    for _ in range(pairs):
+        key = text()
+        kind, = struct.unpack_from("<I", data, at)
+        at += 4
+        if kind == 9:
+            kind, count = struct.unpack_from("<IQ", data, at)
+            at += 12
+            keys[key] = [item(kind) for _ in range(count)]
+        else:
+            keys[key] = item(kind)
+    found = {}
+    for _ in range(tensors):
+        name = text()
+        rank, = struct.unpack_from("<I", data, at)
+        dims = struct.unpack_from(f"<{rank}Q", data, at + 4)
+        kind, offset = struct.unpack_from("<IQ", data, at + 4 + 8 * rank)
+        at += 16 + 8 * rank
+        found[name] = (kind, dims[::-1], offset)
+    base = -(-at // 32) * 32
+    for name, (kind, shape, offset) in found.items():
+        by_number = {number: (elements, size) for number, elements, size, _, _ in gguf_plain.TYPES.values()}
+        elements, size = by_number.get(kind, (1, {0: 4, 1: 2, 24: 1, 25: 2, 26: 4, 27: 8, 28: 8, 30: 2}.get(kind)))
+        length = int(np.prod(shape, dtype=np.int64)) // elements * size
+        found[name] = (kind, shape, data[base + offset:base + offset + length])
+    return keys, found
+
+
+def values_of(kind, data):
+    for name, (number, _, _, _, _) in gguf_plain.TYPES.items():
+        if number == kind:
+            return gguf_plain.decode(name, data)
+    if kind == 30:
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, {0: "<f4", 1: "<f2"}[kind]).astype(np.float32)
+
+
+def usual_q4_0(values):
+    """Values of Q4_0 with the scale that llama.cpp takes: the extreme value, with its sign, is code 0."""
+    blocks = values.astype(np.float32).reshape(-1, 32)
+    top = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
+    scale = top / np.float32(-8)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+    codes = np.clip(np.trunc(blocks * inverse + np.float32(8.5)), 0, 15)
+    return (scale.astype("<f2").astype(np.float32) * (codes - 8)).reshape(values.shape)
+
+
+class ExportsTest(LmqTest):
+    def export(self, source, form, out, *more):
+        return self.ok(run("export", source, "--to", form, "-o", self.at(out), *more))
+
+    def quantized(self, source, name, *how):
+        self.ok(run("quantize", source, "-o", self.at(name), "--progress", "none", "--resume", "never", *how))
+        return self.at(name)
+
+
+class Gguf(ExportsTest):
+    def test_the_best_blocks_have_at_most_nine_tenths_of_the_usual_error_and_never_more(self):
+        w = (RANDOM.standard_normal((256, 512)) * 0.02).astype("<f4")
+        odd = {"zeros": np.zeros((2, 32), "<f4"), "one": np.eye(2, 32, dtype="<f4"), "huge": np.full((1, 32), 1e30, "<f4"),
+               "tiny": np.full((1, 64), 1e-30, "<f4"), "same": np.full((3, 32), -0.37, "<f4"), "ramp": np.arange(64, dtype="<f4").reshape(1, 64)}
+        write_safetensors(self.at("m.safetensors"), {n: ("F32", a.shape, a.tobytes()) for n, a in {"w": w, **odd}.items()})
+        self.export(self.at("m.safetensors"), "gguf:q4_0", "m.gguf")
+        _, tensors = read_gguf(self.at("m.gguf"))
+        kind, shape, data = tensors["w"]
+        self.assertEqual((kind, shape, len(data)), (2, (256, 512), 256 * 512 // 32 * 18))
+        got, usual = values_of(kind, data).reshape(w.shape).astype(float), usual_q4_0(w).astype(float)
+        self.assertLessEqual(((got - w) ** 2).sum(), 0.9 * ((usual - w) ** 2).sum())
+        per_block = [((x.reshape(-1, 32) - w.reshape(-1, 32)) ** 2).sum(1) for x in (got, usual)]
+        self.assertTrue((per_block[0] <= per_block[1] * (1 + 1e-6)).all())
+        for name, array in odd.items():
+            kind, _, data = tensors[name]
+            decoded = values_of(kind, data)
+            self.assertTrue(np.isfinite(decoded).all(), name)
+            if name not in ("huge", "ramp"):
+                np.testing.assert_allclose(decoded.reshape(array.shape), array, rtol=1e-3, atol=1e-7, err_msg=name)
+
+    def test_every_type_is_opened_and_no_worse_than_a_simple_scale(self):
+        w = RANDOM.standard_normal((16, 256)).astype("<f4")
+        write_safetensors(self.at("m.safetensors"), {"w": ("F32", w.shape, w.tobytes()), "n": ("F32", (5,), bytes(20))})
+        bound = {"tq2_0": 0.35, "q4_0": 0.009, "iq4_nl": 0.008, "q4_1": 0.007, "q8_0": 3e-5, "f16": 1e-6, "bf16": 2e-5, "f32": 0}
+        for name, most in bound.items():
+            with self.subTest(name):
+                self.export(self.at("m.safetensors"), f"gguf:{name}", f"{name}.gguf")
+                keys, tensors = read_gguf(self.at(f"{name}.gguf"))
+                got = values_of(tensors["w"][0], tensors["w"][2]).reshape(w.shape)
+                self.assertLessEqual(((got - w) ** 2).mean(), most * (w ** 2).mean())
+                self.assertEqual(tensors["n"][0], 0)
+                self.assertEqual(keys["general.quantization_version"], 2)
+                self.ok(run("inspect", self.at(f"{name}.gguf")))
+                try:
+                    import gguf
+                except ImportError:
+                    continue
+                reader = gguf.GGUFReader(self.at(f"{name}.gguf"))
+                theirs = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+                self.assertEqual(theirs["w"].reshape(-1).tobytes(), got.reshape(-1).tobytes())
+
+    def test_values_that_blocks_can_hold_come_out_as_blocks_of_the_same_values(self):
+        for name in ("Q4_0", "IQ4_NL", "TQ2_0"):
+            with self.subTest(name):
+                number, elements, _, _, _ = gguf_plain.TYPES[name]
+                data = gguf_plain.random_blocks(name, 512 * 8 // elements * 8, RANDOM)
+                if name == "TQ2_0":  # its fourth code is none
+                    data = np.frombuffer(data, np.uint8).reshape(-1, 66).copy()
+                    data[:, :64] = np.where(data[:, :64] & data[:, :64] >> 1 & 0x55, data[:, :64] & 0x55, data[:, :64])
+                    data = data.tobytes()
+                expected = gguf_plain.decode(name, data)
+                with open(self.at("in.gguf"), "wb") as file:
+                    file.write(gguf_plain.gguf([("w", (len(expected) // 512, 512), number, data)], [("general.architecture", "x")]))
+                ours = self.quantized(self.at("in.gguf"), "q.h5", "--method", "kmeans", "--granularity", "row", "--levels", 256, "--level-type", "f32")
+                for source in (ours, self.at("in.gguf")):  # kept or quantized without an error, and blocks themselves
+                    done = self.export(source, "gguf", f"{name}.out.gguf")
+                    kind, _, out = read_gguf(self.at(f"{name}.out.gguf"))[1]["w"]
+                    self.assertIn("the same values", done.out)
+                    self.assertEqual(kind, number)
+                    np.testing.assert_array_equal(values_of(kind, out), expected)
+
+    def test_other_values_are_f16_and_what_was_kept_keeps_its_type(self):
+        ours = self.quantized(STORIES, "q.h5", "--method", "kmeans", "--levels", 16)
+        self.export(ours, "gguf", "q.gguf")
+        self.export(ours, "safetensors", "q.safetensors")
+        tensors, plain = read_gguf(self.at("q.gguf"))[1], read_safetensors(self.at("q.safetensors"))[0]
+        self.assertEqual(tensors.keys(), plain.keys())
+        self.assertEqual({tensors[n][0] for n in plain if len(plain[n][1]) == 1}, {30})
+        self.assertEqual({tensors[n][0] for n in plain if len(plain[n][1]) == 2}, {1})
+        for name, (dtype, _, blob) in plain.items():
+            got, exact = values_of(tensors[name][0], tensors[name][2]).astype(float), widen(dtype, blob)
+            self.assertLessEqual(np.abs(got - exact).max(), np.abs(exact).max() / 128, name)
+
+    def test_keys_and_order_come_from_a_template(self):
+        w = RANDOM.standard_normal((4, 32)).astype("<f4")
+        with open(self.at("t.gguf"), "wb") as file:
+            file.write(gguf_plain.gguf([("z", w.shape, 0, w.tobytes()), ("a", w.shape, 0, w.tobytes())], [
+                ("general.architecture", "llama"), ("general.file_type", 0), ("tokenizer.ggml.tokens", ["x", "yy"]), ("general.alignment", 64)], 64))
+        ours = self.quantized(self.at("t.gguf"), "q.h5", "--method", "kmeans", "--levels", 4)
+        self.export(ours, "gguf", "q.gguf", "--source", self.at("t.gguf"))
+        keys, tensors = read_gguf(self.at("q.gguf"))
+        self.assertEqual(list(tensors), ["z", "a"])
+        self.assertEqual((keys["general.architecture"], keys["tokenizer.ggml.tokens"]), ("llama", ["x", "yy"]))
+        self.assertNotIn("general.alignment", keys)
+        self.assertIn("not part of the file", self.export(ours, "gguf", "bare.gguf").out)
+        other = self.quantized(STORIES, "s.h5")
+        self.refused(run("export", other, "--to", "gguf", "-o", self.at("no.gguf"), "--source", self.at("t.gguf")), 64, "none of its tensors")
+
+    def test_rows_that_are_no_whole_blocks_are_named_and_f16(self):
+        w = RANDOM.standard_normal((4, 40)).astype("<f4")
+        write_safetensors(self.at("m.safetensors"), {"w": ("F32", w.shape, w.tobytes())})
+        self.assertIn("'w': rows of 40", self.export(self.at("m.safetensors"), "gguf:q8_0", "m.gguf").out)
+        self.assertEqual(read_gguf(self.at("m.gguf"))[1]["w"][0], 1)
+
+    def test_only_an_earlier_export_is_replaced_and_wrong_words_are_refused(self):
+        w = np.ones((2, 32), "<f4")
+        write_safetensors(self.at("m.safetensors"), {"w": ("F32", w.shape, w.tobytes())})
+        for _ in range(2):
+            self.export(self.at("m.safetensors"), "gguf:q8_0", "m.gguf")
+        with open(self.at("mine"), "wb") as file:
+            file.write(b"precious")
+        for form in ("gguf", "hdf5"):
+            self.refused(run("export", self.at("m.safetensors"), "--to", form, "-o", self.at("mine")), 73, "no export of lmq")
+        self.refused(run("export", self.at("m.safetensors"), "--to", "gguf:q9", "-o", self.at("x")), 64, "q9", "q4_0")
+        self.refused(run("export", self.at("m.safetensors"), "--to", "hdf5:x", "-o", self.at("x")), 64, "hdf5")
+        self.refused(run("export", self.at("m.safetensors"), "--to", "onnx", "-o", self.at("x")), 64, "onnx", "gguf")
+        self.assertFalse(os.path.exists(self.at("x")))
+
+
+class Hdf5(ExportsTest):
+    def test_plain_hdf5_has_the_bits_of_the_safetensors_export(self):
+        ours = self.quantized(STORIES, "q.h5")
+        self.export(ours, "safetensors", "q.safetensors")
+        for _ in range(2):  # an export replaces an export
+            self.export(ours, "hdf5", "plain.h5")
+        plain = read_safetensors(self.at("q.safetensors"))[0]
+        with h5py.File(self.at("plain.h5")) as file:
+            for name, (dtype, shape, blob) in plain.items():
+                self.assertEqual(file[name].shape, shape)
+                self.assertEqual(file[name].id.get_create_plist().get_nfilters(), 0)
+                self.assertEqual(file[name][()].astype(np.float64).reshape(-1).tobytes(), widen(dtype, blob).tobytes())
+
+    def test_keras_weights_keep_their_groups_and_names_quantized_and_exported(self):
+        w = RANDOM.standard_normal((64, 48)).astype("<f4")
+        with h5py.File(self.at("model.weights.h5"), "w") as file:
+            file.create_dataset("layers/dense/vars/0", data=w)
+            file.create_dataset("layers/dense/vars/1", data=w[0])
+        ours = self.quantized(self.at("model.weights.h5"), "model-q4.weights.h5")
+        self.export(ours, "hdf5", "back.h5")
+        os.environ["HDF5_PLUGIN_PATH"] = os.environ["LMQ_PLUGIN"]
+        h5py.h5pl.prepend(os.environ["LMQ_PLUGIN"].encode())
+        with h5py.File(ours) as quantized, h5py.File(self.at("back.h5")) as back:
+            for file in (quantized, back):
+                self.assertEqual(list(file["layers/dense/vars"]), ["0", "1"])
+            np.testing.assert_array_equal(quantized["layers/dense/vars/0"][()], back["layers/dense/vars/0"][()])
+            np.testing.assert_array_equal(back["layers/dense/vars/1"][()], w[0])
+
+
+class PythonPackage(ExportsTest):
+    """python/lmq, beside h5py and the program."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
+        import lmq
+        cls.lmq = lmq
+
+    def test_values_are_those_of_the_export_bit_for_bit_on_any_threads(self):
+        for how in ((), ("--method", "kmeans", "--granularity", "group", "--levels", 8), ("--method", "binary-2", "--granularity", "row")):
+            ours = self.quantized(STORIES, "q.h5", *how)
+            self.export(ours, "safetensors", "q.safetensors")
+            plain = read_safetensors(self.at("q.safetensors"))[0]
+            for threads in (1, 3):
+                with self.lmq.load(ours, threads) as file:
+                    self.assertEqual(set(file), set(plain))
+                    for name, (dtype, shape, blob) in plain.items():
+                        tensor = file[name]
+                        self.assertEqual((tensor.shape, tensor.get_dtype()), (shape, dtype))
+                        self.assertEqual(tensor.numpy().astype(np.float64).tobytes(), widen(dtype, blob).tobytes(), name)
+
+    def test_codes_and_codebooks_give_the_values_back(self):
+        for how, group in (((), None), (("--method", "kmeans", "--granularity", "row", "--levels", 8), 0),
+                           (("--method", "uniform", "--granularity", "group", "--group", 16, "--levels", 8), 16),
+                           (("--method", "binary-2", "--granularity", "group", "--group", 16), 16)):
+            ours = self.quantized(STORIES, "q.h5", *how)
+            name = "model.layers.0.mlp.down_proj.weight"
+            codes, books = self.lmq.codes(ours, name)
+            with self.lmq.load(ours) as file:
+                values = file[name].floats()
+            if group is None:
+                got = books[codes]
+            else:
+                rows, columns = np.indices(codes.shape)
+                got = books[rows, columns // group if group else 0 * columns, codes]
+            self.assertEqual(got.tobytes(), values.tobytes(), how)
+
+    def test_info_says_recipe_source_and_tensors(self):
+        ours = self.quantized(STORIES, "q.h5")
+        info = self.lmq.info(ours)
+        self.assertEqual(info["provenance"]["format"], "safetensors")
+        self.assertEqual(len(info["tensors"]), 47)
+        self.assertEqual(info["file_bytes"], os.path.getsize(ours))
+        self.assertIn("rules", info["recipe"])
+
+    def test_h5py_reads_quantized_tensors_once_the_package_is_there(self):
+        ours = self.quantized(STORIES, "q.h5")
+        with h5py.File(ours) as file, self.lmq.load(ours) as lazy:
+            name = "model.embed_tokens.weight"
+            np.testing.assert_array_equal(file[name][()], lazy[name].floats())
+
+    def test_damage_and_other_files_are_said(self):
+        ours = self.quantized(STORIES, "q.h5", "--method", "kmeans", "--levels", 16)
+        with self.lmq.load(ours) as file:
+            record = bytearray(file["model.embed_tokens.weight"].record(0))
+        record[60] ^= 1
+        from lmq import plugin
+        with self.assertRaises(ValueError):
+            plugin.decode(bytes(record), 512 * 64)
+        with h5py.File(self.at("other.h5"), "w") as file:
+            file["x"] = bf16(np.ones(3))
+        with self.assertRaises(ValueError):
+            self.lmq.load(self.at("other.h5"))
+
+    def test_a_state_dict_streams_into_a_model(self):
+        try:
+            import torch
+        except ImportError:
+            self.skipTest("no torch")
+        ours = self.quantized(STORIES, "q.h5")
+        self.export(ours, "safetensors", "q.safetensors")
+        plain = read_safetensors(self.at("q.safetensors"))[0]
+        for name, tensor in self.lmq.state_dict(ours).items():
+            self.assertEqual(tensor[...].dtype, torch.bfloat16)
+            self.assertEqual(tensor[...].view(torch.uint8).numpy().tobytes(), plain[name][2], name)
+
+
+if __name__ == "__main__":
+    unittest.main()
