@@ -215,6 +215,7 @@ std::uint64_t stored_numbers(const QuantSpec& spec, std::uint64_t count, std::ui
   const std::uint64_t books = ceil_div(count, row) * ceil_div(row, group) * each;
   if (traits.sees == Sees::values) return books;
   const std::uint64_t whole = quantizer->row_needs(count, cols).numbers;
+  if (whole == 0) return books;
   return traits.sees == Sees::rows ? whole : std::max(books, whole);
 }
 

@@ -1,0 +1,242 @@
+#include "learned_quantizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/steps.hpp"
+#include "core/unit_errors.hpp"
+#include "lmq/base/math.hpp"
+#include "lmq/base/parallel.hpp"
+#include "lmq/base/pool.hpp"
+#include "lmq/kernels/pack.hpp"
+#include "lmq/kernels/widen.hpp"
+
+namespace lmq {
+namespace {
+constexpr std::size_t kMostBins = std::size_t{1} << 16;
+constexpr double kDamping = 0.003;  // of the mean diagonal (docs/methods/waterfill.md)
+constexpr std::size_t kBlockWeights = std::size_t{1} << 16, kBlockRows = 16, kMostBlockRows = 512;
+
+/// Power of two by which values of this magnitude come near 1; 1 for 0.
+double near_one(float largest) noexcept { return largest > 0 ? std::ldexp(1.0, -std::ilogb(largest)) : 1.0; }
+
+float largest_of(std::span<const float> values) noexcept {
+  float largest = 0;
+  for (const float value : values) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
+void scale_by(std::span<float> values, double scale) noexcept {
+  for (float& value : values) value = static_cast<float>(double{value} * scale);
+}
+
+/// Importance of a row as weights of errors: near 1, none below kLeastWeight of the largest, all zero as all ones.
+void settle_weights(std::span<float> weights) noexcept {
+  const float largest = largest_of(weights);
+  if (!(largest > 0)) {
+    std::ranges::fill(weights, 1.0F);
+    return;
+  }
+  scale_by(weights, near_one(largest));
+  const auto least = static_cast<float>(double{largest_of(weights)} * kLeastWeight);
+  for (float& weight : weights) weight = std::max(weight, least);
+}
+
+/// The two numbers of a stored grid.
+struct Numbers {
+  float low = 0, step = 0;
+};
+Numbers numbers_of(double step, double offset, const GridShape& shape, double scale) noexcept {
+  if (!(step > 0)) return {static_cast<float>(offset * scale), 0};
+  // Readers add to the lowest level: the whole span must be a float.
+  const double most = 0x1.ff8p127 / scale / static_cast<double>(std::max<std::size_t>(shape.levels, 2) - 1);
+  step = std::min(step, most);
+  const double first = shape.first;
+  return {static_cast<float>((offset + step * first) * scale), static_cast<float>(step * scale)};
+}
+
+Codebook grid_codebook(double step, double offset, const GridShape& shape, double scale) {
+  const std::size_t levels = shape.levels;
+  const Numbers numbers{static_cast<float>((offset + (step > 0 ? step * shape.first : 0)) * scale),
+                        static_cast<float>(step * scale)};
+  if (!(step > 0)) return Codebook::grid(numbers.low, 0, 1);
+  const float top = numbers.low + static_cast<float>(levels - 1) * numbers.step;
+  if (numbers.step >= 0x1p-126F && std::isfinite(top) && std::isfinite(numbers.low))
+    return Codebook::grid(numbers.low, numbers.step, levels);
+  constexpr double kMost = std::numeric_limits<float>::max();
+  std::vector<float> table;
+  for (std::size_t k = 0; k < levels; ++k)
+    table.push_back(static_cast<float>(
+        std::clamp((offset + step * (shape.first + static_cast<double>(k))) * scale, -kMost, kMost)));
+  return Codebook::table(std::move(table));
+}
+
+/// What one worker keeps.
+struct BlockScratch {
+  std::vector<float> x, weights, levels;
+  std::vector<double> scale;  // [rows]: x was multiplied by
+  GridRows rows;
+  SolverScratch solver;
+};
+Pool<BlockScratch>& pool() {
+  static Pool<BlockScratch> scratch;
+  return scratch;
+}
+
+/// A window of rows in blocks: as many rows each as the columns say.
+struct Blocks {
+  const RowWindow& window;
+  std::uint64_t cols, group, rows, block;
+  Blocks(const RowWindow& from, const QuantizedUnit& unit)
+      : window(from),
+        cols(unit.cols),
+        group(unit.group),
+        rows(unit.count / unit.cols),
+        block(std::clamp<std::uint64_t>(kBlockWeights / unit.cols, kBlockRows, kMostBlockRows)) {}
+  [[nodiscard]] std::size_t count() const noexcept { return static_cast<std::size_t>(ceil_div(rows, block)); }
+  [[nodiscard]] std::uint64_t first(std::size_t b) const noexcept { return b * block; }
+  [[nodiscard]] std::size_t size(std::size_t b) const noexcept {
+    return static_cast<std::size_t>(std::min(block, rows - b * block));
+  }
+  [[nodiscard]] bool by_gram() const noexcept { return !window.importance.gram.empty(); }
+
+  /// The rows of a block, each near 1, and what its errors weigh.
+  void load(std::size_t b, GridShape shape, const FeedbackFactor* factor, BlockScratch& mine) const {
+    shape.rows = size(b);
+    const std::size_t n = shape.weights(), width = shape.cols;
+    mine.x.resize(n), mine.scale.resize(shape.rows);
+    widen(window.view.dtype, bytes_of(window.view, first(b) * cols, n), mine.x);
+    for (std::size_t r = 0; r < shape.rows; ++r) {
+      const auto row = std::span(mine.x).subspan(r * width, width);
+      mine.scale[r] = near_one(largest_of(row));
+      scale_by(row, mine.scale[r]);
+    }
+    RowCurvature curvature;
+    mine.weights.clear();
+    if (factor != nullptr) {
+      curvature = {window.importance.gram, factor->damping, {}};
+    } else if (window.importance.kind != Importance::Kind::none) {
+      mine.weights.resize(n);
+      importance_at(window.importance, first(b) * cols, mine.weights);
+      for (std::size_t r = 0; r < shape.rows; ++r) settle_weights(std::span(mine.weights).subspan(r * width, width));
+      curvature.weights = mine.weights;
+    }
+    mine.rows.prepare(shape, mine.x, curvature);
+  }
+};
+
+/// Steps and offsets of a block from the numbers as they are stored.
+void take_numbers(std::span<const float> numbers, BlockScratch& mine) {
+  const std::size_t groups = mine.rows.shape.groups();
+  for (std::size_t book = 0; book < mine.rows.step.size(); ++book) {
+    const double low = double{numbers[2 * book]}, step = double{numbers[2 * book + 1]},
+                 scale = mine.scale[book / groups];
+    mine.rows.step[book] = step * scale;
+    mine.rows.offset[book] = (step > 0 ? low - step * mine.rows.shape.first : low) * scale;
+  }
+}
+
+/// What readers will see, to x.
+void decode(std::span<const float> numbers, std::span<const Code> codes, const GridShape& shape,
+            std::vector<float>& levels, std::span<float> x) {
+  levels.resize(shape.levels);
+  for (std::size_t r = 0; r < shape.rows; ++r)
+    for (std::size_t g = 0; g < shape.groups(); ++g) {
+      const std::size_t book = r * shape.groups() + g, begin = r * shape.cols + g * shape.group;
+      const std::size_t count = shape.group_end(g) - g * shape.group;
+      grid_levels(numbers[2 * book], numbers[2 * book + 1], levels);
+      table_values(codes.subspan(begin, count), levels, x.subspan(begin, count));
+    }
+}
+
+}  // namespace
+
+LearnedQuantizer::LearnedQuantizer(std::size_t levels, ZeroPoint zero, const GridSearch& search, const MethodCost& cost)
+    : Quantizer({.sees = Sees::rows, .detail = Detail::cells, .grid = true, .cost = cost}),
+      levels_(levels),
+      zero_(zero),
+      search_(search) {}
+
+Codebook LearnedQuantizer::codebook_of(const Group& group, const GridSearch& search) const {
+  std::vector<float> x, weights;
+  for (std::size_t j = 0; j < group.size(); ++j) {
+    x.push_back(static_cast<float>(group.mean[j]));
+    weights.push_back(static_cast<float>(group.mass[j]));
+  }
+  const double scale = near_one(largest_of(x));
+  scale_by(x, scale);
+  settle_weights(weights);
+  GridShape shape = grid_shape(x.size(), x.size(), levels_, zero_);
+  shape.rows = 1;
+  const auto lease = pool().lease();
+  GridRows& rows = (*lease).rows;
+  rows.prepare(shape, x, {{}, 0, weights});
+  solve_grids(rows, search, nullptr, (*lease).solver);
+  return grid_codebook(rows.step[0], rows.offset[0], shape, 1 / scale);
+}
+
+Fit LearnedQuantizer::fit(const Group& group) const {
+  auto ranges = finer_everywhere(group, kMostBins);
+  if (!ranges.empty()) return {Codebook::table({0.0F}), std::move(ranges)};
+  return {codebook_of(group, search_), {}};
+}
+
+Codebook LearnedQuantizer::rough_fit(const Group& group) const { return codebook_of(group, {}); }
+
+UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit& unit) const {
+  const Blocks blocks(window, unit);
+  const GridShape shape =
+      grid_shape(static_cast<std::size_t>(blocks.cols), static_cast<std::size_t>(blocks.group), levels_, zero_);
+  const std::size_t per_row = 2 * shape.groups();
+  unit.kind = CodebookKind::grid;
+  unit.levels = static_cast<std::uint32_t>(levels_);
+  unit.book.assign(static_cast<std::size_t>(blocks.rows) * per_row, 0.0F);
+  FeedbackFactor made;
+  if (blocks.by_gram()) made = feedback_factor(window.importance.gram, shape.cols, kDamping);
+  const FeedbackFactor* const factor = blocks.by_gram() ? &made : nullptr;
+  PerWorker<BlockScratch> scratch(pool(), thread_count());
+  parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
+    BlockScratch& mine = scratch[worker];
+    blocks.load(b, shape, factor, mine);
+    solve_grids(mine.rows, search_, factor, mine.solver);
+    const auto first = static_cast<std::size_t>(blocks.first(b));
+    for (std::size_t book = 0; book < mine.rows.step.size(); ++book) {
+      const Numbers numbers =
+          numbers_of(mine.rows.step[book], mine.rows.offset[book], shape, 1 / mine.scale[book / shape.groups()]);
+      unit.book[first * per_row + 2 * book] = numbers.low, unit.book[first * per_row + 2 * book + 1] = numbers.step;
+    }
+    std::ranges::copy(mine.rows.codes, unit.codes.begin() + static_cast<std::ptrdiff_t>(first * shape.cols));
+  });
+  round_levels(unit.book, unit.level_type);
+  for (float& number : unit.book) number += 0.0F;  // -0 becomes +0
+  std::vector<float> decoded(static_cast<std::size_t>(unit.count));
+  parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
+    BlockScratch& mine = scratch[worker];
+    blocks.load(b, shape, factor, mine);
+    const auto first = static_cast<std::size_t>(blocks.first(b));
+    const auto numbers = std::span<const float>(unit.book).subspan(first * per_row, blocks.size(b) * per_row);
+    const auto codes = std::span(unit.codes).subspan(first * shape.cols, mine.x.size());
+    take_numbers(numbers, mine);
+    std::ranges::copy(codes, mine.rows.codes.begin());
+    if (factor == nullptr || search_.descents > 0) {
+      if (factor != nullptr) measure_rows(mine.rows);
+      descend_rows(mine.rows);
+    }
+    std::ranges::copy(mine.rows.codes, codes.begin());
+    decode(numbers, codes, mine.rows.shape, mine.levels, std::span(decoded).subspan(first * shape.cols, codes.size()));
+  });
+  scratch.finish([](BlockScratch&) {});
+  return measure_error(window.view, decoded, window.importance);
+}
+
+RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) const {
+  // Decoded values; for each thread a block: x, weights, error, pull, targets, codes thrice, three floats of training.
+  const std::uint64_t row = std::max<std::uint64_t>(1, cols);
+  const std::uint64_t rows =
+      std::min(std::clamp<std::uint64_t>(kBlockWeights / row, kBlockRows, kMostBlockRows), ceil_div(count, row));
+  const std::uint64_t logits = search_.trains && search_.training.backward == Backward::free_logits ? 61 : 0;
+  return {count * 4 + thread_count() * rows * row * (5 * 4 + 3 + 12 + logits), 0};
+}
+
+}  // namespace lmq

@@ -1,0 +1,38 @@
+#pragma once
+#include "grid_solver.hpp"
+#include "lmq/quant/quantizer.hpp"
+
+namespace lmq {
+
+inline constexpr std::string_view kZeroPointWords[] = {"auto", "on", "between", "free"};
+inline constexpr MethodOption kZeroPointOption{
+    .name = "zero-point",
+    .help =
+        "where 0 lies: on a level, half way between two, free (the lowest level is chosen, too); auto: on, with 2 "
+        "levels between",
+    .words = kZeroPointWords};
+enum class Effort : std::uint8_t { quick, normal, thorough };
+inline constexpr std::string_view kEffortWords[] = {"quick", "normal", "thorough"};
+inline constexpr MethodOption kEffortOption{
+    .name = "effort", .help = "how long a grid is sought", .fallback = 1, .words = kEffortWords};
+
+/// A method whose codebooks are uniform grids, found together with the codes.
+class LearnedQuantizer final : public Quantizer {
+ public:
+  LearnedQuantizer(std::size_t levels, ZeroPoint zero, const GridSearch& search, const MethodCost& cost);
+  /// Bins count as their means under their mass; bins of several values are looked at until there are 2^16 of them.
+  [[nodiscard]] Fit fit(const Group& group) const override;
+  /// Without training.
+  [[nodiscard]] Codebook rough_fit(const Group& group) const override;
+  /// A grid for each run of unit.group weights of a row, codes by the Gram matrix where there is one.
+  [[nodiscard]] UnitStats quantize_rows(const RowWindow& window, QuantizedUnit& unit) const override;
+  [[nodiscard]] RowNeeds row_needs(std::uint64_t count, std::uint64_t cols) const override;
+
+ private:
+  [[nodiscard]] Codebook codebook_of(const Group& group, const GridSearch& search) const;
+  std::size_t levels_;
+  ZeroPoint zero_;
+  GridSearch search_;
+};
+
+}  // namespace lmq
