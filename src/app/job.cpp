@@ -96,6 +96,14 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
   });
 }
 
+/// True where a method looks at what the file says between weights: methods that see layers, and grids of rows.
+bool looks_at_curvature(const TensorPlan& tensor) {
+  if (tensor.lane_rows > 0) return true;
+  if (tensor.treatment != Treatment::quantize || tensor.spec.granularity < Granularity::row) return false;
+  const Traits traits = traits_of(tensor.spec);
+  return traits.sees == Sees::rows && traits.grid;
+}
+
 /// The importance of the tensors that `draft`, a plan without importance, quantizes: what is kept needs none and is not
 /// compared with the file.
 void share_importance(Comm& comm, const Options& options, Job& job, const Plan& draft) {
@@ -106,7 +114,7 @@ void share_importance(Comm& comm, const Options& options, Job& job, const Plan& 
     job.importance.emplace(open_importance(
         *options.importance, job.reader->catalogue(), job.recipe,
         [&](std::size_t tensor) { return draft.tensors[tensor].treatment == Treatment::quantize; },
-        [&](std::size_t tensor) { return draft.tensors[tensor].lane_rows > 0; }));
+        [&](std::size_t tensor) { return looks_at_curvature(draft.tensors[tensor]); }));
     for (const std::string& line : job.importance->catalogue().warnings) warn(line);
     bytes = job.importance->to_bytes();
   });

@@ -118,11 +118,14 @@ std::string recorded_importance(const QuantizedFile& file) {
              : "";
 }
 
-/// Whether a method of that name saw the curvature between weights; false for one we do not know.
-bool sees_layers(const std::string& method) {
+/// Whether the method of a tensor saw the curvature between weights: one that sees layers, or grids of rows; false for one
+/// we do not know.
+bool saw_curvature(const StoredTensor& tensor) {
   const auto known = quantizers();
-  const auto at = std::ranges::find(known, method, &QuantizerEntry::name);
-  return at != known.end() && at->make(default_options(*at, kDefaultLevels))->traits().sees == Sees::layer;
+  const auto at = std::ranges::find(known, tensor.line.method, &QuantizerEntry::name);
+  if (at == known.end() || tensor.treatment != Treatment::quantize) return false;
+  const Traits traits = at->make(default_options(*at, kDefaultLevels))->traits();
+  return traits.sees == Sees::layer || (traits.sees == Sees::rows && traits.grid && !tensor.codebook);
 }
 
 /// Rank 0 reads the file; all get what it found.
@@ -138,8 +141,7 @@ void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
       if (const std::int64_t at = inputs.original.tensor_of[t]; at >= 0) {
         const StoredTensor& tensor = inputs.file->tensors()[t];
         quantized[static_cast<std::size_t>(at)] = tensor.treatment == Treatment::quantize;
-        layers[static_cast<std::size_t>(at)] =
-            tensor.treatment == Treatment::quantize && sees_layers(tensor.line.method);
+        layers[static_cast<std::size_t>(at)] = saw_curvature(tensor);
       }
     bytes =
         open_importance(

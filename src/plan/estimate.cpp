@@ -39,6 +39,14 @@ std::uint64_t curvature_bytes(const LayerShape& shape) noexcept {
   return ((shape.gram ? shape.cols * shape.cols : 0) + outer) * sizeof(float);
 }
 
+/// Scratch of a method that sees rows for a Gram matrix, which comes with the importance.
+std::uint64_t by_gram(const TensorPlan& planned, std::uint64_t count, UnitBytes& out) {
+  if (!planned.importance.gram) return 0;
+  const LayerShape shape = layer_shape(planned, count);
+  out.importance += curvature_bytes(shape);
+  return layer_needs(planned.spec, shape).scratch_bytes;
+}
+
 UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
   const std::uint64_t in_file = ceil_div(count * bits(tensor.dtype), 8);
   if (planned.treatment != Treatment::quantize) return {.view = in_file, .importance = 0, .work = 0, .output = in_file};
@@ -55,7 +63,7 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
   const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
                                                        planned.importance.present) +
-                                tally_bytes(tensor, planned, count);
+                                tally_bytes(tensor, planned, count) + by_gram(planned, count, out);
   out.work = count + numbers * sizeof(float) + scratch;
   out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
   return out;

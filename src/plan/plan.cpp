@@ -142,7 +142,17 @@ class Planner {
     if (const Traits traits = traits_of(out.spec); traits.sees == Sees::layer)
       cut_lanes(tensor, lane_rows_of(traits.lane_rows, out.importance.outer_rows), row_axes, out);
     else
-      out.chunk = chunk_dims(tensor.shape, whole_rows ? row_axes : tensor.shape.size());
+      cut_rows(tensor, whole_rows ? row_axes : tensor.shape.size(), out);
+  }
+
+  /// Of both sides' curvature such units get the inputs' alone, where all rows share it and the method looks at it.
+  void cut_rows(const TensorInfo& tensor, std::size_t row_axes, TensorPlan& out) const {
+    out.chunk = chunk_dims(tensor.shape, row_axes);
+    const Traits traits = traits_of(out.spec);
+    const bool by_rows = out.spec.granularity == Granularity::row || out.spec.granularity == Granularity::group;
+    const bool looks = by_rows && traits.sees == Sees::rows && traits.grid;
+    out.importance.gram = out.importance.gram && !out.importance.gram_each && looks;
+    out.importance.outer_rows = 0;
   }
 
   /// Units of a method that sees layers are whole lanes.
@@ -204,8 +214,12 @@ class Planner {
 
   [[nodiscard]] static double unit_seconds(const TensorInfo& tensor, const TensorPlan& out, std::uint64_t begin,
                                            std::uint64_t count) {
-    if (out.lane_rows == 0)
-      return quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present);
+    if (out.lane_rows == 0) {
+      const double seconds = quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present);
+      if (!out.importance.gram) return seconds;
+      const LayerNeeds needs = layer_needs(out.spec, layer_shape(out, count));
+      return seconds + needs.seconds + (begin == 0 ? needs.factor_seconds : 0);
+    }
     // A layer's factor is made once by each rank that has units of it; here, once.
     const std::uint64_t layer = out.importance.gram_each ? tensor.count() / tensor.shape.front() : tensor.count();
     return layer_seconds(layer_needs(out.spec, layer_shape(out, count)), count, begin % layer == 0,
@@ -309,7 +323,7 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
     out.le(planned.importance.largest);
     for (const std::uint64_t value : {planned.importance.length, planned.importance.block_rows}) out.le(value);
     for (const std::uint64_t value : {planned.rows, planned.cols, planned.units}) out.le(value);
-    if (planned.lane_rows > 0) {
+    if (planned.lane_rows > 0 || planned.importance.gram) {
       for (const std::uint64_t value : {planned.lane_rows, planned.importance.outer_rows}) out.le(value);
       out.le(std::uint8_t{planned.importance.gram});
     }

@@ -243,7 +243,7 @@ QuantSpec resolve(const Rule& rule, const std::string& place) {
   const Sees sees = traits_of(spec).sees;
   if (sees == Sees::layer) check_layer(rule, spec, place);
   const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
-  if (shared && sees != Sees::values)
+  if (shared && sees != Sees::values && !traits_of(spec).grid)
     fail(Errc::usage,
          fmt::format("{}.scale: factors of rows and columns want granularity \"row\" or \"group\"", place));
   spec.level_type = rule.level_type.value_or(shared ? LevelType::f32 : LevelType::f16);

@@ -96,9 +96,11 @@ void Executor::load_importance(LoadedTask& loaded, TaskBuffers& buffers) const {
   if (entry == nullptr)
     fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(info_of(unit).name)));
   context_.importance->read(*entry, unit.begin, unit.count, buffers.importance);
-  if (tensor.importance.gram || tensor.importance.outer_rows > 0)
-    context_.importance->read_curvature(*entry, unit.begin, unit.count, buffers.importance);
-  else
+  if (tensor.importance.gram || tensor.importance.outer_rows > 0) {
+    ImportanceEntry wanted = *entry;
+    if (tensor.importance.outer_rows == 0) wanted.outer.tensor = -1;  // units need not be whole blocks of it
+    context_.importance->read_curvature(wanted, unit.begin, unit.count, buffers.importance);
+  } else
     buffers.importance.gram.clear(), buffers.importance.outer.clear(), buffers.importance.gram_key = 0;
   loaded.importance = view_of(buffers.importance, loaded.importance.quantum);
 }
@@ -129,7 +131,8 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
     return loaded;
   }
   loaded.view = context_.reader.view(as_stored(info_of(unit), treatment), unit.begin, unit.count, buffers.bytes);
-  const bool curved = context_.plan.tensors[unit.tensor].lane_rows > 0;  // whose digest is part of what was read
+  const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
+  const bool curved = tensor.lane_rows > 0 || tensor.importance.gram;  // whose digest is part of what was read
   if (key.kind != TaskKind::copy && (key.kind != TaskKind::check || curved)) load_importance(loaded, buffers);
   return loaded;
 }

@@ -38,7 +38,7 @@ void put_tensor(ByteWriter& out, const RunContext& context, const TensorPlan& te
   for (const double value : {tensor.importance.largest, tensor.importance.mean}) out.le(value);
   for (const std::uint64_t value : {tensor.importance.length, tensor.importance.block_rows}) out.le(value);
   if (context.importance != nullptr) out.text(context.importance->digest());
-  if (tensor.lane_rows == 0) return;
+  if (tensor.lane_rows == 0 && !tensor.importance.gram) return;
   for (const std::uint64_t value : {tensor.lane_rows, tensor.importance.outer_rows}) out.le(value);
   out.le(std::uint8_t{tensor.importance.gram});
 }

@@ -3,9 +3,13 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <fstream>
 #include <random>
+#include <sstream>
+#include <string>
 
 #include "methods/learned/plain_exp.hpp"
+#include "test_data.hpp"
 
 namespace {
 using lmq::GridPoints;
@@ -225,4 +229,31 @@ TEST_CASE("hard concrete gates: open as often as they say, derivatives by phi, d
   }
   CHECK(lmq::settled_gate(-10) == 0);
   CHECK(lmq::settled_gate(10) == 1);
+}
+
+TEST_CASE("the definition in Python gives the same numbers: tests/data/categorical.csv", "[learned]") {
+  std::ifstream file(test_data() / "categorical.csv");
+  std::string line;
+  int lines = 0;
+  for (; std::getline(file, line); ++lines) {
+    std::vector<std::string> fields;
+    std::istringstream in(line);
+    for (std::string field; std::getline(in, field, ',');) fields.push_back(field);
+    REQUIRE(fields.size() >= 8);
+    const GridPoints grid{std::stoul(fields[0]), std::stod(fields[1])};
+    const auto scheme = fields[2] == "ends" ? lmq::MaskScheme::ends : lmq::MaskScheme::bits;
+    const double v = std::stod(fields[3]), noise = std::stod(fields[4]);
+    lmq::Masks masks = lmq::open_masks(grid.levels, 2, scheme);
+    std::vector<double> gates;
+    for (std::size_t i = 8; i < fields.size(); ++i) gates.push_back(std::stod(fields[i]));
+    REQUIRE(gates.size() == masks.gates);
+    lmq::set_gates(masks, gates);
+    CAPTURE(line);
+    const std::size_t code = lmq::masked_code(v, noise, grid, masks);
+    REQUIRE(code == std::stoul(fields[5]));
+    const auto found = lmq::masked_categorical(v, noise, grid, masks, code);
+    REQUIRE(found.pi == Approx(std::stod(fields[6])).epsilon(1e-9));
+    REQUIRE(found.dv == Approx(std::stod(fields[7])).epsilon(1e-6).margin(1e-9));
+  }
+  CHECK(lines == 112);
 }

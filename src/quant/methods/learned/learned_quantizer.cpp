@@ -84,6 +84,25 @@ Pool<BlockScratch>& pool() {
   return scratch;
 }
 
+/// The factor of the Gram matrix a rank had last: a layer's windows come one after another.
+struct KnownFactor {
+  std::uint64_t key = 0;
+  FeedbackFactor factor;
+};
+Pool<KnownFactor>& factors() {
+  static Pool<KnownFactor> known;
+  return known;
+}
+const FeedbackFactor& factor_of(const Importance& importance, std::size_t cols, KnownFactor& known) {
+  if (importance.gram_key != 0 && importance.gram_key == known.key && known.factor.order.size() == cols)
+    return known.factor;
+  known.key = 0;
+  known.factor = {};
+  known.factor = feedback_factor(importance.gram, cols, kDamping);
+  known.key = importance.gram_key;
+  return known.factor;
+}
+
 /// A window of rows in blocks: as many rows each as the columns say.
 struct Blocks {
   const RowWindow& window;
@@ -192,9 +211,8 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
   unit.kind = CodebookKind::grid;
   unit.levels = static_cast<std::uint32_t>(levels_);
   unit.book.assign(static_cast<std::size_t>(blocks.rows) * per_row, 0.0F);
-  FeedbackFactor made;
-  if (blocks.by_gram()) made = feedback_factor(window.importance.gram, shape.cols, kDamping);
-  const FeedbackFactor* const factor = blocks.by_gram() ? &made : nullptr;
+  const auto known = factors().lease();
+  const FeedbackFactor* const factor = blocks.by_gram() ? &factor_of(window.importance, shape.cols, *known) : nullptr;
   PerWorker<BlockScratch> scratch(pool(), thread_count());
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
@@ -237,6 +255,21 @@ RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) co
       std::min(std::clamp<std::uint64_t>(kBlockWeights / row, kBlockRows, kMostBlockRows), ceil_div(count, row));
   const std::uint64_t logits = search_.trains && search_.training.backward == Backward::free_logits ? 61 : 0;
   return {count * 4 + thread_count() * rows * row * (5 * 4 + 3 + 12 + logits), 0};
+}
+
+LayerNeeds LearnedQuantizer::layer_needs(const LayerShape& shape) const {
+  constexpr double kProduct = 2.5e-11,
+                   kPivot = 4e-11;  // seconds an operation: 2 cols to a weight and product, cols^3 / 3
+  const auto cols = static_cast<double>(shape.cols), weights = static_cast<double>(shape.rows) * cols;
+  const double descents = static_cast<double>(search_.descents) * 2;
+  const double products = search_.trains ? static_cast<double>(search_.training.steps) + 2 + descents
+                                         : static_cast<double>(search_.factors) / 2 + 3 + descents +
+                                               static_cast<double>(search_.again) * (3 + descents);
+  LayerNeeds needs;
+  needs.scratch_bytes = 24 * shape.cols * shape.cols;
+  needs.factor_seconds = kPivot * cols * cols * cols / 3;
+  needs.seconds = products * kProduct * 2 * cols * weights;
+  return needs;
 }
 
 }  // namespace lmq

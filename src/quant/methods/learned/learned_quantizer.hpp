@@ -27,6 +27,8 @@ class LearnedQuantizer final : public Quantizer {
   /// A grid for each run of unit.group weights of a row, codes by the Gram matrix where there is one.
   [[nodiscard]] UnitStats quantize_rows(const RowWindow& window, QuantizedUnit& unit) const override;
   [[nodiscard]] RowNeeds row_needs(std::uint64_t count, std::uint64_t cols) const override;
+  /// What a Gram matrix adds to row_needs and to the cost.
+  [[nodiscard]] LayerNeeds layer_needs(const LayerShape& shape) const override;
 
  private:
   [[nodiscard]] Codebook codebook_of(const Group& group, const GridSearch& search) const;

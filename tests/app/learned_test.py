@@ -1,0 +1,139 @@
+"""Learned grids end to end: Gram matrices of inputs decide codes by row and group, the same file on any ranks; weights that lie
+on a grid come back as they are; what contradicts itself is refused in one line."""
+import json
+import os
+import tempfile
+import unittest
+
+import numpy as np
+
+from lmq_harness import LmqTest, curvature, read_safetensors, run, sha256, widen, write_safetensors
+
+LAYERS = {"block.0.weight": (96, 64), "block.1.weight": (40, 80)}
+
+
+class Learned(LmqTest):
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(3)
+        self.source, self.grams, self.columns = (self.at(name) for name in ("x.safetensors", "gram.safetensors", "columns.safetensors"))
+        self.weights = {name: (random.standard_t(5, shape) * 0.02).astype(np.float32) for name, shape in LAYERS.items()}
+        self.gram = {name: curvature(random, shape[1]) for name, shape in LAYERS.items()}
+        write_safetensors(self.source, {name: ("F32", w.shape, w) for name, w in self.weights.items()})
+        write_safetensors(self.grams, {f"{name}.gram": ("F32", g.shape, g) for name, g in self.gram.items()})
+        write_safetensors(self.columns, {f"{name}.columns": ("F32", (len(g),), np.diagonal(g).copy()) for name, g in self.gram.items()})
+
+    def quantize(self, *arguments, source=None, ranks=0, **extra):
+        out = self.at("out.h5")
+        self.ok(run("quantize", source or self.source, "-o", out, *arguments, "--resume", "never", "--progress", "none", ranks=ranks, **extra))
+        return out
+
+    def decoded(self, out):
+        folder = os.path.join(tempfile.mkdtemp(dir=self.folder), "export.safetensors")
+        self.ok(run("export", out, "--to", "safetensors", "-o", folder))
+        path = folder if os.path.isfile(folder) else os.path.join(folder, "model.safetensors")
+        return {name: widen(dtype, blob).reshape(shape) for name, (dtype, shape, blob) in read_safetensors(path)[0].items()}
+
+    def losses(self, out):
+        """tr(E S E^T) / tr(W S W^T) of each layer."""
+        found = self.decoded(out)
+        result = []
+        for name, w in self.weights.items():
+            w, s, e = w.astype(np.float64), self.gram[name].astype(np.float64), found[name] - w
+            result.append(np.sum(e @ s * e) / np.sum(w @ s * w))
+        return np.asarray(result)
+
+    def test_a_gram_matrix_lowers_the_layer_loss_and_the_file_is_the_same_on_any_layout(self):
+        for granularity in (["--granularity", "row"], ["--group", "32"]):
+            for method in ("learned", "cpq"):
+                with self.subTest(method=method, granularity=granularity):
+                    arguments = ["--method", method, "--levels", "8", *granularity]
+                    by_gram = self.losses(self.quantize(*arguments, "--importance", self.grams))
+                    found = {sha256(self.at("out.h5"))}
+                    self.ok(run("verify", self.at("out.h5"), "--against", self.source, "--importance", self.grams))
+                    for ranks, threads, isa in ((0, 1, "baseline"), (2, 1, ""), (3, 2, "")):
+                        extra = {"LMQ_ISA": isa} if isa else {}
+                        found.add(sha256(self.quantize(*arguments, "--importance", self.grams, "--threads", threads, ranks=ranks, **extra)))
+                    self.assertEqual(len(found), 1)
+                    by_columns = self.losses(self.quantize(*arguments, "--importance", self.columns))
+                    bound = 0.8 if method == "learned" else 1.0
+                    self.assertTrue(np.all(by_gram < bound * by_columns), (by_gram, by_columns))
+
+    def test_a_tensors_one_grid_is_verified_with_the_same_file(self):
+        for granularity in ("tensor", "model"):
+            with self.subTest(granularity=granularity):
+                out = self.quantize("--method", "learned", "--levels", "8", "--granularity", granularity, "--importance", self.grams)
+                self.ok(run("verify", out, "--against", self.source, "--importance", self.grams))
+
+    def test_descent_and_free_logits_are_had_by_options_and_lower_the_loss(self):
+        arguments = ["--method", "cpq", "--levels", "4", "--granularity", "row", "--importance", self.grams]
+        plain = self.losses(self.quantize(*arguments))
+        for more in (["--descent", "3"], ["--backward", "lsq"], ["--backward", "free-logits"], ["--backward", "mean"]):
+            with self.subTest(more=more):
+                self.assertTrue(np.all(self.losses(self.quantize(*arguments, *more)) < plain * 1.02))
+        dropped = self.quantize(*arguments, "--drop", "0.2", "--drop-by", "bits", "--seed", "3")
+        self.assertTrue(np.all(self.losses(dropped) < 1))
+
+    def test_weights_on_their_grid_come_back_exactly(self):
+        random = np.random.default_rng(9)
+        steps = {"a.weight": 0.0123291015625, "b.weight": 0.25}
+        tensors = {name: (step * random.integers(-4, 4, (24, 40))).astype(np.float32) for name, step in steps.items()}
+        source = self.at("grid.safetensors")
+        write_safetensors(source, {name: ("F32", w.shape, w) for name, w in tensors.items()})
+        for method in ("cpq", "learned"):
+            for granularity in ("tensor", "row"):
+                with self.subTest(method=method, granularity=granularity):
+                    found = self.decoded(self.quantize("--method", method, "--levels", "8", "--granularity", granularity, source=source))
+                    for name, w in tensors.items():
+                        np.testing.assert_array_equal(found[name], w)
+
+    def test_bad_input_is_refused_in_one_line(self):
+        for arguments, code, words in (
+                (["--levels", "1"], 64, ["levels"]), (["--levels", "257"], 64, ["levels"]), (["--bits", "0"], 64, ["bits"]),
+                (["--noise", "0"], 64, ["noise"]), (["--drop", "1"], 64, ["drop"]), (["--backward", "sideways"], 64, ["backward", "cpq"]),
+                (["--drop", "0.1", "--backward", "mean"], 64, ["drop", "lsq"])):
+            with self.subTest(arguments=arguments):
+                self.refused(run("quantize", self.source, "-o", self.at("bad.h5"), "--method", "cpq", *arguments), code, *words)
+        self.assertFalse(os.path.exists(self.at("bad.h5")))
+        good = self.gram["block.0.weight"]
+        lopsided, holed, small = good.copy(), good.copy(), good[:60, :60]
+        lopsided[3, 5] += 1
+        holed[2, 2] = np.nan
+        for matrix, words in ((lopsided, ["symmetric", "block.0.weight"]), (holed, ["block.0.weight"]), (small, ["block.0.weight"])):
+            with self.subTest(words=words):
+                bad = self.at("bad.safetensors")
+                write_safetensors(bad, {"block.0.weight.gram": ("F32", matrix.shape, matrix.copy())})
+                done = run("quantize", self.source, "-o", self.at("bad.h5"), "--method", "learned", "--granularity", "row", "--importance", bad)
+                self.refused(done, 65, *words)
+
+    def test_groups_wider_than_a_row_constant_layers_and_single_columns_end_well(self):
+        source = self.at("odd.safetensors")
+        write_safetensors(source, {"flat.weight": ("F32", (8, 16), np.full((8, 16), 0.375, np.float32)),
+                                   "thin.weight": ("F32", (50, 1), np.linspace(-1, 1, 50, dtype=np.float32)),
+                                   "zero.weight": ("F32", (4, 4), np.zeros((4, 4), np.float32))})
+        for method in ("cpq", "learned"):
+            for granularity in (["--group", "128"], ["--granularity", "row"], ["--granularity", "tensor"]):
+                with self.subTest(method=method, granularity=granularity):
+                    found = self.decoded(self.quantize("--method", method, "--levels", "4", *granularity, source=source))
+                    np.testing.assert_array_equal(found["flat.weight"], np.full((8, 16), 0.375))
+                    np.testing.assert_array_equal(found["zero.weight"], np.zeros((4, 4)))
+                    self.assertTrue(np.all(np.isfinite(found["thin.weight"])))
+
+    def test_a_budget_is_met_and_one_below_the_smallest_width_is_refused(self):
+        for method in ("learned", "cpq"):
+            with self.subTest(method=method):
+                out = self.at("out.h5")
+                self.ok(run("quantize", self.source, "-o", out, "--method", method, "--bits", "6", "--resume", "never"))
+                weights = sum(rows * cols for rows, cols in LAYERS.values())
+                self.assertLessEqual(os.path.getsize(out), 6 * weights / 8)
+                self.refused(run("quantize", self.source, "-o", self.at("no.h5"), "--method", method, "--target-size", "100"), 64, "smallest")
+
+    def test_a_plan_counts_the_matrix_and_the_time(self):
+        arguments = ["plan", self.source, "--method", "learned", "--granularity", "row", "--json"]
+        plain = json.loads(self.ok(run(*arguments)).out)
+        weighed = json.loads(self.ok(run(*arguments, "--importance", self.grams)).out)
+        self.assertGreater(weighed["estimated_seconds"], plain["estimated_seconds"])
+
+
+if __name__ == "__main__":
+    unittest.main()
