@@ -62,7 +62,7 @@ GridShape grid_shape(std::size_t cols, std::size_t group, std::size_t levels, Ze
 }
 
 void solve_grids(GridRows& rows, const GridSearch& search, const FeedbackFactor* factor, SolverScratch& scratch) {
-  search_steps(rows, kStepFactors);
+  search_steps(rows, std::max(kStepFactors, 2 * rows.shape.levels));  // many levels fit few weights in many ways
   measure_rows(rows);
   scratch.best.clear(rows.shape);
   scratch.best.keep(rows);
