@@ -246,6 +246,24 @@ class Layers(LmqTest):
             for name, values in factors.items():
                 file.create_dataset(name, data=values)
 
+    def test_no_flip_and_no_cut_of_a_file_goes_by_unseen(self):
+        for method in layer_methods():
+            with self.subTest(method=method):
+                self.ok(self.quantize(method, "--importance", self.statistics, "--resume", "never"))
+                with open(self.at("out.h5"), "rb") as file:
+                    whole = file.read()
+                for place in self.rng.integers(0, len(whole), 40):
+                    flipped = bytearray(whole)
+                    flipped[place] ^= 1 << int(self.rng.integers(8))
+                    self.assertIn(self.verified(flipped), (1, 65, 69), place)
+                for length in self.rng.integers(0, len(whole), 10):
+                    self.assertIn(self.verified(whole[:length]), (1, 65, 69, 74), length)
+
+    def verified(self, content):
+        with open(self.at("damaged.h5"), "wb") as file:
+            file.write(content)
+        return run("verify", self.at("damaged.h5"), *QUIET).code
+
     def test_plan_counts_the_matrices(self):
         for method in layer_methods():
             plans = [json.loads(self.ok(run("plan", self.source, "--method", method, *more, "--json")).out)

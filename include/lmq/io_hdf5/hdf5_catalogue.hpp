@@ -10,7 +10,8 @@ namespace lmq {
 /// The float datasets of an HDF5 file as a catalogue of one shard: names are paths without the first slash, places
 /// those of the file, so that open_reader(Catalogue) reads them without HDF5: contiguous, or in chunks that are plain,
 /// shuffled, deflated, packed by LZF, with Fletcher's checksum; of either byte order. Texts, integers, links and empty
-/// datasets are passed over. No plug-in is loaded and no other file opened. Errors: Errc::missing; Errc::malformed for
+/// datasets are passed over; texts among the attributes of the root group are the metadata of the shard. No plug-in is
+/// loaded and no other file opened. Errors: Errc::missing; Errc::malformed for
 /// what HDF5 cannot open; Errc::unsupported for floats that are compact, virtual, in other files, behind other filters,
 /// or of other widths. One thread at a time, as all of HDF5. Cost: about 5 us a dataset and 2 us a chunk.
 [[nodiscard]] Catalogue read_hdf5_catalogue(const std::filesystem::path& path);
