@@ -2,13 +2,10 @@
 
 #include <fmt/format.h>
 #include <array>
-#include <charconv>
-#include <cmath>
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/dtype.hpp"
-#include "lmq/base/text.hpp"
 
 namespace lmq {
 
@@ -96,81 +93,5 @@ std::string digest128_hex(std::span<const std::byte> bytes) {
 }
 
 std::string hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
-
-std::uint64_t parse_size(std::string_view text, std::string_view what) {
-  double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  while (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
-  int power = -1;
-  if (error == std::errc{} && std::isfinite(number) && number >= 0) {
-    constexpr std::string_view kUnits = "KMGTP";
-    const std::string_view tail = unit.empty() ? unit : unit.substr(1);
-    if (unit.empty() || unit == "B")
-      power = 0;
-    else if (const auto at = kUnits.find(unit[0]); at != kUnits.npos && (tail.empty() || tail == "B" || tail == "iB"))
-      power = static_cast<int>(at) + 1;
-  }
-  const double bytes = power < 0 ? -1 : std::ldexp(number, 10 * power);
-  if (bytes < 0 || bytes >= 9.2e18)
-    fail(Errc::usage, fmt::format("{}: '{}' is no size (examples: 512M, 4G, 1.5GiB)", what, text));
-  return static_cast<std::uint64_t>(bytes);
-}
-
-std::string format_bytes(std::uint64_t bytes) {
-  constexpr std::array kUnits{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  double value = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < kUnits.size(); ++unit) value /= 1024;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 10 ? 2 : 1, kUnits[unit]);
-}
-
-std::string format_duration(double seconds) {
-  if (seconds < 60) return fmt::format("{:.1f} s", seconds);
-  const auto whole = static_cast<std::uint64_t>(seconds + 0.5);
-  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
-}
-
-namespace {
-/// Bytes of the well-formed UTF-8 character (not NUL) at the front of a non-empty text, 0 when there is none.
-std::size_t character_bytes(std::string_view text) noexcept {
-  const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
-  const unsigned char lead = byte(0);
-  const std::size_t extra = lead < 0x80 ? 0 : lead < 0xC2 ? 9 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : 9;
-  if (lead == 0 || extra == 9 || extra >= text.size()) return 0;
-  std::uint32_t point = extra == 0 ? lead : lead & (0x3Fu >> extra);
-  for (std::size_t k = 1; k <= extra; ++k) {
-    if ((byte(k) & 0xC0) != 0x80) return 0;
-    point = point << 6 | (byte(k) & 0x3Fu);
-  }
-  const bool overlong = (extra == 2 && point < 0x800) || (extra == 3 && point < 0x10000);
-  return overlong || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000) ? 0 : extra + 1;
-}
-}  // namespace
-
-bool is_clean_utf8(std::string_view text) noexcept {
-  while (!text.empty()) {
-    const std::size_t bytes = character_bytes(text);
-    if (bytes == 0) return false;
-    text.remove_prefix(bytes);
-  }
-  return true;
-}
-
-std::string printable(std::string_view text, std::size_t limit) {
-  std::string shown;
-  while (!text.empty()) {
-    const std::size_t bytes = character_bytes(text);
-    const auto lead = static_cast<unsigned char>(text[0]);
-    const bool plain =
-        bytes > 0 && lead >= 0x20 && lead != 0x7F && !(lead == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0);
-    const std::string piece = plain ? std::string(text.substr(0, bytes)) : fmt::format("\\x{:02x}", lead);
-    if (shown.size() + piece.size() > limit) return shown + "...";
-    shown += piece;
-    text.remove_prefix(plain ? bytes : 1);
-  }
-  return shown;
-}
 
 }  // namespace lmq

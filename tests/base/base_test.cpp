@@ -14,6 +14,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/tensor.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 
 using namespace lmq;
 using namespace std::string_literals;
@@ -85,18 +86,89 @@ TEST_CASE("a ByteReader refuses every truncation, and counts that cannot be") {
   }
 }
 
-TEST_CASE("sizes are powers of 1024 and nothing else passes") {
-  CHECK(parse_size("0", "--memory") == 0);
-  CHECK(parse_size("4096", "--memory") == 4096);
-  CHECK(parse_size("12B", "--memory") == 12);
-  CHECK(parse_size("4G", "--memory") == std::uint64_t{4} << 30);
-  CHECK(parse_size("512M", "--memory") == std::uint64_t{512} << 20);
-  CHECK(parse_size("1.5GiB", "--memory") == std::uint64_t{3} << 29);
-  CHECK(parse_size("2 KB", "--memory") == 2048);
-  CHECK(parse_size("1T", "--memory") == std::uint64_t{1} << 40);
+TEST_CASE("sizes: a letter alone and with i is a power of 1024, with B alone of 1000, and nothing else passes") {
+  const auto size = [](const char* text) { return parse_size(text, "--memory"); };
+  CHECK(size("0") == 0);
+  CHECK(size("4096") == 4096);
+  CHECK(size("12B") == 12);
+  const char letters[] = "KMGTPE";
+  std::uint64_t binary = 1, decimal = 1;
+  for (int i = 0; i < 6; ++i) {
+    binary *= 1024, decimal *= 1000;
+    for (const char letter : {letters[i], static_cast<char>(letters[i] - 'A' + 'a')}) {
+      const std::string unit(1, letter);
+      CAPTURE(unit);
+      for (const char* tail : {"", "i", "iB", "ib"}) CHECK(size(("3" + unit + tail).c_str()) == 3 * binary);
+      for (const char* tail : {"B", "b"}) CHECK(size(("3" + unit + tail).c_str()) == 3 * decimal);
+      CHECK(size(("2 " + unit + "B").c_str()) == 2 * decimal);
+    }
+  }
+  CHECK(size("1.5GiB") == std::uint64_t{3} << 29);
+  CHECK(size(".5k") == 512);
+  CHECK(size("2.GB") == 2'000'000'000);
+  // Never more than what was written: fractions go down, and no digit is lost.
+  CHECK(size("0.9999B") == 0);
+  CHECK(size("1.9999999999999999999999K") == 2047);
+  CHECK(size("9007199254740993") == 9007199254740993u);
+  CHECK(size("9223372036854775807") == 9223372036854775807u);
+  for (const char* text : {"",
+                           "G",
+                           "-1",
+                           "-4G",
+                           "4X",
+                           "4GG",
+                           "4G ",
+                           "4 ",
+                           "nan",
+                           "inf",
+                           "1e3",
+                           "1e30",
+                           "9E",
+                           "8E",
+                           "4GiBs",
+                           "0x10",
+                           " 4",
+                           "4,5G",
+                           ".",
+                           ".G",
+                           "+4",
+                           "9223372036854775808",
+                           "99999999999999999999"}) {
+    CAPTURE(text);
+    CHECK(code_of([&] { (void)size(text); }) == 64);
+  }
+}
+
+TEST_CASE("times: minutes alone, or numbers with units, and nothing else passes") {
+  const auto seconds = [](const char* text) { return parse_duration(text, "--max-time"); };
+  CHECK(seconds("110") == 6600);
+  CHECK(seconds("0.5") == 30);
+  CHECK(seconds("90s") == 90);
+  CHECK(seconds("45min") == 2700);
+  CHECK(seconds("45m") == 2700);
+  CHECK(seconds("2h") == 7200);
+  CHECK(seconds("1.5h") == 5400);
+  CHECK(seconds("1h30m") == 5400);
+  CHECK(seconds("1h 30min 5s") == 5405);
+  CHECK(seconds("1d") == 86400);
   for (const char* text :
-       {"", "G", "-1", "-4G", "4X", "4GG", "4G ", "nan", "inf", "1e30", "9E", "4GiBs", "0x10", " 4", "4,5G"})
-    CHECK(code_of([&] { (void)parse_size(text, "--memory"); }) == 64);
+       {"", "0", "0s", "-1", "nan", "inf", "h", "1w", "2H30", "1h30", "1e3", "2 hours", "1h-3m", "1e300d"}) {
+    CAPTURE(text);
+    CHECK(code_of([&] { (void)seconds(text); }) == 64);
+  }
+}
+
+TEST_CASE("nearest: the word with the fewest edits, none when all are far") {
+  constexpr std::string_view words[] = {"kmeans", "uniform", "bits", "row", "target-size"};
+  CHECK(nearest("kmaens", words) == "kmeans");
+  CHECK(nearest("kmean", words) == "kmeans");
+  CHECK(nearest("bit", words) == "bits");
+  CHECK(nearest("rows", words) == "row");
+  CHECK(nearest("target", words) == "target-size");  // begins with it
+  CHECK(nearest("zzzzzz", words).empty());
+  CHECK(nearest("", words).empty());
+  CHECK(nearest("x", {}).empty());
+  CHECK(nearest(std::string(100000, 'k'), words).empty());
 }
 
 TEST_CASE("bytes and durations are told shortly") {

@@ -6,7 +6,7 @@
 
 namespace lmq {
 
-/// "4G", "512M", "1.5GiB", "4096" as bytes (powers of 1024). Errc::usage names `what` when it is no size.
+/// "4G", "1.5GiB" (powers of 1024), "4GB" (of 1000), "4096" as bytes, rounded down, exact. Errc::usage names `what`.
 [[nodiscard]] std::uint64_t parse_size(std::string_view text, std::string_view what);
 /// 1536 -> "1.5 KiB".
 [[nodiscard]] std::string format_bytes(std::uint64_t bytes);
