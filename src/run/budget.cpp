@@ -7,6 +7,7 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/container/size.hpp"
 
 namespace lmq {
 namespace {
@@ -16,6 +17,8 @@ constexpr double kSlack = 0.001, kAim = 0.0004;
 constexpr int kMostCorrections = 12;
 // A scope bears a change of up to an eighth of its bytes; beyond a quarter of all bytes everybody bears it.
 constexpr double kBearable = 8, kLargeGap = 0.03;
+// How far the records of the smallest file may be from what the curves say.
+constexpr double kDoubt = 0.05;
 constexpr double kLowestSlope = 0x1p-200, kHighestSlope = 0x1p200;
 
 double as_double(std::uint64_t value) { return static_cast<double>(value); }
@@ -53,17 +56,19 @@ const RatePoint& point_at(const ScopeCurve& curve, double slope) {
 
 bool has_slopes(const ScopeCurve& curve) { return !std::isnan(curve.points.front().lambda); }
 
-double bits_at(const ScopeCurve& curve, double slope) {
-  if (!has_slopes(curve)) return point_at(curve, slope).bits;
+/// Between two slopes bits and distortion are taken as straight.
+RatePoint at_slope(const ScopeCurve& curve, double slope) {
+  if (!has_slopes(curve)) return point_at(curve, slope);
   const auto& points = curve.points;
-  if (slope >= points.front().lambda) return points.front().bits;
+  if (slope >= points.front().lambda) return points.front();
   for (std::size_t i = 1; i < points.size(); ++i) {
     const RatePoint &coarse = points[i - 1], &fine = points[i];
     if (slope < fine.lambda) continue;
     const double part = (coarse.lambda - slope) / (coarse.lambda - fine.lambda);
-    return coarse.bits + part * (fine.bits - coarse.bits);
+    return {slope, coarse.bits + part * (fine.bits - coarse.bits),
+            coarse.distortion + part * (fine.distortion - coarse.distortion), part < 0.5 ? coarse.levels : fine.levels};
   }
-  return points.back().bits;
+  return points.back();
 }
 
 }  // namespace
@@ -76,12 +81,19 @@ Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
     states_[s].spec = plan.scopes[s].spec;
   }
   usual_importance_ = usual_importance(plan);
-  if (raw_bytes >= plan.target_bytes) refuse(as_double(raw_bytes));
 }
 
-void Budget::refuse(double least) const {
-  fail(Errc::usage, fmt::format("a file of {} is asked for: the smallest possible is about {} with this recipe",
-                                format_bytes(plan_.target_bytes), format_bytes(static_cast<std::uint64_t>(least))));
+void Budget::refuse(double file_bytes) const {
+  const auto least = static_cast<std::uint64_t>(std::ceil(std::max(least_, file_bytes)));
+  fail(Errc::usage, fmt::format("a file of {} bytes ({}) cannot be reached with this recipe: at least {} ({})",
+                                plan_.target_bytes, format_bytes(plan_.target_bytes), least, format_bytes(least)));
+}
+
+std::uint64_t Budget::sure_bytes() const { return static_cast<std::uint64_t>(std::ceil(least_)); }
+
+RatePoint Budget::expected(std::uint64_t scope) const {
+  const State& state = states_[scope];
+  return at_slope(state.curve, state.slope / state.scale);
 }
 
 void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
@@ -95,7 +107,7 @@ void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
 }
 
 double Budget::predicted(const State& state, double slope) const {
-  return state.factor * bits_at(state.curve, slope / state.scale) / 8;
+  return state.factor * at_slope(state.curve, slope / state.scale).bits / 8;
 }
 
 double Budget::predicted(const std::vector<std::uint64_t>& scopes, double slope) const {
@@ -144,9 +156,10 @@ std::vector<Budget::Choice> Budget::set_slope(const std::vector<std::uint64_t>& 
 }
 
 std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
-  // What the curves say is near; what surrounds the records is only guessed here, and refused when it is known.
+  // What the curves say is near; other rules' records are only bounded here, and refused when they are known.
   const double least = predicted(scopes_, kHighestSlope);
-  if (0.95 * least + raw_bytes_ > as_double(plan_.target_bytes)) refuse(least + as_double(other_bytes));
+  least_ = (1 + kDoubt) * least + as_double(other_bytes);
+  if ((1 - kDoubt) * least + raw_bytes_ > as_double(plan_.target_bytes)) refuse(0);
   const double room = (1 - kAim) * as_double(plan_.target_bytes) - as_double(other_bytes);
   return set_slope(scopes_, slope_for(scopes_, room));
 }
@@ -162,6 +175,21 @@ std::vector<std::uint64_t> Budget::bearers(double gap, const std::vector<std::ui
     some += as_double(record_bytes[s]);
   }
   return chosen;
+}
+
+std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors) {
+  std::uint64_t bytes = 0;
+  for (const TensorPlan& tensor : plan.tensors)
+    if (tensor.treatment == Treatment::keep) bytes += tensors[tensor.tensor].bytes;
+  return bytes;
+}
+
+std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                           const std::string& provenance_json, const LayoutFormat& format) {
+  const auto bytes_of_fixed = [&](std::uint64_t unit) {
+    return plan.tensors[plan.units[unit].tensor].spec.floating ? 0 : record_bound(plan, unit);
+  };
+  return estimate_size(catalogue, plan, recipe_json, provenance_json, format, bytes_of_fixed).total();
 }
 
 std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes) {

@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "lmq/base/text.hpp"
-#include "lmq/container/size.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/run/spool.hpp"
 
@@ -47,32 +45,15 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
       dealt_(static_cast<std::size_t>(comm.size())),
       made_again_(context.plan.units.size(), false),
       progress_(options.progress) {
-  if (chosen_plan_) {
-    std::uint64_t raw = 0;
-    for (const TensorPlan& tensor : context.plan.tensors)
-      if (tensor.treatment == Treatment::keep) raw += context.reader.catalogue().tensors[tensor.tensor].bytes;
-    budget_.emplace(context.plan, raw);
-  }
+  if (chosen_plan_) budget_.emplace(context.plan, raw_bytes(context.plan, context.reader.catalogue().tensors));
   look_at_parts();
   next_check_ = restored_.next_to_check();
   if (!next_check_) restore();
 }
 
-/// All but the records of floating scopes, before anything is laid out: what is kept, a bound of what other rules
-/// store, and all that surrounds records.
-std::uint64_t Coordinator::other_bytes() const {
-  const Plan& plan = context_.plan;
-  const auto bytes_of_fixed = [&](std::uint64_t unit) {
-    return plan.tensors[plan.units[unit].tensor].spec.floating ? 0 : record_bound(plan, unit);
-  };
-  return estimate_size(context_.reader.catalogue(), plan, options_.recipe_json, options_.provenance_json, format_,
-                       bytes_of_fixed)
-      .total();
-}
-
 void Coordinator::start_budget() {
   budget_started_ = true;
-  begin(budget_->choose(other_bytes()));
+  begin(budget_->choose(bytes_beside(contents_.catalogue, context_.plan, options_.recipe_json, options_.provenance_json, format_)));
 }
 
 void Coordinator::begin(const std::vector<Budget::Choice>& choices) {

@@ -13,9 +13,9 @@
 #include "lmq/codec/trellis_record.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/quantizer.hpp"
-#include "lmq/quant/rate.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/run/forecast.hpp"
 #include "lmq/run/identity.hpp"
 #include "lmq/run/importance_view.hpp"
 
@@ -40,24 +40,7 @@ std::vector<float> single_codebook(const QuantizedUnit& unit) {
   return levels_of(unit);
 }
 
-/// Slopes from where no bit pays to some nine bits, a quarter of a bit apart.
-ScopeCurve scope_curve(const Group& group, const QuantSpec& spec, RateCount count) {
-  constexpr int kSlopes = 38;
-  constexpr double kStep = 0.70710678118654752;
-  double weights = 0, mass = 0, first = 0, second = 0;
-  for (std::size_t j = 0; j < group.size(); ++j) {
-    weights += group.count[j];
-    mass += group.mass[j];
-    first += group.mass[j] * group.mean[j];
-    second += group.scatter[j] + group.mass[j] * group.mean[j] * group.mean[j];
-  }
-  std::vector<double> slopes;
-  double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
-  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
-}
-
-/// The same of layers, from where no bit pays to nine bits beyond the largest spread.
+/// What bits buy in layers, from where no bit pays to nine bits beyond the largest spread.
 ScopeCurve layer_curve(const SpreadTally& tally, const QuantSpec& spec, double importance) {
   constexpr int kSlopes = 120;  // spreads of a layer lie octaves apart
   constexpr double kStep = 0.70710678118654752;
@@ -229,8 +212,7 @@ Outcome Executor::curve(const LoadedTask& loaded) {
     return outcome;
   }
   const Group group = Tally::from_bytes(loaded.task.body, kFromRankZero).group(scope.quantum);
-  const RateCount count = scope.spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
-  outcome.finished.body = curve_to_bytes(scope_curve(group, scope.spec, count));
+  outcome.finished.body = curve_to_bytes(curve_of(group, scope.spec));
   keep(loaded, outcome.finished, loaded.task.body);
   return outcome;
 }

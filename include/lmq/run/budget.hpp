@@ -1,9 +1,12 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "lmq/io/layout.hpp"
+#include "lmq/io/reader.hpp"
 #include "lmq/plan/plan.hpp"
 #include "lmq/run/task.hpp"
 
@@ -23,16 +26,21 @@ class Budget {
  public:
   using Choice = std::pair<std::uint64_t, QuantizerOptions>;  ///< scope and its options
 
-  /// raw_bytes: tensors that are kept. Errc::usage when they alone exceed the target.
+  /// raw_bytes: tensors that are kept.
   Budget(const Plan& plan, std::uint64_t raw_bytes);
   /// Of every floating scope, before choose.
   void take_curve(std::uint64_t scope, ScopeCurve curve);
   /// Options of every floating scope. other_bytes: expected size of all but their records. Errc::usage when even the
-  /// fewest bits are too many.
+  /// fewest bits are too many; it names the smallest size that is sure to be reached, the same here and in correct().
   [[nodiscard]] std::vector<Choice> choose(std::uint64_t other_bytes);
   /// After a choice was carried out: file_bytes the file would have, record_bytes [scopes] of the scopes' records.
   /// Scopes to do again with other options; empty: the file is as it shall be.
   [[nodiscard]] std::vector<Choice> correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes);
+  /// The smallest size of the file that is sure to be reached; once chosen.
+  [[nodiscard]] std::uint64_t sure_bytes() const;
+  /// What the curve of a floating scope promises for what was chosen last: bits, distortion, levels (of methods with
+  /// slopes those of the nearest point).
+  [[nodiscard]] RatePoint expected(std::uint64_t scope) const;
   [[nodiscard]] const std::vector<std::uint64_t>& scopes() const noexcept { return scopes_; }
 
  private:
@@ -49,10 +57,11 @@ class Budget {
   [[nodiscard]] QuantizerOptions options_at(const State& state) const;
   [[nodiscard]] std::vector<Choice> set_slope(const std::vector<std::uint64_t>& scopes, double slope);
   [[nodiscard]] std::vector<std::uint64_t> bearers(double gap, const std::vector<std::uint64_t>& record_bytes) const;
-  [[noreturn]] void refuse(double least) const;
+  [[noreturn]] void refuse(double file_bytes) const;
 
   const Plan& plan_;
   double raw_bytes_;
+  double least_ = 0;                   // bytes that are sure to be reached, once chosen
   std::vector<std::uint64_t> scopes_;  // floating, ascending
   std::vector<State> states_;          // [plan.scopes]
   double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
@@ -61,5 +70,12 @@ class Budget {
   std::vector<double> best_slopes_;  // [plan.scopes]
   bool settled_ = false;             // the best is being made again
 };
+
+/// Of the tensors that are kept.
+[[nodiscard]] std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors);
+/// All but the records of floating scopes, before anything is laid out: what is kept, a bound of what other rules
+/// store, and all that surrounds records.
+[[nodiscard]] std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                                         const std::string& provenance_json, const LayoutFormat& format);
 
 }  // namespace lmq

@@ -62,7 +62,6 @@ class Coordinator {
   void start_budget();
   void begin(const std::vector<Budget::Choice>& choices);
   [[nodiscard]] bool over_budget();
-  [[nodiscard]] std::uint64_t other_bytes() const;
   void solved(const TaskKey& key, const Fit& fit);
   void take(int from, const Outcome& outcome);
   void take_tally(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from);

@@ -1,0 +1,165 @@
+#include "lmq/run/forecast.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "lmq/base/bytes.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/rate.hpp"
+#include "lmq/quant/tally.hpp"
+#include "lmq/run/budget.hpp"
+#include "lmq/run/importance_view.hpp"
+
+namespace lmq {
+namespace {
+
+/// Weights that are looked at, at most about: of larger models only every n-th unit of each tensor.
+constexpr double kMostWeights = 0x1p31;
+
+struct Measured {
+  ScopeCurve curve;
+  double energy = 0;
+};
+
+double energy_of(const Group& group) {
+  double energy = 0;
+  for (std::size_t j = 0; j < group.size(); ++j)
+    energy += group.scatter[j] + group.mass[j] * group.mean[j] * group.mean[j];
+  return energy;
+}
+
+/// One scope of a plan, to be measured by every `stride`-th unit of its tensors.
+class Measurement {
+ public:
+  Measurement(const RunContext& context, const Scope& scope, std::uint64_t stride)
+      : context_(context), scope_(scope), stride_(stride) {}
+
+  /// For all its weights; `done` is told of every unit.
+  Measured run(const std::function<void(std::uint64_t)>& done) {
+    Tally sum;
+    double weights = 0;
+    for (const std::uint32_t index : scope_.tensors) {
+      const TensorPlan& tensor = context_.plan.tensors[index];
+      for (std::uint64_t u = 0; u < tensor.units; u += stride_) {
+        const WorkUnit& unit = context_.plan.units[tensor.first_unit + u];
+        sum.merge(measure(unit, tensor));
+        weights += static_cast<double>(unit.count);
+        done(unit.count);
+      }
+    }
+    const Group group = sum.group(scope_.quantum);
+    const double all = static_cast<double>(scope_.weights) / weights;
+    Measured out{curve_of(group, scope_.spec), energy_of(group) * all};
+    for (RatePoint& point : out.curve.points) point.bits *= all, point.distortion *= all;
+    return out;
+  }
+
+ private:
+  Tally measure(const WorkUnit& unit, const TensorPlan& tensor) {
+    const TensorInfo& info = context_.reader.catalogue().tensors[tensor.tensor];
+    const TensorView view = context_.reader.view(info, unit.begin, unit.count, bytes_);
+    const auto quantizer = find_quantizer(scope_.spec.method)->make(scope_.spec.options);
+    Importance importance;
+    if (tensor.importance.present && quantizer->traits().importance) {
+      context_.importance->read(*context_.importance->find(info.name), unit.begin, unit.count, window_);
+      importance = view_of(window_, scope_.quantum);
+    }
+    importance.quantum = scope_.quantum;
+    Tally tally = Tally::of(view, importance, {}, quantizer->traits().by_importance);
+    if (tally.nonfinite() > 0) refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count);
+    return tally;
+  }
+
+  const RunContext& context_;
+  const Scope& scope_;
+  std::uint64_t stride_;
+  std::vector<std::byte> bytes_;
+  ImportanceWindow window_;
+};
+
+/// The curves and energies of this rank's scopes.
+std::vector<std::byte> measure_share(const Comm& comm, const RunContext& context, std::uint64_t stride,
+                                     const std::function<void(double, double)>& progress) {
+  const auto ranks = static_cast<std::uint64_t>(comm.size()), rank = static_cast<std::uint64_t>(comm.rank());
+  std::vector<std::uint64_t> mine;
+  double all = 0, done = 0;
+  for (std::uint64_t s = 0, nth = 0; s < context.plan.scopes.size(); ++s)
+    if (context.plan.scopes[s].spec.floating && nth++ % ranks == rank)
+      mine.push_back(s), all += static_cast<double>(context.plan.scopes[s].weights);
+  ByteWriter out;
+  out.le(static_cast<std::uint64_t>(mine.size()));
+  for (const std::uint64_t s : mine) {
+    const Scope& scope = context.plan.scopes[s];
+    const Measured measured = Measurement(context, scope, stride).run([&](std::uint64_t weights) {
+      done += static_cast<double>(weights * stride);
+      progress(std::min(done, all), all);
+    });
+    const std::vector<std::byte> curve = curve_to_bytes(measured.curve);
+    out.le(s);
+    out.le(measured.energy);
+    out.le(static_cast<std::uint64_t>(curve.size()));
+    out.raw(curve);
+  }
+  return out.take();
+}
+
+}  // namespace
+
+ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
+  constexpr int kSlopes = 38;
+  constexpr double kStep = 0.70710678118654752;
+  double weights = 0, mass = 0, first = 0, second = 0;
+  for (std::size_t j = 0; j < group.size(); ++j) {
+    weights += group.count[j];
+    mass += group.mass[j];
+    first += group.mass[j] * group.mean[j];
+    second += group.scatter[j] + group.mass[j] * group.mean[j] * group.mean[j];
+  }
+  std::vector<double> slopes;
+  double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
+  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
+  const RateCount count = spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
+  return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
+}
+
+Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t other_bytes,
+                         const std::function<void(double, double)>& progress) {
+  double weights = 0;
+  for (const Scope& scope : context.plan.scopes)
+    if (scope.spec.floating) weights += static_cast<double>(scope.weights);
+  const auto stride = static_cast<std::uint64_t>(std::ceil(std::max(1.0, weights / kMostWeights)));
+  std::vector<std::byte> share;
+  run_agreed(comm, [&] { share = measure_share(comm, context, stride, progress); });
+  const auto shares = comm.gather(std::move(share));
+  Forecast forecast;
+  forecast.sampled = stride > 1;
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    const auto& tensors = context.reader.catalogue().tensors;
+    Budget budget(context.plan, raw_bytes(context.plan, tensors));
+    forecast.scopes.resize(context.plan.scopes.size());
+    for (const auto& bytes : shares) {
+      ByteReader in(bytes, "message of another rank");
+      for (auto left = in.le<std::uint64_t>("scopes"); left > 0; --left) {
+        const auto s = in.le<std::uint64_t>("scope");
+        forecast.scopes.at(s).energy = in.le<double>("energy");
+        budget.take_curve(s, curve_from_bytes(in.raw(in.le<std::uint64_t>("curve"), "curve"), "curve of another rank"));
+      }
+    }
+    (void)budget.choose(other_bytes);
+    forecast.bytes = static_cast<double>(other_bytes);
+    forecast.sure_bytes = budget.sure_bytes();
+    for (const std::uint64_t s : budget.scopes()) {
+      const RatePoint point = budget.expected(s);
+      forecast.scopes[s].levels = point.levels;
+      forecast.scopes[s].bits = point.bits;
+      forecast.scopes[s].distortion = point.distortion;
+      forecast.bytes += point.bits / 8;
+    }
+  });
+  return forecast;
+}
+
+}  // namespace lmq
