@@ -17,7 +17,7 @@ int dispatch(int argc, char** argv) {
   const bool first = launch_rank() == 0;
   if (argc <= 1) {
     release_signals();
-    if (first) print(help_text(""));
+    if (first) print(help_text("", output_width()));
     return static_cast<int>(Errc::usage);
   }
   const Options options = parse_options(argc, argv);
@@ -29,6 +29,9 @@ int dispatch(int argc, char** argv) {
       settle_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return quantize(comm, options); });
     }
+    case Command::plan:
+      if (options.threads > 0) set_thread_count(options.threads);  // of another machine, perhaps
+      return with_comm(argc, argv, [&](Comm& comm) { return plan(comm, options); });
     case Command::verify:
       settle_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return verify(comm, options); });
@@ -39,12 +42,10 @@ int dispatch(int argc, char** argv) {
   if (options.threads > 0) set_thread_count(options.threads);
   switch (options.command) {
     case Command::help:
-      print(help_text(options.topic));
+      print(help_text(options.topic, output_width()));
       return 0;
     case Command::version:
       return show_version();
-    case Command::plan:
-      return plan(options);
     case Command::inspect:
       return inspect(options);
     case Command::export_:

@@ -7,6 +7,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/codec/trellis_record.hpp"
 #include "options.hpp"
@@ -20,7 +21,7 @@ const StoredTensor& find_tensor(const QuantizedFile& file, const std::string& na
   const auto& tensors = file.tensors();
   const auto at = std::ranges::find(tensors, name, [](const StoredTensor& tensor) { return tensor.line.name; });
   if (at == tensors.end()) {
-    std::vector<std::string> names;
+    std::vector<std::string_view> names;
     for (const StoredTensor& tensor : tensors) names.push_back(tensor.line.name);
     const std::string near = nearest(name, names);
     fail(Errc::usage, fmt::format("--codebook {}: {} has no such tensor{}", printable(name), file.name(),
@@ -127,7 +128,8 @@ std::string steps_of(const StoredTensor& tensor, const TrellisUnit& unit, std::u
 
 }  // namespace
 
-void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool json) {
+void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool json,
+                     const std::function<void(std::string_view)>& put) {
   const StoredTensor& stored = find_tensor(file, tensor);
   std::vector<std::byte> bytes;
   bool first = true;
@@ -135,18 +137,18 @@ void print_codebooks(const QuantizedFile& file, const std::string& tensor, bool 
     if (&file.tensors()[place.tensor] != &stored) continue;
     file.read(place, bytes);
     if (is_trellis_record(bytes)) {
-      print(steps_of(stored, decode_trellis_record(bytes, file.place(place)), place.begin, first, json));
+      put(steps_of(stored, decode_trellis_record(bytes, file.place(place)), place.begin, first, json));
       first = false;
       continue;
     }
     const QuantizedUnit unit = decode_record(bytes, file.place(place));
-    if (first) print(head(stored, unit, json));
-    print(lines_of(unit, place.begin, first, json));
+    if (first) put(head(stored, unit, json));
+    put(lines_of(unit, place.begin, first, json));
     first = false;
     if (unit.group == 0 && unit.kind != CodebookKind::rank1) break;  // the same in every record
   }
   if (first) fail(Errc::malformed, fmt::format("{}: tensor '{}' has no units", file.name(), printable(tensor)));
-  if (json) print("\n]}\n");
+  if (json) put("\n]}\n");
 }
 
 }  // namespace lmq::app

@@ -5,10 +5,10 @@
 namespace lmq::app {
 
 /// The commands. Results go to standard output on rank 0; the return value is the exit code; failures throw.
-/// quantize and verify are collective, the others are for one rank.
+/// quantize, verify and plan are collective, the others are for one rank.
 int quantize(Comm& comm, const Options& options);
 int verify(Comm& comm, const Options& options);
-int plan(const Options& options);
+int plan(Comm& comm, const Options& options);
 /// plan --path TENSOR: levels against error, by every method.
 int plan_path(const Options& options);
 int inspect(const Options& options);

@@ -140,15 +140,14 @@ void check_output(const Options& options, const Reader& reader) {
   if (is_name_of_work_dir(options.output.filename().string()) &&
       fs::equivalent(folder_of(options.output), options.work_dir, error))
     fail(Errc::usage, fmt::format("{}: is a name of the work directory's own files there: choose another", output));
-  if (!options.json_file.empty()) {
-    if (fs::absolute(options.json_file) == fs::absolute(options.output))
-      fail(Errc::usage, fmt::format("--json {}: that is the output", printable(options.json_file.string())));
-    if (fs::is_directory(options.json_file, error))
-      fail(Errc::cannot_create, fmt::format("--json {}: is a folder", printable(options.json_file.string())));
-    if (fs::exists(options.json_file, error))
-      check_replaceable(options.json_file, fmt::format("--json {}", printable(options.json_file.string())),
-                        is_report(options.json_file), "report", options, catalogue);
-    check_folder(folder_of(options.json_file), fmt::format("--json {}", printable(options.json_file.string())));
+  if (options.json && *options.json != "-") {
+    const fs::path json = *options.json;
+    const std::string name = fmt::format("--json {}", printable(json.string()));
+    if (fs::absolute(json) == fs::absolute(options.output))
+      fail(Errc::usage, fmt::format("{}: that is the output", name));
+    if (fs::is_directory(json, error)) fail(Errc::cannot_create, fmt::format("{}: is a folder", name));
+    if (fs::exists(json, error)) check_replaceable(json, name, is_report(json), "report", options, catalogue);
+    check_folder(folder_of(json), name);
   }
   if (fs::exists(options.work_dir, error) && !fs::is_directory(options.work_dir, error))
     fail(Errc::cannot_create,

@@ -7,6 +7,7 @@
 #include "export_formats.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {
@@ -51,13 +52,18 @@ const ExportFormat& find_export_format(const std::string& word, std::string& var
     }
     known += fmt::format("{}{}", known.empty() ? "" : ", ", format.name);
   }
-  fail(Errc::usage, fmt::format("--to {}: expected one of {}", printable(word), known));
+  std::vector<std::string_view> names;
+  for (const ExportFormat& format : kFormats) names.push_back(format.name);
+  const std::string near = nearest(word, names);
+  fail(Errc::usage, fmt::format("--to {}: expected one of {}{}", printable(word), known,
+                                near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
 }
 
 int export_file(const Options& options) {
   std::string variant;
   const ExportFormat& format = find_export_format(options.format, variant);
-  print(format.write(options, variant));
+  const std::string text = format.write(options, variant);
+  if (!options.quiet) print(text);
   return 0;
 }
 

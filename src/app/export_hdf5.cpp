@@ -61,7 +61,8 @@ std::string export_hdf5(const Options& options, const std::string&) {
   try {
     const FilePlaces places = format->create(beside, layout);
     const File file(beside, File::Mode::update);
-    Progress progress("export", error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
+    Progress progress("export",
+                      !options.quiet && error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
     for (std::size_t t = 0; t < order.size(); ++t) {
       std::uint64_t at = places.offsets[t][0];
       const auto put = [&](std::span<const std::byte> bytes) {

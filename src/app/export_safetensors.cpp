@@ -232,7 +232,8 @@ std::string export_safetensors(const Options& options, const std::string&) {
   Exporter exporter(file);
   std::string text;
   {
-    Progress progress("export", error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
+    Progress progress("export",
+                      !options.quiet && error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
     text = options.output.extension() == ".safetensors" ? export_one_file(options, file, exporter, progress)
                                                         : export_folder(options, file, exporter, progress);
   }

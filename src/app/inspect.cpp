@@ -20,29 +20,52 @@
 namespace lmq::app {
 namespace {
 
-std::string dump(const nlohmann::json& json) {
-  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+/// Tensors that share a line.
+struct Listed {
+  std::string name, type, shape, shard;
+  std::uint64_t bytes = 0, tensors = 0;
+};
+
+std::vector<Listed> listed(const Catalogue& catalogue, bool summary) {
+  std::vector<Listed> lines;
+  std::map<std::string, std::size_t> index;
+  for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
+    const TensorInfo& tensor = catalogue.tensors[t];
+    Listed line{.name = summary ? name_pattern(tensor.name) : tensor.name,
+                .type = stored_type(catalogue, t),
+                .shape = shape_text(tensor.shape),
+                .shard = catalogue.shards[tensor.shard].name};
+    const auto [at, fresh] = index.try_emplace(fmt::format("{}\n{}", line.name, line.type), lines.size());
+    if (fresh) lines.push_back(std::move(line));
+    Listed& sum = lines[at->second];
+    if (sum.shape != shape_text(tensor.shape)) sum.shape = "various";
+    if (sum.shard != catalogue.shards[tensor.shard].name) sum.shard = "various";
+    sum.bytes += tensor.bytes;
+    if (++sum.tensors == 1) sum.name = tensor.name;
+    if (sum.tensors == 2) sum.name = name_pattern(tensor.name);
+  }
+  return lines;
 }
 
-std::string checkpoint_table(const Catalogue& catalogue) {
+std::string checkpoint_table(const Catalogue& catalogue, bool summary) {
   constexpr std::size_t kMost = 400;
   using enum Table::Align;
   Table table({{"tensor", left}, {"type", left}, {"shape", left}, {"bytes", right}, {"shard", left}});
+  const std::vector<Listed> lines = listed(catalogue, summary);
+  for (std::size_t i = 0; i < std::min(lines.size(), kMost); ++i)
+    table.row({counted_name(lines[i].name, lines[i].tensors), lines[i].type, lines[i].shape,
+               with_commas(lines[i].bytes), printable(lines[i].shard)});
   std::map<std::string, std::uint64_t> bytes_of_type;
   std::uint64_t weights = 0, bytes = 0;
   for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
     const TensorInfo& tensor = catalogue.tensors[t];
-    const std::string type = stored_type(catalogue, t);
-    if (table.rows() <= kMost)
-      table.row({printable(tensor.name), type, shape_text(tensor.shape), with_commas(tensor.bytes),
-                 printable(catalogue.shards[tensor.shard].name)});
-    bytes_of_type[type] += tensor.bytes;
+    bytes_of_type[stored_type(catalogue, t)] += tensor.bytes;
     weights += tensor.count();
     bytes += tensor.bytes;
   }
-  std::string text = table.text();
-  if (catalogue.tensors.size() > kMost)
-    text += fmt::format("... and {} more tensors (--json lists all)\n", catalogue.tensors.size() - kMost);
+  std::string text = table.text(output_width());
+  if (lines.size() > kMost)
+    text += fmt::format("... and {} more lines (--summary: kinds of tensors; --json: all)\n", lines.size() - kMost);
   text += fmt::format("\n{}: {} tensors, {} elements, {} in {} file{}:", catalogue.format, catalogue.tensors.size(),
                       with_commas(weights), format_bytes(bytes), catalogue.shards.size(),
                       catalogue.shards.size() == 1 ? "" : "s");
@@ -81,10 +104,10 @@ nlohmann::json file_json(const QuantizedFile& file) {
           {"provenance", file.provenance()}};
 }
 
-std::string file_text(const QuantizedFile& file) {
+std::string file_text(const QuantizedFile& file, bool summary) {
   const auto lines = file.lines();
-  std::string text =
-      fmt::format("{}\n{}", tensor_table(lines), totals_text(totals_of(lines, file.places().file_bytes)));
+  std::string text = fmt::format("{}\n{}", tensor_table(lines, output_width(), summary ? 0 : kMostLines),
+                                 totals_text(totals_of(lines, file.places().file_bytes)));
   text += "\nwhere the bytes are:\n";
   using enum Table::Align;
   Table table({{"purpose", left}, {"bytes", right}, {"share", right}});
@@ -92,14 +115,15 @@ std::string file_text(const QuantizedFile& file) {
     table.row({purpose.name, with_commas(purpose.bytes),
                fmt::format("{:.2f} %",
                            100 * static_cast<double>(purpose.bytes) / static_cast<double>(file.places().file_bytes))});
-  text += table.text();
+  text += table.text(output_width());
   const nlohmann::json& provenance = file.provenance();
-  text += "\nmade from";
+  std::string sources = "made from";
   if (provenance.is_object() && provenance.value("shards", nlohmann::json()).is_array())
     for (const auto& shard : provenance["shards"])
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        text += fmt::format(" {}", printable(shard["name"].get<std::string>()));
-  return text + fmt::format("\nplan {}\n", printable(file.plan_digest()));
+        sources += fmt::format(" {}", printable(shard["name"].get<std::string>()));
+  text += '\n' + wrap(sources, output_width(), 0);
+  return text + fmt::format("plan {}\n", printable(file.plan_digest()));
 }
 
 }  // namespace
@@ -111,10 +135,13 @@ int inspect(const Options& options) {
     const QuantizedFile file = open_output(options.input);
     for (const std::string& finding : file.findings()) warn(finding);
     if (options.codebook) {
-      print_codebooks(file, *options.codebook, options.json);
+      if (options.json && *options.json != "-")
+        fail(Errc::usage, fmt::format("--json {}: codebooks go to standard output", printable(*options.json)));
+      print_codebooks(file, *options.codebook, options.json.has_value(), print);
       return 0;
     }
-    print(options.json ? dump(file_json(file)) : file_text(file));
+    if (options.json) print_json(*options.json, file_json(file));
+    if (options.json != "-") print(file_text(file, options.summary));
     return 0;
   }
   if (options.codebook)
@@ -123,7 +150,8 @@ int inspect(const Options& options) {
   const auto reader = open_input(options.input);
   check_names(reader->catalogue().tensors);
   for (const std::string& warning : reader->catalogue().warnings) warn(warning);
-  print(options.json ? dump(checkpoint_json(reader->catalogue())) : checkpoint_table(reader->catalogue()));
+  if (options.json) print_json(*options.json, checkpoint_json(reader->catalogue()));
+  if (options.json != "-") print(checkpoint_table(reader->catalogue(), options.summary));
   return 0;
 }
 

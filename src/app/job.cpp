@@ -40,24 +40,30 @@ Handout from_bytes(std::span<const std::byte> bytes) {
   return handout;
 }
 
+Recipe recipe_from_file(const std::filesystem::path& path) {
+  constexpr std::uint64_t kMost = 16u << 20;
+  const File file(path, File::Mode::read);
+  const std::uint64_t bytes = file.size();
+  const std::string name = path.string();
+  if (bytes > kMost) fail(Errc::malformed, fmt::format("{}: {} are no recipe", printable(name), format_bytes(bytes)));
+  std::string text(static_cast<std::size_t>(bytes), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return Recipe::parse(text, name);
+}
+
 Recipe read_recipe(const Options& options) {
+  Recipe recipe = options.recipe_file ? recipe_from_file(*options.recipe_file) : one_rule(options.rule);
   if (!options.recipe_file) {
-    Recipe recipe = one_rule(options.rule);
     recipe.nonfinite = options.nonfinite;
     recipe.fp8 = options.fp8;
     recipe.importance_power = options.importance_power;
     recipe.importance_damping = options.importance_damping.value_or(kDefaultDamping);
     recipe.target = options.target;
-    return recipe;
   }
-  constexpr std::uint64_t kMost = 16u << 20;
-  const File file(*options.recipe_file, File::Mode::read);
-  const std::uint64_t bytes = file.size();
-  const std::string name = options.recipe_file->string();
-  if (bytes > kMost) fail(Errc::malformed, fmt::format("{}: {} are no recipe", printable(name), format_bytes(bytes)));
-  std::string text(static_cast<std::size_t>(bytes), '\0');
-  file.read(0, std::as_writable_bytes(std::span(text)));
-  return Recipe::parse(text, name);
+  std::vector<Rule> rules;
+  for (const Rule& rule : options.tensor_rules) rules.push_back(with_method(rule, recipe.target.has_value()));
+  recipe.rules.insert(recipe.rules.begin(), rules.begin(), rules.end());
+  return recipe;
 }
 
 void agree_on_plan(Comm& comm, const std::string& digest) {
@@ -185,8 +191,11 @@ Job open_job(Comm& comm, const Options& options, bool scan, const std::function<
                          importance_lookup(job.importance), notes);
   });
   agree_on_plan(comm, job.plan.digest);
-  if (comm.rank() == 0)
-    for (const std::string& line : importance_lines(job)) note(line);
+  if (comm.rank() == 0) {
+    for (const std::string& line : idle_rules(job.reader->catalogue().tensors, job.recipe, job.plan)) warn(line);
+    if (!options.quiet)
+      for (const std::string& line : importance_lines(job)) note(line);
+  }
   return job;
 }
 

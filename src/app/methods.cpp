@@ -47,8 +47,39 @@ std::string_view name(Sees sees) noexcept {
   return kNames[static_cast<std::size_t>(sees)];
 }
 
+std::string fallback_text(const MethodOption& known) {
+  if (std::isnan(known.fallback)) return known.words.empty() ? "decided by the method" : std::string(known.words[0]);
+  if (!known.words.empty()) return std::string(known.words[static_cast<std::size_t>(known.fallback)]);
+  return fmt::format("{}", known.fallback);
+}
+
+std::string all_methods_text() {
+  const std::size_t width = output_width();
+  Table table({{"method", Table::Align::left}, {"levels found by (source)", Table::Align::left}});
+  for (const QuantizerEntry& entry : quantizers())
+    table.row({std::string(entry.name), fmt::format("{} ({})", entry.summary, entry.source)});
+  Table options({{"option", Table::Align::left}, {"of", Table::Align::left}});
+  for (const MethodOption* known : method_options())
+    for (const OptionMeaning& meaning : meanings_of(known->name))
+      options.row({fmt::format("--{}", known->name),
+                   fmt::format("{}: {} ({})", meaning.methods, meaning.option->help, allowed_text(*meaning.option))});
+  return fmt::format("{}\n{}\nlmq methods METHOD: its options with their defaults\n", table.text(width),
+                     options.text(width));
+}
+
+std::string method_text(const QuantizerEntry& entry) {
+  const std::size_t width = output_width();
+  std::string text =
+      fmt::format("{}\n{}", entry.name, wrap(fmt::format("{} ({})", entry.summary, entry.source), width, 2));
+  Table options({{"option", Table::Align::left}, {"values", Table::Align::left}});
+  for (const MethodOption& known : entry.options)
+    options.row({fmt::format("--{}", known.name),
+                 fmt::format("{}; {} (default: {})", allowed_text(known), known.help, fallback_text(known))});
+  return text + (entry.options.empty() ? "  no options of its own\n" : "\n" + options.text(width));
+}
+
 nlohmann::json option_json(const MethodOption& known) {
-  nlohmann::json item{{"name", known.name}, {"help", known.help}};
+  nlohmann::json item{{"name", known.name}, {"help", known.help}, {"sets_rate", known.sets_rate}};
   if (!known.words.empty()) {
     item["words"] = std::vector<std::string>(known.words.begin(), known.words.end());
     if (!std::isnan(known.fallback)) item["default"] = known.words[static_cast<std::size_t>(known.fallback)];
@@ -59,47 +90,31 @@ nlohmann::json option_json(const MethodOption& known) {
   return item;
 }
 
-/// Every method with its options and what its traits are by default.
-nlohmann::json methods_json() {
-  nlohmann::json list = nlohmann::json::array();
-  for (const QuantizerEntry& entry : quantizers()) {
-    const Traits traits = entry.make(default_options(entry, kDefaultLevels))->traits();
-    nlohmann::json item{{"name", entry.name},
-                        {"id", entry.id},
-                        {"summary", entry.summary},
-                        {"source", entry.source},
-                        {"sees", name(traits.sees)},
-                        {"uses_importance", traits.importance},
-                        {"stochastic", traits.rounding == Rounding::stochastic},
-                        {"has_slope", entry.at_slope != nullptr},
-                        {"options", nlohmann::json::array()}};
-    for (const MethodOption& known : entry.options) item["options"].push_back(option_json(known));
-    list.push_back(std::move(item));
-  }
-  return {{"methods", std::move(list)}};
+/// A method with its options and what its traits are by default.
+nlohmann::json method_json(const QuantizerEntry& entry) {
+  const Traits traits = entry.make(default_options(entry, kDefaultLevels))->traits();
+  nlohmann::json item{{"name", entry.name},
+                      {"id", entry.id},
+                      {"summary", entry.summary},
+                      {"source", entry.source},
+                      {"sees", name(traits.sees)},
+                      {"uses_importance", traits.importance},
+                      {"stochastic", traits.rounding == Rounding::stochastic},
+                      {"has_slope", entry.at_slope != nullptr},
+                      {"options", nlohmann::json::array()}};
+  for (const MethodOption& known : entry.options) item["options"].push_back(option_json(known));
+  return item;
 }
 
-std::string methods_text() {
-  Table table(
-      {{"method", Table::Align::left}, {"levels found by", Table::Align::left}, {"source", Table::Align::left}});
-  for (const QuantizerEntry& entry : quantizers())
-    table.row({std::string(entry.name), std::string(entry.summary), std::string(entry.source)});
-  std::string text = table.text();
-  Table options({{"option", Table::Align::left},
-                 {"of", Table::Align::left},
-                 {"values", Table::Align::left},
-                 {"meaning", Table::Align::left}});
-  for (const MethodOption* known : method_options())
-    for (const OptionMeaning& meaning : meanings_of(known->name))
-      options.row({fmt::format("--{}", known->name), meaning.methods, allowed_text(*meaning.option),
-                   std::string(meaning.option->help)});
-  if (!method_options().empty()) text += "\n" + options.text();
-  return text;
-}
 }  // namespace
 
 int methods(const Options& options) {
-  print(options.json ? methods_json().dump(2) + '\n' : methods_text());
+  nlohmann::json list = nlohmann::json::array();
+  for (const QuantizerEntry& entry : quantizers())
+    if (options.method.empty() || options.method == entry.name) list.push_back(method_json(entry));
+  if (options.json) print_json(*options.json, {{"methods", std::move(list)}});
+  if (options.json != "-")
+    print(options.method.empty() ? all_methods_text() : method_text(find_quantizer(options.method)));
   return 0;
 }
 

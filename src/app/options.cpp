@@ -8,11 +8,11 @@
 #include <charconv>
 #include <cmath>
 #include <map>
-#include <numeric>
 
 #include "export_formats.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/quant/quantizer.hpp"
 #include "option_table.hpp"
 
@@ -20,6 +20,8 @@ namespace lmq::app {
 namespace {
 
 namespace po = boost::program_options;
+
+constexpr std::size_t kAnyWidth = 80;  // of help that is asked for its errors only
 
 /// Option values of one command, taken by name; each complaint names the option and the value.
 class Values {
@@ -47,15 +49,20 @@ class Values {
       fail(Errc::usage, fmt::format("--{} {}: a number is expected", name, value));
     return found;
   }
+  [[nodiscard]] std::vector<std::string> texts(const char* name) const {
+    return has(name) ? values_[name].as<std::vector<std::string>>() : std::vector<std::string>{};
+  }
   template <class T>
-  [[nodiscard]] T choice(const char* name, const std::vector<std::pair<std::string, T>>& choices) const {
+  [[nodiscard]] T choice(const char* name, const std::vector<std::pair<std::string_view, T>>& choices) const {
     const std::string value = text(name);
-    std::string known;
+    std::vector<std::string_view> words;
     for (const auto& [word, meaning] : choices) {
       if (word == value) return meaning;
-      known += (known.empty() ? "" : ", ") + word;
+      words.push_back(word);
     }
-    fail(Errc::usage, fmt::format("--{} {}: expected one of {}", name, value, known));
+    const std::string near = nearest(value, words);
+    fail(Errc::usage, fmt::format("--{} {}: expected one of {}{}", name, printable(value), fmt::join(words, ", "),
+                                  near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
   }
 
  private:
@@ -64,10 +71,27 @@ class Values {
 
 [[noreturn]] void refuse_unknown(const CommandEntry& entry, const std::string& option) {
   const std::string name = option.substr(0, option.find('='));
-  const std::string near = nearest(name, option_names(entry.command));
+  const std::vector<std::string> known = option_names(entry.command);
+  const std::string near = nearest(name, std::vector<std::string_view>(known.begin(), known.end()));
   fail(Errc::usage, fmt::format("{}: unknown option '{}'{}", entry.name, name,
                                 near.empty() ? fmt::format("; lmq {} --help lists its options", entry.name)
                                              : fmt::format("; did you mean {}?", near)));
+}
+
+/// "--json INPUT": the parser takes any word behind --json for its file. It is the input when the command has no other,
+/// and the report goes to standard output.
+void give_back_input(po::parsed_options& parsed) {
+  auto& options = parsed.options;
+  if (std::ranges::any_of(options, [](const po::option& option) { return option.position_key >= 0; })) return;
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    if (options[i].string_key != "json" || options[i].original_tokens.size() != 2 || options[i].value.at(0) == "-")
+      continue;
+    po::option input("input", options[i].value);
+    input.position_key = 0;
+    options[i].value = {"-"};
+    options.push_back(std::move(input));
+    return;
+  }
 }
 
 /// Strict: whole names only, each option once, every word used.
@@ -80,7 +104,8 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
   po::positional_options_description positional;
   positional.add("input", -1);
   try {
-    const auto parsed = po::command_line_parser(words).options(table).positional(positional).style(kStyle).run();
+    auto parsed = po::command_line_parser(words).options(table).positional(positional).style(kStyle).run();
+    give_back_input(parsed);
     for (const auto& option : parsed.options)
       if (option.position_key < 0 && option.string_key == "input") refuse_unknown(entry, "--input");
     po::variables_map values;
@@ -104,8 +129,10 @@ Target bits_target(const Values& values) {
   return {0, bits};
 }
 
-void take_rule(const Values& values, Options& options) {
+/// The rule as it is said; options.rule is that with a method.
+Rule take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
+  rule.place.command_line = true;
   options.method_given = values.has("method");
   if (values.has("method")) {
     rule.method = values.text("method");
@@ -113,7 +140,19 @@ void take_rule(const Values& values, Options& options) {
   }
   if (values.has("bits") && values.has("levels"))
     fail(Errc::usage, "--bits (of the file) and --levels both say how many bits are spent: give one of them");
-  if (values.has("levels")) rule.levels = static_cast<std::size_t>(values.whole("levels", 2, 256));
+  if (values.has("group") && values.has("granularity") && values.text("granularity") != "group")
+    fail(Errc::usage, fmt::format("--group {} belongs to --granularity group, not to --granularity {}",
+                                  values.text("group"), values.text("granularity")));
+  if (values.has("group")) rule.granularity = Granularity::group;
+  for (const OptionEntry* entry : options_of(options.command)) {
+    const std::string option(entry->name);
+    if (!entry->field.empty() && values.has(option.c_str()))
+      set_field(rule, std::string(entry->field), values.text(option.c_str()));
+  }
+  for (const MethodOption* known : method_options()) {
+    const std::string name(known->name);
+    if (values.has(name.c_str())) set_field(rule, name, values.text(name.c_str()));
+  }
   if (values.has("bits")) options.target = bits_target(values);
   if (values.has("target-size")) {
     if (options.target || rule.levels)
@@ -121,36 +160,7 @@ void take_rule(const Values& values, Options& options) {
     options.target = Target{parse_size(values.text("target-size"), "--target-size"), 0};
     if (options.target->bytes == 0) fail(Errc::usage, "--target-size 0: nothing fits into no bytes");
   }
-  if (values.has("granularity"))
-    rule.granularity = values.choice<Granularity>("granularity", {{"model", Granularity::model},
-                                                                  {"tensor", Granularity::tensor},
-                                                                  {"row", Granularity::row},
-                                                                  {"group", Granularity::group}});
-  if (values.has("group")) {
-    if (rule.granularity.value_or(Granularity::group) != Granularity::group)
-      fail(Errc::usage, fmt::format("--group {} belongs to --granularity group, not to --granularity {}",
-                                    values.text("group"), values.text("granularity")));
-    rule.granularity = Granularity::group;
-    rule.group = values.whole("group", 1, std::uint64_t{1} << 32);
-  } else if (rule.granularity == Granularity::group) {
-    rule.group = 128;
-  }
-  if (values.has("coder"))
-    rule.coder = values.choice<CoderChoice>("coder", {{"cheapest", CoderChoice::cheapest},
-                                                      {"fixed", CoderChoice::fixed},
-                                                      {"rans", CoderChoice::rans},
-                                                      {"huffman", CoderChoice::huffman},
-                                                      {"planes", CoderChoice::planes}});
-  if (values.has("level-type"))
-    rule.level_type = values.choice<LevelType>("level-type", {{"f32", LevelType::f32}, {"f16", LevelType::f16}});
-  for (const MethodOption* known : method_options()) {
-    const std::string name(known->name);
-    if (!values.has(name.c_str())) continue;
-    if (known->words.empty())
-      rule.options[name] = values.number(name.c_str());
-    else
-      rule.options[name] = values.text(name.c_str());
-  }
+  const Rule said = rule;
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   if (!rule.method && !options.target && !sets_rate(rule) && shared) rule.options["rate"] = kDefaultRate;
   rule = with_method(std::move(rule), options.target.has_value());
@@ -167,26 +177,42 @@ void take_rule(const Values& values, Options& options) {
       fail(Errc::usage, fmt::format("--importance-damping {}: a number from 0 (as it is) to {} is expected",
                                     values.text("importance-damping"), kMostDamping));
   }
+  return said;
+}
+
+/// The options that say what a recipe says, as words of a command line; none may stand beside --recipe.
+void take_recipe_arguments(const Values& values, Options& options) {
+  std::vector<std::string> names;
+  for (const OptionEntry* entry : options_of(options.command))
+    if (entry->of_recipe) names.emplace_back(entry->name);
+  for (const MethodOption* known : method_options()) names.emplace_back(known->name);
+  for (const std::string& option : names) {
+    const char* name = option.c_str();
+    if (!values.has(name)) continue;
+    if (values.has("recipe"))
+      fail(Errc::usage, fmt::format("--{} contradicts --recipe {}: the recipe decides for every tensor; say it there, "
+                                    "or for some tensors with --tensor",
+                                    name, values.text("recipe")));
+    options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});
+  }
+  for (const std::string& text : values.texts("tensor"))
+    options.recipe_arguments.insert(options.recipe_arguments.end(), {"--tensor", text});
 }
 
 /// What quantize and plan share.
 void take_job(const Values& values, Options& options) {
-  std::vector<std::string> of_rules{"method",      "bits",       "levels",    "granularity",      "group",
-                                    "coder",       "level-type", "nonfinite", "importance-power", "importance-damping",
-                                    "target-size", "fp8"};
-  for (const MethodOption* known : method_options()) of_rules.emplace_back(known->name);
-  for (const std::string& rule_option : of_rules) {
-    const char* name = rule_option.c_str();
-    if (!values.has(name)) continue;
-    if (values.has("recipe"))
-      fail(Errc::usage, fmt::format("--{} contradicts --recipe {}: the recipe decides for every tensor; say it there",
-                                    name, values.text("recipe")));
-    options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});
-  }
+  take_recipe_arguments(values, options);
+  Rule said;
   if (values.has("recipe"))
     options.recipe_file = values.text("recipe");
   else
-    take_rule(values, options);
+    said = take_rule(values, options);
+  for (const std::string& text : values.texts("tensor")) {
+    if (!options.tensor_rules.empty() && options.tensor_rules.back().match == "*")
+      fail(Errc::usage, fmt::format("--tensor {}: never applies, because {} matches every tensor", printable(text),
+                                    place_of(options.tensor_rules.back())));
+    options.tensor_rules.push_back(tensor_rule(text, said));
+  }
   if (values.has("importance")) options.importance = values.text("importance");
   for (const char* name : {"importance-power", "importance-damping"})
     if (values.has(name) && !values.has("importance"))
@@ -200,17 +226,9 @@ void take_job(const Values& values, Options& options) {
   }
 }
 
-double minutes(const Values& values) {
-  const std::string text = values.text("max-time");
-  double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(number) || number <= 0)
-    fail(Errc::usage, fmt::format("--max-time {}: minutes are expected, a number over 0", text));
-  return number;
-}
-
 void take_quantize(const Values& values, Options& options) {
-  if (options.output.empty()) fail(Errc::usage, "quantize: -o OUT.h5 is missing: the file to make");
+  options.dry_run = values.has("dry-run");
+  if (options.output.empty() && !options.dry_run) fail(Errc::usage, "quantize: -o OUT.h5 is missing: the file to make");
   take_job(values, options);
   if (values.has("work-dir")) {
     options.work_dir = values.text("work-dir");
@@ -219,8 +237,7 @@ void take_quantize(const Values& values, Options& options) {
     options.work_dir += ".lmq-work";
   }
   if (values.has("resume")) options.resume = values.choice<bool>("resume", {{"auto", true}, {"never", false}});
-  if (values.has("max-time")) options.max_minutes = minutes(values);
-  if (values.has("json")) options.json_file = values.text("json");
+  if (values.has("max-time")) options.max_minutes = parse_duration(values.text("max-time"), "--max-time") / 60;
   options.force = values.has("force");
 }
 
@@ -239,7 +256,8 @@ void take_input(const CommandEntry& entry, const po::variables_map& values, Opti
   const auto inputs =
       values.count("input") > 0 ? values["input"].as<std::vector<std::string>>() : std::vector<std::string>{};
   if (entry.command == Command::methods) {
-    if (!inputs.empty()) fail(Errc::usage, fmt::format("methods takes no argument, found '{}'", inputs[0]));
+    if (inputs.size() > 1) fail(Errc::usage, fmt::format("methods: one method is expected, found '{}'", inputs[1]));
+    if (!inputs.empty()) options.method = find_quantizer(inputs[0]).name;
     return;
   }
   if (inputs.empty() || inputs[0].empty())
@@ -251,28 +269,6 @@ void take_input(const CommandEntry& entry, const po::variables_map& values, Opti
 }
 
 }  // namespace
-
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-  std::string best;
-  std::size_t best_edits = word.size() / 3 + 1;
-  for (const std::string& candidate : candidates) {
-    std::vector<std::size_t> row(candidate.size() + 1);  // row[j]: edits from word[0, i) to candidate[0, j)
-    std::iota(row.begin(), row.end(), std::size_t{0});
-    for (std::size_t i = 1; i <= word.size(); ++i) {
-      std::size_t diagonal = row[0];
-      row[0] = i;
-      for (std::size_t j = 1; j <= candidate.size(); ++j) {
-        const std::size_t replaced = diagonal + (word[i - 1] != candidate[j - 1] ? 1 : 0);
-        diagonal = row[j];
-        row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-      }
-    }
-    const bool begins = word.size() >= 4 && candidate.compare(0, word.size(), word) == 0;
-    const std::size_t edits = begins ? 1 : row.back();
-    if (edits < best_edits || (edits == best_edits && best.empty())) best_edits = edits, best = candidate;
-  }
-  return best;
-}
 
 Options parse_options(int argc, char** argv) {
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
@@ -286,13 +282,13 @@ Options parse_options(int argc, char** argv) {
   }
   if (name == "--help" || name == "-h" || name == "help") {
     if (words.size() > 1) options.topic = words[1];
-    static_cast<void>(help_text(options.topic));
+    static_cast<void>(help_text(options.topic, kAnyWidth));
     return options;
   }
   if (name.starts_with('-'))
     fail(Errc::usage, fmt::format("unknown option '{}': a command comes first; lmq --help lists them", name));
   const CommandEntry* entry = find_command(name);
-  if (entry == nullptr) static_cast<void>(help_text(name));  // throws with the nearest command
+  if (entry == nullptr) static_cast<void>(help_text(name, kAnyWidth));  // throws with the nearest command
   words.erase(words.begin());
   const auto map = parse_values(*entry, words);
   const Values values(map);
@@ -303,6 +299,10 @@ Options parse_options(int argc, char** argv) {
   options.command = entry->command;
   take_input(*entry, map, options);
   if (values.has("output")) options.output = values.text("output");
+  if (options.output == "-")
+    fail(Errc::usage,
+         "-o -: the file is written in many places at once, so it cannot go to a pipe; name a file (./- when "
+         "it shall be called so)");
   if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
   if (values.has("path")) options.path_tensor = values.text("path");
   if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
@@ -313,10 +313,11 @@ Options parse_options(int argc, char** argv) {
   if (values.has("progress"))
     options.progress = values.choice<ProgressMode>(
         "progress", {{"auto", ProgressMode::automatic}, {"plain", ProgressMode::plain}, {"none", ProgressMode::none}});
-  if (entry->command == Command::quantize)
-    take_quantize(values, options);
-  else
-    options.json = values.has("json");
+  if (values.has("json")) options.json = values.text("json");
+  options.summary = values.has("summary");
+  options.quiet = values.has("quiet");
+  if (options.quiet) options.progress = ProgressMode::none;
+  if (entry->command == Command::quantize) take_quantize(values, options);
   if (entry->command == Command::plan) take_job(values, options);
   if (entry->command == Command::export_) take_export(values, options);
   if (entry->command == Command::verify && values.has("importance")) options.importance = values.text("importance");

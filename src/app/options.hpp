@@ -23,6 +23,7 @@ struct Options {
   std::optional<std::filesystem::path> recipe_file;
   std::optional<std::filesystem::path> importance;  ///< also verify
   Rule rule;                                        ///< what --method, --bits, ... ask for: one rule for all tensors
+  std::vector<Rule> tensor_rules;                   ///< --tensor, before all others
   Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
   Recipe::Fp8 fp8 = Recipe::Fp8::refuse;
   std::optional<double> importance_power;    ///< --importance-power
@@ -37,12 +38,14 @@ struct Options {
   bool resume = true;
   bool force = false;  ///< quantize: an output or report that is none of ours is replaced, too
   double max_minutes = 0;
-  std::filesystem::path json_file;  ///< quantize: where the report goes
+  bool dry_run = false;  ///< quantize: what plan prints
+  bool quiet = false;    ///< no table, no notes, no progress
   ProgressMode progress = ProgressMode::automatic;
   std::vector<std::string>
-      recipe_arguments;  ///< the options that shape the result, as typed, for suggested command lines
-  // plan, inspect, verify
-  bool json = false;  ///< JSON instead of a table on standard output
+      recipe_arguments;             ///< the options that shape the result, as typed, for suggested command lines
+  std::optional<std::string> json;  ///< a report as JSON: "-" on standard output instead of text, else into that file
+  bool summary = false;             ///< plan, inspect: a line for each kind of tensor
+  std::string method;               ///< methods: the one that is asked for, empty: all
   // inspect
   std::optional<std::string> codebook;  ///< the tensor whose levels are asked for
   // verify
@@ -56,10 +59,8 @@ struct Options {
 /// Errc::usage with one line: which option, what is wrong, what would be right (the nearest option for an unknown one).
 [[nodiscard]] Options parse_options(int argc, char** argv);
 
-/// Help for a command, or for all when `topic` is empty. Errc::usage for an unknown command.
-[[nodiscard]] std::string help_text(const std::string& topic);
-
-/// The candidate with the fewest edits from `word`, empty when none is near (more than a third of the letters wrong).
-[[nodiscard]] std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+/// Help for a command, or for all when `topic` is empty, in lines of `width` columns. Errc::usage for an unknown
+/// command.
+[[nodiscard]] std::string help_text(const std::string& topic, std::size_t width);
 
 }  // namespace lmq::app

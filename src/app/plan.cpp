@@ -4,12 +4,17 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "commands.hpp"
 #include "job.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io_hdf5/hdf5_format.hpp"
+#include "lmq/run/budget.hpp"
+#include "lmq/run/forecast.hpp"
 #include "table.hpp"
+#include "tensor_lines.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {
@@ -35,10 +40,10 @@ struct Suggested {
   std::string srun, mpirun;
 };
 
-Suggested suggest(const Options& options, std::size_t threads) {
+Suggested suggest(const Options& options, std::size_t ranks, std::size_t threads) {
   const std::string line = fmt::format("{} --threads {}", quantize_line(options), threads);
-  return {.srun = fmt::format("srun --mpi=pmix --ntasks={} --cpus-per-task={} {}", options.ranks, threads, line),
-          .mpirun = fmt::format("mpirun -np {} --map-by slot:PE={} --bind-to core {}", options.ranks, threads, line)};
+  return {.srun = fmt::format("srun --mpi=pmix --ntasks={} --cpus-per-task={} {}", ranks, threads, line),
+          .mpirun = fmt::format("mpirun -np {} --map-by slot:PE={} --bind-to core {}", ranks, threads, line)};
 }
 
 struct Counted {
@@ -64,56 +69,135 @@ std::string_view treatment_name(Treatment treatment) {
   return treatment == Treatment::quantize ? "quantize" : treatment == Treatment::keep ? "keep" : "fold";
 }
 
-std::string spec_text(const QuantSpec& spec) {
-  const QuantizerEntry* method = find_quantizer(spec.method);
-  std::string text = fmt::format("{} {} levels per {}", method == nullptr ? "?" : method->name, spec.options.levels,
-                                 name(spec.granularity));
-  if (spec.granularity == Granularity::group) text += fmt::format(" of {}", spec.group);
-  return text;
+/// The rule that decides about a tensor; empty when none was asked.
+std::string rule_of(const Job& job, const TensorPlan& plan) {
+  return plan.rule < 0 ? "" : place_of(job.recipe.rules[static_cast<std::size_t>(plan.rule)]);
 }
 
-std::string plan_table(const Job& job) {
-  constexpr std::size_t kMost = 60;
-  struct Row {
-    std::string name, type, shape, what;
-    std::uint64_t units = 0, tensors = 0;
-  };
+/// What happens to a tensor, and in brackets which rule says so.
+std::string treatment_text(const Job& job, const TensorPlan& plan) {
+  std::string text;
+  if (plan.treatment == Treatment::quantize) {
+    const QuantizerEntry* method = find_quantizer(plan.spec.method);
+    text = fmt::format("{}", method == nullptr ? "?" : method->name);
+    if (!plan.spec.floating) text += fmt::format(", {} levels", plan.spec.options.levels);
+    if (plan.spec.granularity != Granularity::tensor) text += fmt::format(" per {}", name(plan.spec.granularity));
+    if (plan.spec.granularity == Granularity::group) text += fmt::format(" of {}", plan.spec.group);
+  } else {
+    text = plan.treatment == Treatment::keep ? fmt::format("kept: {}", plan.reason) : plan.reason;
+  }
+  std::string rule = rule_of(job, plan);
+  if (const auto at = rule.find(": rules["); at != rule.npos) rule.erase(0, at + 2);
+  if (plan.rule >= 0 && job.recipe.rules[static_cast<std::size_t>(plan.rule)].place.command_line) rule = "options";
+  return rule.empty() ? text : fmt::format("{} ({})", text, rule);
+}
+
+/// What a plan with a size to reach is expected to come to; nothing without one.
+using Expected = std::optional<Forecast>;
+
+/// The forecast of a tensor's scope, or nullptr: its own rule says how many bits it gets.
+const ScopeForecast* forecast_of(const Expected& expected, const TensorPlan& plan) {
+  return expected && plan.spec.floating ? &expected->scopes[static_cast<std::size_t>(plan.scope)] : nullptr;
+}
+
+/// Tensors that share a line.
+struct Row {
+  std::string name, type, shape, what;
+  std::uint64_t units = 0, tensors = 0;
+  std::size_t fewest_levels = 0, most_levels = 0;
+  double weights = 0, bits = 0, distortion = 0, energy = 0;  // of what is expected
+};
+
+void add_forecast(const Job& job, const TensorPlan& plan, const ScopeForecast& forecast, Row& row) {
+  const std::uint64_t count = job.reader->catalogue().tensors[plan.tensor].count();
+  const double share =
+      static_cast<double>(count) / static_cast<double>(job.plan.scopes[static_cast<std::size_t>(plan.scope)].weights);
+  row.fewest_levels = row.weights > 0 ? std::min(row.fewest_levels, forecast.levels) : forecast.levels;
+  row.most_levels = std::max(row.most_levels, forecast.levels);
+  row.weights += static_cast<double>(count);
+  row.bits += share * forecast.bits;
+  row.distortion += share * forecast.distortion;
+  row.energy += share * forecast.energy;
+}
+
+std::vector<Row> rows_of(const Job& job, bool summary, const Expected& expected) {
   std::vector<Row> rows;
   std::map<std::string, std::size_t> index;
   const auto& tensors = job.reader->catalogue().tensors;
   for (std::size_t t = 0; t < tensors.size(); ++t) {
     const TensorPlan& plan = job.plan.tensors[t];
-    const bool quantized = plan.treatment == Treatment::quantize;
-    Row row{
-        .name = tensors[t].name,
-        .type = std::string(name(tensors[t].dtype)),
-        .shape = shape_text(tensors[t].shape),
-        .what = quantized ? spec_text(plan.spec) : fmt::format("{}: {}", treatment_name(plan.treatment), plan.reason),
-        .units = plan.units,
-        .tensors = 1};
-    if (tensors.size() > kMost) row.name = name_pattern(row.name);
+    Row row{.name = summary ? name_pattern(tensors[t].name) : tensors[t].name,
+            .type = std::string(name(tensors[t].dtype)),
+            .shape = shape_text(tensors[t].shape),
+            .what = treatment_text(job, plan)};
     const auto [at, fresh] =
         index.try_emplace(fmt::format("{}\n{}\n{}\n{}", row.name, row.type, row.shape, row.what), rows.size());
-    if (fresh)
-      rows.push_back(std::move(row));
-    else
-      rows[at->second].units += row.units, rows[at->second].tensors += 1;
+    if (fresh) rows.push_back(std::move(row));
+    Row& sum = rows[at->second];
+    sum.units += plan.units;
+    if (++sum.tensors == 1) sum.name = tensors[t].name;
+    if (sum.tensors == 2) sum.name = name_pattern(tensors[t].name);
+    if (const ScopeForecast* forecast = forecast_of(expected, plan)) add_forecast(job, plan, *forecast, sum);
   }
+  return rows;
+}
+
+/// Levels, bits per weight and signal to noise that are expected; "-" where a rule says how many bits there are.
+std::vector<std::string> expected_cells(const Row& row) {
+  if (!(row.weights > 0)) return {"-", "-", "-"};
+  return {row.fewest_levels == row.most_levels ? fmt::format("{}", row.most_levels)
+                                               : fmt::format("{}..{}", row.fewest_levels, row.most_levels),
+          fmt::format("{:.2f}", row.bits / row.weights), decibel_text(row.distortion, row.energy)};
+}
+
+std::string plan_table(const Job& job, bool summary, const Expected& expected) {
+  const std::vector<Row> rows = rows_of(job, summary || job.plan.tensors.size() > kMostLines, expected);
   using enum Table::Align;
-  Table table({{"tensor", left}, {"type", left}, {"shape", left}, {"units", right}, {"treatment", left}});
-  for (std::size_t i = 0; i < std::min(rows.size(), kMost); ++i)
-    table.row({rows[i].tensors > 1 ? fmt::format("{} ({} tensors)", printable(rows[i].name), rows[i].tensors)
-                                   : printable(rows[i].name),
-               rows[i].type, rows[i].shape, fmt::format("{}", rows[i].units), printable(rows[i].what)});
-  std::string text = table.text();
-  if (rows.size() > kMost)
-    text += fmt::format("... and {} more lines (--json lists all tensors)\n", rows.size() - kMost);
+  std::vector<std::pair<std::string, Table::Align>> columns{{"tensor", left}, {"type", left}, {"shape", left}};
+  if (expected)
+    columns.insert(columns.end(), {{"levels", right}, {"bits", right}, {"SNR dB", right}});
+  else
+    columns.emplace_back("units", right);
+  columns.emplace_back("treatment (rule)", left);
+  Table table(std::move(columns));
+  for (std::size_t i = 0; i < std::min(rows.size(), kMostLines); ++i) {
+    std::vector<std::string> cells{counted_name(rows[i].name, rows[i].tensors), rows[i].type, rows[i].shape};
+    const auto more = expected ? expected_cells(rows[i]) : std::vector<std::string>{fmt::format("{}", rows[i].units)};
+    cells.insert(cells.end(), more.begin(), more.end());
+    cells.push_back(printable(rows[i].what));
+    table.row(std::move(cells));
+  }
+  std::string text = table.text(output_width());
+  if (rows.size() > kMostLines)
+    text += fmt::format("... and {} more lines (--json lists all tensors)\n", rows.size() - kMostLines);
   return text;
 }
 
-nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEstimate& memory, std::size_t threads) {
+/// Bytes of the output: what is expected, or at most without a size to reach.
+std::uint64_t output_bytes(const Job& job, const Expected& expected) {
+  return expected ? std::min(static_cast<std::uint64_t>(expected->bytes), job.plan.target_bytes)
+                  : estimate_output(job).total();
+}
+
+void put_forecast(const ScopeForecast& forecast, std::uint64_t weights, nlohmann::json& item) {
+  item["levels"] = forecast.levels;
+  item["expected_bits_per_weight"] = forecast.bits / static_cast<double>(std::max<std::uint64_t>(1, weights));
+  if (forecast.energy > 0 && forecast.distortion > 0)
+    item["expected_snr_db"] = 10 * std::log10(forecast.energy / forecast.distortion);
+}
+
+/// Everything that plan says.
+struct Report {
+  const Job& job;
+  const Expected& expected;
+  MemoryEstimate memory;
+  std::size_t ranks = 1, threads = 1;
+};
+
+nlohmann::json plan_json(const Options& options, const Report& report) {
+  const auto& [job, expected, memory, ranks, threads] = report;
   const Counted counted = count(job);
-  const Suggested suggested = suggest(options, threads);
+  const Suggested suggested = suggest(options, ranks, threads);
   nlohmann::json list = nlohmann::json::array();
   const auto& tensors = job.reader->catalogue().tensors;
   for (std::size_t t = 0; t < tensors.size(); ++t) {
@@ -121,6 +205,7 @@ nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEst
     nlohmann::json item{{"name", tensors[t].name},   {"dtype", name(tensors[t].dtype)},
                         {"shape", tensors[t].shape}, {"treatment", treatment_name(plan.treatment)},
                         {"units", plan.units},       {"source_bytes", tensors[t].bytes}};
+    item["rule"] = plan.rule < 0 ? nlohmann::json(nullptr) : nlohmann::json(rule_of(job, plan));
     if (plan.treatment != Treatment::quantize) {
       item["reason"] = plan.reason;
     } else {
@@ -130,11 +215,13 @@ nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEst
       item["granularity"] = name(plan.spec.granularity);
       item["chunk"] = plan.chunk;
       if (plan.spec.granularity == Granularity::group) item["group"] = plan.spec.group;
+      if (const ScopeForecast* forecast = forecast_of(expected, plan))
+        put_forecast(*forecast, job.plan.scopes[static_cast<std::size_t>(plan.scope)].weights, item);
     }
     list.push_back(std::move(item));
   }
   return {{"plan_digest", job.plan.digest},
-          {"ranks", options.ranks},
+          {"ranks", ranks},
           {"threads", threads},
           {"tensors", std::move(list)},
           {"units", job.plan.units.size()},
@@ -143,7 +230,8 @@ nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEst
           {"weights", counted.weights},
           {"source_bytes", counted.source_bytes},
           {"importance", importance_json(job)},
-          {"estimated_output_bytes", estimate_output(job).total()},
+          {"target_bytes", job.plan.target_bytes},
+          {"estimated_output_bytes", output_bytes(job, expected)},
           {"memory_per_rank_bytes", memory.total()},
           {"memory",
            {{"program", memory.program},
@@ -151,46 +239,66 @@ nlohmann::json plan_json(const Options& options, const Job& job, const MemoryEst
             {"work", memory.work},
             {"output", memory.output},
             {"coordinator", memory.coordinator}}},
-          {"estimated_seconds", estimate_seconds(job.plan, options.ranks, threads)},
+          {"estimated_seconds", estimate_seconds(job.plan, ranks, threads)},
           {"srun", suggested.srun},
           {"mpirun", suggested.mpirun}};
 }
 
-std::string plan_text(const Options& options, const Job& job, const MemoryEstimate& memory, std::size_t threads) {
+std::string plan_text(const Options& options, const Report& report) {
+  const auto& [job, expected, memory, ranks, threads] = report;
   const Counted counted = count(job);
-  const Suggested suggested = suggest(options, threads);
+  const Suggested suggested = suggest(options, ranks, threads);
   return fmt::format(
-      "{}\n{} tensors: {} quantized, {} kept, {} folded; {} units (the largest {} weights), {} shared codebook{}\n"
+      "{}\n{} tensors: {} quantized, {} kept, {} folded;\n{} units (the largest {} weights), {} shared codebook{}\n"
       "input {}, output about {}\n"
-      "memory per rank {}: program {}, input {}, work {}, output {}, coordinator (rank 0) {}\n"
+      "memory per rank {}: program {}, input {},\n  work {}, output {}, coordinator (rank 0) {}\n"
       "about {} with {} rank{} of {} thread{}\n\n{}\n{}\n",
-      plan_table(job), counted.quantized_tensors + counted.kept + counted.folded, counted.quantized_tensors,
-      counted.kept, counted.folded, with_commas(job.plan.units.size()), with_commas(counted.largest_unit),
-      job.plan.scopes.size(), job.plan.scopes.size() == 1 ? "" : "s", format_bytes(counted.source_bytes),
-      format_bytes(estimate_output(job).total()), format_bytes(memory.total()), format_bytes(memory.program),
-      format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
-      format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, options.ranks, threads)),
-      options.ranks, options.ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", suggested.srun, suggested.mpirun);
+      plan_table(job, options.summary, expected), counted.quantized_tensors + counted.kept + counted.folded,
+      counted.quantized_tensors, counted.kept, counted.folded, with_commas(job.plan.units.size()),
+      with_commas(counted.largest_unit), job.plan.scopes.size(), job.plan.scopes.size() == 1 ? "" : "s",
+      format_bytes(counted.source_bytes), format_bytes(output_bytes(job, expected)), format_bytes(memory.total()),
+      format_bytes(memory.program), format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
+      format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, ranks, threads)), ranks,
+      ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", suggested.srun, suggested.mpirun);
+}
+
+/// Reads what has to be measured for a plan with a size to reach.
+Expected forecast(Comm& comm, const Options& options, const Job& job) {
+  if (job.plan.target_bytes == 0) return std::nullopt;
+  const RunContext context{*job.reader, job.importance ? &*job.importance : nullptr, job.plan, {}};
+  const bool shows =
+      comm.rank() == 0 && !options.quiet && options.progress != ProgressMode::none && error_is_terminal();
+  Progress progress("measuring", shows ? Progress::Style::in_place : Progress::Style::none);
+  const std::uint64_t beside = bytes_beside(job.reader->catalogue(), job.plan, job.recipe.canonical_json(),
+                                            provenance_json(job), *make_hdf5_format());
+  return forecast_budget(comm, context, beside, [&](double done, double all) { progress.at(done, all); });
 }
 
 }  // namespace
 
-int plan(const Options& options) {
-  if (!options.path_tensor.empty()) return plan_path(options);
-  const std::unique_ptr<Comm> comm = make_self_comm();
-  const Job job = open_job(*comm, options, false, {});
-  const std::size_t threads = thread_count();
-  const MemoryEstimate memory = estimate_memory(job.reader->catalogue().tensors, job.plan, threads, options.ranks);
-  check_memory(options, memory);
-  if (job.recipe.nonfinite == Recipe::Nonfinite::keep)
-    note(
-        "values are not looked at here: tensors with NaN or infinities, which quantize will keep, are planned as the "
-        "others");
-  if (options.json)
-    print(plan_json(options, job, memory, threads).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
-          '\n');
-  else
-    print(plan_text(options, job, memory, threads));
+int plan(Comm& comm, const Options& options) {
+  if (!options.path_tensor.empty()) return comm.rank() == 0 ? plan_path(options) : 0;
+  const Job job = open_job(comm, options, options.dry_run, {});
+  const Expected expected = forecast(comm, options, job);
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    const std::size_t ranks = options.dry_run ? static_cast<std::size_t>(comm.size()) : options.ranks;
+    const std::size_t threads = thread_count();
+    const Report report{job, expected, estimate_memory(job.reader->catalogue().tensors, job.plan, threads, ranks),
+                        ranks, threads};
+    check_memory(options, report.memory);
+    if (job.recipe.nonfinite == Recipe::Nonfinite::keep && !options.dry_run)
+      note(
+          "values are not looked at here: tensors with NaN or infinities, which quantize will keep, are planned as the "
+          "others");
+    if (expected && job.plan.target_bytes < expected->sure_bytes)
+      warn(fmt::format("whether a file of {} bytes can be reached is only known when it is made: sure are {}",
+                       job.plan.target_bytes, expected->sure_bytes));
+    if (expected && expected->sampled && !options.quiet)
+      note("the model is large: levels, bits and SNR are those of a part of each tensor");
+    if (options.json) print_json(*options.json, plan_json(options, report));
+    if (options.json != "-" && !options.quiet) print(plan_text(options, report));
+  });
   return 0;
 }
 

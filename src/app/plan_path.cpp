@@ -11,6 +11,7 @@
 #include "job.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/quant/level_curve.hpp"
 #include "lmq/quant/tally.hpp"
 #include "lmq/run/executor.hpp"
@@ -44,7 +45,7 @@ const TensorInfo& find_tensor(const Job& job, const std::string& wanted) {
   const Catalogue& catalogue = job.reader->catalogue();
   const std::int64_t at = catalogue.find(wanted);
   if (at < 0) {
-    std::vector<std::string> names;
+    std::vector<std::string_view> names;
     for (const TensorInfo& tensor : catalogue.tensors) names.push_back(tensor.name);
     const std::string near = nearest(wanted, names);
     fail(Errc::usage, fmt::format("--path {}: there is no tensor of that name{}", printable(wanted),
@@ -115,15 +116,15 @@ Path find_path(const Job& job, const Options& options) {
   std::vector<double> values;
   if (options.method_given) {
     path.curves.push_back({&find_quantizer(*options.rule.method), {}});
-    if (!options.rule.options.empty()) values = resolve(options.rule, "the command line").options.values;
+    if (!options.rule.options.empty()) values = resolve(options.rule).options.values;
   } else {
     for (const QuantizerEntry& method : quantizers())
       if (method.make(default_options(method, 2))->traits().sees != Sees::layer) path.curves.push_back({&method, {}});
   }
   parallel_for(path.curves.size(), [&](std::size_t i) {
     Curve& curve = path.curves[i];
-    curve.points =
-        level_curve(path.group, *curve.method, values, counts_for(*curve.method, options.rule.levels, options.json));
+    curve.points = level_curve(path.group, *curve.method, values,
+                               counts_for(*curve.method, options.rule.levels, options.json.has_value()));
   });
   return path;
 }
@@ -169,7 +170,7 @@ std::string path_table(const Path& path, const char* title, const Cell& cell) {
     }
     table.row(std::move(cells));
   }
-  return table.text();
+  return table.text(output_width());
 }
 
 std::string path_text(const Path& path) {
@@ -192,10 +193,8 @@ int plan_path(const Options& options) {
   const std::unique_ptr<Comm> comm = make_self_comm();
   const Job job = open_job(*comm, options, false, {});
   const Path path = find_path(job, options);
-  if (options.json)
-    print(path_json(path).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
-  else
-    print(path_text(path));
+  if (options.json) print_json(*options.json, path_json(path));
+  if (options.json != "-") print(path_text(path));
   return 0;
 }
 

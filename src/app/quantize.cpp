@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -9,10 +8,10 @@
 #include "launch.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/io/file.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/quantize_run.hpp"
 #include "quality_notes.hpp"
+#include "table.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
@@ -24,13 +23,6 @@ std::string units_text(const RunReport& report) {
   std::string text = fmt::format("{} unit{}", report.units_done, report.units_done == 1 ? "" : "s");
   if (report.units_resumed > 0) text += fmt::format(" ({} more were finished by an earlier run)", report.units_resumed);
   return text;
-}
-
-/// Written beside its name and renamed.
-void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
-  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-  write_whole(path, fmt::format(".{}.partial", ::getpid()),
-              [&](const File& file) { file.write(0, std::as_bytes(std::span(text))); });
 }
 
 nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report,
@@ -53,6 +45,7 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
 }  // namespace
 
 int quantize(Comm& comm, const Options& options) {
+  if (options.dry_run) return plan(comm, options);
   if (const long tasks = launch_strangers(); tasks > 1)
     warn(
         fmt::format("srun started {} tasks without MPI: one of them works, the others wait for it; --mpi=pmix makes "
@@ -75,13 +68,13 @@ int quantize(Comm& comm, const Options& options) {
   run.progress = options.progress;
   run.recipe_json = job.recipe.canonical_json();
   run.provenance_json = provenance_json(job);
-  run.content_with_others = options.json_file.empty();  // which needs a run of our own
-  run.say = note;
+  run.content_with_others = !options.json;  // which needs a run of our own
+  if (!options.quiet) run.say = note;
   const std::unique_ptr<LayoutFormat> format = make_hdf5_format();
   const RunReport report =
       run_quantize(comm, *job.reader, job.importance ? &*job.importance : nullptr, job.plan, *format, run);
   if (!report.finished_by.empty()) {
-    if (comm.rank() == 0)
+    if (comm.rank() == 0 && !options.quiet)
       note(fmt::format("{}: {} has made it while this run waited; nothing was left to do",
                        printable(options.output.string()), report.finished_by));
     return 0;
@@ -90,17 +83,19 @@ int quantize(Comm& comm, const Options& options) {
     if (comm.rank() != 0) return;
     const auto& lines = report.tensors;
     const Totals totals = totals_of(lines, report.file_bytes);
-    if (!options.json_file.empty())
-      write_json(options.json_file, report_json(options, job, report, lines, totals, comm.size()));
+    const auto json = [&] { print_json(*options.json, report_json(options, job, report, lines, totals, comm.size())); };
+    if (options.json && options.json != "-") json();
     const auto notes = quality_notes(lines, job.importance.has_value());
     try {
+      if (options.json == "-") json();
+      if (options.quiet || options.json == "-") return;
       const double seconds = std::max(report.seconds, 1e-9);
-      print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n", tensor_table(lines),
-                        totals_text(totals), units_text(report), format_duration(report.seconds),
-                        static_cast<double>(report.source_bytes) * 1e-9 / seconds, comm.size(),
-                        comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
+      print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n",
+                        tensor_table(lines, output_width()), totals_text(totals), units_text(report),
+                        format_duration(report.seconds), static_cast<double>(report.source_bytes) * 1e-9 / seconds,
+                        comm.size(), comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
                         printable(options.output.string())));
-      if (!notes.empty()) print(notes.front() + '\n');
+      if (!notes.empty()) print(wrap(notes.front(), output_width(), 0));
     } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
     } catch (const Error& error) {
       warn(fmt::format("{} is complete, but its table cannot be shown: {}", printable(options.output.string()),

@@ -4,16 +4,46 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+
+#include "lmq/base/text.hpp"
 
 namespace lmq::app {
 namespace {
 
-std::size_t width_of(const std::string& text) {
+/// The text in pieces of at most `width` columns, cut between words; a longer word stays whole.
+std::vector<std::string> pieces(std::string_view text, std::size_t width) {
+  std::vector<std::string> lines(1);
+  std::size_t used = 0;
+  while (!text.empty()) {
+    const std::string word(text.substr(0, text.find(' ')));
+    text.remove_prefix(std::min(word.size() + 1, text.size()));
+    if (word.empty()) continue;
+    const std::size_t more = columns_of(word) + (used > 0 ? 1 : 0);
+    if (used > 0 && used + more > width) {
+      lines.push_back(word);
+      used = more - 1;
+      continue;
+    }
+    lines.back() += (used > 0 ? " " : "") + word;
+    used += more;
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::size_t columns_of(std::string_view text) noexcept {
   return static_cast<std::size_t>(
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-}  // namespace
+std::string wrap(std::string_view text, std::size_t width, std::size_t indent) {
+  std::string out;
+  for (const std::string& line : pieces(text, width > indent ? width - indent : 1))
+    out += std::string(indent, ' ') + line + '\n';
+  return out;
+}
 
 Table::Table(std::vector<std::pair<std::string, Align>> columns) {
   auto& heading = rows_.emplace_back();
@@ -25,16 +55,46 @@ void Table::row(std::vector<std::string> cells) {
   rows_.push_back(std::move(cells));
 }
 
-std::string Table::text() const {
+std::vector<std::size_t> Table::widths(std::size_t most) const {
   std::vector<std::size_t> width(align_.size(), 0);
   for (const auto& row : rows_)
-    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], width_of(row[c]));
+    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], columns_of(row[c]));
+  const std::size_t gaps = 2 * (width.size() - 1);
+  const auto all = [&] { return std::accumulate(width.begin(), width.end(), gaps); };
+  std::size_t longest_word = most / 3;
+  for (const auto& row : rows_)
+    for (const std::string& word : pieces(row.back(), 1)) longest_word = std::max(longest_word, columns_of(word));
+  // What is too wide: first the texts at the end down to a third of the line, then the names.
+  for (const auto& [column, least] :
+       {std::pair(width.size() - 1, longest_word), std::pair(std::size_t{0}, kLeastNames)})
+    if (const std::size_t now = all(); now > most && align_[column] == Align::left && width[column] > least)
+      width[column] = std::max(least, width[column] - std::min(width[column], now - most));
+  return width;
+}
+
+std::string Table::text(std::size_t most) const {
+  const std::vector<std::size_t> width = widths(most);
+  const std::size_t last = width.size() - 1;
+  std::size_t last_begins = 0;
+  for (std::size_t c = 0; c < last; ++c) last_begins += width[c] + 2;
   std::string text;
   for (const auto& row : rows_) {
     std::string line;
     for (std::size_t c = 0; c < row.size(); ++c) {
-      const std::string pad(width[c] - width_of(row[c]), ' ');
-      line += (c == 0 ? "" : "  ") + (align_[c] == Align::right ? pad + row[c] : row[c] + pad);
+      // A name that is too long has a line of its own.
+      if (c == 0 && last > 0 && columns_of(row[c]) > width[c]) {
+        text += row[c] + '\n';
+        line = std::string(width[c], ' ');
+        continue;
+      }
+      const bool left = align_[c] == Align::left;
+      const auto parts = c == last && left ? pieces(row[c], width[c]) : std::vector<std::string>{row[c]};
+      const std::string pad(width[c] - std::min(width[c], columns_of(parts[0])), ' ');
+      line += (c == 0 ? "" : "  ") + (left ? parts[0] + pad : pad + parts[0]);
+      for (std::size_t i = 1; i < parts.size(); ++i) {
+        line.erase(line.find_last_not_of(' ') + 1);
+        line += '\n' + std::string(last_begins, ' ') + parts[i];
+      }
     }
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + '\n';
@@ -81,6 +141,10 @@ std::string name_pattern(const std::string& name) {
     pattern += name[i++];
   }
   return pattern;
+}
+
+std::string counted_name(const std::string& name, std::uint64_t tensors) {
+  return tensors > 1 ? fmt::format("{} ({} tensors)", printable(name), tensors) : printable(name);
 }
 
 }  // namespace lmq::app

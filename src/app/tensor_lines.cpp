@@ -31,6 +31,7 @@ void add(Shown& shown, const TensorLine& line) {
   sum.stored_bytes += line.stored_bytes;
   sum.squared_error += line.squared_error;
   sum.energy += line.energy;
+  if (line.weighted_error) sum.weighted_error = sum.weighted_error.value_or(0) + *line.weighted_error;
 }
 
 std::vector<Shown> grouped(const std::vector<TensorLine>& lines) {
@@ -47,18 +48,18 @@ std::vector<Shown> grouped(const std::vector<TensorLine>& lines) {
   return groups;
 }
 
-void show(Table& table, const Shown& shown) {
+void show(Table& table, const Shown& shown, bool weighted) {
   const TensorLine& line = shown.line;
-  const std::string name =
-      shown.tensors > 1 ? fmt::format("{} ({} tensors)", printable(line.name), shown.tensors) : printable(line.name);
-  const std::string shape = shown.one_shape ? shape_text(line.shape) : "various";
   const double bits =
       line.weights > 0 ? 8 * static_cast<double>(line.stored_bytes) / static_cast<double>(line.weights) : 0;
   const bool quantized = line.quantized();
-  table.row({name, line.dtype, shape, line.method,
-             line.weights > 0 && line.method != "folded" ? fmt::format("{:.3f}", bits) : "-",
-             quantized ? relative_error_text(line.squared_error, line.energy) : "-",
-             quantized ? decibel_text(line.squared_error, line.energy) : "-", printable(line.reason)});
+  std::vector<std::string> cells{counted_name(line.name, shown.tensors), line.dtype,
+                                 shown.one_shape ? shape_text(line.shape) : "various",
+                                 line.weights > 0 && line.method != "folded" ? fmt::format("{:.3f}", bits) : "-",
+                                 quantized ? decibel_text(line.squared_error, line.energy) : "-"};
+  if (weighted) cells.push_back(line.weighted_error ? fmt::format("{:.3g}", *line.weighted_error) : "-");
+  cells.push_back(line.reason.empty() ? line.method : fmt::format("{}: {}", line.method, printable(line.reason)));
+  table.row(std::move(cells));
 }
 
 }  // namespace
@@ -90,48 +91,47 @@ Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes)
   return totals;
 }
 
-std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t most) {
+std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width, std::size_t most) {
   std::vector<Shown> shown;
   if (lines.size() > most)
     shown = grouped(lines);
   else
     for (const TensorLine& line : lines) add(shown.emplace_back(), line);
+  const bool weighted =
+      std::ranges::any_of(lines, [](const TensorLine& line) { return line.weighted_error.has_value(); });
   using enum Table::Align;
-  Table table({{"tensor", left},
-               {"type", left},
-               {"shape", left},
-               {"method", left},
-               {"bits/weight", right},
-               {"relative error", right},
-               {"SNR dB", right},
-               {"kept because", left}});
+  std::vector<std::pair<std::string, Table::Align>> columns{
+      {"tensor", left}, {"type", left}, {"shape", left}, {"bits", right}, {"SNR dB", right}};
+  if (weighted) columns.emplace_back("weighted", right);
+  columns.emplace_back("method", left);
+  Table table(std::move(columns));
   std::size_t left_out = 0;
   for (std::size_t i = 0; i < shown.size(); ++i) {
-    if (i + 1 >= most && shown.size() > most)
+    if (i + 1 >= kMostLines && shown.size() > kMostLines)
       left_out += shown[i].tensors;
     else
-      show(table, shown[i]);
+      show(table, shown[i], weighted);
   }
-  std::string text = table.text();
+  std::string text = table.text(width);
   if (left_out > 0) text += fmt::format("... and {} more tensors (lmq inspect --json lists all)\n", left_out);
-  return text;
+  return text + "bits: stored bits per weight" + (weighted ? "; weighted: sum of importance * squared error\n" : "\n");
 }
 
 std::string totals_text(const Totals& totals) {
   std::string text =
-      fmt::format("{} weights in {}, now {} in the file: {:.3f} bits per weight", with_commas(totals.weights),
+      fmt::format("{} weights in {}, now {} in the file:\n{:.3f} bits per weight", with_commas(totals.weights),
                   format_bytes(totals.source_bytes), format_bytes(totals.file_bytes), totals.file_bits());
   if (totals.file_bytes > 0)
     text += fmt::format(", {:.2f} times smaller",
                         static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes));
   if (totals.quantized_weights > 0)
-    text += fmt::format("\n{} quantized weights: {:.3f} bits per weight, relative error {}, SNR {} dB",
+    text += fmt::format("\n{} quantized weights: {:.3f} bits per weight,\nrelative error {}, SNR {} dB",
                         with_commas(totals.quantized_weights), totals.quantized_bits(),
                         relative_error_text(totals.squared_error, totals.energy),
                         decibel_text(totals.squared_error, totals.energy));
   if (totals.quantized_bytes > 0)
     text += fmt::format(
-        "\ncompression ratio {:.2f} of the quantized tensors (codes, codebooks and tables), {:.2f} of the file",
+        "\ncompression ratio {:.2f} of the quantized tensors (codes, codebooks, tables),\n{:.2f} of the file",
         totals.quantized_ratio(),
         static_cast<double>(totals.source_bytes) / static_cast<double>(std::max<std::uint64_t>(totals.file_bytes, 1)));
   return text + '\n';
@@ -152,6 +152,7 @@ nlohmann::json to_json(const std::vector<TensorLine>& lines) {
       item["squared_error"] = line.squared_error;
       item["energy"] = line.energy;
       item["largest_error"] = line.largest_error;
+      if (line.weighted_error) item["weighted_error"] = *line.weighted_error;
       item["relative_error"] =
           line.energy > 0 ? nlohmann::json(std::sqrt(line.squared_error / line.energy)) : nlohmann::json(nullptr);
     } else {

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,13 @@ struct Totals {
 };
 [[nodiscard]] Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes);
 
-/// A table with one line per tensor. Beyond `most` lines, tensors whose names differ in numbers only share a line, and
-/// what is still too much is summed up in a last line.
-[[nodiscard]] std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t most = 60);
+/// Lines beyond which tables group tensors.
+inline constexpr std::size_t kMostLines = 60;
+/// A table with one line per tensor, `width` columns wide. Beyond `most` tensors, those whose names differ in numbers
+/// only share a line, and what is still beyond kMostLines lines is summed up in a last one. Errors by importance have a
+/// column where a tensor has some.
+[[nodiscard]] std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width,
+                                       std::size_t most = kMostLines);
 /// The whole-file numbers as lines of text.
 [[nodiscard]] std::string totals_text(const Totals& totals);
 

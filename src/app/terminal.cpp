@@ -2,15 +2,22 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <nlohmann/json.hpp>
+#include <span>
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/file.hpp"
 
 namespace lmq::app {
 namespace {
@@ -49,9 +56,28 @@ void print(std::string_view text) {
   }
 }
 
+void print_json(const std::string& to, const nlohmann::json& json) {
+  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  if (to == "-") return print(text);
+  write_whole(to, fmt::format(".{}.partial", ::getpid()),
+              [&](const File& file) { file.write(0, std::as_bytes(std::span(text))); });
+}
+
 void complain(std::string_view text) noexcept { write_line("lmq: ", text); }
 void warn(std::string_view text) noexcept { write_line("lmq: warning: ", text); }
 void note(std::string_view text) noexcept { write_line("lmq: note: ", text); }
+
+std::size_t output_width() noexcept {
+  constexpr std::size_t kUsual = 80, kLeast = 40, kMost = 1000;
+  std::size_t width = 0;
+  winsize size{};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) width = size.ws_col;
+  if (const char* columns = std::getenv("COLUMNS"); width == 0 && columns != nullptr) {
+    const std::string_view digits(columns);
+    if (std::from_chars(digits.data(), digits.data() + digits.size(), width).ec != std::errc{}) width = 0;
+  }
+  return width == 0 ? kUsual : std::clamp(width, kLeast, kMost);
+}
 
 bool error_is_terminal() noexcept { return ::isatty(STDERR_FILENO) == 1; }
 

@@ -1,4 +1,6 @@
 #pragma once
+#include <cstddef>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -11,6 +13,9 @@ void guard_standard_streams();
 
 /// Results: all of `text` to standard output. Errc::io when it cannot be written (BrokenPipe when nobody reads).
 void print(std::string_view text);
+
+/// A report as JSON: to standard output when `to` is "-", else to that file, written beside its name and renamed.
+void print_json(const std::string& to, const nlohmann::json& json);
 
 /// The reader of standard output has left; nothing needs to be said about it.
 struct BrokenPipe {};
@@ -39,6 +44,9 @@ class Progress {
   double started_ = -1, shown_ = -1;
   bool open_line_ = false;
 };
+
+/// Columns of the terminal that standard output is, else COLUMNS, else 80; 40 at least. What help and tables fit into.
+[[nodiscard]] std::size_t output_width() noexcept;
 
 /// True when standard error is a terminal.
 [[nodiscard]] bool error_is_terminal() noexcept;

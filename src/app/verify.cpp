@@ -273,17 +273,19 @@ void say(const Options& options, const Inputs& inputs, const Lines& differences,
                               {"file_bytes", bytes},
                               {"compared_with_original", options.against.has_value()},
                               {"seconds", seconds}};
-    return print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+    print_json(*options.json, json);
   }
+  if (options.json == "-") return;
   std::string text;
   for (const std::string& difference : differences) text += printable(difference, 2000) + '\n';
-  text += fmt::format("{}: {} tensors, {} units, {} records decoded, {}{}: {} in {}\n", file.name(),
-                      file.tensors().size(), file.units().size(), records, format_bytes(bytes),
-                      options.against ? ", errors measured against the original" : "",
-                      differences.empty()
-                          ? "no difference"
-                          : fmt::format("{} difference{}", differences.size(), differences.size() == 1 ? "" : "s"),
-                      format_duration(seconds));
+  if (!options.quiet)
+    text += fmt::format("{}: {} tensors, {} units, {} records decoded, {}{}: {} in {}\n", file.name(),
+                        file.tensors().size(), file.units().size(), records, format_bytes(bytes),
+                        options.against ? ", errors measured against the original" : "",
+                        differences.empty()
+                            ? "no difference"
+                            : fmt::format("{} difference{}", differences.size(), differences.size() == 1 ? "" : "s"),
+                        format_duration(seconds));
   print(text);
 }
 
@@ -332,7 +334,7 @@ int verify(Comm& comm, const Options& options) {
     if (options.repeat > 0) table = say_draws(*inputs.file, std::move(draws), options.repeat, differences);
     code = differences.empty() ? 0 : 1;
     try {
-      if (!options.json) print(table);
+      if (options.json != "-" && !options.quiet) print(table);
       say(options, inputs, differences, monotonic_seconds() - started);
     } catch (const BrokenPipe&) {  // the exit code says it too
     }

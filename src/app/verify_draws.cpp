@@ -17,6 +17,7 @@
 #include "lmq/kernels/widen.hpp"
 #include "lmq/plan/plan.hpp"
 #include "table.hpp"
+#include "terminal.hpp"
 
 namespace lmq::app {
 namespace {
@@ -174,7 +175,8 @@ std::string say_draws(const QuantizedFile& file, std::vector<UnitDraws> draws, s
                       "most {} are expected",
                       file.name(), printable(name), repeat, error, bias, kSigmas));
   }
-  return tensors.empty() ? fmt::format("{}: no tensor was rounded at random\n", file.name()) : table.text();
+  return tensors.empty() ? fmt::format("{}: no tensor was rounded at random\n", file.name())
+                         : table.text(output_width());
 }
 
 }  // namespace lmq::app

@@ -57,11 +57,12 @@ std::vector<TensorLine> report_tensors(const OutputContents& contents) {
     report.reason = tensor.reason;
     report.weights = info.count();
     report.source_bytes = info.bytes;
+    if (tensor.importance.present) report.weighted_error = 0;
     for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
       const UnitResult& result = contents.units[u].result;
       report.stored_bytes += stored_bytes(contents, u);
       report.squared_error += result.stats.squared_error;
-      report.weighted_error += result.stats.weighted_error;
+      if (report.weighted_error) *report.weighted_error += result.stats.weighted_error;
       report.energy += result.stats.energy;
       report.largest_error = std::max(report.largest_error, result.stats.largest_error);
       report.entropy_bits += result.entropy_bits;

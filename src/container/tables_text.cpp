@@ -109,8 +109,8 @@ std::string tensor_columns(const OutputContents& contents, const std::vector<Ten
   });
   quantized(key::kEntropyBits, [](const TensorLine& line, const TensorPlan&) { return rounded(line.entropy_bits); });
   quantized(key::kSquaredError, [](const TensorLine& line, const TensorPlan&) { return number(line.squared_error); });
-  quantized(key::kWeightedError, [](const TensorLine& line, const TensorPlan& tensor) {
-    return tensor.importance.present ? number(line.weighted_error) : std::string("null");
+  quantized(key::kWeightedError, [](const TensorLine& line, const TensorPlan&) {
+    return line.weighted_error ? number(*line.weighted_error) : std::string("null");
   });
   quantized(key::kEnergy, [](const TensorLine& line, const TensorPlan&) { return number(line.energy); });
   quantized(key::kLargestError, [](const TensorLine& line, const TensorPlan&) { return number(line.largest_error); });

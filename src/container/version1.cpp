@@ -113,6 +113,9 @@ void read_dataset_of(const QuantizedFile& file, StoredTensor& tensor, const Json
   line.squared_error = real_of(dataset.attributes, "lmq_squared_error");
   line.energy = real_of(dataset.attributes, "lmq_energy");
   line.largest_error = real_of(dataset.attributes, "lmq_largest_error");
+  if (const Json weighted = entry.value("weighted_error", Json());
+      weighted.is_number() && entry.value("importance", Json()) == true)
+    line.weighted_error = weighted.get<double>();
   for (const std::uint64_t piece : dataset.piece_bytes) line.stored_bytes += piece;
   tensor.first_unit = number_of(dataset.attributes, "lmq_first_unit").value_or(0);
   tensor.units = number_of(dataset.attributes, "lmq_units").value_or(0);

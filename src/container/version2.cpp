@@ -217,7 +217,7 @@ class Reader2 {
       return from.real(column, i).value_or(std::numeric_limits<double>::quiet_NaN());
     };
     line.squared_error = real(columns_, key::kSquaredError, t);
-    line.weighted_error = columns_.real(key::kWeightedError, t).value_or(line.squared_error);
+    line.weighted_error = columns_.real(key::kWeightedError, t);
     line.energy = real(columns_, key::kEnergy, t);
     line.largest_error = real(columns_, key::kLargestError, t);
     line.entropy_bits = columns_.real(key::kEntropyBits, t).value_or(0);

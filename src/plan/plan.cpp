@@ -16,6 +16,7 @@
 #include "lmq/plan/costs.hpp"
 #include "lmq/plan/names.hpp"
 #include "recipe_words.hpp"
+#include "rule_use.hpp"
 
 namespace lmq {
 namespace {
@@ -48,7 +49,7 @@ std::size_t row_axes_of(const TensorInfo& tensor, const Rule& rule) {
   if (rank < 3) return rank == 2 ? 1 : 0;
   if (!rule.row_axes) return rank == 3 && tensor.name.find("expert") != std::string::npos ? 2 : 1;
   if (*rule.row_axes > rank)
-    fail(Errc::usage, fmt::format("rule {}: row_axes is {}, but tensor {} has {} dimensions", in_quotes(rule.match),
+    fail(Errc::usage, fmt::format("{}: found {}, but tensor {} has {} dimensions", field_of(rule, "row_axes"),
                                   *rule.row_axes, in_quotes(tensor.name), rank));
   return static_cast<std::size_t>(*rule.row_axes);
 }
@@ -60,11 +61,11 @@ class Planner {
       : tensors_(tensors),
         recipe_(recipe),
         importance_(importance),
-        default_rule_(with_method({}, recipe.target.has_value())),
+        default_rule_(with_method({.place = {.text = "the default rule"}}, recipe.target.has_value())),
         notes_(tensors.size(), nullptr),
         model_scopes_(recipe.rules.size() + 1, -1) {
-    for (const Rule& rule : recipe.rules) add_spec(rule, fmt::format("rule {}", in_quotes(rule.match)));
-    add_spec(default_rule_, "the default rule");
+    for (const Rule& rule : recipe.rules) add_spec(rule);
+    add_spec(default_rule_);
     for (const TensorNote& note : notes) {
       if (note.tensor >= tensors.size())
         fail(Errc::internal, fmt::format("a note on tensor {} of {}", note.tensor, tensors.size()));
@@ -87,8 +88,8 @@ class Planner {
   }
 
  private:
-  void add_spec(const Rule& rule, const std::string& place) {
-    QuantSpec spec = resolve(rule, place);
+  void add_spec(const Rule& rule) {
+    QuantSpec spec = resolve(rule);
     spec.floating = recipe_.target && !rule.keep && !sets_rate(rule);
     if (spec.floating && find_quantizer(spec.method)->settle == nullptr) spec.options.levels = kMaxLevels;
     specs_.push_back(std::move(spec));
@@ -125,10 +126,9 @@ class Planner {
     out.cols = product(std::span(tensor.shape).subspan(row_axes));
     const bool whole_rows = out.spec.granularity == Granularity::row || out.spec.granularity == Granularity::group;
     if (whole_rows && out.cols > kLongestRow)
-      fail(Errc::usage,
-           fmt::format("rule {}: tensor {} has rows of {} weights, granularity {} allows {}: use granularity tensor",
-                       in_quotes(rule.match), in_quotes(tensor.name), out.cols, name(out.spec.granularity),
-                       kLongestRow));
+      fail(Errc::usage, fmt::format("{}: tensor {} has rows of {} weights, \"{}\" allows {}: use \"tensor\"",
+                                    field_of(rule, "granularity"), in_quotes(tensor.name), out.cols,
+                                    name(out.spec.granularity), kLongestRow));
     if (const std::uint64_t least = least_quantized_bytes(out.spec, out.rows, out.cols),
         now = tensor.bytes + (tensor.scale >= 0 ? tensors_[static_cast<std::size_t>(tensor.scale)].bytes : 0);
         least >= now) {
@@ -340,6 +340,7 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
 Plan make_plan(const std::vector<TensorInfo>& tensors, const std::string& catalogue_digest, const Recipe& recipe,
                const ImportanceOf& importance, const std::vector<TensorNote>& notes) {
   check_names(tensors);
+  check_rules_match(tensors, recipe);
   Plan plan = Planner(tensors, recipe, importance, notes).run();
   plan.digest = digest_of(tensors, catalogue_digest, recipe, plan);
   return plan;

@@ -5,30 +5,16 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "recipe_words.hpp"
 
 namespace lmq {
 namespace {
 
 using Json = nlohmann::json;  // objects are sorted by key
-
-/// Edits (insert, delete, replace) that turn a into b.
-std::size_t edits(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
 
 template <class T, std::size_t N>
 std::string_view word_for(const std::array<Word<T>, N>& words, T value) noexcept {
@@ -38,23 +24,24 @@ std::string_view word_for(const std::array<Word<T>, N>& words, T value) noexcept
 }
 
 template <class T>
-void check_range(const std::optional<T>& value, std::uint64_t low, std::uint64_t high, const std::string& place,
+void check_range(const std::optional<T>& value, std::uint64_t low, std::uint64_t high, const Rule& rule,
                  std::string_view field) {
   if (value && (*value < low || *value > high))
-    fail(Errc::usage, fmt::format("{}.{}: found {}, allowed are {}..{}", place, field, *value, low, high));
+    fail(Errc::usage, fmt::format("{}: found {}, allowed are {}..{}", field_of(rule, field), *value, low, high));
 }
 
-const QuantizerEntry& method_entry(const std::string& method, const std::string& place) {
+const QuantizerEntry& method_entry(const Rule& rule) {
+  const std::string method = rule.method.value_or(std::string(kDefaultMethod));
   for (const QuantizerEntry& entry : quantizers())
     if (entry.name == method) return entry;
-  fail(Errc::usage,
-       fmt::format("{}.method: found {}, allowed are {}", place, in_quotes(method), one_of(method_names(), method)));
+  fail(Errc::usage, fmt::format("{}: found {}, allowed are {}", field_of(rule, "method"), in_quotes(method),
+                                one_of(method_names(), method)));
 }
 
 /// The value of an option as methods read it. Errc::usage unless it is allowed.
-double option_value(const MethodOption& known, const OptionValue& value, const std::string& place) {
+double option_value(const MethodOption& known, const OptionValue& value, const Rule& rule) {
   const auto refuse = [&](const std::string& found, const std::string& allowed) {
-    fail(Errc::usage, fmt::format("{}.{}: found {}, allowed {}", place, known.name, found, allowed));
+    fail(Errc::usage, fmt::format("{}: found {}, allowed {}", field_of(rule, known.name), found, allowed));
   };
   if (!known.words.empty()) {
     const std::vector<std::string_view> words(known.words.begin(), known.words.end());
@@ -73,20 +60,21 @@ double option_value(const MethodOption& known, const OptionValue& value, const s
   return *number + 0.0;
 }
 
-QuantizerOptions method_values(const QuantizerEntry& method, const Rule& rule, const std::string& place) {
+QuantizerOptions method_values(const QuantizerEntry& method, const Rule& rule) {
   QuantizerOptions options{rule.levels.value_or(kDefaultLevels)};
   for (const MethodOption& known : method.options) {
     const auto found = rule.options.find(std::string(known.name));
-    options.values.push_back(found == rule.options.end() ? known.fallback : option_value(known, found->second, place));
+    options.values.push_back(found == rule.options.end() ? known.fallback : option_value(known, found->second, rule));
   }
   for (const auto& [key, value] : rule.options)
     if (std::ranges::find(method.options, key, &MethodOption::name) == method.options.end())
-      fail(Errc::usage, fmt::format("{}.{}: method \"{}\" has no such option (methods that have it: {})", place, key,
-                                    method.name, methods_with_option(key)));
+      fail(Errc::usage, fmt::format("{}: method \"{}\" has no such option (methods that have it: {})",
+                                    field_of(rule, key), method.name, methods_with_option(key)));
   try {
     if (method.settle) method.settle(options, rule.levels.has_value());
   } catch (const Error& error) {
-    fail(error.code, fmt::format("{}: method \"{}\": {}", place, method.name, error.what()));
+    const std::string place = rule.place.command_line ? "--method" : place_of(rule) + ": method";
+    fail(error.code, fmt::format("{} \"{}\": {}", place, method.name, error.what()));
   }
   return options;
 }
@@ -105,7 +93,7 @@ void put_options(const QuantizerEntry& method, const QuantizerOptions& options, 
   }
 }
 
-void check_keep(const Rule& rule, const std::string& place) {
+void check_keep(const Rule& rule) {
   const std::pair<std::string_view, bool> fields[] = {
       {"method", rule.method.has_value()},    {"levels", rule.levels.has_value()},
       {"group", rule.group.has_value()},      {"granularity", rule.granularity.has_value()},
@@ -113,16 +101,16 @@ void check_keep(const Rule& rule, const std::string& place) {
       {"row_axes", rule.row_axes.has_value()}};
   for (const auto& [field, set] : fields)
     if (set || !rule.options.empty())
-      fail(Errc::usage, fmt::format("{}.{}: a rule with \"keep\": true has only \"match\" beside it", place,
-                                    set ? std::string(field) : rule.options.begin()->first));
+      fail(Errc::usage, fmt::format("{}: a rule with \"keep\": true has only \"match\" beside it",
+                                    field_of(rule, set ? field : rule.options.begin()->first)));
 }
 
 /// Methods that see layers have no codebooks to share or to round, and a coder of their own.
-void check_layer(const Rule& rule, QuantSpec& spec, const std::string& place) {
+void check_layer(const Rule& rule, QuantSpec& spec) {
   const auto refuse = [&](std::string_view field, std::string_view found) {
     fail(Errc::usage,
-         fmt::format("{}.{}: found {}, but method \"{}\" sees whole layers and has no codebooks: leave it out", place,
-                     field, found, find_quantizer(spec.method)->name));
+         fmt::format("{}: found {}, but method \"{}\" sees whole layers and has no codebooks: leave it out",
+                     field_of(rule, field), found, find_quantizer(spec.method)->name));
   };
   if (rule.granularity.value_or(Granularity::row) != Granularity::row)
     refuse("granularity", in_quotes(name(spec.granularity)));
@@ -133,14 +121,18 @@ void check_layer(const Rule& rule, QuantSpec& spec, const std::string& place) {
 }
 
 Json canonical_rule(const Rule& rule, bool floating) {
-  const QuantSpec spec = resolve(rule, fmt::format("rule {}", in_quotes(rule.match)));
-  if (rule.keep) return {{"match", rule.match}, {"keep", true}};
-  Json out{{"match", rule.match},
-           {"method", rule.method.value_or(std::string(kDefaultMethod))},
-           {"levels", spec.options.levels},
-           {"granularity", name(spec.granularity)},
-           {"level_type", name(spec.level_type)},
-           {"coder", name(spec.coder)}};
+  const QuantSpec spec = resolve(rule);
+  Json out{{"match", rule.match}};
+  if (rule.optional) out["optional"] = true;
+  if (rule.keep) {
+    out["keep"] = true;
+    return out;
+  }
+  out.update({{"method", rule.method.value_or(std::string(kDefaultMethod))},
+              {"levels", spec.options.levels},
+              {"granularity", name(spec.granularity)},
+              {"level_type", name(spec.level_type)},
+              {"coder", name(spec.coder)}});
   put_options(*find_quantizer(spec.method), spec.options, out);
   if (floating) {  // the budget says these
     out.erase("levels");
@@ -156,14 +148,9 @@ Json canonical_rule(const Rule& rule, bool floating) {
 
 std::string one_of(const std::vector<std::string_view>& allowed, std::string_view found) {
   std::string text;
-  std::string_view nearest;
-  std::size_t best = std::max<std::size_t>(2, found.size() / 3) + 1;
-  for (const std::string_view word : allowed) {
-    text += fmt::format("{}\"{}\"", text.empty() ? "" : ", ", word);
-    const std::size_t distance = found.size() > 64 ? best : edits(found, word);
-    if (distance < best && distance < word.size()) best = distance, nearest = word;
-  }
-  return nearest.empty() ? text : fmt::format("{} (did you mean \"{}\"?)", text, nearest);
+  for (const std::string_view word : allowed) text += fmt::format("{}\"{}\"", text.empty() ? "" : ", ", word);
+  const std::string near = nearest(found, allowed);
+  return near.empty() ? text : fmt::format("{} (did you mean \"{}\"?)", text, near);
 }
 
 std::vector<std::string_view> method_names() {
@@ -220,32 +207,44 @@ Rule with_method(Rule rule, bool budgeted) {
   return rule;
 }
 
-QuantSpec resolve(const Rule& rule, const std::string& place) {
+std::string place_of(const Rule& rule) {
+  if (rule.place.command_line) return "the command line";
+  return rule.place.text.empty() ? fmt::format("rule {}", in_quotes(rule.match)) : rule.place.text;
+}
+
+std::string field_of(const Rule& rule, std::string_view field) {
+  if (!rule.place.command_line) return fmt::format("{}.{}", place_of(rule), field);
+  std::string option = fmt::format("--{}", field);
+  std::ranges::replace(option, '_', '-');
+  return option;
+}
+
+QuantSpec resolve(const Rule& rule) {
   if (rule.match.empty())
-    fail(Errc::usage, fmt::format("{}.match: found \"\", allowed is a pattern such as \"*\"", place));
+    fail(Errc::usage, fmt::format("{}: found \"\", allowed is a pattern such as \"*\"", field_of(rule, "match")));
   if (rule.keep) {
-    check_keep(rule, place);
+    check_keep(rule);
     return {};
   }
   QuantSpec spec;
-  const QuantizerEntry& method = method_entry(rule.method.value_or(std::string(kDefaultMethod)), place);
+  const QuantizerEntry& method = method_entry(rule);
   spec.method = method.id;
-  check_range(rule.levels, kMinLevels, kMaxLevels, place, "levels");
-  check_range(rule.group, kMinGroup, kMaxGroup, place, "group");
-  check_range(rule.row_axes, 0, kMaxRank, place, "row_axes");
-  spec.options = method_values(method, rule, place);
+  check_range(rule.levels, kMinLevels, kMaxLevels, rule, "levels");
+  check_range(rule.group, kMinGroup, kMaxGroup, rule, "group");
+  check_range(rule.row_axes, 0, kMaxRank, rule, "row_axes");
+  spec.options = method_values(method, rule);
   spec.granularity = rule.granularity.value_or(Granularity::tensor);
   const bool grouped = spec.granularity == Granularity::group;
   if (rule.group && !grouped)
-    fail(Errc::usage, fmt::format("{}.group: found {} with granularity \"{}\", allowed only with granularity \"group\"",
-                                  place, *rule.group, name(spec.granularity)));
+    fail(Errc::usage, fmt::format("{}: found {} with granularity \"{}\", allowed only with granularity \"group\"",
+                                  field_of(rule, "group"), *rule.group, name(spec.granularity)));
   spec.group = grouped ? rule.group.value_or(kDefaultGroup) : 0;
   const Sees sees = traits_of(spec).sees;
-  if (sees == Sees::layer) check_layer(rule, spec, place);
+  if (sees == Sees::layer) check_layer(rule, spec);
   const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
   if (shared && sees != Sees::values && !traits_of(spec).grid)
     fail(Errc::usage,
-         fmt::format("{}.scale: factors of rows and columns want granularity \"row\" or \"group\"", place));
+         fmt::format("{}: factors of rows and columns want granularity \"row\" or \"group\"", field_of(rule, "scale")));
   spec.level_type = rule.level_type.value_or(shared ? LevelType::f32 : LevelType::f16);
   spec.coder = rule.coder.value_or(CoderChoice::cheapest);
   return spec;
@@ -264,14 +263,14 @@ std::vector<Rule> default_rules() {
   // Dense layers also have gates ("gate_proj", "attention.gate"): a plain "gate" is a router only inside these blocks.
   for (const char* pattern : {"router.*", "*.router.*", "*moe.gate.*", "*.mlp.gate.*", "*.ffn.gate.*",
                               "*.feed_forward.gate.*", "*.mixer.gate.*", "*.shared_expert_gate.*", "*.ffn_gate_inp*"})
-    rules.push_back({.match = pattern, .keep = true});
+    rules.push_back({.match = pattern, .keep = true, .place = {.text = "built in"}});
   return rules;
 }
 
 Recipe default_recipe() { return {.rules = default_rules()}; }
 
 Recipe one_rule(Rule rule) {
-  (void)resolve(rule, fmt::format("rule {}", in_quotes(rule.match)));
+  (void)resolve(rule);
   Recipe recipe = default_recipe();
   recipe.rules.push_back(std::move(rule));
   return recipe;

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -116,8 +118,8 @@ void for_each_key(const Place& object, const std::string& prefix, const std::vec
 }
 
 std::vector<std::string_view> rule_keys() {
-  std::vector<std::string_view> keys{"match",       "keep",  "method",     "levels", "bits",
-                                     "granularity", "group", "level_type", "coder",  "row_axes"};
+  std::vector<std::string_view> keys{"match", "keep",       "method", "levels",   "bits",    "granularity",
+                                     "group", "level_type", "coder",  "row_axes", "optional"};
   for (const MethodOption* known : method_options()) keys.push_back(known->name);
   return keys;
 }
@@ -127,9 +129,13 @@ const std::vector<std::string_view> kRecipeKeys{
     "rules",   "target_bits", "target_bytes", "fp8"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
-  if (key == "match")
+  constexpr std::size_t kLongestMatch = 1024;
+  if (key == "match") {
     rule.match = at.text("a pattern such as \"*embed*\"");
-  else if (key == "keep")
+    if (rule.match.size() > kLongestMatch)
+      fail(Errc::usage,
+           fmt::format("{}: a pattern of {} bytes, allowed are {}", at.path, rule.match.size(), kLongestMatch));
+  } else if (key == "keep")
     rule.keep = at.boolean();
   else if (key == "method")
     rule.method = at.text("the name of a method");
@@ -147,6 +153,8 @@ bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
     rule.coder = at.word(kCoderWords);
   else if (key == "row_axes")
     rule.row_axes = at.whole(0, kMaxRank);
+  else if (key == "optional")
+    rule.optional = at.boolean();
   else if (!methods_with_option(key).empty())
     rule.options[key] = at.option();
   else
@@ -155,15 +163,12 @@ bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
 }
 
 Rule parse_rule(const Place& at) {
-  constexpr std::size_t kLongestMatch = 1024;
   Rule rule;
+  rule.place.text = at.path;
   for_each_key(at, at.path + ".", rule_keys(),
                [&](const std::string& key, const Place& place) { return take_rule_key(rule, key, place); });
   if (!at.value.contains("match"))
     fail(Errc::usage, fmt::format("{}: the key \"match\" is missing (\"*\" matches every tensor)", at.path));
-  if (rule.match.size() > kLongestMatch)
-    fail(Errc::usage,
-         fmt::format("{}.match: a pattern of {} bytes, allowed are {}", at.path, rule.match.size(), kLongestMatch));
   if (at.value.contains("bits") && at.value.contains("levels"))
     fail(Errc::usage,
          fmt::format("{}: \"bits\" and \"levels\" say the same thing, only one of them is allowed", at.path));
@@ -199,7 +204,28 @@ Json parse_json(std::string_view text, const std::string& source) {
   }
 }
 
+/// A text as the JSON value it looks like: a number, true, false, or itself.
+Json value_of(const std::string& text) {
+  const char* const end = text.data() + text.size();
+  std::uint64_t whole = 0;
+  if (const auto [stop, error] = std::from_chars(text.data(), end, whole); error == std::errc{} && stop == end)
+    return whole;
+  double number = 0;
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  if (error == std::errc{} && stop == end && std::isfinite(number)) return number;
+  if (text == "true" || text == "false") return text == "true";
+  return text;
+}
+
 }  // namespace
+
+void set_field(Rule& rule, const std::string& key, const std::string& text) {
+  const Json value = value_of(text);
+  const Place at{value, field_of(rule, key)};
+  if (!take_rule_key(rule, key, at))
+    fail(Errc::usage,
+         fmt::format("{}: unknown key {}, known are {}", place_of(rule), in_quotes(key), one_of(rule_keys(), key)));
+}
 
 Recipe Recipe::parse(std::string_view json, const std::string& source) {
   const Json root = parse_json(json, source);
@@ -240,7 +266,7 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
   if (target.bits > 0 || target.bytes > 0) recipe.target = target;
   for (std::size_t i = 0; i < recipe.rules.size(); ++i) {
     recipe.rules[i] = with_method(std::move(recipe.rules[i]), recipe.target.has_value());
-    (void)resolve(recipe.rules[i], fmt::format("{}: rules[{}]", source, i));
+    (void)resolve(recipe.rules[i]);
   }
   return recipe;
 }

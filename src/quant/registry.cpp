@@ -1,7 +1,12 @@
+#include <fmt/format.h>
+
 #include <array>
 #include <string>
+#include <vector>
 
 #include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/quant/quantizer.hpp"
 
 namespace lmq {
@@ -27,12 +32,14 @@ std::span<const QuantizerEntry> quantizers() noexcept {
 }
 
 const QuantizerEntry& find_quantizer(std::string_view name) {
-  std::string known;
+  std::vector<std::string_view> known;
   for (const QuantizerEntry& entry : quantizers()) {
     if (entry.name == name) return entry;
-    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+    known.push_back(entry.name);
   }
-  fail(Errc::usage, "method '" + std::string(name) + "' is unknown (there are: " + known + ")");
+  const std::string near = nearest(name, known);
+  fail(Errc::usage, fmt::format("method '{}' is unknown{} (there are: {})", printable(name),
+                                near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(known, ", ")));
 }
 
 const QuantizerEntry* find_quantizer(std::uint16_t id) noexcept {

@@ -6,7 +6,7 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, bf16, environment, run, write_safetensors
+from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, bf16, environment, run, sha256, write_safetensors
 
 
 class CommandLine(LmqTest):
@@ -41,7 +41,8 @@ class CommandLine(LmqTest):
             (["--verbose"], 64, ["--verbose"]),
             (["frobnicate"], 64, ["frobnicate"]),
             (["help", "quantise"], 64, ["quantize"]),
-            (["methods", "kmeans"], 64, ["kmeans"]),
+            (["methods", "kmean"], 64, ["did you mean kmeans"]),
+            (["methods", "kmeans", "asq"], 64, ["one method"]),
             (["quantize"], 64, ["INPUT"]),
             (["quantize", STORIES], 64, ["-o"]),
             (["quantize", STORIES, SHARDED, "-o", out], 64, ["one input"]),
@@ -49,11 +50,10 @@ class CommandLine(LmqTest):
             (quantize + ["--bit=4"], 64, ["--bit'", "--bits"]),      # no guessing of abbreviations
             (quantize + ["--target-size", "0"], 64, ["--target-size 0"]),
             (quantize + ["--target-size", "much"], 64, ["much"]),
-            (quantize + ["--target-size", "4K"], 64, ["4.0 KiB", "at least"]),
             (quantize + ["--target-size", "1G", "--bits", "4"], 64, ["--target-size", "--bits"]),
             (quantize + ["--method", "ecsq", "--bits", "99"], 64, ["--bits 99", "64"]),
             (quantize + ["--method", "ecsq", "--bits", "5", "--lambda", "0.1"], 64, ["no tensor is left"]),
-            (quantize + ["--method", "kmean"], 64, ["kmean"]),
+            (quantize + ["--method", "kmean"], 64, ["did you mean kmeans?"]),
             (quantize + ["--method="], 64, ["--method"]),
             (quantize + ["--bits"], 64, ["bits"]),
             (quantize + ["--bits", "0"], 64, ["--bits 0", "0.01 to 64"]),
@@ -61,16 +61,16 @@ class CommandLine(LmqTest):
             (quantize + ["--bits", "many"], 64, ["--bits many"]),
             (quantize + ["--bits", "4", "--bits", "4"], 64, ["more than once"]),
             (quantize + ["--bits", "4", "--levels", "16"], 64, ["--bits", "--levels"]),
-            (quantize + ["--levels", "1"], 64, ["--levels 1"]),
-            (quantize + ["--levels", "257"], 64, ["--levels 257"]),
-            (quantize + ["--granularity", "column"], 64, ["column", "model, tensor, row, group"]),
+            (quantize + ["--levels", "1"], 64, ["--levels: found 1,"]),
+            (quantize + ["--levels", "257"], 64, ["--levels: found 257", "2..256"]),
+            (quantize + ["--granularity", "column"], 64, ["--granularity: found \"column\"", "\"model\", \"tensor\", \"row\", \"group\""]),
             (quantize + ["--granularity", "row", "--group", "32"], 64, ["--group 32", "row"]),
-            (quantize + ["--group", "0"], 64, ["--group 0"]),
+            (quantize + ["--group", "0"], 64, ["--group: found 0"]),
             (quantize + ["--group", "1"], 64, ["group"]),
             (quantize + ["--coder", "zip"], 64, ["zip", "rans"]),
-            (quantize + ["--method", "binary-1", "--scale", "rank1"], 64, ["scale", "row"]),
+            (quantize + ["--method", "binary-1", "--scale", "rank1"], 64, ["--scale:", "row"]),
             (quantize + ["--method", "binary-k", "--levels", "8", "--mode", "exact"], 64, ["exact"]),
-            (quantize + ["--method", "binary-2", "--levels", "8"], 64, ["4 levels"]),
+            (quantize + ["--method", "binary-2", "--levels", "8"], 64, ["--method \"binary-2\"", "4 levels"]),
             (quantize + ["--level-type", "bf16"], 64, ["bf16"]),
             (quantize + ["--nonfinite", "drop"], 64, ["drop"]),
             (quantize + ["--memory", "lots"], 64, ["lots"]),
@@ -81,6 +81,19 @@ class CommandLine(LmqTest):
             (quantize + ["--resume", "maybe"], 64, ["maybe", "never"]),
             (quantize + ["--max-time", "-1"], 64, ["--max-time"]),
             (quantize + ["--max-time", "nan"], 64, ["--max-time"]),
+            (quantize + ["--max-time", "2 hours"], 64, ["--max-time", "2 hours", "1h30m"]),
+            (["quantize", STORIES, "-o", "-"], 64, ["-o -", "pipe"]),
+            (quantize + ["--tensor", "*embed*"], 64, ["--tensor *embed*", "PATTERN=WHAT"]),
+            (quantize + ["--tensor", "=4"], 64, ["PATTERN=WHAT"]),
+            (quantize + ["--tensor", "*embed*="], 64, ["PATTERN=WHAT"]),
+            (quantize + ["--tensor", "*embed*=9"], 64, ["--tensor *embed*=9", "1..8"]),
+            (quantize + ["--tensor", "*embed*=kmean"], 64, ["--tensor *embed*=kmean", "did you mean \"kmeans\"?"]),
+            (quantize + ["--tensor", "*embed*=kmeans,uniform"], 64, ["two methods"]),
+            (quantize + ["--tensor", "*embed*=keep,levels=4"], 64, ["--tensor", "keep"]),
+            (quantize + ["--tensor", "*embed*=levls=4"], 64, ["levls", "did you mean \"levels\"?"]),
+            (quantize + ["--tensor", "*=4", "--tensor", "*embed*=6"], 64, ["never applies"]),
+            (quantize + ["--tensor", "*.mlp.up_prj.weight=6"], 64,
+             ["--tensor *.mlp.up_prj.weight=6", "matches no tensor", "model.layers.0.mlp.up_proj.weight"]),
             (quantize + ["--progress", "loud"], 64, ["loud"]),
             (quantize + ["--recipe", recipe, "--bits", "4"], 64, ["--bits", "--recipe"]),
             (quantize + ["--recipe", good, "--nonfinite", "keep"], 64, ["--nonfinite", "--recipe"]),
@@ -96,6 +109,7 @@ class CommandLine(LmqTest):
             (["verify", os.path.join(STORIES, "model.safetensors")], 69, ["HDF5"]),
             (["export", out, "-o", self.at("x")], 64, ["--to"]),
             (["export", out, "--to", "onnx", "-o", self.at("x")], 64, ["onnx", "safetensors", "gguf"]),
+            (["export", out, "--to", "safetensor", "-o", self.at("x")], 64, ["--to safetensor:", "did you mean safetensors?"]),
             (["export", out, "--to", "safetensors"], 64, ["-o"]),
             (["export", out, "--to", "safetensors", "-o", self.at("x")], 66, ["out.h5"]),
         ]:
@@ -130,6 +144,180 @@ class CommandLine(LmqTest):
         self.assertIn("--levels 5", plan["srun"])
         for tensor in plan["tensors"]:
             self.assertIn("reason" if tensor["treatment"] != "quantize" else "levels", tensor)
+
+    def test_help_fits_the_terminal_and_names_every_option_once(self):
+        for columns in (60, 80, 132):
+            for command in ("quantize", "plan", "inspect", "verify", "export", "methods"):
+                with self.subTest(columns=columns, command=command):
+                    text = self.ok(run(command, "--help", COLUMNS=str(columns))).out
+                    examples = [line for line in text.splitlines() if line.startswith(("  lmq ", "  mpirun ", "  srun "))]
+                    lines = [line for line in text.splitlines() if line not in examples and not line.startswith("usage:")]
+                    self.assertLessEqual(max(map(len, lines)), columns, text)
+                    self.assertGreater(max(map(len, lines)), columns - 25 if command == "quantize" else 20)
+        text = self.ok(run("quantize", "--help")).out
+        titles = ["Input and output", "What to spend", "Options of methods", "Running", "Seldom needed"]
+        self.assertEqual(sorted(titles, key=text.index), titles)
+        for option in ("--output", "--method", "--bits", "--tensor", "--memory", "--max-time", "--coder", "--help"):
+            self.assertEqual(len([line for line in text.splitlines() if line[6:].startswith(option + " ") or line[6:] == option]), 1, option)
+        for option in ("--lambda", "--restarts", "--seed"):
+            self.assertIn(option, text)
+
+    def test_methods_explains_one_method(self):
+        text = self.ok(run("methods", "ecsq")).out
+        for word in ("ecsq", "--rate", "--lambda", "bits per weight", "default"):
+            self.assertIn(word, text)
+        self.assertNotIn("kmeans", text)
+        self.assertIn("no options", self.ok(run("methods", "uniform")).out)
+        known = json.loads(self.ok(run("methods", "--json")).out)["methods"]
+        self.assertEqual(len(known), 17)
+        self.assertIn("rate", [option["name"] for method in known if method["name"] == "ecsq" for option in method["options"]])
+
+    def test_tables_fit_80_columns_and_a_summary_has_a_line_for_each_kind(self):
+        out = self.at("out.h5")
+        done = self.ok(run("quantize", SHARDED, "-o", out, "--progress", "none"))
+        tables = {"quantize": done.out, "plan": self.ok(run("plan", SHARDED, "-o", "x.h5")).out, "methods": self.ok(run("methods")).out}
+        for name in (SHARDED, out):
+            tables["inspect " + name] = self.ok(run("inspect", name)).out
+            tables["summary " + name] = self.ok(run("inspect", name, "--summary")).out
+        tables["summary plan"] = self.ok(run("plan", SHARDED, "--summary")).out
+        for what, text in tables.items():
+            with self.subTest(what=what):
+                lines = [l for l in text.splitlines() if not l.startswith(("srun ", "mpirun ")) and self.folder not in l]
+                self.assertLessEqual(max(map(len, lines)), 80, "\n".join(lines))
+        for what, text in tables.items():
+            if what.startswith("summary"):
+                self.assertIn("model.layers.*.mlp.up_proj.weight (5 tensors)", text)
+                self.assertNotIn("model.layers.3", text)
+                self.assertLess(len(text.splitlines()), 45)
+
+    def test_json_goes_where_it_is_told_for_every_command(self):
+        out, report = self.at("out.h5"), self.at("r.json")
+        self.ok(run("quantize", STORIES, "-o", out, "--progress", "none"))
+        for words, key in ((["quantize", STORIES, "-o", self.at("o.h5"), "--progress", "none"], "totals"), (["plan", STORIES], "units"),
+                           (["inspect", STORIES], "shards"), (["inspect", out], "ledger"), (["verify", out], "differences")):
+            with self.subTest(words=words):
+                for more in (["--json"], ["--json", "-"], ["--json=-"], ["--json"] + ["--threads", "1"] * (words[0] != "inspect")):
+                    self.assertIn(key, json.loads(self.ok(run(*words, *more)).out))
+                self.assertIn(key, json.loads(self.ok(run(words[0], "--json", *words[1:])).out))   # before the input
+                for more in (["--json", report], ["--json=" + report]):
+                    done = self.ok(run(*words, *more))
+                    with open(report) as file:
+                        self.assertIn(key, json.load(file))
+                    self.assertTrue(done.out and not done.out.startswith("{"))
+                    os.remove(report)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["o.h5", "out.h5"])
+        self.refused(run("plan", STORIES, "--json", self.at("no", "r.json")), 73, "r.json")
+
+    def test_quiet_says_nothing_and_makes_the_same_file(self):
+        for more in ([], ["--json", self.at("r.json")]):
+            done = self.ok(run("quantize", STORIES, "-o", self.at("q.h5"), "--quiet", *more))
+            self.assertEqual((done.out, done.err), ("", ""))
+        for words in (["verify", self.at("q.h5"), "-q"], ["export", self.at("q.h5"), "--to", "safetensors", "-o", self.at("x.safetensors"), "-q"]):
+            done = self.ok(run(*words))
+            self.assertEqual((done.out, done.err), ("", ""))
+        self.assertTrue(json.loads(self.ok(run("quantize", STORIES, "-o", self.at("q.h5"), "--quiet", "--json")).out))
+        self.refused(run("quantize", STORIES, "-o", self.at("q.h5"), "--quiet", "--bits", "0"), 64, "--bits")
+
+    def test_tensor_choices_are_rules_before_all_others(self):
+        out = self.at("out.h5")
+        choices = ["--tensor", "*embed*=6", "--tensor", "*.mlp.*=uniform", "--tensor", "*q_proj*=keep", "--tensor", "*k_proj*=levels=5,coder=fixed"]
+        def made(*more):
+            self.ok(run("quantize", STORIES, "-o", out, "--progress", "none", *more))
+            stored = json.loads(run("inspect", out, "--json").out)
+            return {t["name"]: t for t in stored["tensors"]}, stored["recipe"]
+        tensors, recipe = made("--levels", "8", "--granularity", "row", *choices)
+        self.assertEqual([r["match"] for r in recipe["rules"]][:4], ["*embed*", "*.mlp.*", "*q_proj*", "*k_proj*"])
+        self.assertEqual(recipe["rules"][0]["levels"], 64)
+        self.assertEqual(recipe["rules"][0]["granularity"], "row")   # as the other options say
+        self.assertEqual((recipe["rules"][1]["method"], recipe["rules"][1]["levels"]), ("uniform", 16))
+        self.assertEqual(recipe["rules"][3]["levels"], 5)
+        self.assertEqual(recipe["rules"][-1]["levels"], 8)
+        self.assertEqual(tensors["model.layers.0.self_attn.q_proj.weight"]["method"], "raw")
+        self.assertEqual(tensors["model.layers.0.mlp.up_proj.weight"]["method"], "uniform")
+        # The same as a recipe, the stored text serves as one, and a recipe's rules come after.
+        with open(self.at("stored.json"), "w") as file:
+            json.dump(recipe, file)
+        first = sha256(out)
+        self.assertEqual(made("--recipe", self.at("stored.json"))[1], recipe)
+        self.assertEqual(sha256(out), first)
+        mixed = made("--recipe", self.at("stored.json"), "--tensor", "*embed*=keep")[1]
+        self.assertEqual(mixed["rules"][:2], [{"keep": True, "match": "*embed*"}, recipe["rules"][0]])
+        # What decides is shown.
+        plan = json.loads(self.ok(run("plan", STORIES, "--levels", "8", *choices, "--json")).out)
+        rules = {t["name"]: t["rule"] for t in plan["tensors"]}
+        self.assertEqual(rules["model.embed_tokens.weight"], "--tensor *embed*=6")
+        self.assertEqual(rules["model.layers.0.self_attn.v_proj.weight"], "the command line")
+        self.assertIsNone(rules["model.norm.weight"])
+        self.assertIn("--tensor '*embed*=6'", plan["srun"])
+        self.assertIn("(--tensor *embed*=6)", " ".join(self.ok(run("plan", STORIES, "--levels", "8", *choices)).out.split()))
+        self.assertIn("(rules[0])", " ".join(self.ok(run("plan", STORIES, "--recipe", self.at("stored.json"))).out.split()))
+        done = self.ok(run("plan", STORIES, "--levels", "8", "--tensor", "*.mlp.*=5", "--tensor", "*up_proj*=6"))
+        self.assertIn("decides no tensor", done.err)
+        spent = made("--method", "ecsq", "--target-size", "900K", "--tensor", "*embed*=6")[1]["rules"][0]
+        self.assertEqual((spent["method"], spent["rate"]), ("ecsq", 6))
+
+    def test_a_dry_run_prints_the_plan_and_touches_nothing(self):
+        words = [SHARDED, "--levels", "8", "--json", "-"]
+        dry = json.loads(self.ok(run("quantize", *words, "--dry-run")).out)
+        self.assertEqual(dry, json.loads(self.ok(run("plan", *words)).out))
+        both = json.loads(self.ok(run("quantize", *words, "--dry-run", "-o", self.at("x.h5"), ranks=2)).out)
+        self.assertEqual(both["ranks"], 2)
+        self.assertEqual(both["plan_digest"], dry["plan_digest"])
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_plan_obeys_the_size_that_is_asked_for(self):
+        random = np.random.default_rng(5)
+        source = self.at("m.safetensors")
+        write_safetensors(source, {f"layers.{i}.weight": ("BF16", (1024, 512), bf16(random.standard_normal((1024, 512)) * 2.0 ** -i)) for i in range(4)})
+        weights = 4 * 1024 * 512
+        for method in (["--method", "kmeans"], ["--method", "ecsq"], []):
+            for size in (["--bits", "2.5"], ["--target-size", "900K"]):
+                with self.subTest(method=method, size=size):
+                    plan = json.loads(self.ok(run("plan", source, *method, *size, "--json")).out)
+                    self.assertEqual(plan, json.loads(self.ok(run("quantize", source, *method, *size, "--dry-run", "--json")).out))
+                    target = weights * 2.5 / 8 if size[0] == "--bits" else 900 << 10
+                    self.assertEqual(plan["target_bytes"], target)
+                    self.assertLessEqual(plan["estimated_output_bytes"], target)
+                    self.ok(run("quantize", source, "-o", self.at("out.h5"), "--quiet", *method, *size))
+                    self.assertAlmostEqual(plan["estimated_output_bytes"] / os.path.getsize(self.at("out.h5")), 1, 1)
+                    stored = {t["name"]: t for t in json.loads(run("inspect", self.at("out.h5"), "--json").out)["tensors"]}
+                    for tensor in plan["tensors"]:
+                        done = stored[tensor["name"]]
+                        step = 0.6 if method == ["--method", "kmeans"] else 0.15   # a level more or less, or any slope
+                        self.assertAlmostEqual(tensor["expected_bits_per_weight"], done["bits_per_weight"], delta=step)
+                        self.assertAlmostEqual(tensor["expected_snr_db"], -20 * np.log10(done["relative_error"]), delta=6 * step)
+                    self.assertIn("SNR dB", self.ok(run("plan", source, *method, *size)).out)
+        across = json.loads(self.ok(run("quantize", source, "--bits", "2.5", "--dry-run", "--json", ranks=3)).out)
+        alone = json.loads(self.ok(run("plan", source, "--bits", "2.5", "--json")).out)
+        self.assertEqual(across["tensors"], alone["tensors"])
+        # What cannot be is refused with one number, whoever is asked for whatever; and that can be.
+        sizes = set()
+        for words in (["plan", source], ["quantize", source, "-o", self.at("no.h5")], ["quantize", source, "--dry-run"]):
+            for size in ("20K", "25000", "30KB"):
+                done = run(*words, "--method", "kmeans", "--target-size", size)
+                self.refused(done, 64, "cannot be reached", "at least ")
+                sizes.add(done.err.split("at least ")[1].split()[0])
+        just_below = str(int(0.98 * weights / 8))   # known when it is made
+        self.assertIn("sure are", self.ok(run("plan", source, "--method", "kmeans", "--target-size", just_below)).err)
+        done = run("quantize", source, "-o", self.at("no.h5"), "--method", "kmeans", "--target-size", just_below)
+        self.refused(done, 64, "at least ")
+        sizes.add(done.err.split("at least ")[1].split()[0])
+        self.assertEqual(len(sizes), 1, sizes)
+        self.ok(run("quantize", source, "-o", self.at("yes.h5"), "--quiet", "--method", "kmeans", "--target-size", *sizes))
+        self.assertLessEqual(os.path.getsize(self.at("yes.h5")), int(*sizes))
+
+    def test_weighted_errors_are_shown_where_there_is_importance(self):
+        importance = self.at("importance.safetensors")
+        write_safetensors(importance, {"model.layers.0.mlp.up_proj.weight": ("F32", (64,), np.arange(1, 65, dtype=np.float32).tobytes())})
+        done = self.ok(run("quantize", STORIES, "-o", self.at("w.h5"), "--progress", "none", "--importance", importance, "--json", self.at("r.json")))
+        self.assertIn("weighted", done.out)
+        with open(self.at("r.json")) as file:
+            report = {t["name"]: t.get("weighted_error") for t in json.load(file)["tensors"]}
+        stored = {t["name"]: t.get("weighted_error") for t in json.loads(run("inspect", self.at("w.h5"), "--json").out)["tensors"]}
+        self.assertEqual(report, stored)
+        self.assertEqual([name for name, error in stored.items() if error], ["model.layers.0.mlp.up_proj.weight"])
+        self.ok(run("quantize", STORIES, "-o", self.at("w.h5"), "--progress", "none"))
+        self.assertNotIn("weighted", self.ok(run("inspect", self.at("w.h5"))).out)
 
     def test_plan_path_prints_levels_against_error_for_every_method(self):
         name = "model.layers.0.mlp.up_proj.weight"
@@ -167,7 +355,7 @@ class CommandLine(LmqTest):
         quantize = ["quantize", STORIES, "-o", out, "--progress", "none"]
         for more, words in [
             (["--method", "sls-l1", "--lambda", "-1"], ["lambda", "-1", "0 to"]),
-            (["--method", "sls-l1", "--lambda", "nan"], ["--lambda nan", "number"]),
+            (["--method", "sls-l1", "--lambda", "nan"], ["--lambda: found", "nan", "number"]),
             (["--method", "sls-l1", "--lambda", "1", "--lambda-relative", "0.5"], ["lambda-relative", "one of them"]),
             (["--method", "sls-l1", "--lambda-relative", "1.5"], ["lambda-relative", "1.5", "0 to 1"]),
             (["--method", "sls-l1", "--lambda", "1e-9"], ["tensor 'model.", "at most 256", "would do"]),

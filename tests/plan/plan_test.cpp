@@ -46,7 +46,7 @@ TEST_CASE("plan: the matrix a tensor is seen as", "[plan]") {
   REQUIRE(matrix("x", {30, 70, 9}, 0) == P{1, 18900});
   REQUIRE(matrix("x", {30, 70, 9}, 3) == P{18900, 1});
   REQUIRE(matrix("expert.conv", {64, 32, 3, 3}, {}) == P{64, 288});
-  REQUIRE_THROWS_WITH(matrix("x", {30, 70, 9}, 4), Contains("row_axes is 4, but tensor \"x\" has 3 dimensions"));
+  REQUIRE_THROWS_WITH(matrix("x", {30, 70, 9}, 4), Contains("row_axes: found 4, but tensor \"x\" has 3 dimensions"));
 }
 
 TEST_CASE("plan: what is kept says why", "[plan]") {
@@ -163,8 +163,8 @@ TEST_CASE("plan: the quantum of a scope follows from its largest importance and 
 TEST_CASE("plan: a row longer than the limit needs another granularity", "[plan]") {
   const std::vector<TensorInfo> tensors{tensor("x", {2, kLongestRow + 1})};
   REQUIRE_THAT(why(tensors, all(Granularity::row)),
-               Contains("64 rule \"*\": tensor \"x\" has rows of 268435457 weights"));
-  REQUIRE_THAT(why(tensors, all(Granularity::group)), Contains("use granularity tensor"));
+               Contains("64 rule \"*\".granularity: tensor \"x\" has rows of 268435457 weights"));
+  REQUIRE_THAT(why(tensors, all(Granularity::group)), Contains("use \"tensor\""));
   REQUIRE(why(tensors, all(Granularity::tensor)) == "accepted");
   const std::vector<TensorInfo> longest{tensor("x", {2, kLongestRow})};
   REQUIRE(plan_of(longest, all(Granularity::row)).tensors[0].chunk == Shape{1, kLongestRow});

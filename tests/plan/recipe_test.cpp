@@ -54,7 +54,7 @@ TEST_CASE("recipe: the full example parses to what it says", "[plan][recipe]") {
   REQUIRE(recipe.rules[0].levels == 64u);
   REQUIRE(recipe.rules[0].method == "kmeans");
   REQUIRE(recipe.rules[1].keep);
-  const QuantSpec spec = resolve(recipe.rules[2], "rule");
+  const QuantSpec spec = resolve(recipe.rules[2]);
   REQUIRE(spec.method == find_quantizer("uniform").id);
   REQUIRE(spec.options.levels == 17);
   REQUIRE(spec.granularity == Granularity::group);
@@ -66,18 +66,18 @@ TEST_CASE("recipe: the full example parses to what it says", "[plan][recipe]") {
 
 TEST_CASE("recipe: defaults are k-means, 16 levels, one codebook a tensor; f16 levels for rows and groups",
           "[plan][recipe]") {
-  const QuantSpec spec = resolve({}, "rule");
+  const QuantSpec spec = resolve({});
   REQUIRE(spec.method == find_quantizer("kmeans").id);
   REQUIRE(spec.options.levels == 16);
   REQUIRE(spec.granularity == Granularity::tensor);
   REQUIRE(spec.group == 0);
   REQUIRE(spec.level_type == LevelType::f32);
   REQUIRE(spec.coder == CoderChoice::cheapest);
-  const auto level_type = [](Granularity g) { return resolve({.granularity = g}, "rule").level_type; };
+  const auto level_type = [](Granularity g) { return resolve({.granularity = g}).level_type; };
   REQUIRE(level_type(Granularity::model) == LevelType::f32);
   REQUIRE(level_type(Granularity::row) == LevelType::f16);
   REQUIRE(level_type(Granularity::group) == LevelType::f16);
-  REQUIRE(resolve({.granularity = Granularity::group}, "rule").group == 128);
+  REQUIRE(resolve({.granularity = Granularity::group}).group == 128);
 }
 
 TEST_CASE("recipe: a rule that shares in a target and names no method takes plain steps, but for rows and groups",

@@ -96,8 +96,9 @@ struct Plan {
 /// notes             tensors that cannot be quantized like others, ascending: kept, or refused when a rule would
 ///                   quantize them
 /// Kept              means own type and bytes: when the tensor is block-scaled, its scale is kept too (as_stored)
-/// Errors            Errc::unsupported and Errc::malformed as notes say. Errc::usage when a rule cannot apply: rows
-/// over kLongestRow, row_axes beyond the dimensions, one
+/// Errors            Errc::unsupported and Errc::malformed as notes say. Errc::usage when a rule matches no tensor (but
+///                   built-in ones, optional ones, and those that match all), or cannot apply: rows over kLongestRow,
+///                   row_axes beyond the dimensions, one
 ///                   codebook for tensors with and without importance or of 16 and of 32 bits. Errc::unsupported for
 ///                   names that HDF5 cannot hold side by side ("a" and "a/b"), empty parts, ours ("lmq"), more than
 ///                   32 dimensions
@@ -106,6 +107,11 @@ struct Plan {
                              const Recipe& recipe,
                              const std::function<ImportanceInfo(const TensorInfo&, std::uint64_t cols)>& importance,
                              const std::vector<TensorNote>& notes = {});
+
+/// A line for each rule that matches tensors and decides none that would not be treated so anyway, because earlier
+/// rules do or because they are kept: which, and why. Rules that match everything are not among them.
+[[nodiscard]] std::vector<std::string> idle_rules(const std::vector<TensorInfo>& tensors, const Recipe& recipe,
+                                                  const Plan& plan);
 
 /// The tensor as it is to be read and stored: a kept one without its scale (the bytes of the file in their own type), a
 /// quantized one as it is. Pass the result to Reader::view.

@@ -26,6 +26,12 @@ inline constexpr double kLeastTargetBits = 0.01, kMostTargetBits = 64;
 /// What a rule says of a method's option: a number or a word.
 using OptionValue = std::variant<double, std::string>;
 
+/// Where a rule was said, for messages.
+struct RulePlace {
+  std::string text = {};      ///< "r.json: rules[2]", "--tensor *embed*=6"; empty: made by the program
+  bool command_line = false;  ///< the rule of the command line's options: its fields are options
+};
+
 /// What to do with the tensors a pattern names; unset fields take the defaults.
 struct Rule {
   std::string match = "*";                          ///< glob over the whole tensor name: * ? [abc] [!abc]
@@ -39,6 +45,8 @@ struct Rule {
   std::optional<CoderChoice> coder = {};            ///< default cheapest
   std::optional<std::uint64_t> row_axes = {};  ///< leading axes that make a row index, for three dimensions and more;
                                                ///< default 2 for stacks of experts with three dimensions, else 1
+  bool optional = false;                       ///< may match no tensor
+  RulePlace place = {};
 };
 
 /// How large the whole file shall be, everything counted: a number of bytes, or of bits for each weight of the
@@ -88,9 +96,19 @@ struct Recipe {
 /// Whether the rule itself says how many bits its tensors get: levels, bits, or an option such as a slope.
 [[nodiscard]] bool sets_rate(const Rule& rule);
 
-/// The rule with its defaults, checked. Errc::usage begins with `place` (for example "r.json: rules[2]").
-/// For a rule that keeps: only checked.
-[[nodiscard]] QuantSpec resolve(const Rule& rule, const std::string& place);
+/// The rule with its defaults, checked. Errc::usage begins with the rule's place. For a rule that keeps: only checked.
+[[nodiscard]] QuantSpec resolve(const Rule& rule);
+/// Sets a field of a rule from a text, as a command line has it. key: as in the JSON text ("level_type", "bits", an
+/// option of a method). Errc::usage begins with field_of; what fields say together is for resolve.
+void set_field(Rule& rule, const std::string& key, const std::string& text);
+/// The rule of --tensor "PATTERN=WHAT": a number of bits, "keep", a method, or fields of a rule ("levels=12"), several
+/// with commas between them. What it leaves open is as in `base` (the command line's other options), but how many bits
+/// are spent and, where it names a method, the options of base's. Errc::usage begins with "--tensor PATTERN=WHAT".
+[[nodiscard]] Rule tensor_rule(const std::string& text, const Rule& base);
+/// The rule's place in a message: "r.json: rules[2]"; rule "*.w" when the program made it.
+[[nodiscard]] std::string place_of(const Rule& rule);
+/// A field of it: "r.json: rules[2].level_type", of the command line "--level-type".
+[[nodiscard]] std::string field_of(const Rule& rule, std::string_view field);
 
 /// Options that any method has, each name once, in the order of the methods.
 [[nodiscard]] std::vector<const MethodOption*> method_options();

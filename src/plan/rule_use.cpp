@@ -1,0 +1,152 @@
+#include "rule_use.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "lmq/base/error.hpp"
+#include "lmq/plan/plan.hpp"
+#include "recipe_words.hpp"
+
+namespace lmq {
+namespace {
+
+/// One sign of a pattern, as far as nearness is concerned: a set is like '?'.
+struct Sign {
+  enum class Kind { literal, any, star } kind = Kind::literal;
+  char letter = 0;
+};
+
+std::vector<Sign> signs_of(std::string_view pattern) {
+  std::vector<Sign> signs;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const std::size_t close = pattern[i] == '[' ? pattern.find(']', i + 2) : pattern.npos;
+    if (pattern[i] == '*')
+      signs.push_back({Sign::Kind::star});
+    else if (pattern[i] == '?')
+      signs.push_back({Sign::Kind::any});
+    else if (close != pattern.npos)
+      signs.push_back({Sign::Kind::any}), i = close;
+    else
+      signs.push_back({Sign::Kind::literal, pattern[i == pattern.size() - 1 || pattern[i] != '\\' ? i : ++i]});
+  }
+  return signs;
+}
+
+/// Edits (insert, delete, replace a letter) of the pattern until it matches the name.
+std::size_t edits_to_match(const std::vector<Sign>& signs, std::string_view name) {
+  std::vector<std::size_t> row(name.size() + 1);
+  for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
+  for (const Sign& sign : signs) {
+    const bool star = sign.kind == Sign::Kind::star;
+    std::size_t diagonal = row[0];
+    row[0] += star ? 0 : 1;
+    for (std::size_t j = 1; j < row.size(); ++j) {
+      const std::size_t above = row[j];
+      const bool same = sign.kind == Sign::Kind::any || sign.letter == name[j - 1];
+      row[j] = star ? std::min(above, row[j - 1]) : std::min({diagonal + !same, above + 1, row[j - 1] + 1});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+/// Names that differ in numbers only have the same one.
+std::string without_numbers(std::string_view name) {
+  std::string text;
+  for (const char c : name)
+    if (c < '0' || c > '9')
+      text += c;
+    else if (text.empty() || text.back() != '#')
+      text += '#';
+  return text;
+}
+
+/// "; near are "a" (12 alike), "b"", by edits; empty when none is near.
+std::string near_names(std::string_view pattern, const std::vector<TensorInfo>& tensors) {
+  constexpr std::size_t kMost = 3, kLongest = 512;
+  struct Alike {
+    std::string_view first;
+    std::size_t edits = 0, names = 0;
+  };
+  const std::vector<Sign> signs = signs_of(pattern);
+  const auto letters = static_cast<std::size_t>(
+      std::ranges::count_if(signs, [](const Sign& sign) { return sign.kind == Sign::Kind::literal; }));
+  std::map<std::string, Alike> alike;
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.name.size() > kLongest) continue;
+    const std::size_t edits = edits_to_match(signs, tensor.name);
+    if (edits > std::max<std::size_t>(2, letters / 3)) continue;
+    Alike& group = alike[without_numbers(tensor.name)];
+    if (group.names++ == 0 || edits < group.edits) group.first = tensor.name, group.edits = edits;
+  }
+  std::vector<Alike> groups;
+  for (const auto& [key, group] : alike) groups.push_back(group);
+  std::ranges::stable_sort(groups, {}, &Alike::edits);
+  std::string text;
+  for (std::size_t i = 0; i < std::min(groups.size(), kMost); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "; near are " : ", ", in_quotes(groups[i].first));
+    if (groups[i].names > 1) text += fmt::format(" ({} alike)", groups[i].names);
+  }
+  return text;
+}
+
+std::uint64_t matches(std::string_view pattern, const std::vector<TensorInfo>& tensors) {
+  return static_cast<std::uint64_t>(
+      std::ranges::count_if(tensors, [&](const TensorInfo& tensor) { return glob_match(pattern, tensor.name); }));
+}
+
+[[noreturn]] void refuse_unmatched(const Rule& rule, const std::vector<TensorInfo>& tensors) {
+  const std::string part = fmt::format("*{}*", rule.match);
+  const std::uint64_t inside = matches(part, tensors);
+  std::string hint = inside > 0 ? fmt::format("; a pattern is for whole names: {} matches {}", in_quotes(part), inside)
+                                : near_names(rule.match, tensors);
+  if (hint.empty()) hint = tensors.empty() ? "; the checkpoint has none" : "; lmq inspect lists the names";
+  fail(Errc::usage, fmt::format("{}: {} matches no tensor{}", place_of(rule), in_quotes(rule.match), hint));
+}
+
+bool is_built_in(const Rule& rule) {
+  return rule.keep && std::ranges::any_of(default_rules(), [&](const Rule& one) { return one.match == rule.match; });
+}
+
+}  // namespace
+
+void check_rules_match(const std::vector<TensorInfo>& tensors, const Recipe& recipe) {
+  for (const Rule& rule : recipe.rules) {
+    if (rule.optional || matches_all(rule.match) || is_built_in(rule)) continue;
+    const auto match = [&](const TensorInfo& tensor) { return glob_match(rule.match, tensor.name); };
+    if (std::ranges::none_of(tensors, match)) refuse_unmatched(rule, tensors);
+  }
+}
+
+std::vector<std::string> idle_rules(const std::vector<TensorInfo>& tensors, const Recipe& recipe, const Plan& plan) {
+  std::vector<bool> decides(recipe.rules.size(), false);
+  for (const TensorPlan& tensor : plan.tensors)
+    if (tensor.rule >= 0) decides[static_cast<std::size_t>(tensor.rule)] = true;
+  std::vector<std::string> lines;
+  for (std::size_t r = 0; r < recipe.rules.size(); ++r) {
+    const Rule& rule = recipe.rules[r];
+    if (decides[r] || matches_all(rule.match)) continue;
+    std::size_t matched = 0;
+    std::string why;
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      if (!glob_match(rule.match, tensors[t].name)) continue;
+      ++matched;
+      const std::int64_t by = plan.tensors[t].rule;
+      const bool as_wished = rule.keep && plan.tensors[t].treatment == Treatment::keep;
+      if (!why.empty() || as_wished) continue;
+      why = fmt::format("{} {}", in_quotes(tensors[t].name),
+                        by >= 0 ? fmt::format("is decided by {}", place_of(recipe.rules[static_cast<std::size_t>(by)]))
+                                : fmt::format("is kept: {}", plan.tensors[t].reason));
+    }
+    if (!why.empty())
+      lines.push_back(fmt::format("{}: {} decides no tensor: of {} it matches, {}", place_of(rule),
+                                  in_quotes(rule.match), matched, why));
+  }
+  return lines;
+}
+
+}  // namespace lmq
