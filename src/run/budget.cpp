@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
@@ -184,12 +186,24 @@ std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors
   return bytes;
 }
 
+namespace {
+/// The recipe with a target of as many digits as any: what surrounds the records is as large for every size.
+std::string whatever_the_target(const std::string& recipe_json) {
+  nlohmann::json recipe = nlohmann::json::parse(recipe_json, nullptr, false);
+  if (!recipe.is_object()) return recipe_json;
+  recipe.erase("target_bits");
+  recipe["target_bytes"] = std::numeric_limits<std::uint64_t>::max();
+  return recipe.dump();
+}
+}  // namespace
+
 std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
                            const std::string& provenance_json, const LayoutFormat& format) {
   const auto bytes_of_fixed = [&](std::uint64_t unit) {
     return plan.tensors[plan.units[unit].tensor].spec.floating ? 0 : record_bound(plan, unit);
   };
-  return estimate_size(catalogue, plan, recipe_json, provenance_json, format, bytes_of_fixed).total();
+  return estimate_size(catalogue, plan, whatever_the_target(recipe_json), provenance_json, format, bytes_of_fixed)
+      .total();
 }
 
 std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes) {

@@ -53,7 +53,8 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
 
 void Coordinator::start_budget() {
   budget_started_ = true;
-  begin(budget_->choose(bytes_beside(contents_.catalogue, context_.plan, options_.recipe_json, options_.provenance_json, format_)));
+  begin(budget_->choose(
+      bytes_beside(contents_.catalogue, context_.plan, options_.recipe_json, options_.provenance_json, format_)));
 }
 
 void Coordinator::begin(const std::vector<Budget::Choice>& choices) {
