@@ -173,29 +173,42 @@ void LevelNarrowing::slacks() {
   layer_[levels_ - 1].node_slack.assign(1, 0.0);
 }
 
-// Divide and conquer on the monotone arg-min. forward: row.forward and row.argument from column.forward; else
-// row.backward from column.backward.
-void LevelNarrowing::precise_layer(const Layer& column, bool forward, Layer& row) {
-  const auto& from = forward ? column.forward : column.backward;
-  auto& to = forward ? row.forward : row.backward;
-  to.assign(row.node.size(), kInfinity);
-  if (forward) row.argument.assign(row.node.size(), 0);
+namespace {
+/// Divide and conquer on a monotone arg-min: to[r] is the least from(k) + line.cost between the edges column(k) and
+/// row(r) over the columns 0..m-1 before it (forward; else behind it), argument[r] its k.
+template <class Column, class Row, class From>
+void monotone_minima(const LevelLine& line, bool forward, std::size_t m, const Column& column, const Row& row,
+                     const From& from, std::span<double> to, std::span<std::uint32_t> argument) {
+  std::ranges::fill(to, kInfinity);
   const auto divide = [&](const auto& self, std::size_t first_row, std::size_t last_row, std::size_t first,
                           std::size_t last) -> void {  // [first_row, last_row), first..last
     if (first_row >= last_row) return;
     const std::size_t r = first_row + (last_row - first_row) / 2;
     std::size_t best = forward ? first : last;
     for (std::size_t k = first; k <= last; ++k) {
-      if (forward ? column.node[k] > row.node[r] : column.node[k] < row.node[r]) continue;
-      const std::size_t a = forward ? column.node[k] : row.node[r], b = forward ? row.node[r] : column.node[k];
-      const double value = from[k] - column.node_slack[k] + line_->cost(a, b);
+      if (forward ? column(k) > row(r) : column(k) < row(r)) continue;
+      const double value = from(k) + (forward ? line.cost(column(k), row(r)) : line.cost(row(r), column(k)));
       if (value < to[r]) to[r] = value, best = k;
     }
-    if (forward) row.argument[r] = static_cast<std::uint32_t>(best);
+    if (!argument.empty()) argument[r] = static_cast<std::uint32_t>(best);
     self(self, first_row, r, first, best);
     self(self, r + 1, last_row, best, last);
   };
-  divide(divide, 0, row.node.size(), 0, column.node.size() - 1);
+  divide(divide, 0, to.size(), 0, m - 1);
+}
+}  // namespace
+
+// forward: row.forward and row.argument from column.forward; else row.backward from column.backward.
+void LevelNarrowing::precise_layer(const Layer& column, bool forward, Layer& row) {
+  const auto& from = forward ? column.forward : column.backward;
+  auto& to = forward ? row.forward : row.backward;
+  to.resize(row.node.size());
+  if (forward) row.argument.resize(row.node.size());
+  monotone_minima(
+      *line_, forward, column.node.size(), [&](std::size_t k) { return std::size_t{column.node[k]}; },
+      [&](std::size_t r) { return std::size_t{row.node[r]}; },
+      [&](std::size_t k) { return from[k] - column.node_slack[k]; }, to,
+      forward ? std::span(row.argument) : std::span<std::uint32_t>());
 }
 
 void LevelNarrowing::forwards() {
@@ -331,39 +344,64 @@ std::vector<std::uint32_t> LevelNarrowing::open_bins() const {
   return bins;
 }
 
-// All edges as nodes, no slacks.
-void LevelNarrowing::everything() {
-  const auto end = static_cast<std::uint32_t>(line_->edges() - 1);
-  std::vector<Interval> all;
-  for (std::uint32_t e = 0; e < end; ++e) all.push_back({e, e + 1, 0});
-  layer_.resize(levels_);
-  for (std::size_t t = 1; t + 1 < levels_; ++t) fill(layer_[t], std::vector<Interval>(all));
-  fill(layer_[0], {{0, 0, 0}});
-  fill(layer_[levels_ - 1], {{end, end, 0}});
-  for (Layer& layer : layer_) layer.node_slack.assign(layer.node.size(), 0.0);
-  path_.resize(levels_);
-  for (std::size_t t = 0; t < levels_; ++t) path_[t] = static_cast<std::uint32_t>(t * end / (levels_ - 1));
+// The dynamic programme over all edges, without slacks: one row of numbers serves all levels, only the arguments of
+// each are kept. Leaves found_ and bound_; gives how far rounding may take that.
+double LevelNarrowing::all_edges() {
+  const std::size_t n = line_->edges();
+  auto& [x, P, H, place, forward, spare] = reversed_;
+  for (auto* row : {&x, &P, &H, &place, &spare}) row->resize(n);
+  value_.resize(n), base_.resize(n), argument_.resize((levels_ - 2) * n + 1);
+  std::iota(place.begin(), place.end(), 0.0);
+  forward.assign(n, 0.0);
+  const LevelScan scan = level_scan();
+  double far = 0;
+  for (std::size_t t = 1; t < levels_; ++t) {
+    const std::size_t m = t == 1 ? 1 : n, first = t + 1 == levels_ ? n - 1 : 0, rows = n - first;
+    const auto argument = std::span(argument_).subspan((t - 1) * n, rows);
+    const auto values = std::span(value_).first(rows);
+    if (arithmetic_ == Arithmetic::precise) {
+      monotone_minima(
+          *line_, true, m, [](std::size_t k) { return k; }, [&](std::size_t r) { return first + r; },
+          [&](std::size_t k) { return forward[k]; }, values, argument);
+    } else {
+      if (t == 1 || arithmetic_ == Arithmetic::about_path)
+        for (std::size_t e = 0; e < n; ++e) {
+          const auto here = arithmetic_ == Arithmetic::about_mean ? line_->at(e) : line_->at(e, path_[t - 1]);
+          x[e] = here.x, P[e] = here.P, H[e] = here.H;
+        }
+      const auto size = [&](std::size_t e) { return std::abs(H[e]) + std::abs(x[e] * P[e]); };
+      far += std::max({size(first), size(n - 1), size(0), size(m - 1)});
+      for (std::size_t k = 0; k < m; ++k) base_[k] = forward[k] - H[k];
+      scan({m, base_.data(), P.data(), x.data(), place.data(), rows, x.data() + first, P.data() + first,
+            place.data() + first, values.data(), argument.data()});
+      for (std::size_t r = 0; r < rows; ++r) values[r] += H[first + r];
+    }
+    std::ranges::copy(values, forward.begin());
+    nodes_seen_ += rows;
+  }
+  bound_ = forward[0];
+  found_.resize(levels_);
+  found_[0] = 0;
+  found_[levels_ - 1] = static_cast<std::uint32_t>(n - 1);
+  for (std::size_t t = levels_ - 1, k = 0; t > 1; --t)
+    found_[t - 1] = static_cast<std::uint32_t>(k = argument_[(t - 1) * n + k]);
+  if (arithmetic_ == Arithmetic::about_mean) return line_->noise() * static_cast<double>(levels_);
+  return arithmetic_ == Arithmetic::precise ? cost_ * 0x1p-50 * static_cast<double>(levels_) : far * 0x1p-51;
 }
 
 // The optimum over all edges.
 void LevelNarrowing::layered(Result& result) {
-  everything();
   arithmetic_ = Arithmetic::about_mean;
-  coordinates();
-  forwards();
-  trace();
+  double rounding = all_edges();
   path_ = found_;
   cost_ = line_->cost_of(path_);
   // About the path, rounding is small where it matters; how small, the sum of the path itself tells.
   for (const auto next : {Arithmetic::about_path, Arithmetic::precise}) {
-    if (next == Arithmetic::about_path && rounding() <= kExact * cost_) break;
-    if (next == Arithmetic::precise && rounding() <= kBlind * cost_ && std::abs(bound_ - cost_) <= kExact * cost_)
-      break;
+    if (next == Arithmetic::about_path && rounding <= kExact * cost_) break;
+    if (next == Arithmetic::precise && rounding <= kBlind * cost_ && std::abs(bound_ - cost_) <= kExact * cost_) break;
     improve();
     arithmetic_ = next;
-    coordinates();
-    forwards();
-    trace();
+    rounding = all_edges();
     const double cost = line_->cost_of(found_);
     if (cost <= cost_) path_ = found_, cost_ = cost;
   }
@@ -384,6 +422,11 @@ LevelNarrowing::Result LevelNarrowing::solve(const LevelLine& line, std::size_t 
     result.path.assign(levels, end);
     result.path[0] = 0;
     result.cost = result.bound = line.cost_of(result.path);
+    return result;
+  }
+  if (line.resolved() && line.edges() <= levels) {  // a level for every value
+    result.path.resize(levels);
+    for (std::size_t t = 0; t < levels; ++t) result.path[t] = std::min(static_cast<std::uint32_t>(t), end);
     return result;
   }
   if (engine == Engine::layered) {

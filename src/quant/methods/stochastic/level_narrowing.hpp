@@ -63,7 +63,6 @@ class LevelNarrowing {
   };
 
   void start(std::size_t blocks);
-  void everything();
   [[nodiscard]] std::vector<std::uint32_t> equal_cost_blocks(std::size_t blocks) const;
   [[nodiscard]] std::vector<std::uint32_t> greedy(double most, std::size_t limit) const;
   void fill(Layer& layer, std::vector<Interval>&& alive);
@@ -80,6 +79,7 @@ class LevelNarrowing {
   void prune();
   [[nodiscard]] bool split();
   [[nodiscard]] bool certain() const;
+  [[nodiscard]] double all_edges();
   void layered(Result& result);
   [[nodiscard]] std::vector<std::uint32_t> open_bins() const;
 
@@ -96,7 +96,7 @@ class LevelNarrowing {
   std::vector<std::uint32_t> found_;  // of the last dynamic programme
   double cost_ = 0, bound_ = 0;
   std::uint64_t nodes_seen_ = 0;
-  std::vector<double> base_, value_, reversed_[6];
+  std::vector<double> base_, value_, reversed_[6];  // reversed_: six rows of numbers
   std::vector<std::uint32_t> argument_;
 };
 
