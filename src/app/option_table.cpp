@@ -139,6 +139,8 @@ constexpr OptionEntry kOptions[] = {
      "group", true},
 
     {"memory", 0, "SIZE", "what a rank may hold, for example 4G (default: what the plan needs)", Topic::running, kJob},
+    {"memory", 0, "SIZE", "what a rank may hold (default: 64M a thread, or what the largest unit needs)",
+     Topic::running, kVerify},
     {"threads", 't', "N", "threads of a rank (default: its share of the CPUs)", Topic::running, kJob | kVerify},
     {"threads", 't', "N", "threads (default: all CPUs)", Topic::running, kExport},
     {"ranks", 'n', "N", "ranks to plan for (default 1)", Topic::running, kPlan},

@@ -220,10 +220,6 @@ void take_job(const Values& values, Options& options) {
   for (const char* name : {"recipe", "importance", "memory"})
     if (values.has(name))
       options.recipe_arguments.insert(options.recipe_arguments.end(), {fmt::format("--{}", name), values.text(name)});
-  if (values.has("memory")) {
-    options.memory = parse_size(values.text("memory"), "--memory");
-    if (*options.memory == 0) fail(Errc::usage, "--memory 0: nothing can be done without memory");
-  }
 }
 
 void take_quantize(const Values& values, Options& options) {
@@ -303,6 +299,10 @@ Options parse_options(int argc, char** argv) {
     fail(Errc::usage,
          "-o -: the file is written in many places at once, so it cannot go to a pipe; name a file (./- when "
          "it shall be called so)");
+  if (values.has("memory")) {
+    options.memory = parse_size(values.text("memory"), "--memory");
+    if (*options.memory == 0) fail(Errc::usage, "--memory 0: nothing can be done without memory");
+  }
   if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
   if (values.has("path")) options.path_tensor = values.text("path");
   if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));

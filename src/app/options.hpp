@@ -29,7 +29,7 @@ struct Options {
   std::optional<double> importance_power;    ///< --importance-power
   std::optional<double> importance_damping;  ///< --importance-damping
   std::optional<Target> target;              ///< of --target-size, or of --bits where they are no number of levels
-  std::optional<std::uint64_t> memory;       ///< bytes a rank may hold
+  std::optional<std::uint64_t> memory;       ///< bytes a rank may hold; also verify
   std::size_t threads = 0;                   ///< 0: the default
   std::size_t ranks = 1;                     ///< plan
   std::string path_tensor;                   ///< plan --path: the tensor whose errors are wanted, by number of levels

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -80,6 +81,16 @@ std::size_t output_width() noexcept {
 }
 
 bool error_is_terminal() noexcept { return ::isatty(STDERR_FILENO) == 1; }
+
+std::uint64_t resident_bytes() noexcept {
+  unsigned long long program = 0, resident = 0;
+  std::FILE* const file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr) return 0;
+  const int fields = std::fscanf(file, "%llu %llu", &program, &resident);
+  std::fclose(file);
+  const long page = ::sysconf(_SC_PAGESIZE);
+  return fields == 2 && page > 0 ? resident * static_cast<std::uint64_t>(page) : 0;
+}
 
 double monotonic_seconds() noexcept {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

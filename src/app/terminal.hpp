@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -50,6 +51,9 @@ class Progress {
 
 /// True when standard error is a terminal.
 [[nodiscard]] bool error_is_terminal() noexcept;
+
+/// Bytes of memory that this process takes at the moment; 0 when unknown.
+[[nodiscard]] std::uint64_t resident_bytes() noexcept;
 
 /// Seconds on a clock that never goes back.
 [[nodiscard]] double monotonic_seconds() noexcept;

@@ -12,6 +12,7 @@
 #include "launch.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
+#include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "open_output.hpp"
 #include "table.hpp"
@@ -259,6 +260,18 @@ void append(std::span<const std::byte> bytes, std::vector<UnitDraws>& draws) {
   }
 }
 
+/// What the units in hand may take: --memory less what the program and the file's tables take, or 64 MiB a thread.
+std::uint64_t memory_for_units(const Options& options, const Inputs& inputs) {
+  const std::uint64_t least = most_bytes_held(*inputs.file, inputs.original);
+  if (!options.memory) return std::max(least, (std::uint64_t{64} << 20) * thread_count());
+  const std::uint64_t others = resident_bytes();
+  if (others + least > *options.memory)
+    fail(Errc::usage, fmt::format("--memory {}: a rank needs {} (program and tables {}, the largest unit {})",
+                                  format_bytes(*options.memory), format_bytes(others + least), format_bytes(others),
+                                  format_bytes(least)));
+  return *options.memory - others;
+}
+
 void say(const Options& options, const Inputs& inputs, const Lines& differences, double seconds) {
   const QuantizedFile& file = *inputs.file;
   std::uint64_t records = 0;
@@ -303,8 +316,8 @@ int verify(Comm& comm, const Options& options) {
                                 : in_place ? Progress::Style::in_place
                                            : Progress::Style::lines);
     run_agreed(comm, [&] {
-      my_units = check_units(*inputs.file, inputs.original, static_cast<std::uint64_t>(comm.rank()),
-                             static_cast<std::uint64_t>(comm.size()), progress);
+      const Share share{static_cast<std::uint64_t>(comm.rank()), static_cast<std::uint64_t>(comm.size())};
+      my_units = check_units(*inputs.file, inputs.original, share, memory_for_units(options, inputs), progress);
     });
   }
   std::vector<Difference> mine;

@@ -32,9 +32,18 @@ struct UnitFound {
   std::vector<std::string> texts;  ///< differences
 };
 
-/// Checks units first, first + stride, ...: digests, every record decoded, and against the original its bytes and
-/// errors. Never throws for what the file or the original holds. Ascending by unit.
+/// Units first, first + stride, ... of a rank.
+struct Share {
+  std::uint64_t first = 0, stride = 1;
+};
+
+/// Checks a share of the units: digests, every record decoded, and against the original its bytes and errors. Never
+/// throws for what the file or the original holds. Ascending by unit.
+/// memory  bytes that stored and original bytes of units in hand may take; a unit larger than a thread's part is
+///         checked alone, by all threads
 [[nodiscard]] std::vector<UnitFound> check_units(const QuantizedFile& file, const Original& original,
-                                                 std::uint64_t first, std::uint64_t stride, Progress& progress);
+                                                 const Share& share, std::uint64_t memory, Progress& progress);
+/// The least memory that serves for check_units.
+[[nodiscard]] std::uint64_t most_bytes_held(const QuantizedFile& file, const Original& original);
 
 }  // namespace lmq::app

@@ -113,21 +113,30 @@ class Dequantizer {
   std::size_t numbers_;
   std::uint64_t row_groups_;
 };
+
+QuantizedUnit unit_of(const RecordHeader& header, std::vector<float> book) {
+  return {.method = header.method,
+          .source = header.source,
+          .count = header.count,
+          .cols = header.cols,
+          .group = header.group,
+          .kind = header.kind,
+          .level_type = header.level_type,
+          .levels = header.levels,
+          .book = std::move(book),
+          .codes = {}};
+}
 }  // namespace
+
+QuantizedUnit decode_record_book(std::span<const std::byte> record, const std::string& source) {
+  RecordParts parts = open_record(record, source);
+  return unit_of(parts.header, std::move(parts.book));
+}
 
 QuantizedUnit decode_record(std::span<const std::byte> record, const std::string& source) {
   RecordParts parts = open_record(record, source);
   const RecordHeader& header = parts.header;
-  QuantizedUnit unit{.method = header.method,
-                     .source = header.source,
-                     .count = header.count,
-                     .cols = header.cols,
-                     .group = header.group,
-                     .kind = header.kind,
-                     .level_type = header.level_type,
-                     .levels = header.levels,
-                     .book = {},
-                     .codes = {}};
+  QuantizedUnit unit = unit_of(header, {});
   unit.codes.resize(static_cast<std::size_t>(header.count));
   CodeSource(parts, source)
       .decode([&](std::uint64_t begin, std::span<Code> s) { return std::span(unit.codes).subspan(begin, s.size()); },
@@ -147,6 +156,31 @@ void decode_record_values(std::span<const std::byte> record, std::span<float> va
       .decode([](std::uint64_t, std::span<Code> scratch) { return scratch; },
               [&](std::uint64_t begin, std::span<const Code> codes) {
                 dequantize(begin, codes, values.subspan(begin, codes.size()));
+              });
+}
+
+void decode_record_pieces(std::span<const std::byte> record, const std::string& source,
+                          const std::function<void(std::uint64_t begin, std::span<const float> values)>& use) {
+  if (is_trellis_record(record)) {
+    std::vector<float> values(static_cast<std::size_t>(read_record_header(record, source).count));
+    decode_trellis_values(record, values, source);
+    for (std::size_t begin = 0; begin < values.size(); begin += kRecordPiece)
+      use(begin, std::span<const float>(values).subspan(begin, std::min(kRecordPiece, values.size() - begin)));
+    return;
+  }
+  static_assert(kRecordPiece == kTile && kBlockCodes % kTile == 0);
+  const RecordParts parts = open_record(record, source);
+  const Dequantizer dequantize(parts);
+  CodeSource(parts, source)
+      .decode([](std::uint64_t, std::span<Code> scratch) { return scratch; },
+              [&](std::uint64_t begin, std::span<const Code> codes) {
+                // The codes of a piece come in one or two portions, one after the other on one thread.
+                thread_local std::array<float, kTile> piece;
+                const auto offset = static_cast<std::size_t>(begin % kTile);
+                dequantize(begin, codes, std::span(piece).subspan(offset, codes.size()));
+                const std::uint64_t end = begin + codes.size();
+                if (end % kTile == 0 || end == parts.header.count)
+                  use(begin - offset, std::span<const float>(piece).first(offset + codes.size()));
               });
 }
 

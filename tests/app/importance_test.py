@@ -108,6 +108,34 @@ class ImportanceTest(LmqTest):
         self.assertEqual(len(set(errors.values())), 1)
         self.assertLess(errors["old.imatrix"], 0.97 * plain)
 
+    def test_damaged_files_of_every_kind_end_with_a_line_or_are_other_numbers(self):
+        """A flip that leaves a file well formed changes numbers or names; whatever else it does is damage: 65."""
+        few = {name: values for name, values in list(self.columns.items())[:3]}
+        self.columns = few
+        files = [self.schema("columns.safetensors", rows=False), self.write("old.imatrix", binary_imatrix(few)),
+                 self.write("new.imatrix", gguf_imatrix(few))]
+        random = np.random.default_rng(21)
+        for path in files:
+            with open(path, "rb") as file:
+                whole = file.read()
+            head = min(len(whole), 400)   # where names and sizes are
+            damaged = [whole[:cut] for cut in (*range(1, 12), *random.integers(12, len(whole), 12))]
+            for at in (*random.integers(0, head, 24), *random.integers(0, len(whole), 12)):
+                flipped = bytearray(whole)
+                flipped[at] ^= 1 << int(random.integers(0, 8))
+                damaged.append(bytes(flipped))
+            codes = set()
+            for content in damaged:
+                done = run("plan", MODEL, "--levels", "8", "--importance", self.write("damaged", content), "--quiet", "--json")
+                codes.add(done.code)
+                with self.subTest(path=path, content=content[:64], err=done.err):
+                    self.assertIn(done.code, (0, 65, 69))   # 69: it does not begin like any kind that is known
+                    if done.code != 0:
+                        self.assertEqual(len(done.err.splitlines()), 1)
+                        self.assertEqual(done.out, "")
+                        self.assertTrue(done.code == 65 or len(content) < 16 or content[:8] != whole[:8])
+            self.assertIn(65, codes)
+
     def test_rows_times_columns_is_the_same_for_any_ranks_and_beats_either_alone(self):
         both = {name: np.outer(self.rows[name].astype(np.float64), columns) for name, columns in self.columns.items()}
         errors = {}

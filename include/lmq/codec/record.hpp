@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -61,5 +62,15 @@ struct RecordHeader {
 /// The dequantized weights, [count] floats, without materialising all codes; the same checks. About 0.5 ns per weight
 /// on one core, memory apart.
 void decode_record_values(std::span<const std::byte> record, std::span<float> values, const std::string& source);
+
+/// Weights of a piece of decode_record_pieces.
+inline constexpr std::size_t kRecordPiece = 4096;
+/// The dequantized weights in pieces: use(begin, values) for begin = 0, kRecordPiece, ... in any order and from several
+/// threads, the last piece shorter; the same checks, which may fail after pieces were used. Nothing of the size of the
+/// weights is held, but for records of a trellis.
+void decode_record_pieces(std::span<const std::byte> record, const std::string& source,
+                          const std::function<void(std::uint64_t begin, std::span<const float> values)>& use);
+/// The codebooks of a record: decode_record without codes; the same checks but those of the codes.
+[[nodiscard]] QuantizedUnit decode_record_book(std::span<const std::byte> record, const std::string& source);
 
 }  // namespace lmq

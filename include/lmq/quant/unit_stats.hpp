@@ -2,8 +2,10 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "lmq/base/tensor.hpp"
+#include "lmq/kernels/error.hpp"
 #include "lmq/quant/importance.hpp"
 
 namespace lmq {
@@ -19,6 +21,21 @@ struct UnitStats {
 /// Errors of decoded values against a window of the source: exactly what quantize_unit recorded for the same values.
 [[nodiscard]] UnitStats measure_error(const TensorView& view, std::span<const float> decoded,
                                       const Importance& importance);
+
+/// The same, from values that come in blocks of 4096, in any order and from several threads. View and importance outlive
+/// it; it holds 32 bytes a block.
+class ErrorMeter {
+ public:
+  ErrorMeter(const TensorView& view, const Importance& importance);
+  /// begin: a multiple of 4096; blocks are whole but the last.
+  void add(std::uint64_t begin, std::span<const float> decoded);
+  [[nodiscard]] UnitStats stats() const;
+
+ private:
+  const TensorView& view_;
+  const Importance& importance_;
+  std::vector<ErrorSums> blocks_;
+};
 
 /// Index in the window of the first NaN or infinity of a float type, or nothing.
 [[nodiscard]] std::optional<std::uint64_t> first_nonfinite(const TensorView& view);
