@@ -40,23 +40,6 @@ std::vector<float> single_codebook(const QuantizedUnit& unit) {
   return levels_of(unit);
 }
 
-/// What bits buy in layers, from where no bit pays to nine bits beyond the largest spread.
-ScopeCurve layer_curve(const SpreadTally& tally, const QuantSpec& spec, double importance) {
-  constexpr int kSlopes = 120;  // spreads of a layer lie octaves apart
-  constexpr double kStep = 0.70710678118654752;
-  const auto bins = tally.bins();
-  std::vector<double> slopes;
-  double slope = bins.empty() ? 1 : 4 * bins.back().square;
-  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  return {entry_of(spec).make(spec.options)->spread_curve(tally, slopes), tally.mean_square() / importance};
-}
-
-/// Mean importance of a scope's weights; 1 where nothing is known.
-double importance_of(const Plan& plan, const Scope& scope) {
-  const ImportanceInfo& importance = plan.tensors[scope.tensors.front()].importance;
-  return importance.present && importance.mean > 0 ? importance.mean : 1;
-}
-
 }  // namespace
 
 const TensorInfo& Executor::info_of(const WorkUnit& unit) const {
@@ -70,22 +53,23 @@ void Executor::prefetch(const Task& task) const noexcept {
   context_.reader.prefetch(info_of(unit), unit.begin, unit.count);
 }
 
-void Executor::load_importance(LoadedTask& loaded, TaskBuffers& buffers) const {
-  const WorkUnit& unit = context_.plan.units[loaded.task.key.subject];
-  const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
-  loaded.importance.quantum = importance_quantum_of(context_.plan, unit);
-  if (context_.importance == nullptr || !tensor.importance.present) return;
-  const ImportanceEntry* const entry = context_.importance->find(info_of(unit).name);
-  if (entry == nullptr)
-    fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(info_of(unit).name)));
-  context_.importance->read(*entry, unit.begin, unit.count, buffers.importance);
+Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window) {
+  const TensorPlan& tensor = context.plan.tensors[unit.tensor];
+  const std::string& name = context.reader.catalogue().tensors[tensor.tensor].name;
+  Importance importance;
+  importance.quantum = importance_quantum_of(context.plan, unit);
+  if (context.importance == nullptr || !tensor.importance.present) return importance;
+  const ImportanceEntry* const entry = context.importance->find(name);
+  if (entry == nullptr) fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(name)));
+  context.importance->read(*entry, unit.begin, unit.count, window);
   if (tensor.importance.gram || tensor.importance.outer_rows > 0) {
     ImportanceEntry wanted = *entry;
     if (tensor.importance.outer_rows == 0) wanted.outer.tensor = -1;  // units need not be whole blocks of it
-    context_.importance->read_curvature(wanted, unit.begin, unit.count, buffers.importance);
-  } else
-    buffers.importance.gram.clear(), buffers.importance.outer.clear(), buffers.importance.gram_key = 0;
-  loaded.importance = view_of(buffers.importance, loaded.importance.quantum);
+    context.importance->read_curvature(wanted, unit.begin, unit.count, window);
+  } else {
+    window.gram.clear(), window.outer.clear(), window.gram_key = 0;
+  }
+  return view_of(window, importance.quantum);
 }
 
 LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
@@ -116,7 +100,8 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
   loaded.view = context_.reader.view(as_stored(info_of(unit), treatment), unit.begin, unit.count, buffers.bytes);
   const TensorPlan& tensor = context_.plan.tensors[unit.tensor];
   const bool curved = tensor.lane_rows > 0 || tensor.importance.gram;  // whose digest is part of what was read
-  if (key.kind != TaskKind::copy && (key.kind != TaskKind::check || curved)) load_importance(loaded, buffers);
+  if (key.kind != TaskKind::copy && (key.kind != TaskKind::check || curved))
+    loaded.importance = load_importance(context_, unit, buffers.importance);
   return loaded;
 }
 
@@ -206,8 +191,8 @@ Outcome Executor::curve(const LoadedTask& loaded) {
   const Scope& scope = context_.plan.scopes.at(loaded.task.key.subject);
   Outcome outcome;
   if (scope.layers) {
-    outcome.finished.body = curve_to_bytes(layer_curve(SpreadTally::from_bytes(loaded.task.body, kFromRankZero),
-                                                       scope.spec, importance_of(context_.plan, scope)));
+    outcome.finished.body =
+        curve_to_bytes(curve_of(SpreadTally::from_bytes(loaded.task.body, kFromRankZero), context_.plan, scope));
     keep(loaded, outcome.finished, loaded.task.body);
     return outcome;
   }

@@ -9,8 +9,8 @@
 #include "lmq/quant/quantizer.hpp"
 #include "lmq/quant/rate.hpp"
 #include "lmq/quant/tally.hpp"
+#include "lmq/quant/unit.hpp"
 #include "lmq/run/budget.hpp"
-#include "lmq/run/importance_view.hpp"
 
 namespace lmq {
 namespace {
@@ -38,45 +38,60 @@ class Measurement {
 
   /// For all its weights; `done` is told of every unit.
   Measured run(const std::function<void(std::uint64_t)>& done) {
-    Tally sum;
     double weights = 0;
     for (const std::uint32_t index : scope_.tensors) {
       const TensorPlan& tensor = context_.plan.tensors[index];
       for (std::uint64_t u = 0; u < tensor.units; u += stride_) {
         const WorkUnit& unit = context_.plan.units[tensor.first_unit + u];
-        sum.merge(measure(unit, tensor));
+        measure(unit, tensor);
         weights += static_cast<double>(unit.count);
         done(unit.count);
       }
     }
-    const Group group = sum.group(scope_.quantum);
     const double all = static_cast<double>(scope_.weights) / weights;
-    Measured out{curve_of(group, scope_.spec), energy_of(group) * all};
+    Measured out = found();
+    out.energy *= all;
     for (RatePoint& point : out.curve.points) point.bits *= all, point.distortion *= all;
     return out;
   }
 
  private:
-  Tally measure(const WorkUnit& unit, const TensorPlan& tensor) {
+  [[nodiscard]] Measured found() const {
+    if (scope_.layers)
+      return {curve_of(spreads_, context_.plan, scope_),
+              spreads_.mean_square() * static_cast<double>(spreads_.weights())};
+    const Group group = tally_.group(scope_.quantum);
+    return {curve_of(group, scope_.spec), energy_of(group)};
+  }
+
+  void measure(const WorkUnit& unit, const TensorPlan& tensor) {
     const TensorInfo& info = context_.reader.catalogue().tensors[tensor.tensor];
     const TensorView view = context_.reader.view(info, unit.begin, unit.count, bytes_);
-    const auto quantizer = find_quantizer(scope_.spec.method)->make(scope_.spec.options);
-    Importance importance;
-    if (tensor.importance.present && quantizer->traits().importance) {
-      context_.importance->read(*context_.importance->find(info.name), unit.begin, unit.count, window_);
-      importance = view_of(window_, scope_.quantum);
+    const Importance importance = load_importance(context_, unit, window_);
+    if (scope_.layers) {
+      if (first_nonfinite(view)) refuse(info, unit);
+      spreads_.merge(layer_spreads({view, importance, tensor.cols, tensor.lane_rows, &workspace_}, scope_.spec));
+      return;
     }
-    importance.quantum = scope_.quantum;
-    Tally tally = Tally::of(view, importance, {}, quantizer->traits().by_importance);
-    if (tally.nonfinite() > 0) refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count);
-    return tally;
+    const auto quantizer = find_quantizer(scope_.spec.method)->make(scope_.spec.options);
+    const Tally tally = Tally::of(view, quantizer->traits().importance ? importance : Importance{}, {},
+                                  quantizer->traits().by_importance);
+    if (tally.nonfinite() > 0) refuse(info, unit);
+    tally_.merge(tally);
+  }
+
+  void refuse(const TensorInfo& info, const WorkUnit& unit) const {
+    refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count);
   }
 
   const RunContext& context_;
   const Scope& scope_;
   std::uint64_t stride_;
+  Tally tally_;
+  SpreadTally spreads_;
   std::vector<std::byte> bytes_;
   ImportanceWindow window_;
+  Workspace workspace_;
 };
 
 /// The curves and energies of this rank's scopes.
@@ -122,6 +137,19 @@ ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
   for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
   const RateCount count = spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
   return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
+}
+
+ScopeCurve curve_of(const SpreadTally& spreads, const Plan& plan, const Scope& scope) {
+  constexpr int kSlopes = 120;
+  constexpr double kStep = 0.70710678118654752;
+  const ImportanceInfo& importance = plan.tensors[scope.tensors.front()].importance;
+  const double mean = importance.present && importance.mean > 0 ? importance.mean : 1;  // 1: nothing is known
+  const auto bins = spreads.bins();
+  std::vector<double> slopes;
+  double slope = bins.empty() ? 1 : 4 * bins.back().square;  // from where no bit pays
+  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
+  return {find_quantizer(scope.spec.method)->make(scope.spec.options)->spread_curve(spreads, slopes),
+          spreads.mean_square() / mean};
 }
 
 Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t other_bytes,

@@ -63,7 +63,6 @@ class Executor {
   void prefetch(const Task& task) const noexcept;
 
  private:
-  void load_importance(LoadedTask& loaded, TaskBuffers& buffers) const;
   [[nodiscard]] Outcome measure(const LoadedTask& loaded);
   [[nodiscard]] Outcome solve(const LoadedTask& loaded);
   [[nodiscard]] Outcome quantize(const LoadedTask& loaded);
@@ -87,6 +86,10 @@ class Executor {
   QuantizedUnit recycled_;
   Workspace workspace_;  // of the running thread: what methods that see layers keep of the last one
 };
+
+/// The importance of a unit's weights as the plan has it, with the curvature where its method sees layers; it points
+/// into `window`.
+[[nodiscard]] Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window);
 
 /// Errc::malformed for the first NaN or infinity among the elements [0, end) of a tensor, in the words every rank uses;
 /// nothing when there is none. Reads the tensor from its start.
