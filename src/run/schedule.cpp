@@ -185,7 +185,7 @@ void Schedule::supply(std::uint64_t scope, Tally tally) {
 void Schedule::tally_lost(std::uint64_t s) {
   ScopeState& scope = scopes_[s];
   if (scope.solved || scope.version == 0 || scope.measured_again) return;
-  scope.base = scope.finer = Tally();
+  scope.base = Tally(), scope.finer = Tally();  // one by one: a copy of an empty one keeps its memory
   scope.ranges.clear();
   scope.supplied = false;
   scope.measured_again = true;
@@ -236,9 +236,9 @@ void Schedule::begin(std::uint64_t s, const QuantizerOptions& options) {
 void Schedule::close(ScopeState& scope) noexcept {
   if (scope.open) --open_scopes_;
   scope.open = scope.supplied = false;
-  scope.base = scope.finer = Tally();
+  scope.base = Tally(), scope.finer = Tally();  // one by one: a copy of an empty one keeps its memory
   scope.spreads = {};
-  scope.ranges = {};
+  std::vector<KeyRange>().swap(scope.ranges);
 }
 
 void Schedule::settle(ScopeState& scope) {
