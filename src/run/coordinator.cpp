@@ -29,7 +29,7 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
       format_(format),
       options_(options),
       schedule_(context.plan, kOpenScopesPerRank * static_cast<std::uint64_t>(comm.size())),
-      restored_(context, std::move(work_dir.results())),
+      restored_(context, work_dir),
       scope_sources_(context.plan.scopes.size()),
       chosen_plan_(context.plan.target_bytes > 0 ? std::optional(context.plan) : std::nullopt),
       units_(context.plan.units.size()),

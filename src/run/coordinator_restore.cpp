@@ -48,8 +48,8 @@ void Coordinator::restore_fit(std::uint64_t scope) {
   const auto options = schedule_.options_of(scope);
   const std::uint32_t version = schedule_.round(scope) & ~std::uint32_t{0xFFFF};
   for (std::uint32_t round = 0; round < kMostRounds && !schedule_.is_solved(scope); ++round) {
-    const Finished* found = restored_.find(solve_identity(context_, scope, options, round), schedule_.units_of(scope));
-    if (found == nullptr) continue;
+    const auto found = restored_.find(solve_identity(context_, scope, options, round), schedule_.units_of(scope));
+    if (!found) continue;
     const Fit fit = fit_from_bytes(found->body, kJournal);
     if (fit.look_closer.empty()) solved({TaskKind::solve, scope, version + round}, fit);
   }
@@ -57,8 +57,8 @@ void Coordinator::restore_fit(std::uint64_t scope) {
 
 void Coordinator::restore_curve(std::uint64_t scope) {
   if (!budget_ || schedule_.is_curved(scope)) return;
-  const Finished* found = restored_.find(curve_identity(context_, scope), schedule_.units_of(scope));
-  if (found != nullptr) take_curve(scope, *found);
+  const auto found = restored_.find(curve_identity(context_, scope), schedule_.units_of(scope));
+  if (found) take_curve(scope, *found);
 }
 
 void Coordinator::restore_tallies(std::uint64_t scope) {
@@ -67,14 +67,13 @@ void Coordinator::restore_tallies(std::uint64_t scope) {
   for (bool closer = true; closer && !schedule_.is_solved(scope) && !schedule_.is_curved(scope);) {
     const std::uint32_t round = schedule_.round(scope);
     for (const std::uint64_t unit : schedule_.units_of(scope)) {
-      const Finished* found = restored_.find(task_identity(context_, schedule_.measure_task(unit)), {&unit, 1});
-      if (found == nullptr || found->place.length == 0) continue;
+      const auto found = restored_.find(task_identity(context_, schedule_.measure_task(unit)), {&unit, 1});
+      if (!found || found->place.length == 0) continue;
       const auto bytes = spools.read(found->place, buffer);
       if (!bytes.empty()) take_tally({TaskKind::measure, unit, round}, bytes, kJournal, -1);
     }
-    const Finished* fit =
-        restored_.find(solve_identity(context_, scope, std::nullopt, round), schedule_.units_of(scope));
-    closer = schedule_.complete(scope) && fit != nullptr;
+    const auto fit = restored_.find(solve_identity(context_, scope, std::nullopt, round), schedule_.units_of(scope));
+    closer = schedule_.complete(scope) && fit.has_value();
     if (closer) schedule_.solved(scope, round, fit_from_bytes(fit->body, kJournal));
   }
 }
@@ -84,8 +83,8 @@ void Coordinator::restore_record(std::uint64_t unit) {
   if (restored_.empty() || schedule_.is_quantized(unit)) return;
   if (context_.plan.tensors[context_.plan.units[unit].tensor].treatment != Treatment::quantize) return;
   const Task task = schedule_.quantize_task(unit);
-  const Finished* found = restored_.find(task_identity(context_, task), {&unit, 1});
-  if (found == nullptr || found->place.length == 0) return;
+  const auto found = restored_.find(task_identity(context_, task), {&unit, 1});
+  if (!found || found->place.length == 0) return;
   Finished record = *found;
   record.key = task.key;
   take_record(record, true);

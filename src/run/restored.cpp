@@ -1,6 +1,7 @@
 #include "lmq/run/restored.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "lmq/base/digest.hpp"
@@ -8,27 +9,38 @@
 
 namespace lmq {
 
-Restored::Restored(const RunContext& context, std::vector<Finished> results) : source_(context.plan.units.size()) {
-  std::map<std::string, std::uint64_t> read_today;  // by identity of the elements
-  std::map<std::string, bool> read_before;
-  for (Finished& finished : results) {
+Restored::Identity Restored::identity_of(const std::string& text) {
+  return {digest64(std::string_view(text)), digest64(std::string_view(text + " once more"))};
+}
+
+Restored::Restored(const RunContext& context, const WorkDir& work_dir)
+    : files_(context.work_dir), source_(context.plan.units.size()) {
+  std::map<Identity, std::uint64_t> read_today;  // by identity of the elements
+  std::set<Identity> read_before;
+  work_dir.each_result([&](Finished&& finished, const JournalPlace& place) {
     if (!finished.elements.empty()) {
       if (finished.same_input)
-        read_today[finished.elements] = finished.source;
+        read_today[identity_of(finished.elements)] = finished.source;
       else
-        read_before[finished.elements] = true;
+        read_before.insert(identity_of(finished.elements));
     }
     if (finished.key.kind == TaskKind::copy) {
-      if (finished.same_input) copies_.push_back(std::move(finished));
+      if (finished.same_input)
+        copies_.push_back(
+            {identity_of(finished.identity), finished.key.subject, CopyResult::from_bytes(finished.body)});
     } else if (finished.key.kind != TaskKind::check) {
-      std::string identity = finished.identity;
-      by_identity_.emplace(std::move(identity), std::move(finished));
+      results_.push_back({identity_of(finished.identity), place, finished.source, finished.same_input});
     }
-  }
-  if (read_today.empty() && read_before.empty()) return;
+  });
+  std::ranges::stable_sort(results_, {}, &Result::identity);
+  if (!read_today.empty() || !read_before.empty()) look_at_sources(context, read_today, read_before);
+}
+
+void Restored::look_at_sources(const RunContext& context, const std::map<Identity, std::uint64_t>& read_today,
+                               const std::set<Identity>& read_before) {
   for (std::uint64_t unit = 0; unit < context.plan.units.size(); ++unit) {
     if (context.plan.tensors[context.plan.units[unit].tensor].treatment != Treatment::quantize) continue;
-    const std::string elements = elements_identity(context, unit);
+    const Identity elements = identity_of(elements_identity(context, unit));
     if (const auto known = read_today.find(elements); known != read_today.end())
       source_[unit] = known->second;
     else if (read_before.contains(elements))
@@ -55,21 +67,22 @@ std::uint64_t Restored::source_of(std::span<const std::uint64_t> units) const {
   return digest64(std::as_bytes(std::span(sources)));
 }
 
-const Finished* Restored::find(const std::string& identity, std::span<const std::uint64_t> units) const {
-  const auto [begin, end] = by_identity_.equal_range(identity);
-  const std::uint64_t today = begin == end ? 0 : source_of(units);
-  for (auto found = begin; found != end; ++found) {
-    const Finished& finished = found->second;
-    if (finished.same_input || (today != 0 && finished.source == today)) return &finished;
+std::optional<Finished> Restored::find(const std::string& identity, std::span<const std::uint64_t> units) {
+  const auto same = std::ranges::equal_range(results_, identity_of(identity), {}, &Result::identity);
+  const std::uint64_t today = same.empty() ? 0 : source_of(units);
+  for (const Result& result : same) {
+    if (!result.same_input && (today == 0 || result.source != today)) continue;
+    std::optional<Finished> finished = files_.read(result.place);
+    if (finished && finished->identity == identity) return finished;
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 std::map<std::uint64_t, CopyResult> Restored::copied_into(const std::string& part) const {
   std::map<std::uint64_t, CopyResult> copied;
-  for (const Finished& finished : copies_)
-    if (finished.identity == part && finished.key.subject < source_.size())
-      copied[finished.key.subject] = CopyResult::from_bytes(finished.body);
+  const Identity wanted = identity_of(part);
+  for (const Copied& one : copies_)
+    if (one.part == wanted && one.unit < source_.size()) copied[one.unit] = one.result;
   return copied;
 }
 

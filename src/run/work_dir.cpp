@@ -81,13 +81,6 @@ std::vector<OurFile> our_files(const fs::path& folder) {
   return files;
 }
 
-std::vector<std::byte> whole(const fs::path& path) {
-  const File file(path, File::Mode::read);
-  std::vector<std::byte> bytes(file.size());
-  file.read(0, bytes);
-  return bytes;
-}
-
 }  // namespace
 
 WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume, LockPatience lock)
@@ -106,7 +99,8 @@ WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume, LockPat
   lock_.emplace(std::move(request));
   if (!resume)
     for (const OurFile& file : our_files(folder_)) fs::remove(file.path, problem);
-  read_journals(now);
+  input_stamp_ = now.input_stamp;
+  for (const OurFile& file : files_named_as_ours(folder_)) run_ = std::max(run_, file.run + 1);
 }
 
 WorkDir::~WorkDir() {
@@ -126,14 +120,18 @@ void WorkDir::remove_empty() const {
   const std::vector<OurFile> files = our_files(folder_);
   std::error_code ignored;
   for (const OurFile& file : files) {
-    if (!file.journal || !read_journal(whole(file.path), file.path.string()).entries.empty()) continue;
+    if (!file.journal) continue;
+    bool empty = true;
+    JournalContents about;
+    scan_journal(File(file.path, File::Mode::read), about,
+                 [&](Finished&&, std::uint64_t, std::uint32_t) { empty = false; });
+    if (!empty) continue;
     fs::remove(folder_ / spool_name(file.run, file.rank), ignored);
     fs::remove(file.path, ignored);
   }
 }
 
-void WorkDir::read_journals(const JournalHeader& now) {
-  for (const OurFile& file : files_named_as_ours(folder_)) run_ = std::max(run_, file.run + 1);
+void WorkDir::each_result(const ResultUse& use) const {
   const std::vector<OurFile> files = our_files(folder_);
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> spool_bytes;
   for (const OurFile& file : files) {
@@ -141,15 +139,16 @@ void WorkDir::read_journals(const JournalHeader& now) {
   }
   for (const OurFile& file : files) {
     if (!file.journal) continue;
-    JournalContents journal = read_journal(whole(file.path), file.path.string());
-    if (!journal.readable || journal.version != kJournalVersion) continue;
     const std::uint64_t there = spool_bytes[{file.run, file.rank}];
-    for (Finished& finished : journal.entries) {
-      const SpoolPlace& place = finished.place;
-      if (place.run != file.run || place.rank != file.rank) continue;
-      finished.same_input = journal.header.input_stamp == now.input_stamp;
-      if (place.offset <= there && place.length <= there - place.offset) results_.push_back(std::move(finished));
-    }
+    JournalContents about;
+    scan_journal(File(file.path, File::Mode::read), about,
+                 [&](Finished&& finished, std::uint64_t offset, std::uint32_t length) {
+                   const SpoolPlace& place = finished.place;
+                   if (about.version != kJournalVersion || place.run != file.run || place.rank != file.rank) return;
+                   finished.same_input = about.header.input_stamp == input_stamp_;
+                   if (place.offset <= there && place.length <= there - place.offset)
+                     use(std::move(finished), {file.run, file.rank, offset, length});
+                 });
   }
 }
 
@@ -166,26 +165,40 @@ void WorkDir::remove() noexcept {
 
 bool is_name_of_work_dir(const std::string& name) { return name == kLockName || parse_name(name).has_value(); }
 
-std::span<const std::byte> SpoolFiles::read(const SpoolPlace& place, std::vector<std::byte>& buffer) {
-  auto found = std::find_if(open_.begin(), open_.end(),
-                            [&](const Open& open) { return open.run == place.run && open.rank == place.rank; });
-  if (found == open_.end()) {
-    const fs::path path = work_dir_ / spool_name(place.run, place.rank);
-    constexpr std::size_t kMostOpen = 64;  // a resumed run may have thousands of spools
-    if (open_.size() >= kMostOpen) open_.erase(open_.begin());
-    try {
-      open_.push_back({place.run, place.rank, File(path, File::Mode::read)});
-    } catch (const Error& error) {
-      if (error.code == Errc::missing) return {};
-      throw;
-    }
-    found = std::prev(open_.end());
+const File* SpoolFiles::open(const std::string& name) {
+  if (const auto found = std::ranges::find(open_, name, &Open::name); found != open_.end()) return &found->file;
+  constexpr std::size_t kMostOpen = 64;  // a resumed run may have thousands of spools
+  if (open_.size() >= kMostOpen) open_.erase(open_.begin());
+  try {
+    open_.push_back({name, File(work_dir_ / name, File::Mode::read)});
+  } catch (const Error& error) {
+    if (error.code == Errc::missing) return nullptr;
+    throw;
   }
-  const std::uint64_t there = found->file.size();
+  return &open_.back().file;
+}
+
+std::optional<Finished> SpoolFiles::read(const JournalPlace& place) {
+  const std::string name = journal_name(place.run, place.rank);
+  const File* const file = open(name);
+  if (file == nullptr || place.offset + place.length > file->size()) return std::nullopt;
+  std::vector<std::byte> bytes(place.length);
+  file->read(place.offset, bytes);
+  try {
+    return Finished::from_bytes(bytes, name);
+  } catch (const Error&) {  // other bytes than a moment ago
+    return std::nullopt;
+  }
+}
+
+std::span<const std::byte> SpoolFiles::read(const SpoolPlace& place, std::vector<std::byte>& buffer) {
+  const File* const file = open(spool_name(place.run, place.rank));
+  if (file == nullptr) return {};
+  const std::uint64_t there = file->size();
   if (place.offset > there || place.length > there - place.offset) return {};
   if (buffer.size() < place.length) buffer.resize(place.length);
   const std::span<std::byte> bytes(buffer.data(), place.length);
-  found->file.read(place.offset, bytes);
+  file->read(place.offset, bytes);
   return digest64(std::span<const std::byte>(bytes)) == place.digest ? std::span<const std::byte>(bytes)
                                                                      : std::span<const std::byte>();
 }

@@ -28,6 +28,12 @@ void fill(const std::filesystem::path& folder, std::uint32_t run, std::uint32_t 
   spool.flush();
 }
 
+std::vector<Finished> results_of(const WorkDir& work) {
+  std::vector<Finished> results;
+  work.each_result([&](Finished&& finished, const JournalPlace&) { results.push_back(std::move(finished)); });
+  return results;
+}
+
 Errc code_of(const std::function<void()>& body, std::string* text = nullptr) {
   try {
     body();
@@ -49,10 +55,10 @@ TEST_CASE("spool: what was appended is found again, with its bytes, in any numbe
     fill(home, run, 7, run);
     WorkDir work(home, header(0, 0), true);
     REQUIRE(work.run() == run + 1);
-    REQUIRE(work.results().size() == 5 * run + run * (run + 1) / 2);
+    REQUIRE(results_of(work).size() == 5 * run + run * (run + 1) / 2);
     SpoolFiles files(home);
     std::vector<std::byte> buffer;
-    for (const Finished& finished : work.results()) {
+    for (const Finished& finished : results_of(work)) {
       const auto bytes = files.read(finished.place, buffer);
       REQUIRE(std::ranges::equal(bytes, payload(finished.key.subject)));
     }
@@ -77,23 +83,24 @@ TEST_CASE("spool: entries whose payload is cut off are not taken, flipped payloa
   bytes.resize(bytes.size() - 1);
   write_file(spool, bytes);
   WorkDir work(folder.path(), header(0, 0), true);
-  REQUIRE(work.results().size() == 9);
+  REQUIRE(results_of(work).size() == 9);
   SpoolFiles files(folder.path());
   std::vector<std::byte> buffer;
-  for (const Finished& finished : work.results())
+  for (const Finished& finished : results_of(work))
     REQUIRE(files.read(finished.place, buffer).empty() == (finished.key.subject == 0));
+  const SpoolPlace place = results_of(work)[1].place;
   std::filesystem::remove(spool);
   SpoolFiles fresh(folder.path());
-  REQUIRE(fresh.read(work.results()[1].place, buffer).empty());
+  REQUIRE(fresh.read(place, buffer).empty());
 }
 
 TEST_CASE("work directory: results of another plan are read, too; those of another input are marked", "[run][spool]") {
   const TempFolder folder;
   fill(folder.path(), 1, 0, 3);
-  REQUIRE(WorkDir(folder.path(), {0, 0, "other", "stamp"}, true).results().size() == 3);
+  REQUIRE(results_of(WorkDir(folder.path(), {0, 0, "other", "stamp"}, true)).size() == 3);
   WorkDir changed(folder.path(), {0, 0, "plan", "changed"}, true);
-  REQUIRE(changed.results().size() == 3);
-  for (const Finished& finished : changed.results()) REQUIRE_FALSE(finished.same_input);
+  REQUIRE(results_of(changed).size() == 3);
+  for (const Finished& finished : results_of(changed)) REQUIRE_FALSE(finished.same_input);
 }
 
 TEST_CASE("work directory: journals in which nothing is do not stay, nor does the folder", "[run][spool]") {
@@ -120,7 +127,7 @@ TEST_CASE("work directory: starting anew removes our files and no others", "[run
     write_file(folder / name, "mine");
   {
     WorkDir work(folder.path(), {0, 0, "other", "stamp"}, false);
-    REQUIRE(work.results().empty());
+    REQUIRE(results_of(work).empty());
     REQUIRE(work.run() == 10);  // above every file of such a name
     REQUIRE_FALSE(std::filesystem::exists(folder / spool_name(1, 0)));
     work.remove();

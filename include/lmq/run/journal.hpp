@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,5 +43,9 @@ struct JournalContents {
 };
 /// Everything up to the first byte that is not as it was written. Any byte string is handled.
 [[nodiscard]] JournalContents read_journal(std::span<const std::byte> bytes, const std::string& source);
+/// The same of a file, in pieces of 1 MiB: every entry goes to `use` with the place of its Finished's bytes in the file,
+/// and none is kept. The header is in `about` before the first of them. Errc::io.
+using JournalUse = std::function<void(Finished&& finished, std::uint64_t offset, std::uint32_t length)>;
+void scan_journal(const File& file, JournalContents& about, const JournalUse& use);
 
 }  // namespace lmq
