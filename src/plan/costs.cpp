@@ -19,7 +19,7 @@ double rows_nanoseconds(DType value_type, const QuantSpec& spec, std::uint64_t c
   const double narrow = bits(value_type) <= 16 ? kCosts.rows_narrow : 1.0;
   if (cost.row_few > 0 && static_cast<double>(n) <= 32 * levels)
     return n < 512 ? cost.row_few : 2.5 * cost.row_few * narrow;
-  const double all = cost.row_level * std::log2(levels);
+  const double all = cost.row_level * std::log2(levels) + cost.row_each * levels;
   if (n < 512) return all;
   const double easier = std::max(all - kCosts.rows_easier, cost.row_level / 2);
   return easier * narrow;
@@ -58,6 +58,12 @@ double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t coun
   if (bits(value_type) <= 16) return traits.cost.solve_bin * 1e-9 * bins;
   return 1e-9 * (kCosts.carry_bin * bins +
                  traits.cost.solve_level * static_cast<double>(spec.options.levels) * (bins / expected));
+}
+
+double curve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted) {
+  if (!spec.floating) return 0;
+  const auto bins = static_cast<double>(std::min(count, expected_bins(value_type, spec, weighted)));
+  return traits_of(spec).cost.curve_bin * 1e-9 * bins;
 }
 
 double copy_seconds(std::uint64_t bytes) noexcept { return kCosts.copy * 1e-9 * static_cast<double>(bytes); }

@@ -110,7 +110,7 @@ MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Pla
     most.work = std::max(most.work, bytes.work);
     most.output = std::max(most.output, bytes.output);
   }
-  return {.program = kProgramBytes + plan_bytes(tensors, plan),
+  return {.program = kProgramBytes + (ranks > 1 ? kMpiBytes : 0) + plan_bytes(tensors, plan),
           .input = 2 * (most.view + most.importance),
           .work = most.work,
           .output = most.output,

@@ -25,8 +25,9 @@ struct Costs {
 };
 inline constexpr Costs kCosts{};
 
-/// Resident bytes of one MPI process of ours before it touches a tensor (Open MPI 4.1 and HDF5 1.10 on Debian 12).
-inline constexpr std::uint64_t kProgramBytes = std::uint64_t{27} << 20;
+/// Resident bytes of a process of ours before it touches a tensor, and what MPI adds as soon as there are several (Open
+/// MPI 4.1 and HDF5 1.10 on Debian 12).
+inline constexpr std::uint64_t kProgramBytes = std::uint64_t{14} << 20, kMpiBytes = std::uint64_t{13} << 20;
 /// Bytes the coordinator keeps per unit: result, place in the file, layout entries.
 inline constexpr std::uint64_t kResultBytes = 150;
 /// Bytes the coordinator keeps per tensor: attributes, layout, report line.
@@ -46,6 +47,8 @@ inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40, kMessag
 [[nodiscard]] double layer_seconds(const LayerNeeds& needs, std::uint64_t count, bool factor, bool weighted) noexcept;
 /// Seconds one core needs to solve one codebook that `count` weights share.
 [[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
+/// Seconds one core needs to find what bits would buy in `count` weights; 0 unless a budget chooses the options.
+[[nodiscard]] double curve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
 /// Seconds one core needs to store `bytes` raw.
 [[nodiscard]] double copy_seconds(std::uint64_t bytes) noexcept;
 

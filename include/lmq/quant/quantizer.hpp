@@ -72,13 +72,18 @@ enum class Detail : std::uint8_t {
   everywhere,  ///< as finely everywhere as a budget of bins allows
 };
 
-/// Nanoseconds on one core that a method takes, measured: what `lmq plan` reckons with, never part of the output.
+/// Nanoseconds on one core and bytes that a method takes, measured: what `lmq plan` reckons with, never part of the
+/// output.
 struct MethodCost {
   double row_weight = 0;     ///< per weight, codebooks per row or group whatever the levels; 0: by row_level
   double row_level = 30;     ///< per weight and power of two of the levels
+  double row_each = 0;       ///< per weight and level more
   double row_few = 0;        ///< per weight instead where a level has at most 32 (2.5 times that in long rows); 0: none
   double solve_bin = 200;    ///< per bin of a shared codebook of 8- and 16-bit weights: one fit
   double solve_level = 2e6;  ///< per level of a shared codebook of F32 weights: all its fits
+  double curve_bin = 2500;   ///< per bin of a shared codebook: what bits would buy, at all slopes or numbers of levels
+  std::uint64_t value_bytes = 140;  ///< of a solver, per value of a row or group
+  std::uint64_t level_bytes = 0;    ///< and per value and level more, in rows of at most 512 values, or 24 a level
 };
 
 /// What others must know of a method with its options. They ask this, never its name.

@@ -183,7 +183,7 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
   if (is_by_rows(spec)) {
     const std::uint64_t group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
     return error_sums + (traits.sees == Sees::values ? 0 : quantizer->row_needs(count, cols).scratch_bytes) +
-           rows_scratch_bytes(group, count, spec.options.levels, threads);
+           rows_scratch_bytes(group, count, spec.options.levels, threads, traits.cost);
   }
   const bool layered = weighted && traits.by_importance;
   // Value by value: the values and their sorting, distinct values, and the columns of a solver.

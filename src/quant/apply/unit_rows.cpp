@@ -247,13 +247,16 @@ UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quanti
   return assign_rows(view, importance, layout, how, unit);
 }
 
-std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,
-                                 std::size_t threads) noexcept {
-  // Fitted books (16 bytes each) and the book before it is settled, cuts; for each thread the values of a group, the
-  // solver's columns (about 200 bytes a value, some kilobytes a level), a map and the decoded values of a task.
+std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels, std::size_t threads,
+                                 const MethodCost& cost) noexcept {
+  // Fitted books (16 bytes each) and the book before it is settled, cuts; for each thread the values of a group with
+  // their importance, the solver's columns, a map and the decoded values of a task.
+  constexpr std::uint64_t kMap = std::uint64_t{1} << 17, kDecoded = 16 * kErrorBlock * sizeof(float);
   const std::uint64_t codebooks = group > 0 ? ceil_div(count, group) + 1 : 1;
+  const std::uint64_t by_level = std::min<std::uint64_t>(group, std::max<std::uint64_t>(512, 24 * levels)) * levels;
   return codebooks * (16 + 2 * levels * sizeof(float)) +
-         threads * (group * (2 * sizeof(float) + 200) + levels * 4096 + (std::uint64_t{1} << 19));
+         threads * (group * (2 * sizeof(float) + cost.value_bytes) + by_level * cost.level_bytes + kMap +
+                    std::min<std::uint64_t>(kDecoded, count * sizeof(float)));
 }
 
 }  // namespace lmq

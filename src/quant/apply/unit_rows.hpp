@@ -16,8 +16,8 @@ namespace lmq {
 [[nodiscard]] UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                                       const Importance& importance, const Draws& draws, QuantizedUnit& unit);
 
-/// Bytes it holds beside view, unit and error sums.
+/// Bytes it holds beside view, unit and error sums, measured.
 [[nodiscard]] std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,
-                                               std::size_t threads) noexcept;
+                                               std::size_t threads, const MethodCost& cost) noexcept;
 
 }  // namespace lmq

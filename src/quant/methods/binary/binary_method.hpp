@@ -22,7 +22,10 @@ inline constexpr MethodOption kScaleOption{
 class SignQuantizer : public Quantizer {
  public:
   SignQuantizer(const NumberedBooks& books, Sees sees)
-      : Quantizer({.sees = sees, .rounding = Rounding::cuts, .numbered = books}) {}
+      : Quantizer({.sees = sees,
+                   .rounding = Rounding::cuts,
+                   .numbered = books,
+                   .cost = {.row_level = 70, .value_bytes = 40}}) {}
   [[nodiscard]] Fit fit(const Group& group) const override;
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     Workspace& scratch) const override;

@@ -140,7 +140,8 @@ class EntropyQuantizer final : public Quantizer {
       : Quantizer({.rounding = Rounding::cuts,
                    .detail = Detail::cells,
                    .by_importance = wants_joint_labels(way, options),
-                   .few_weights = kMostExactPoints}),
+                   .few_weights = kMostExactPoints,
+                   .cost = {.row_weight = 3500, .value_bytes = 190}}),
         wish_(entropy_wish(way, options)) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateLine line(group, wish_.zero);

@@ -40,7 +40,9 @@ class SparseQuantizer : public Quantizer {
   /// ones_count  the stage counts every distinct value once, as published
   /// keep_cells  weights get the level of their cell; else the nearest level, which is never worse
   SparseQuantizer(std::size_t levels, bool ones_count, bool keep_cells, std::uint64_t few_weights = kFewWeights)
-      : Quantizer({.rounding = keep_cells ? Rounding::cuts : Rounding::nearest, .few_weights = few_weights}),
+      : Quantizer({.rounding = keep_cells ? Rounding::cuts : Rounding::nearest,
+                   .few_weights = few_weights,
+                   .cost = {.row_level = 70}}),
         levels_(levels),
         ones_count_(ones_count),
         keep_cells_(keep_cells) {}

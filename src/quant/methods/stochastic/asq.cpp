@@ -24,7 +24,8 @@ class AsqQuantizer final : public Quantizer {
                bool weighted)
       : Quantizer({.rounding = Rounding::stochastic,
                    .importance = weighted,
-                   .seed = static_cast<std::uint64_t>(option(options, known, kSeed))}) {
+                   .seed = static_cast<std::uint64_t>(option(options, known, kSeed)),
+                   .cost = {.row_level = 50, .row_each = 60, .level_bytes = 4}}) {
     choice_.levels = options.levels;
     choice_.objective = objective;
     choice_.slack = option(options, known, kSlack);
