@@ -50,7 +50,7 @@ class CommandLine(LmqTest):
             (quantize + ["--bit=4"], 64, ["--bit'", "--bits"]),      # no guessing of abbreviations
             (quantize + ["--target-size", "0"], 64, ["--target-size 0"]),
             (quantize + ["--target-size", "much"], 64, ["much"]),
-            (quantize + ["--target-size", "4K"], 64, ["4096 bytes (4.0 KiB)", "at least"]),
+            (quantize + ["--target-size", "4K"], 64, ["4096 bytes (4.00 KiB)", "at least"]),
             (quantize + ["--target-size", "1G", "--bits", "4"], 64, ["--target-size", "--bits"]),
             (quantize + ["--method", "ecsq", "--bits", "99"], 64, ["--bits 99", "64"]),
             (quantize + ["--method", "ecsq", "--bits", "5", "--lambda", "0.1"], 64, ["no tensor is left"]),
