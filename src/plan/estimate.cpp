@@ -91,7 +91,10 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
   // Half of the scopes are looked at more closely, as a rule, and hold what was found beside what they had. An arriving
   // tally is held beside the sum it is merged into, and the solver's view beside both.
   const std::uint64_t arriving = open > 0 ? bins * (2 * kTallyBinBytes + kMessageBinBytes + kGroupBinBytes) : 0;
-  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes +
+  const auto floating = static_cast<std::uint64_t>(
+      std::ranges::count_if(plan.scopes, [](const Scope& scope) { return scope.spec.floating; }));
+  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + floating * kCurveBytes +
+         std::min(tensors.size() * kLayoutBytes, kMostLayoutBytes) +
          open * bins * (kTallyBinBytes + kTallyBinBytes / 2) + arriving;
 }
 

@@ -32,6 +32,10 @@ inline constexpr std::uint64_t kProgramBytes = std::uint64_t{14} << 20, kMpiByte
 inline constexpr std::uint64_t kResultBytes = 150;
 /// Bytes the coordinator keeps per tensor: attributes, layout, report line.
 inline constexpr std::uint64_t kTensorBytes = 2048;
+/// Bytes HDF5 holds per tensor while it lays out the file, and of all tensors at most: its cache of metadata.
+inline constexpr std::uint64_t kLayoutBytes = 5120, kMostLayoutBytes = std::uint64_t{40} << 20;
+/// Bytes a budget keeps per scope: what bits would buy.
+inline constexpr std::uint64_t kCurveBytes = 4096;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
 /// Bytes per weight that coding a record of a trellis holds, the record among them.
