@@ -326,9 +326,9 @@ TEST_CASE("plan: memory is bounded by the unit, not by the model", "[plan]") {
   REQUIRE(few.work == one.work);
   REQUIRE(few.output == one.output);
   const MemoryEstimate wide = estimate_memory(tensors, plan_of(tensors), 1, 1000);  // more ranks than scopes
-  REQUIRE(wide.coordinator >= one.coordinator);
+  REQUIRE(wide.coordinator >= few.coordinator);
   REQUIRE(wide.coordinator < (std::uint64_t{100} << 20));
-  REQUIRE(wide.total() - wide.coordinator == few.total() - few.coordinator);
+  REQUIRE(wide.total() - wide.coordinator == few.total() - few.coordinator + kMpiBytes);
   REQUIRE(estimate_memory({}, plan_of({}), 1).total() >= one.program / 2);
 }
 
