@@ -175,7 +175,7 @@ class CommandLine(LmqTest):
         self.assertNotIn("kmeans", text)
         self.assertIn("no options", self.ok(run("methods", "uniform")).out)
         known = json.loads(self.ok(run("methods", "--json")).out)["methods"]
-        self.assertEqual(len(known), 17)
+        self.assertGreaterEqual(len(known), 17)
         self.assertIn("rate", [option["name"] for method in known if method["name"] == "ecsq" for option in method["options"]])
 
     def test_tables_fit_80_columns_and_a_summary_has_a_line_for_each_kind(self):
