@@ -35,6 +35,7 @@ class Docs(LmqTest):
         tensors, metadata = read_safetensors(self.at("model", "model.safetensors"))
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]   # as larger models have it
         write_safetensors(self.at("model", "model.safetensors"), tensors, metadata)
+        self.assertEqual(self.type(["lmq", "export", "model/", "--to", "gguf", "-o", "model-f16.gguf"]).returncode, 0)
         write_safetensors(self.at("FILE"), {"model.layers.0.mlp.up_proj.weight": ("F32", (64,), np.ones(64, np.float32).tobytes())})
 
     def type(self, words, **extra):
