@@ -61,11 +61,13 @@ def parser_of():
     parser.add_argument("--sequences", type=int, help="how many to take (default: of --effort), or images")
     parser.add_argument("--window", type=int, help="tokens of a sequence (default: what the model allows, at most 512)")
     parser.add_argument("--statistics", default="outer,gram,rows,columns", help=f"of {', '.join(STATISTICS)} (default: all but weights)")
-    parser.add_argument("--effort", default="high", choices=EFFORTS, help="rounds of the fit and sequences: none (token averages, one pass) and 64, 1 and 64, 2 and 128, 3 and 256 (default high)")
+    parser.add_argument("--effort", default="high", choices=EFFORTS,
+                        help="rounds of the fit and sequences: 0 (token averages, one pass) and 64, 1 and 64, 2 and 128, 3 and 256 (default high)")
     parser.add_argument("--block", type=int, default=256, help="rows of a block of F (default 256, as waterfill's units)")
     parser.add_argument("--kind", choices=("causal", "masked", "encoder"), help="default: as config.json says")
     parser.add_argument("--memory", type=size_in_bytes, help="bound per rank, such as 3G; a model that does not fit is run in pieces (--stream)")
-    parser.add_argument("--stream", default="auto", choices=("auto", "always", "never"), help="run one block of layers at a time, read from the shards (a causal model of safetensors files)")
+    parser.add_argument("--stream", default="auto", choices=("auto", "always", "never"),
+                        help="run one block of layers at a time, read from the shards (a language model of safetensors files)")
     parser.add_argument("--max-time", type=minutes, help="stop after minutes (or H:MM:SS) with exit code 75")
     parser.add_argument("--threads", type=int, default=1, help="of each rank (default 1; more ranks serve better)")
     parser.add_argument("--batch", type=int, help="sequences at once (default: by size)")
@@ -245,7 +247,8 @@ def run(arguments, comm):
     if comm.rank == 0:
         say("lmq-calibrate", cost.text())
     if arguments.memory and cost.memory > arguments.memory:
-        raise Failure(USAGE, f"--memory {arguments.memory:,}: {cost.memory:,} bytes are needed per rank")
+        hint = "" if streamed or arguments.text or arguments.tokens else " (with --text or --tokens a language model is run in pieces)"
+        raise Failure(USAGE, f"--memory {arguments.memory:,}: {cost.memory:,} bytes are needed per rank{hint}")
     if arguments.dry_run:
         return None
     identity = {"model": same_model(arguments, comm), "seed": arguments.seed, "block": arguments.block, "threads": arguments.threads,

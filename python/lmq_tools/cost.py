@@ -5,7 +5,7 @@ import time
 from .factors import blocks_of
 from .progress import length
 
-LOSS = .6  # share of the rate of large products that whole passes reach
+SHARE = .3  # of the rate of large products that whole passes reached on small models
 
 
 def rate():
@@ -41,7 +41,7 @@ class Cost:
         outers = sum(blocks_of(layer.rows, own) * own ** 2 for layer, own in zip(layers, blocks)) if rounds is not None else 0
         self.file = 4 * (grams + outers + sum(layer.rows + layer.columns for layer in layers))
         self.memory = resident() + self.of_batch(layers, blocks, positions, max((batch.sequences for batch in batches), default=1)) + \
-            int(max(8 * grams + 4 * outers, 8 * outers + 4 * grams) if self.rounds else 12 * (grams + outers))
+            int(max(12 * grams + 4 * outers, 12 * outers + 8 * grams) if self.rounds else 16 * (grams + outers))
 
     @classmethod
     def of_pieces(cls, streamed, batches, block, rounds, ranks):
@@ -82,7 +82,7 @@ class Cost:
     def seconds(self):
         passes = 1 + 2 * self.rounds
         products = self.sequences * (passes * self.model_products + 2 * self.rounds * self.fit_products + self.model_products / 2)
-        return products / (rate() * LOSS) / self.ranks
+        return products / (rate() * SHARE) / self.ranks
 
     def text(self):
         disk = f", in pieces, {self.disk / 2 ** 20:,.0f} MB of disk for what passes between them" if self.disk else ""
