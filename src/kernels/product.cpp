@@ -20,6 +20,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_TARGET <= HWY_AVX2 || HWY_TARGET == HWY_NEON
 constexpr std::size_t kTileRows = 6;       // two vectors each: 12 sums in registers
 constexpr std::size_t kDepthAtOnce = 256;  // of b copied together for many rows
+constexpr std::ptrdiff_t kNear = 32;       // rows of b so near each other need no copy
 
 /// Sums of kRows rows and two vectors of columns.
 template <std::size_t kRows, class Number>
@@ -71,6 +72,20 @@ void rows_of_tile(std::size_t rows, std::size_t depth, const Strided<const Numbe
   }
 }
 
+/// Two vectors, of which the first `cols` numbers are there, the rest 0.
+template <class Number>
+HWY_INLINE void copy_row(const Number* from, Number* to, std::size_t cols) {
+  const hn::ScalableTag<Number> d;
+  const std::size_t width = hn::Lanes(d);
+  if (cols == 2 * width) {
+    hn::StoreU(hn::LoadU(d, from), d, to);
+    hn::StoreU(hn::LoadU(d, from + width), d, to + width);
+    return;
+  }
+  std::copy_n(from, cols, to);
+  std::fill(to + cols, to + 2 * width, Number{0});
+}
+
 /// One strip of at most two vectors of columns. Copies of b lie together, filled up with zeros.
 template <class Number>
 void strip(const ProductShape& shape, const Strided<const Number>& a, const Strided<const Number>& b,
@@ -79,18 +94,14 @@ void strip(const ProductShape& shape, const Strided<const Number>& a, const Stri
   constexpr std::size_t kMostCols = 2 * hn::MaxLanes(hn::ScalableTag<Number>());
   HWY_ALIGN Number copy[kDepthAtOnce * kMostCols];
   HWY_ALIGN Number edge[kTileRows * kMostCols];
-  const bool copied = cols < full || shape.rows > 4 * kTileRows;
+  const bool scattered = b.row_step > kNear || b.row_step < -kNear;
+  const bool copied = cols < full || (scattered && shape.rows > 4 * kTileRows);
   for (std::size_t begin = 0; begin < shape.depth; begin += kDepthAtOnce) {
     const std::size_t depth = std::min(kDepthAtOnce, shape.depth - begin);
     const Number* right = &b.at(begin, col);
     std::ptrdiff_t right_step = b.row_step;
     if (copied) {
-      for (std::size_t k = 0; k < depth; ++k) {
-        const Number* from = &b.at(begin + k, col);
-        Number* to = copy + k * full;
-        std::copy_n(from, cols, to);
-        std::fill(to + cols, to + full, Number{0});
-      }
+      for (std::size_t k = 0; k < depth; ++k) copy_row(&b.at(begin + k, col), copy + k * full, cols);
       right = copy, right_step = static_cast<std::ptrdiff_t>(full);
     }
     const Strided<const Number> left{&a.at(0, begin), a.row_step, a.col_step};

@@ -17,6 +17,7 @@ struct CancellationUnit {
   std::span<const float> weights;                       ///< [rows][cols], row-major
   std::span<const float> outputs;                       ///< A', [rows][rows]; empty: rows do not see each other
   std::span<const float> inputs;                        ///< B', [cols][cols]; empty: columns do not
+  std::span<const float> panels;                        ///< B' once more (in_panels); empty: made by cancel
   std::span<const float> row_step, col_step;            ///< > 0; the step of a weight is the product
   std::span<const std::int8_t> row_spread, col_spread;  ///< their sum, kept in range, is the spread class
   std::span<const float> row_weight, col_weight;        ///< of a squared step, about 1; both empty: 1
@@ -29,6 +30,10 @@ struct CancelledCodes {
   double squared_steps = 0;           ///< sum of weight * ((y - q) / step)^2
   std::size_t clamped = 0;            ///< targets beyond kMaxTrellisTarget, which count as that
 };
+
+/// B' in panels of 32 columns, [panels][cols][32], filled up with zeros: what is multiplied lies together. For several
+/// units with the same inputs.
+[[nodiscard]] std::vector<float> in_panels(std::span<const float> inputs, std::size_t cols);
 
 /// Codes of a unit along the anti-diagonals, last to first, as the record of a trellis has them (docs/format.md,
 /// section 3). With errors to pass on the path is decided at the end of each anti-diagonal, else every 4096 weights.

@@ -10,8 +10,9 @@ namespace lmq {
 namespace {
 using Signed = std::ptrdiff_t;
 constexpr std::size_t kFreeRun = 4096;  // weights between decisions where nothing depends on them, or a few more
-constexpr Signed kBand = 116;           // anti-diagonals whose columns' sums are prepared together
-constexpr Signed kGroup = 12;           // rows prepared together: they share kBand + kGroup - 1 columns
+constexpr Signed kBand = 200;           // anti-diagonals whose columns' sums are prepared together
+constexpr Signed kGroup = 36;           // rows prepared together: they share kBand + kGroup - 1 columns
+constexpr Signed kPanel = 32;           // columns of B' that lie together
 
 /// Weights of an anti-diagonal: rows first .. last, columns at - row.
 struct Diagonal {
@@ -66,6 +67,8 @@ class BandedSums {
       : unit_(unit), rows_(static_cast<Signed>(unit.rows)), cols_(static_cast<Signed>(unit.cols)) {
     const std::size_t slanted = (unit.rows + unit.cols) * unit.rows;
     if (!unit.inputs.empty()) {
+      if (unit.panels.empty()) own_panels_ = in_panels(unit.inputs, unit.cols);
+      panels_ = unit.panels.empty() ? std::span<const float>(own_panels_) : unit.panels;
       row_step_ = padded(cols_), band_step_ = padded(cols_);
       errors_.resize(unit.rows * static_cast<std::size_t>(row_step_));
       prepared_.resize(slanted), error_.resize(slanted);
@@ -122,10 +125,15 @@ class BandedSums {
     if (last < first || done >= cols_) return;
     std::array<float, kGroup*(kBand + kGroup)> sums{};
     const Signed width = last - first + 1;
-    add_product({static_cast<std::size_t>(end - begin), static_cast<std::size_t>(cols_ - done),
-                 static_cast<std::size_t>(width)},
-                {errors_.data() + begin * row_step_ + cols_ - 1, row_step_, -1},
-                {unit_.inputs.data() + (cols_ - 1) * cols_ + first, -cols_, 1}, {sums.data(), width, 1});
+    for (Signed col = first; col <= last;) {
+      const Signed panel = col / kPanel, next = std::min((panel + 1) * kPanel, last + 1);
+      add_product({static_cast<std::size_t>(end - begin), static_cast<std::size_t>(cols_ - done),
+                   static_cast<std::size_t>(next - col)},
+                  {errors_.data() + begin * row_step_ + cols_ - 1, row_step_, -1},
+                  {panels_.data() + (panel * cols_ + cols_ - 1) * kPanel + col % kPanel, -kPanel, 1},
+                  {sums.data() + (col - first), width, 1});
+      col = next;
+    }
     for (Signed row = begin; row < end; ++row) {
       const Signed from = std::max<Signed>(low_ - row, 0), to = std::min(high_ - row, cols_ - 1);
       for (Signed col = from; col <= to; ++col)
@@ -135,6 +143,8 @@ class BandedSums {
   }
 
   const CancellationUnit& unit_;
+  std::span<const float> panels_;
+  std::vector<float> own_panels_;
   Signed rows_, cols_, high_ = 0, low_ = PTRDIFF_MAX, row_step_ = 0, band_step_ = 0;
   std::vector<float> errors_;        ///< [rows][row_step]
   std::vector<float> prepared_;      ///< [diagonals][rows]: sums over columns outside the band
@@ -276,6 +286,18 @@ class Canceller {
   TrellisScratch scratch_;
 };
 }  // namespace
+
+std::vector<float> in_panels(std::span<const float> inputs, std::size_t cols) {
+  constexpr auto kWide = static_cast<std::size_t>(kPanel);
+  const std::size_t panels = (cols + kWide - 1) / kWide;
+  std::vector<float> made(panels * cols * kWide);
+  for (std::size_t panel = 0; panel < panels; ++panel) {
+    const std::size_t first = panel * kWide, width = std::min(kWide, cols - first);
+    for (std::size_t k = first; k < cols; ++k)  // above the diagonal all is 0
+      std::copy_n(inputs.data() + k * cols + first, width, made.data() + (panel * cols + k) * kWide);
+  }
+  return made;
+}
 
 CancelledCodes cancel(const CancellationUnit& unit, const TrellisRates& rates) {
   return Canceller<BandedSums>(unit, rates).run();

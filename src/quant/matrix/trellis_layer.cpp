@@ -83,6 +83,7 @@ void choose_spreads(TrellisUnit& unit, const SquareOf& square_of) {
 
 struct Steps {
   std::vector<float> row, col, row_weight, col_weight;
+  std::vector<float> panels;  ///< in_panels of the inputs
 };
 
 /// All lanes of the layer; targets replace those of the pass before.
@@ -100,7 +101,7 @@ double code_lanes(const LayerWeights& weights, const LayerSides& sides, const St
     part.rows = rows, part.cols = weights.cols;
     part.weights = weights.values.subspan(first * weights.cols, rows * weights.cols);
     if (!sides.outputs.empty()) part.outputs = sides.outputs[lane].unit;
-    if (sides.inputs != nullptr) part.inputs = sides.inputs->unit;
+    if (sides.inputs != nullptr) part.inputs = sides.inputs->unit, part.panels = steps.panels;
     part.row_step = std::span(steps.row).subspan(first, rows), part.col_step = steps.col;
     part.row_spread = std::span(unit.row_spread).subspan(first, rows), part.col_spread = unit.col_spread;
     part.row_weight = std::span(steps.row_weight).subspan(first, rows), part.col_weight = steps.col_weight;
@@ -139,6 +140,7 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
     unit.row_spread.assign(weights.rows, 0), unit.col_spread.assign(weights.cols, 0);
     return layer;
   }
+  if (sides.inputs != nullptr) steps.panels = in_panels(sides.inputs->unit, weights.cols);
   unit.codes.resize(weights.values.size()), layer.values.resize(weights.values.size());
   std::vector<std::int32_t> targets(weights.values.size());
   choose_spreads(unit, [&](std::size_t i, std::size_t j) {

@@ -185,7 +185,7 @@ LayerNeeds Waterfill::layer_needs(const LayerShape& shape) const {
   const bool outer = shape.outer_rows > 0;
   LayerNeeds needs;
   // weights, values, codes and targets of all lanes; codes, values, errors, targets and sums of those in work
-  needs.scratch_bytes = static_cast<std::uint64_t>(weights * (16 + 40) + factor * 20 + (outer ? rows * lane * 4 : 0));
+  needs.scratch_bytes = static_cast<std::uint64_t>(weights * (16 + 40) + factor * 24 + (outer ? rows * lane * 4 : 0));
   needs.factor_seconds = factor * cols / 3 * kProductNs * 2e-9;
   const double products = (shape.gram ? cols / 2 : 0) + (outer ? lane / 2 : 0);
   needs.seconds = kPasses * weights * (kWeightNs + products * kProductNs) * 1e-9;
