@@ -118,7 +118,7 @@ class GgufExport {
     check_replaceable_gguf();
     {
       Progress progress("export",
-                        !options.quiet && error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
+                        error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
       double done = 0;
       write_gguf(options_.output, keys, out, [&](std::size_t t, const auto& append) {
         fill(tensors_[t], [&](std::span<const std::byte> bytes) {

@@ -80,8 +80,11 @@ std::string treatment_text(const Job& job, const TensorPlan& plan) {
   if (plan.treatment == Treatment::quantize) {
     const QuantizerEntry* method = find_quantizer(plan.spec.method);
     text = fmt::format("{}", method == nullptr ? "?" : method->name);
-    if (!plan.spec.floating) text += fmt::format(", {} levels", plan.spec.options.levels);
-    if (plan.spec.granularity != Granularity::tensor) text += fmt::format(" per {}", name(plan.spec.granularity));
+    const bool layers = plan.lane_rows > 0;  // which have neither levels nor codebooks
+    if (layers) text += fmt::format(" in lanes of {} rows", plan.lane_rows);
+    if (!layers && !plan.spec.floating) text += fmt::format(", {} levels", plan.spec.options.levels);
+    if (!layers && plan.spec.granularity != Granularity::tensor)
+      text += fmt::format(" per {}", name(plan.spec.granularity));
     if (plan.spec.granularity == Granularity::group) text += fmt::format(" of {}", plan.spec.group);
   } else {
     text = plan.treatment == Treatment::keep ? fmt::format("kept: {}", plan.reason) : plan.reason;
@@ -180,7 +183,7 @@ std::uint64_t output_bytes(const Job& job, const Expected& expected) {
 }
 
 void put_forecast(const ScopeForecast& forecast, std::uint64_t weights, nlohmann::json& item) {
-  item["levels"] = forecast.levels;
+  if (item.contains("levels")) item["levels"] = forecast.levels;
   item["expected_bits_per_weight"] = forecast.bits / static_cast<double>(std::max<std::uint64_t>(1, weights));
   if (forecast.energy > 0 && forecast.distortion > 0)
     item["expected_snr_db"] = 10 * std::log10(forecast.energy / forecast.distortion);
@@ -211,8 +214,10 @@ nlohmann::json plan_json(const Options& options, const Report& report) {
     } else {
       const QuantizerEntry* method = find_quantizer(plan.spec.method);
       item["method"] = method == nullptr ? "" : std::string(method->name);
-      item["levels"] = plan.spec.options.levels;
-      item["granularity"] = name(plan.spec.granularity);
+      if (plan.lane_rows > 0)
+        item["lane_rows"] = plan.lane_rows;
+      else
+        item.update({{"levels", plan.spec.options.levels}, {"granularity", name(plan.spec.granularity)}});
       item["chunk"] = plan.chunk;
       if (plan.spec.granularity == Granularity::group) item["group"] = plan.spec.group;
       if (const ScopeForecast* forecast = forecast_of(expected, plan))
@@ -248,6 +253,7 @@ std::string plan_text(const Options& options, const Report& report) {
   const auto& [job, expected, memory, ranks, threads] = report;
   const Counted counted = count(job);
   const Suggested suggested = suggest(options, ranks, threads);
+  const auto shared = std::ranges::count_if(job.plan.scopes, &Scope::shares_codebook);
   return fmt::format(
       "{}\n{} tensors: {} quantized, {} kept, {} folded;\n{} units (the largest {} weights), {} shared codebook{}\n"
       "input {}, output about {}\n"
@@ -255,9 +261,9 @@ std::string plan_text(const Options& options, const Report& report) {
       "about {} with {} rank{} of {} thread{}\n\n{}\n{}\n",
       plan_table(job, options.summary, expected), counted.quantized_tensors + counted.kept + counted.folded,
       counted.quantized_tensors, counted.kept, counted.folded, with_commas(job.plan.units.size()),
-      with_commas(counted.largest_unit), job.plan.scopes.size(), job.plan.scopes.size() == 1 ? "" : "s",
-      format_bytes(counted.source_bytes), format_bytes(output_bytes(job, expected)), format_bytes(memory.total()),
-      format_bytes(memory.program), format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
+      with_commas(counted.largest_unit), shared, shared == 1 ? "" : "s", format_bytes(counted.source_bytes),
+      format_bytes(output_bytes(job, expected)), format_bytes(memory.total()), format_bytes(memory.program),
+      format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
       format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, ranks, threads)), ranks,
       ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", suggested.srun, suggested.mpirun);
 }
