@@ -34,7 +34,7 @@ struct Categorical {
 [[nodiscard]] Categorical categorical(double x, double alpha, double sigma, const GridPoints& grid,
                                       std::size_t code) noexcept;
 
-/// The code of largest pi, which is the nearest point: ties to even codes' neighbours as rounding to even says.
+/// The code of largest pi, which is the nearest point; of two the even code.
 [[nodiscard]] std::size_t nearest_code(double x, double alpha, const GridPoints& grid) noexcept;
 
 /// Straight-through derivatives of a weight's quantized value at alpha = 1 (v = x / alpha) with sigma = noise * alpha:

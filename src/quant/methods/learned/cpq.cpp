@@ -76,12 +76,13 @@ const QuantizerEntry kCpq{
         "Quantization Loss (arXiv 2109.02100); Louizos et al. 2019, Relaxed Quantization",
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
       const GridSearch search = search_of(options);
-      const double each = search.training.backward == Backward::lsq ? 10 : 30;
+      constexpr std::array kEach{115.0, 600.0, 32.0, 310.0};  // nanoseconds a weight and step, by backward
+      const Training& training = search.training;
+      const double each = training.drop > 0 ? 560 : kEach[static_cast<std::size_t>(training.backward)];
+      const double cost = search_cost(options.levels) + each * static_cast<double>(training.steps);
       return std::make_unique<LearnedQuantizer>(
           options.levels, static_cast<ZeroPoint>(option(options, kOptions, kZero)), search,
-          MethodCost{.row_weight = 200 + each * static_cast<double>(search.training.steps),
-                     .solve_bin = 200 + each * static_cast<double>(search.training.steps),
-                     .solve_level = 1e6});
+          MethodCost{.row_weight = cost, .solve_bin = cost, .solve_level = 65536 * cost / 16});
     },
     .options = kOptions,
     .settle = settle};

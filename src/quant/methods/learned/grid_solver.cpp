@@ -21,6 +21,21 @@ void pass_on(GridRows& rows, std::span<const double> factors, const FeedbackFact
   }
 }
 
+/// Rounding to nearest with steps about those of the diagonal, by the whole of H.
+void look_about(GridRows& rows, BestRows& best) {
+  constexpr std::size_t kLooks = 16;
+  constexpr double kLeast = 0.5, kMost = 1.4;
+  const std::vector<double> steps = rows.step;
+  for (std::size_t look = 0; look < kLooks; ++look) {
+    const double share = kLeast + (kMost - kLeast) * static_cast<double>(look) / static_cast<double>(kLooks - 1);
+    for (std::size_t b = 0; b < steps.size(); ++b) rows.step[b] = steps[b] * share;
+    assign_nearest(rows);
+    measure_rows(rows);
+    best.keep(rows);
+  }
+  best.restore(rows);
+}
+
 /// Rounds of descent from what is best.
 void descend(GridRows& rows, std::size_t rounds, BestRows& best) {
   if (rounds == 0) return;
@@ -67,6 +82,7 @@ void solve_grids(GridRows& rows, const GridSearch& search, const FeedbackFactor*
   scratch.best.clear(rows.shape);
   scratch.best.keep(rows);
   if (search.trains) {
+    if (!rows.curvature.gram.empty()) look_about(rows, scratch.best);
     train_rows(rows, search.training, scratch.best, scratch.training);
     descend(rows, search.descents, scratch.best);
   } else if (factor != nullptr) {

@@ -35,7 +35,7 @@ struct SolverScratch {
 };
 
 /// Steps, offsets, codes and losses of rows. Never worse than rounding to nearest on the best uniform grid of
-/// search_steps: that is the first that is kept. factor: of the Gram matrix, where there is one. With a diagonal H and
+/// search_steps (before training with a Gram matrix: of 16 about that, by the whole matrix): that is kept first. factor: of the Gram matrix, where there is one. With a diagonal H and
 /// without training that grid is the answer, for codes of a given grid are best when they are nearest.
 /// Cost with a Gram matrix, untrained: about factors / 2 + 2 descents (again + 1) + 3 products as measure_rows.
 void solve_grids(GridRows& rows, const GridSearch& search, const FeedbackFactor* factor, SolverScratch& scratch);

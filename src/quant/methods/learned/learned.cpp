@@ -26,8 +26,9 @@ const QuantizerEntry kLearned{
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
       const auto zero = static_cast<ZeroPoint>(option(options, kOptions, 0));
       const auto effort = static_cast<Effort>(option(options, kOptions, 1));
+      const double cost = search_cost(options.levels);
       return std::make_unique<LearnedQuantizer>(options.levels, zero, search_of(effort),
-                                                MethodCost{.row_weight = 200, .solve_bin = 200, .solve_level = 1e4});
+                                                MethodCost{.row_weight = cost, .solve_bin = cost, .solve_level = 1e7});
     },
     .options = kOptions};
 

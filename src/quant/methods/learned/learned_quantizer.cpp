@@ -16,7 +16,7 @@ namespace lmq {
 namespace {
 constexpr std::size_t kMostBins = std::size_t{1} << 16;
 constexpr double kDamping = 0.003;  // of the mean diagonal (docs/methods/waterfill.md)
-constexpr std::size_t kBlockWeights = std::size_t{1} << 16, kBlockRows = 16, kMostBlockRows = 512;
+constexpr std::size_t kBlockWeights = std::size_t{1} << 18, kBlockRows = 16, kMostBlockRows = 128;
 
 /// Power of two by which values of this magnitude come near 1; 1 for 0.
 double near_one(float largest) noexcept { return largest > 0 ? std::ldexp(1.0, -std::ilogb(largest)) : 1.0; }
@@ -258,7 +258,7 @@ RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) co
 }
 
 LayerNeeds LearnedQuantizer::layer_needs(const LayerShape& shape) const {
-  constexpr double kProduct = 2.5e-11,
+  constexpr double kProduct = 5e-11,
                    kPivot = 4e-11;  // seconds an operation: 2 cols to a weight and product, cols^3 / 3
   const auto cols = static_cast<double>(shape.cols), weights = static_cast<double>(shape.rows) * cols;
   const double descents = static_cast<double>(search_.descents) * 2;

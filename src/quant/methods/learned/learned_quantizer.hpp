@@ -1,6 +1,9 @@
 #pragma once
+#include <algorithm>
+
 #include "grid_solver.hpp"
 #include "lmq/quant/quantizer.hpp"
+#include "matrix/step_search.hpp"
 
 namespace lmq {
 
@@ -15,6 +18,12 @@ enum class Effort : std::uint8_t { quick, normal, thorough };
 inline constexpr std::string_view kEffortWords[] = {"quick", "normal", "thorough"};
 inline constexpr MethodOption kEffortOption{
     .name = "effort", .help = "how long a grid is sought", .fallback = 1, .words = kEffortWords};
+
+/// Nanoseconds a weight that the search for a grid's step takes: two looks at as many steps.
+[[nodiscard]] constexpr double search_cost(std::size_t levels) noexcept {
+  constexpr double kLook = 4.5;
+  return 50 + 2 * kLook * static_cast<double>(std::max(kStepFactors, 2 * levels));
+}
 
 /// A method whose codebooks are uniform grids, found together with the codes.
 class LearnedQuantizer final : public Quantizer {
