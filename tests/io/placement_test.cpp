@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <numeric>
 
+#include "lmq/io/file.hpp"
 #include "make_safetensors.hpp"
 
 using namespace lmq;
