@@ -66,12 +66,13 @@ class Pinned(LmqTest):
 
 class Renew(LmqTest):
     def runTest(self):
+        found = digests(self)
         with open(PINNED, "w", encoding="utf-8") as file:
-            json.dump(digests(self), file, indent=1, sort_keys=True)
+            json.dump(found, file, indent=1, sort_keys=True)
             file.write("\n")
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--renew"]:
         sys.exit(not unittest.TextTestRunner().run(Renew()).wasSuccessful())
-    unittest.main()
+    unittest.main(defaultTest="Pinned")
