@@ -215,8 +215,8 @@ def law_ranks(work):
         done = run(model, "-o", out(f"r{ranks}"), *settings, ranks=ranks)
         expect(f"the same file from {ranks} ranks", done.returncode == 0 and sha256(out(f"r{ranks}")) == sha256(out("one")))
     starts = 0
-    for ranks in (2, 1, 1, 3, *(1,) * 60):
-        done = run(model, "-o", out("time"), *settings, "--max-time", .004, ranks=ranks)
+    for ranks in (2, 1, 1, 3, *(1,) * 30):
+        done = run(model, "-o", out("time"), *settings, "--max-time", .004 * 1.3 ** starts, ranks=ranks)
         starts += 1
         if done.returncode != 75:
             break
@@ -261,8 +261,8 @@ def law_stream(work):
         expect(f"{label}: in pieces the same file, by two ranks too {[d.stderr[-200:] for d in done if d.returncode]}",
                not any(d.returncode for d in done) and len({sha256(out(n)) for n in ("whole", "pieces", "two")}) == 1)
     starts = 0
-    while starts < 60:
-        done = run(*settings, "-o", out("stops"), "--stream", "always", "--max-time", .003, ranks=1 + (starts == 2))
+    while starts < 30:
+        done = run(*settings, "-o", out("stops"), "--stream", "always", "--max-time", .003 * 1.3 ** starts, ranks=1 + (starts == 2))
         starts += 1
         if done.returncode != 75:
             break
