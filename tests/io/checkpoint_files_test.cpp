@@ -81,7 +81,7 @@ TEST_CASE("files are told apart by content, not by name") {
   CHECK(code_of(with("\x89HDF\r\n\x1a\nxxxxxxxxxxxxxxxxxx"), "an HDF5 file") == 69);
   CHECK(code_of(with(std::string(512, '\0') + "\x89HDF\r\n\x1a\nxxxx"), "an HDF5 file") == 69);
   CHECK(code_of(with("GGUF\x03\0\0\0xxxxxxxxxxxxxxxxxx"s), "keys cannot be in") == 65);
-  CHECK(code_of(with("PK\x03\x04xxxxxxxxxxxxxxxxxxxxxxx"), "a zip archive") == 69);
+  CHECK(code_of(with("PK\x03\x04xxxxxxxxxxxxxxxxxxxxxxx"), "zip archive is missing") == 65);
   CHECK(code_of(with("\x80\x02}q\x01xxxxxxxxxxxxxxxxxxx"), "a Python pickle") == 69);
   CHECK(code_of(with("version https://git-lfs.github.com/spec/v1\noid"), "a Git LFS pointer") == 69);
   CHECK(code_of(with("\x89HDF\r\n\x1a\nxxxx lmq_format_major xx"), "an HDF5 file that lmq wrote") == 69);
