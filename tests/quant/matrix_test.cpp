@@ -303,6 +303,16 @@ TEST_CASE("layer: a step so fine that codes do not reach is refused", "[matrix]"
   }
 }
 
+TEST_CASE("layer: a step that no code reaches is made as fine as codes reach where that is asked for", "[matrix]") {
+  std::vector<float> weights(12, 0.0F);
+  weights[5] = 3;
+  weights[7] = -1e-3F;
+  const CodedLayer coded = code_layer({weights, 3, 4}, {}, {.states = 8, .step = 1e-12F, .coarsen = true});
+  REQUIRE(coded.unit.step == Approx(3 * 0x1p-18));
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    REQUIRE(std::abs(coded.values[i] - weights[i]) <= 2 * coded.unit.step);
+}
+
 TEST_CASE("layer: transposed, with both sides exchanged, it costs as much", "[matrix]") {
   constexpr std::size_t kRows = 90, kCols = 120;
   const Layer layer(kRows, kCols, 12);

@@ -86,6 +86,20 @@ struct Steps {
   std::vector<float> panels;  ///< in_panels of the inputs
 };
 
+/// Steps that lie further from 0 than this are left to the errors passed on: codes reach 2^20.
+constexpr double kMostStepsAway = 0x1p18;
+
+/// The step for all of which no weight is more than that away; finer ones would store bits below a float's precision.
+float finest_step(std::span<const float> weights, const TrellisUnit& unit) {
+  const auto rows = static_cast<std::size_t>(unit.rows), cols = static_cast<std::size_t>(unit.cols);
+  double largest = 0;
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t j = 0; j < cols; ++j)
+      largest = std::max(largest, std::abs(double{weights[i * cols + j]}) /
+                                      (double{octave_eighths(unit.row_step[i])} * octave_eighths(unit.col_step[j])));
+  return static_cast<float>(largest / kMostStepsAway);
+}
+
 /// All lanes of the layer; targets replace those of the pass before.
 double code_lanes(const LayerWeights& weights, const LayerSides& sides, const Steps& steps, CodedLayer& layer,
                   std::vector<std::int32_t>& targets) {
@@ -134,6 +148,7 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
   choose_steps(pivots(sides.outputs, sides.row_curvature, weights.rows), weights.cols, unit.row_step, steps.row_weight);
   const std::span<const CurvatureFactor> inputs(sides.inputs, sides.inputs != nullptr ? 1 : 0);
   choose_steps(pivots(inputs, sides.col_curvature, weights.cols), weights.rows, unit.col_step, steps.col_weight);
+  if (coding.coarsen) unit.step = std::max(unit.step, finest_step(weights.values, unit));
   for (const int eighths : unit.row_step) steps.row.push_back(unit.step * octave_eighths(eighths));
   for (const int eighths : unit.col_step) steps.col.push_back(octave_eighths(eighths));
   if (weights.values.empty()) {
