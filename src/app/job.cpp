@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "curvature_default.hpp"
+#include "default_method.hpp"
 #include "input.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
@@ -86,10 +86,11 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     job.reader = open_input(options.input);
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
-    if (const auto changed = with_curvature(options, job.reader->catalogue())) {
+    if (const auto changed = with_layer_method(options, job.reader->catalogue())) {
       job.recipe = read_recipe(*changed);
-      note(fmt::format("importance: its curvature between weights is for method {} (--method says another)",
-                       *changed->rule.method));
+      if (options.importance)
+        note(fmt::format("importance: its curvature between weights is for method {} (--method says another)",
+                         *changed->rule.method));
     }
     bytes = to_bytes({job.reader->catalogue().to_bytes(), job.recipe.canonical_json()});
   });

@@ -220,6 +220,17 @@ class Layers(LmqTest):
         self.ok(run("verify", self.at("out.h5"), "--against", self.source, "--importance", self.statistics, *QUIET))
         self.write_statistics({"a.weight.columns": np.ones(48)})
         self.assertEqual(method_of() & taken, set())
+        self.assertEqual(method_of("--bits", "3") & taken, set())
+
+    def test_a_size_without_a_method_or_importance_is_met_by_the_method_that_sees_layers(self):
+        def method_of(*arguments):
+            plan = json.loads(self.ok(run("plan", self.source, *arguments, "--json")).out)
+            return {tensor["method"] for tensor in plan["tensors"] if tensor["treatment"] == "quantize"}
+        taken = {layer_methods()[0]}
+        for arguments in (["--bits", "3"], ["--target-size", "4K"]):
+            self.assertEqual(method_of(*arguments), taken, arguments)
+        for arguments in ([], ["--bits", "3", "--method", "ecsq"], ["--bits", "3", "--granularity", "row"]):
+            self.assertEqual(method_of(*arguments) & taken, set(), arguments)
 
     def test_layers_may_share_inputs(self):
         factors = dict(self.factors, **{"twin.gram": self.factors["b.weight.gram"]})

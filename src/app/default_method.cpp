@@ -1,4 +1,4 @@
-#include "curvature_default.hpp"
+#include "default_method.hpp"
 
 #include <algorithm>
 #include <string>
@@ -21,7 +21,7 @@ const QuantizerEntry* layer_method() {
 /// The rule is what is made where nothing is said but how many bits are spent, and numbers are taken as they are.
 bool is_open(const Options& options) {
   const Rule& rule = options.rule;
-  if (options.recipe_file || options.method_given || !options.importance) return false;
+  if (options.recipe_file || options.method_given) return false;
   if (options.importance_power.value_or(1) != 1) return false;
   if (rule.levels || rule.granularity || rule.group || rule.coder || rule.level_type) return false;
   return std::ranges::all_of(rule.options,
@@ -30,10 +30,13 @@ bool is_open(const Options& options) {
 
 }  // namespace
 
-std::optional<Options> with_curvature(const Options& options, const Catalogue& checkpoint) {
+std::optional<Options> with_layer_method(const Options& options, const Catalogue& checkpoint) {
   const QuantizerEntry* const method = layer_method();
   if (method == nullptr || !is_open(options)) return std::nullopt;
-  if (!has_curvature(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue})) return std::nullopt;
+  const bool serves = options.importance
+                          ? has_curvature(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue})
+                          : options.target.has_value();
+  if (!serves) return std::nullopt;
   Options changed = options;
   const bool rate_said = std::ranges::count(options.recipe_arguments, "--rate") > 0;
   changed.rule.method = method->name;
