@@ -136,3 +136,16 @@ TEST_CASE("plain steps: one value, two values, a few", "[quant][ecsq]") {
   REQUIRE(code.levels.size() == code.code.cells());
   for (const double level : code.levels) REQUIRE(std::isfinite(level));
 }
+
+TEST_CASE("plain steps: levels of the largest floats are floats", "[quant][ecsq]") {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  const double rate = GENERATE(1.0, 2.5, 4.0);
+  std::vector<float> values;
+  for (int k = -20; k <= 20; ++k) values.push_back(static_cast<float>(kLargest * k / 20));
+  const Group group = rate_samples::group_of(values, std::vector<double>(values.size(), 3.0));
+  const RateLine line(group);
+  const UniformCode code = plain_code(line, variance_of(group) * std::exp2(-2 * rate) * 1.386, kMost);
+  CAPTURE(rate, code.step);
+  for (const double level : code.levels) REQUIRE(std::fabs(level) <= kLargest);
+  if (code.on_grid) REQUIRE(std::fabs(code.low) <= kLargest);
+}

@@ -62,6 +62,18 @@ Cells fitting_cells(const RateLine& line, double step, std::size_t most) {
   return cells;
 }
 
+/// Numbers of steps become levels, at most the largest float: the nearest grid point of a weight may lie beyond. True
+/// when none did.
+bool keep_finite(std::span<double> levels, double step) noexcept {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  bool within = true;
+  for (double& level : levels) {
+    level *= step;
+    if (std::fabs(level) > kLargest) level = std::copysign(kLargest, level), within = false;
+  }
+  return within;
+}
+
 /// Squared error about the levels instead of the cells' means.
 double error_about(const RateLine& line, const IntervalCode& code, std::span<const double> levels) {
   double sum = 0;
@@ -83,9 +95,9 @@ UniformCode plain_code(const RateLine& line, double lambda, std::size_t most_cel
   const double first = cells.numbers.front(), count = cells.numbers.back() - first + 1;
   UniformCode code{.code = interval_code(line, std::move(cells.ends)), .step = step};
   code.levels = std::move(cells.numbers);
-  for (double& level : code.levels) level *= step;
+  const bool within = keep_finite(code.levels, step);
   code.code.distortion = error_about(line, code.code, code.levels);
-  if (count > static_cast<double>(most_cells)) return code;
+  if (!within || count > static_cast<double>(most_cells)) return code;
   code.on_grid = true;
   code.low = first * step;
   code.grid_levels = static_cast<std::size_t>(count);
