@@ -103,8 +103,8 @@ constexpr OptionEntry kOptions[] = {
     {"codebook", 0, "TENSOR", "the levels of one quantized tensor as plain numbers, instead", Topic::files, kInspect},
 
     {"method", 'm', "M",
-     "how levels are found: see lmq methods (default: equal steps for the whole model, entropy-coded; kmeans with "
-     "--levels, rows or groups)",
+     "how weights are coded: see lmq methods (default: waterfill where a size is asked for and there is no importance, "
+     "or some with curvature; else equal steps for the whole model; kmeans with --levels, rows or groups)",
      Topic::spending, kJob, "method", true},
     {"bits",
      'b',
@@ -155,7 +155,7 @@ constexpr OptionEntry kOptions[] = {
     {"json", 0, "[FILE]", "the report as JSON on standard output (alone, or -) or into FILE", Topic::running,
      kJob | kInspect | kVerify | kMethods},
     {"quiet", 'q', "", "no table, no notes, no progress: warnings and errors only", Topic::running,
-     kQuantize | kVerify | kExport},
+     kQuantize | kPlan | kVerify | kExport},
     {"progress", 0, "HOW", "auto, plain (lines for a log) or none (default auto)", Topic::running, kQuantize | kVerify},
 
     {"coder", 0, "C", "how codes are stored: cheapest, fixed, rans, huffman or planes (default cheapest)",

@@ -36,14 +36,15 @@ std::string list(const std::vector<const TensorLine*>& of, const Number& number)
 
 }  // namespace
 
-std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, bool importance) {
+std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
   std::vector<const TensorLine*> all, clipped;
   double error = 0, energy = 0;
-  for (const TensorLine& line : lines) {
+  for (std::size_t t = 0; t < lines.size(); ++t) {
+    const TensorLine& line = lines[t];
     if (!line.quantized() || !(line.squared_error > 0) || !(line.energy > 0)) continue;
     all.push_back(&line);
     error += line.squared_error, energy += line.energy;
-    if (crest(line) > kClipped) clipped.push_back(&line);
+    if (plan.tensors[t].lane_rows == 0 && crest(line) > kClipped) clipped.push_back(&line);
   }
   std::vector<std::string> notes;
   if (all.empty()) return notes;

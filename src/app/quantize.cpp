@@ -85,7 +85,7 @@ int quantize(Comm& comm, const Options& options) {
     const Totals totals = totals_of(lines, report.file_bytes);
     const auto json = [&] { print_json(*options.json, report_json(options, job, report, lines, totals, comm.size())); };
     if (options.json && options.json != "-") json();
-    const auto notes = quality_notes(lines, job.importance.has_value());
+    const auto notes = quality_notes(lines, job.plan, job.importance.has_value());
     try {
       if (options.json == "-") json();
       if (options.quiet || options.json == "-") return;
