@@ -117,8 +117,7 @@ class GgufExport {
       out.push_back({chosen.tensor->name, chosen.tensor->shape, chosen.number, chosen.bytes}), all_ += chosen.bytes;
     check_replaceable_gguf();
     {
-      Progress progress("export",
-                        error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
+      Progress progress("export", error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
       double done = 0;
       write_gguf(options_.output, keys, out, [&](std::size_t t, const auto& append) {
         fill(tensors_[t], [&](std::span<const std::byte> bytes) {
