@@ -129,6 +129,23 @@ Target bits_target(const Values& values) {
   return {0, bits};
 }
 
+/// What is done with numbers of the checkpoint and of the importance file.
+void take_inputs(const Values& values, Options& options) {
+  if (values.has("nonfinite"))
+    options.nonfinite = values.choice<Recipe::Nonfinite>(
+        "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
+  if (values.has("fp8"))
+    options.fp8 = values.choice<Recipe::Fp8>("fp8", {{"refuse", Recipe::Fp8::refuse}, {"plain", Recipe::Fp8::plain}});
+  if (values.has("importance-power"))
+    options.importance_power = importance_power(values.number("importance-power"), "--importance-power");
+  if (values.has("importance-damping")) {
+    options.importance_damping = values.number("importance-damping") + 0.0;
+    if (!(*options.importance_damping >= 0 && *options.importance_damping <= kMostDamping))
+      fail(Errc::usage, fmt::format("--importance-damping {}: a number from 0 (as it is) to {} is expected",
+                                    values.text("importance-damping"), kMostDamping));
+  }
+}
+
 /// The rule as it is said; options.rule is that with a method.
 Rule take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
@@ -164,19 +181,7 @@ Rule take_rule(const Values& values, Options& options) {
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   if (!rule.method && !options.target && !sets_rate(rule) && shared) rule.options["rate"] = kDefaultRate;
   rule = with_method(std::move(rule), options.target.has_value());
-  if (values.has("nonfinite"))
-    options.nonfinite = values.choice<Recipe::Nonfinite>(
-        "nonfinite", {{"refuse", Recipe::Nonfinite::refuse}, {"keep", Recipe::Nonfinite::keep}});
-  if (values.has("fp8"))
-    options.fp8 = values.choice<Recipe::Fp8>("fp8", {{"refuse", Recipe::Fp8::refuse}, {"plain", Recipe::Fp8::plain}});
-  if (values.has("importance-power"))
-    options.importance_power = importance_power(values.number("importance-power"), "--importance-power");
-  if (values.has("importance-damping")) {
-    options.importance_damping = values.number("importance-damping") + 0.0;
-    if (!(*options.importance_damping >= 0 && *options.importance_damping <= kMostDamping))
-      fail(Errc::usage, fmt::format("--importance-damping {}: a number from 0 (as it is) to {} is expected",
-                                    values.text("importance-damping"), kMostDamping));
-  }
+  take_inputs(values, options);
   return said;
 }
 

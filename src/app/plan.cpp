@@ -197,34 +197,36 @@ struct Report {
   std::size_t ranks = 1, threads = 1;
 };
 
+/// A tensor of the plan.
+nlohmann::json tensor_json(const Report& report, const TensorPlan& plan, const TensorInfo& info) {
+  nlohmann::json item{{"name", info.name},   {"dtype", name(info.dtype)},
+                      {"shape", info.shape}, {"treatment", treatment_name(plan.treatment)},
+                      {"units", plan.units}, {"source_bytes", info.bytes}};
+  item["rule"] = plan.rule < 0 ? nlohmann::json(nullptr) : nlohmann::json(rule_of(report.job, plan));
+  if (plan.treatment != Treatment::quantize) {
+    item["reason"] = plan.reason;
+  } else {
+    const QuantizerEntry* method = find_quantizer(plan.spec.method);
+    item["method"] = method == nullptr ? "" : std::string(method->name);
+    if (plan.lane_rows > 0)
+      item["lane_rows"] = plan.lane_rows;
+    else
+      item.update({{"levels", plan.spec.options.levels}, {"granularity", name(plan.spec.granularity)}});
+    item["chunk"] = plan.chunk;
+    if (plan.spec.granularity == Granularity::group) item["group"] = plan.spec.group;
+    if (const ScopeForecast* forecast = forecast_of(report.expected, plan))
+      put_forecast(*forecast, report.job.plan.scopes[static_cast<std::size_t>(plan.scope)].weights, item);
+  }
+  return item;
+}
+
 nlohmann::json plan_json(const Options& options, const Report& report) {
   const auto& [job, expected, memory, ranks, threads] = report;
   const Counted counted = count(job);
   const Suggested suggested = suggest(options, ranks, threads);
   nlohmann::json list = nlohmann::json::array();
   const auto& tensors = job.reader->catalogue().tensors;
-  for (std::size_t t = 0; t < tensors.size(); ++t) {
-    const TensorPlan& plan = job.plan.tensors[t];
-    nlohmann::json item{{"name", tensors[t].name},   {"dtype", name(tensors[t].dtype)},
-                        {"shape", tensors[t].shape}, {"treatment", treatment_name(plan.treatment)},
-                        {"units", plan.units},       {"source_bytes", tensors[t].bytes}};
-    item["rule"] = plan.rule < 0 ? nlohmann::json(nullptr) : nlohmann::json(rule_of(job, plan));
-    if (plan.treatment != Treatment::quantize) {
-      item["reason"] = plan.reason;
-    } else {
-      const QuantizerEntry* method = find_quantizer(plan.spec.method);
-      item["method"] = method == nullptr ? "" : std::string(method->name);
-      if (plan.lane_rows > 0)
-        item["lane_rows"] = plan.lane_rows;
-      else
-        item.update({{"levels", plan.spec.options.levels}, {"granularity", name(plan.spec.granularity)}});
-      item["chunk"] = plan.chunk;
-      if (plan.spec.granularity == Granularity::group) item["group"] = plan.spec.group;
-      if (const ScopeForecast* forecast = forecast_of(expected, plan))
-        put_forecast(*forecast, job.plan.scopes[static_cast<std::size_t>(plan.scope)].weights, item);
-    }
-    list.push_back(std::move(item));
-  }
+  for (std::size_t t = 0; t < tensors.size(); ++t) list.push_back(tensor_json(report, job.plan.tensors[t], tensors[t]));
   return {{"plan_digest", job.plan.digest},
           {"ranks", ranks},
           {"threads", threads},
