@@ -140,7 +140,7 @@ RunLock::Look RunLock::look() {
   if (problem == EINTR) return Look::again;
   const LockWords there = read(file_);
   if (problem == EWOULDBLOCK) {
-    busy_ = printable(there.who);
+    remember_holder(there);
     created_ = false;  // others have found it first
     if (!names_our_file()) file_ = File();
     return Look::busy;
@@ -159,7 +159,7 @@ RunLock::Look RunLock::look() {
     return Look::again;
   }
   if (!created_ && lives(there)) {
-    busy_ = printable(there.who);
+    remember_holder(there);
     if (!no_locks_) (void)::flock(file_.fd(), LOCK_UN);
     return Look::busy;
   }
@@ -173,9 +173,15 @@ RunLock::Look RunLock::look() {
   return Look::again;
 }
 
-/// Whether the holder that the file names is at work, though the system's lock is free.
+/// A file that is read while it is written may name nobody; whom it named before holds it still.
+void RunLock::remember_holder(const LockWords& there) {
+  if (!there.who.empty()) busy_ = printable(there.who);
+}
+
+/// Whether the holder that the file names is at work, though the system's lock is free. `there` may be older than the
+/// file: its emptiness counts, not the file's present size.
 bool RunLock::lives(const LockWords& there) {
-  if (file_.size() == 0) return counts(there, kSilenceOfNewFile);
+  if (there.run.empty()) return counts(there, kSilenceOfNewFile);
   if (there.who.empty()) return false;
   if (there.kernel != words_.kernel) return counts(read(File(request_.path, File::Mode::read)), request_.silence);
   if (!no_locks_) return false;

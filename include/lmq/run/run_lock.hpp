@@ -80,6 +80,7 @@ class RunLock {
   void wait_until_taken();
   [[nodiscard]] Look look();
   [[nodiscard]] bool open();
+  void remember_holder(const LockWords& there);
   [[nodiscard]] bool lives(const LockWords& there);
   [[nodiscard]] bool counts(const LockWords& there, std::chrono::milliseconds silence);
   [[nodiscard]] bool write_and_confirm();
