@@ -44,9 +44,10 @@ void check_codebook(const Check& check) {
   if (check.unit.begin != 0) return;
   const auto listed = check.file.codebook(check.tensor());
   if (!listed) return;
-  const auto levels = levels_of(decode_record_book(check.scratch.stored, check.file.place(check.unit)));
-  if (!std::ranges::equal(std::as_bytes(std::span(*listed)), std::as_bytes(std::span(levels))))
-    check.differs("the record's levels are not those in /lmq/codebooks");
+  const QuantizedUnit unit = decode_record_book(check.scratch.stored, check.file.place(check.unit));
+  const std::vector<float> numbers = check.file.version() == 1 ? levels_of(unit) : listed_codebook(unit).numbers;
+  if (!std::ranges::equal(std::as_bytes(std::span(*listed)), std::as_bytes(std::span(numbers))))
+    check.differs("the record's codebook is not that in /lmq/codebooks");
 }
 
 /// Decodes the record into `meter` (nullptr: into nothing).

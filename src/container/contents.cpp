@@ -20,6 +20,25 @@ std::string method_of(const TensorPlan& tensor) {
 
 }  // namespace
 
+ListedCodebook listed_codebook(const QuantizedUnit& unit) {
+  if (unit.codebooks() != 1 || unit.group != 0) return {};
+  if (unit.kind == CodebookKind::rank1) return {CodebookKind::table, levels_of(unit)};
+  return {unit.kind, unit.book};
+}
+
+ListedCodebook listed_codebook(const Codebook& codebook) {
+  const auto copied = [](std::span<const float> numbers) { return std::vector<float>(numbers.begin(), numbers.end()); };
+  if (codebook.kind() == CodebookKind::table) return {codebook.kind(), copied(codebook.levels())};
+  if (!codebook.numbers().empty()) return {codebook.kind(), copied(codebook.numbers())};
+  return {codebook.kind(), {codebook.low(), codebook.step()}};
+}
+
+std::string_view words_for(CodebookKind kind) noexcept {
+  if (kind == CodebookKind::grid) return "low, step";
+  if (kind == CodebookKind::bases) return "bases";
+  return kind == CodebookKind::centred ? "step" : "levels";
+}
+
 std::vector<std::byte> UnitResult::to_bytes() const {
   ByteWriter out;
   for (const double value :
@@ -27,8 +46,9 @@ std::vector<std::byte> UnitResult::to_bytes() const {
     out.le(value);
   for (const std::uint64_t value : {ledger.header, ledger.codebooks, ledger.tables, ledger.codes, source_digest})
     out.le(value);
-  out.le(static_cast<std::uint32_t>(levels.size()));
-  out.array(std::span<const float>(levels));
+  out.le(static_cast<std::uint8_t>(codebook.kind));
+  out.le(static_cast<std::uint32_t>(codebook.numbers.size()));
+  out.array(std::span<const float>(codebook.numbers));
   return out.take();
 }
 
@@ -41,7 +61,10 @@ UnitResult UnitResult::from_bytes(std::span<const std::byte> bytes, const std::s
   for (std::uint64_t* value : {&result.ledger.header, &result.ledger.codebooks, &result.ledger.tables,
                                &result.ledger.codes, &result.source_digest})
     *value = in.le<std::uint64_t>("ledger");
-  result.levels = in.array<float>(in.le<std::uint32_t>("levels"), "levels");
+  const auto kind = in.le<std::uint8_t>("kind of codebook");
+  if (kind > static_cast<std::uint8_t>(CodebookKind::trellis)) in.refuse(fmt::format("kind of codebook {}", kind));
+  result.codebook.kind = static_cast<CodebookKind>(kind);
+  result.codebook.numbers = in.array<float>(in.le<std::uint32_t>("codebook"), "codebook");
   return result;
 }
 

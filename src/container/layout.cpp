@@ -62,15 +62,13 @@ class SideWriter {
  public:
   explicit SideWriter(Output& output) : output_(output) {}
 
-  void text(const char* path, std::string_view text, bool deflated) {
+  void text(const char* path, std::string_view text) {
     if (text.empty()) text = " ";  // HDF5 has no text of no bytes
     DatasetLayout dataset;
     dataset.dtype = DType::u8;
     dataset.shape = {text.size()};
     dataset.text = true;
-    const auto bytes = std::as_bytes(std::span(text));
-    add(path, std::move(dataset), deflated ? deflate(bytes) : std::vector<std::byte>(bytes.begin(), bytes.end()),
-        deflated);
+    add(path, std::move(dataset), deflate(std::as_bytes(std::span(text))), true);
   }
   void codebooks(const Codebooks& books) {
     if (books.rows.empty()) return;
@@ -121,9 +119,9 @@ Output lay_out(const OutputContents& contents, const std::vector<TensorLine>& te
       layout.datasets.push_back(dataset_of(contents, tensor, tensors[t], attributes));
   const Codebooks codebooks = gather_codebooks(contents);
   SideWriter side(output);
-  side.text(container::kRecipe, contents.recipe_json, false);
-  side.text(container::kProvenance, packed_provenance(contents), true);
-  side.text(container::kTensors, tensors_text(contents, tensors, codebooks), true);
+  side.text(container::kRecipe, contents.recipe_json);
+  side.text(container::kProvenance, packed_provenance(contents));
+  side.text(container::kTensors, tensors_text(contents, tensors, codebooks));
   side.codebooks(codebooks);
   side.source_digests(contents);
   std::ranges::sort(layout.datasets, {}, &DatasetLayout::path);

@@ -30,7 +30,8 @@ double invented_statistic(std::uint64_t index) noexcept {
 std::vector<float> invented_levels(const QuantSpec& spec, std::uint64_t index) {
   const bool half = spec.level_type == LevelType::f16;
   std::vector<float> levels;
-  for (std::uint64_t k = 0; k < spec.options.levels; ++k) {
+  const std::uint64_t numbers = std::min<std::uint64_t>(spec.options.levels, stored_numbers(spec, 1, 1));
+  for (std::uint64_t k = 0; k < numbers; ++k) {
     const auto place = static_cast<float>(k) - static_cast<float>(spec.options.levels) / 2;
     const auto part = static_cast<float>(scattered(index * 256 + k) >> 44) * 0x1p-21F;
     const auto level = (place + part) * 0.125F;
@@ -49,7 +50,7 @@ UnitRecord invented_unit(const QuantSpec& spec, std::uint64_t unit, std::uint64_
   record.result.entropy_bits = static_cast<double>(8 * bytes) * 0.98;
   record.result.ledger.header = std::min(bytes, kRecordFrame);
   record.result.ledger.codes = bytes - record.result.ledger.header;
-  if (alone && spec.granularity <= Granularity::tensor) record.result.levels = invented_levels(spec, unit);
+  if (alone && spec.granularity <= Granularity::tensor) record.result.codebook.numbers = invented_levels(spec, unit);
   return record;
 }
 

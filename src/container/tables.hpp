@@ -8,9 +8,9 @@
 
 namespace lmq {
 
-/// Levels that serve whole tensors, each set once.
+/// Codebooks that serve whole tensors, each once.
 struct Codebooks {
-  std::vector<std::vector<float>> rows;
+  std::vector<ListedCodebook> rows;
   std::vector<std::int64_t> row_of;  ///< [tensors] -1: the tensor has several codebooks, or none
   /// All rows as wide as the widest, which shorter ones reach with NaN; [rows, widest].
   [[nodiscard]] std::vector<float> padded() const;

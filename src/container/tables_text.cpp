@@ -62,11 +62,11 @@ class Columns {
   std::string text_;
 };
 
-std::span<const float> levels_of(const OutputContents& contents, const TensorPlan& tensor) {
+ListedCodebook codebook_of(const OutputContents& contents, const TensorPlan& tensor) {
   if (tensor.treatment != Treatment::quantize || tensor.spec.granularity > Granularity::tensor) return {};
-  if (tensor.scope >= 0) return contents.codebooks[static_cast<std::size_t>(tensor.scope)]->levels();
+  if (tensor.scope >= 0) return listed_codebook(*contents.codebooks[static_cast<std::size_t>(tensor.scope)]);
   if (tensor.units != 1) return {};
-  return contents.units[tensor.first_unit].result.levels;
+  return contents.units[tensor.first_unit].result.codebook;
 }
 
 /// Elements of a unit where that does not follow from the dataset's chunks: kept tensors of several units.
@@ -106,6 +106,11 @@ std::string tensor_columns(const OutputContents& contents, const std::vector<Ten
             [](const TensorLine&, const TensorPlan& tensor) { return number(tensor.spec.options.levels); });
   columns.add(key::kCodebook, lines.size(), [&](std::size_t t) {
     return codebooks.row_of[t] < 0 ? std::string("null") : number(codebooks.row_of[t]);
+  });
+  columns.add(key::kCodebookHolds, lines.size(), [&](std::size_t t) {
+    return codebooks.row_of[t] < 0
+               ? std::string("null")
+               : quoted(std::string(words_for(codebooks.rows[static_cast<std::size_t>(codebooks.row_of[t])].kind)));
   });
   quantized(key::kEntropyBits, [](const TensorLine& line, const TensorPlan&) { return rounded(line.entropy_bits); });
   quantized(key::kSquaredError, [](const TensorLine& line, const TensorPlan&) { return number(line.squared_error); });
@@ -155,7 +160,7 @@ RecordLedger ledger_of(const OutputContents& contents) {
 
 std::size_t Codebooks::widest() const noexcept {
   std::size_t most = 0;
-  for (const auto& row : rows) most = std::max(most, row.size());
+  for (const ListedCodebook& row : rows) most = std::max(most, row.numbers.size());
   return most;
 }
 
@@ -163,7 +168,7 @@ std::vector<float> Codebooks::padded() const {
   const std::size_t width = widest();
   std::vector<float> all(rows.size() * width, std::numeric_limits<float>::quiet_NaN());
   for (std::size_t r = 0; r < rows.size(); ++r)
-    std::ranges::copy(rows[r], all.begin() + static_cast<std::ptrdiff_t>(r * width));
+    std::ranges::copy(rows[r].numbers, all.begin() + static_cast<std::ptrdiff_t>(r * width));
   return all;
 }
 
@@ -171,14 +176,14 @@ Codebooks gather_codebooks(const OutputContents& contents) {
   Codebooks books;
   std::map<std::int64_t, std::int64_t> row_of_scope;
   for (const TensorPlan& tensor : contents.plan.tensors) {
-    const auto levels = levels_of(contents, tensor);
-    if (levels.empty()) {
+    ListedCodebook book = codebook_of(contents, tensor);
+    if (book.numbers.empty()) {
       books.row_of.push_back(-1);
       continue;
     }
     const auto next = static_cast<std::int64_t>(books.rows.size());
     const auto row = tensor.scope < 0 ? next : row_of_scope.emplace(tensor.scope, next).first->second;
-    if (row == next) books.rows.emplace_back(levels.begin(), levels.end());
+    if (row == next) books.rows.push_back(std::move(book));
     books.row_of.push_back(row);
   }
   return books;

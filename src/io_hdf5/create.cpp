@@ -42,10 +42,6 @@ class StandInFilter {
   StandInFilter& operator=(const StandInFilter&) = delete;
 };
 
-/// Metadata is given out in blocks of this size, so that opening a file reads few places of it; a block's rest is lost.
-/// One block holds all of it in files up to some thousand tensors. A function of the layout, as the bytes are.
-hsize_t metadata_block(const FileLayout& layout) { return std::min<std::uint64_t>(metadata_bytes(layout), 1 << 20); }
-
 /// No times; attributes in the object's header as long as they are few. Their order is kept where it is not that of
 /// their names, in which they are read anyway: it takes 2 bytes of every message of the header.
 void plain_object(const Calls& calls, hid_t creation, const std::vector<Attribute>& attributes) {
@@ -170,7 +166,8 @@ class Creator {
     if (!dataset.encoded) return creation;
     const std::uint64_t bytes = *element_bytes(dataset.dtype, element_count(dataset.chunk));
     const unsigned client[] = {static_cast<unsigned>(bytes & 0xFFFFFFFF), static_cast<unsigned>(bytes >> 32)};
-    calls_(H5Pset_filter(creation.get(), static_cast<H5Z_filter_t>(kLmqFilterId), H5Z_FLAG_MANDATORY, 2, client),
+    const std::size_t values = has_whole_chunks(dataset) ? 0 : 2;
+    calls_(H5Pset_filter(creation.get(), static_cast<H5Z_filter_t>(kLmqFilterId), H5Z_FLAG_MANDATORY, values, client),
            "H5Pset_filter");
     return creation;
   }

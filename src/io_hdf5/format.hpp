@@ -10,6 +10,9 @@ namespace lmq::h5 {
 [[nodiscard]] LayoutFormat::Existing open_file(const std::filesystem::path& path);
 [[nodiscard]] LayoutFormat::Existing open_file_guarded(const std::filesystem::path& path);
 [[nodiscard]] std::uint64_t metadata_bytes(const FileLayout& layout);
+/// Metadata are given out in blocks of this size, so that opening a file reads few places of it; a block's rest is
+/// lost. Up to a megabyte, some thousand tensors, one block holds them all. A function of the layout, as the bytes are.
+[[nodiscard]] std::uint64_t metadata_block(const FileLayout& layout);
 
 /// Of an object's header for these attributes.
 [[nodiscard]] std::uint64_t attribute_bytes(const std::vector<Attribute>& attributes, std::size_t address_bytes);

@@ -16,37 +16,47 @@ constexpr std::uint64_t kMessage = 4;  // type, size and flags of an object head
 constexpr std::uint64_t kHeader = 10;  // signature, version, flags, checksum of an object header
 constexpr std::uint64_t kHeap = 4096;  // least size of the heap of texts
 constexpr std::uint64_t kPage = 1024;  // chunks of a page of their index
+constexpr std::uint64_t kLargestBlock = 1 << 20;
 
 /// Object headers as HDF5 makes them with addresses and lengths of `size` bytes.
 class Counter {
  public:
   explicit Counter(std::uint64_t size) : size_(size), bytes_(16 + 4 * size) {}  // the superblock
 
-  void group(std::uint64_t links, std::uint64_t name_bytes, const std::vector<Attribute>& attributes) {
+  void group(bool root, std::uint64_t links, std::uint64_t name_bytes, const std::vector<Attribute>& attributes) {
     std::uint64_t header = kMessage + 2 + 2 * size_ + kMessage + 2;
-    const std::uint64_t link_bytes = links * (kMessage + 3 + size_) + name_bytes;
-    if (links > 0 && links <= kMostPlainLinks) header += 8 + link_bytes;
-    if (links > kMostPlainLinks) bytes_ += link_bytes + links * 20 + kHeap;  // a heap, and an index of it
-    object(header + attributes_of(attributes));
+    const std::uint64_t own = attributes_of(attributes);
+    if (links > 0 && links <= kMostPlainLinks) {
+      header += 8 + links * (kMessage + 3 + size_) + links * ceil_div(name_bytes + own, links);
+    } else {  // HDF5's own guess: four links with names of 8 bytes
+      header += std::max(4 * (kMessage + 3 + size_ + 8), own);
+      if (links > 0) bytes_ += links * (kMessage + 3 + size_ + 20) + name_bytes + kHeap;  // a heap, and an index of it
+    }
+    object(header + (root ? 0 : 24 + 3 * size_));
   }
 
   void dataset(const DatasetLayout& dataset) {
     const std::uint64_t rank = dataset.text ? (dataset.deflated ? 1 : 0) : stored_rank(dataset);
-    std::uint64_t header = kMessage + 4 + rank * size_ + kMessage + type_bytes(dataset) + kMessage + 2;
+    const std::uint64_t attributes = attributes_of(dataset.attributes) + mark_bytes(dataset);
+    std::uint64_t header = kMessage + 4 + rank * size_ + kMessage + type_bytes(dataset) + kMessage + 2 + attributes;
+    // HDF5 leaves room for a continuation, and for what it knows only once data are written.
     if (dataset.deflated)
-      header += one_chunk(dataset.text ? std::vector<std::uint64_t>{1} : dataset.shape, dataset) + kMessage + 2 + 10 +
-                (dataset.text || bits(dataset.dtype) <= 8 ? 0 : 10);
+      header += one_chunk(dataset.text ? std::vector<std::uint64_t>{1} : dataset.shape, dataset) + kMessage + 2 +
+                (dataset.text || bits(dataset.dtype) <= 8 ? 10 : 20) + (dataset.text ? 2 : 3) * size_;
     else if (dataset.chunk.empty())
-      header += kMessage + 2 + 2 * size_;
+      header += kMessage + 2 + 2 * size_ + 3 * size_ + (dataset.text ? 0 : 4) + (attributes > 0 ? 12 : 0);
     else
-      header += (dataset.piece_bytes.size() == 1 ? one_chunk(dataset.chunk, dataset) : many_chunks(dataset)) +
-                (dataset.encoded ? kMessage + 2 + 12 + 8 : 0);
-    header += 3 + 3 * size_;  // room for a continuation, and for what is known only once it is written
-    object(header + attributes_of(dataset.attributes) + mark_bytes(dataset));
+      header += one_chunk(dataset.chunk, dataset) + 3 * size_ +
+                (dataset.encoded ? kMessage + 2 + 12 + (has_whole_chunks(dataset) ? 0 : 8) : 0);
+    if (dataset.piece_bytes.size() > 1) header += index_bytes(dataset) - (attributes > 0 ? size_ + 4 : 0);
+    object(header);
   }
 
-  [[nodiscard]] std::uint64_t bytes() const noexcept {
-    return bytes_ + (text_bytes_ == 0 ? 0 : ceil_div(text_bytes_ + 32, kHeap) * kHeap);
+  /// In object headers and indexes.
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+  /// In heaps of texts.
+  [[nodiscard]] std::uint64_t heap_bytes() const noexcept {
+    return text_bytes_ == 0 ? 0 : ceil_div(text_bytes_ + 32, kHeap) * kHeap;
   }
 
   /// Messages of an object's attributes.
@@ -83,15 +93,15 @@ class Counter {
     const bool filtered = dataset.encoded || dataset.deflated;
     return chunk_message(chunk, dataset) + (filtered ? size_ + 4 : 0) + size_;
   }
-  /// A fixed array of places: its header, and its block of pages where there are many.
-  std::uint64_t many_chunks(const DatasetLayout& dataset) {
+  /// A fixed array of places, its header, and its pages where there are many; more in the dataset's header.
+  std::uint64_t index_bytes(const DatasetLayout& dataset) {
     const std::uint64_t chunks = dataset.piece_bytes.size(),
                         whole = element_bytes(dataset.dtype, element_count(dataset.chunk)).value_or(1);
     const std::uint64_t length = std::min<std::uint64_t>(8, 1 + (std::bit_width(whole) + 7) / 8);
     const std::uint64_t place = size_ + (dataset.encoded ? length + 4 : 0);
     const std::uint64_t pages = chunks > kPage ? ceil_div(chunks, kPage) : 0;
     bytes_ += 12 + 2 * size_ + 10 + size_ + chunks * place + ceil_div(pages, 8) + 4 * pages;
-    return chunk_message(dataset.chunk, dataset) + 1 + size_;
+    return 1;
   }
 
   std::uint64_t mark_bytes(const DatasetLayout& dataset) {
@@ -116,7 +126,7 @@ class Counter {
   }
 
   std::uint64_t size_;
-  std::uint64_t bytes_;           // in all
+  std::uint64_t bytes_;           // in object headers and indexes
   std::uint64_t text_bytes_ = 0;  // in the heap of texts
 };
 
@@ -145,6 +155,18 @@ std::map<std::string, Members> groups_of(const FileLayout& layout) {
   return groups;
 }
 
+Counter count_metadata(const FileLayout& layout) {
+  Counter counter(address_bytes(layout));
+  const std::vector<Attribute> none;
+  for (const auto& [path, members] : groups_of(layout))
+    counter.group(path.empty(), members.links, members.name_bytes,
+                  path.empty()               ? layout.root
+                  : members.group != nullptr ? members.group->attributes
+                                             : none);
+  for (const DatasetLayout& dataset : layout.datasets) counter.dataset(dataset);
+  return counter;
+}
+
 }  // namespace
 
 std::size_t address_bytes(const FileLayout& layout) {
@@ -161,15 +183,15 @@ std::uint64_t attribute_bytes(const std::vector<Attribute>& attributes, std::siz
   return Counter(address_bytes).attributes_of(attributes);
 }
 
+std::uint64_t metadata_block(const FileLayout& layout) {
+  const std::uint64_t bytes = count_metadata(layout).bytes();
+  return bytes <= kLargestBlock ? bytes + bytes / 128 + 32 : kLargestBlock / 4;
+}
+
 std::uint64_t metadata_bytes(const FileLayout& layout) {
-  Counter counter(address_bytes(layout));
-  for (const auto& [path, members] : groups_of(layout))
-    counter.group(members.links, members.name_bytes,
-                  path.empty()               ? layout.root
-                  : members.group != nullptr ? members.group->attributes
-                                             : std::vector<Attribute>());
-  for (const DatasetLayout& dataset : layout.datasets) counter.dataset(dataset);
-  return counter.bytes();
+  const Counter counter = count_metadata(layout);
+  const std::uint64_t block = metadata_block(layout);
+  return ceil_div(counter.bytes(), block) * block + counter.heap_bytes();
 }
 
 }  // namespace lmq::h5

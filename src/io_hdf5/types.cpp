@@ -150,6 +150,12 @@ std::vector<std::uint64_t> chunk_grid(const std::vector<std::uint64_t>& shape,
   return grid;
 }
 
+bool has_whole_chunks(const DatasetLayout& dataset) noexcept {
+  for (std::size_t i = 0; i < dataset.chunk.size(); ++i)
+    if (dataset.shape[i] % dataset.chunk[i] != 0) return false;
+  return true;
+}
+
 void ChunkWalk::next() noexcept {
   for (std::size_t i = at_.size(); i-- > 0;) {
     if (chunk_[i] < shape_[i] - at_[i]) {

@@ -5,6 +5,7 @@
 
 #include "handle.hpp"
 #include "lmq/base/dtype.hpp"
+#include "lmq/io/layout.hpp"
 
 namespace lmq::h5 {
 
@@ -37,6 +38,9 @@ struct StoredAs {
 /// The grid of chunks over a shape, or nothing when it overflows; 0 chunks where a dimension is 0.
 [[nodiscard]] std::vector<std::uint64_t> chunk_grid(const std::vector<std::uint64_t>& shape,
                                                     const std::vector<std::uint64_t>& chunk);
+
+/// Whether no chunk reaches over the edge: the filter is told the size of a chunk where one does.
+[[nodiscard]] bool has_whole_chunks(const DatasetLayout& dataset) noexcept;
 
 /// Walks over the first elements of the chunks, row-major.
 class ChunkWalk {

@@ -34,12 +34,6 @@ const QuantizerEntry& entry_of(const QuantSpec& spec) {
   return *entry;
 }
 
-/// Levels of a unit's one codebook; empty when it has several.
-std::vector<float> single_codebook(const QuantizedUnit& unit) {
-  if (unit.codebooks() != 1 || unit.group != 0) return {};
-  return levels_of(unit);
-}
-
 }  // namespace
 
 const TensorInfo& Executor::info_of(const WorkUnit& unit) const {
@@ -222,7 +216,7 @@ Outcome Executor::quantize(const LoadedTask& loaded) {
   result.ledger = record.ledger;
   result.entropy_bits = record.entropy_bits;
   result.source_digest = digest64(loaded.view.bytes);
-  if (tensor.scope < 0 && tensor.spec.granularity <= Granularity::tensor) result.levels = single_codebook(done.unit);
+  if (tensor.scope < 0 && tensor.spec.granularity <= Granularity::tensor) result.codebook = listed_codebook(done.unit);
   recycled_ = std::move(done.unit);
   Outcome outcome;
   outcome.finished.body = result.to_bytes();

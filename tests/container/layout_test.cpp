@@ -29,7 +29,7 @@ struct Invented {
       unit.result.stats = {0.5, 0.75, 2.0, 0.125 * static_cast<double>(u % 5)};
       unit.result.entropy_bits = 100;
       unit.result.source_digest = 7 * u;
-      if (plan.tensors[plan.units[u].tensor].scope < 0) unit.result.levels = {1.0f, 2.0f};
+      if (plan.tensors[plan.units[u].tensor].scope < 0) unit.result.codebook.numbers = {1.0f, 2.0f};
     }
     for (std::size_t s = 0; s < plan.scopes.size(); ++s)
       books.push_back(Codebook::table({0.0f, 1.0f + static_cast<float>(s)}));

@@ -51,7 +51,7 @@ void read_chunks(hid_t id, const DatasetLayout& dataset, std::size_t d) {
   }
 }
 
-/// The filter is there with the bytes of a chunk, and without the plug-in HDF5 gives an error, never numbers.
+/// The filter is there, with the bytes of a chunk where one reaches over the edge, and without the plug-in HDF5 gives an error, never numbers.
 void look_at_filter(hid_t id, const DatasetLayout& dataset) {
   const hid_t creation = H5Dget_create_plist(id);
   unsigned flags = 0, client[4] = {};
@@ -61,9 +61,11 @@ void look_at_filter(hid_t id, const DatasetLayout& dataset) {
   const H5Z_filter_t filter = H5Pget_filter2(creation, 0, &flags, &count, client, sizeof name, name, nullptr);
   std::uint64_t whole = 4;
   for (const std::uint64_t dim : dataset.chunk) whole *= dim;
-  require(filter == 47803 && flags == H5Z_FLAG_MANDATORY && count == 2 && client[0] == whole && client[1] == 0 &&
-              std::strcmp(name, "lmq") == 0,
-          dataset.path, "the filter differs");
+  bool edge = false;
+  for (std::size_t i = 0; i < dataset.shape.size(); ++i) edge = edge || dataset.shape[i] % dataset.chunk[i] != 0;
+  const bool told = edge ? count == 2 && client[0] == whole && client[1] == 0 : count == 0;
+  require(filter == 47803 && flags == H5Z_FLAG_MANDATORY && told && std::strcmp(name, "lmq") == 0, dataset.path,
+          "the filter differs");
   H5Pclose(creation);
   std::uint64_t weights = 1;
   for (const std::uint64_t dim : dataset.shape) weights *= dim;

@@ -99,10 +99,10 @@ TEST_CASE("journal: every kind of body survives its bytes", "[run][journal]") {
   result.ledger = {1, 2, 3, 4};
   result.entropy_bits = 77.5;
   result.source_digest = 0xABCDEF;
-  result.levels = {-1.0f, 0.5f};
+  result.codebook = {CodebookKind::grid, {-1.0f, 0.5f}};
   const auto back = UnitResult::from_bytes(result.to_bytes(), "test");
   REQUIRE(back.to_bytes() == result.to_bytes());
-  REQUIRE(back.levels == result.levels);
+  REQUIRE(back.codebook == result.codebook);
   REQUIRE(back.ledger.total() == 10);
 
   const Codebook table = Codebook::table({3.0f, -1.0f, 0.25f}), grid = Codebook::grid(-1.0f, 0.125f, 9);

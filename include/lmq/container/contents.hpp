@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lmq/codec/record.hpp"
@@ -14,13 +15,25 @@
 
 namespace lmq {
 
+/// A codebook that serves a whole tensor, as the file lists it: the numbers its records store (of factors the levels).
+struct ListedCodebook {
+  CodebookKind kind = CodebookKind::table;
+  std::vector<float> numbers;
+  friend bool operator==(const ListedCodebook&, const ListedCodebook&) = default;
+};
+/// Of a record; empty when it has several.
+[[nodiscard]] ListedCodebook listed_codebook(const QuantizedUnit& unit);
+[[nodiscard]] ListedCodebook listed_codebook(const Codebook& codebook);
+/// What these numbers are: "levels", "low, step", "bases" or "step".
+[[nodiscard]] std::string_view words_for(CodebookKind kind) noexcept;
+
 /// What is known of a quantized unit beside its record.
 struct UnitResult {
   UnitStats stats;
   RecordLedger ledger;
   double entropy_bits = 0;
   std::uint64_t source_digest = 0;  ///< digest64 of the bytes of the reader's view
-  std::vector<float> levels;        ///< when the record has one codebook of its own; else empty
+  ListedCodebook codebook;          ///< when the record has one of its own; else empty
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   [[nodiscard]] static UnitResult from_bytes(std::span<const std::byte> bytes, const std::string& source);
 };

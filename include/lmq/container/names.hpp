@@ -36,6 +36,7 @@ inline constexpr const char* kGranularity = "granularity";
 inline constexpr const char* kGroupWeights = "group";
 inline constexpr const char* kLevels = "levels";
 inline constexpr const char* kCodebook = "codebook";
+inline constexpr const char* kCodebookHolds = "codebook_holds";
 inline constexpr const char* kEntropyBits = "entropy_bits";
 inline constexpr const char* kSourceBytes = "source_bytes";
 inline constexpr const char* kUnitElements = "unit";

@@ -80,7 +80,8 @@ class QuantizedFile {
   [[nodiscard]] std::optional<std::size_t> find(const std::string& path) const;
   /// All bytes of a dataset in one piece, inflated where it is deflated.
   [[nodiscard]] std::vector<std::byte> read_dataset(std::size_t dataset) const;
-  /// Levels of the codebook that serves all of a tensor, as the file lists them; nothing when it lists none.
+  /// The codebook that serves all of a tensor as the file lists it (levels before version 2, then ListedCodebook); nothing
+  /// when it lists none.
   [[nodiscard]] std::optional<std::vector<float>> codebook(const StoredTensor& tensor) const;
 
  private:
