@@ -48,11 +48,11 @@ std::vector<Listed> listed(const Catalogue& catalogue, bool summary) {
 }
 
 std::string checkpoint_table(const Catalogue& catalogue, bool summary) {
-  constexpr std::size_t kMost = 400;
+  constexpr std::size_t kMax = 400;
   using enum Table::Align;
   Table table({{"tensor", left}, {"type", left}, {"shape", left}, {"bytes", right}, {"shard", left}});
   const std::vector<Listed> lines = listed(catalogue, summary);
-  for (std::size_t i = 0; i < std::min(lines.size(), kMost); ++i)
+  for (std::size_t i = 0; i < std::min(lines.size(), kMax); ++i)
     table.row({counted_name(lines[i].name, lines[i].tensors), lines[i].type, lines[i].shape,
                with_commas(lines[i].bytes), printable(lines[i].shard)});
   std::map<std::string, std::uint64_t> bytes_of_type;
@@ -64,8 +64,8 @@ std::string checkpoint_table(const Catalogue& catalogue, bool summary) {
     bytes += tensor.bytes;
   }
   std::string text = table.text(output_width());
-  if (lines.size() > kMost)
-    text += fmt::format("... and {} more lines (--summary: kinds of tensors; --json: all)\n", lines.size() - kMost);
+  if (lines.size() > kMax)
+    text += fmt::format("... and {} more lines (--summary: kinds of tensors; --json: all)\n", lines.size() - kMax);
   text += fmt::format("\n{}: {} tensors, {} elements, {} in {} file{}:", catalogue.format, catalogue.tensors.size(),
                       with_commas(weights), format_bytes(bytes), catalogue.shards.size(),
                       catalogue.shards.size() == 1 ? "" : "s");
@@ -106,7 +106,7 @@ nlohmann::json file_json(const QuantizedFile& file) {
 
 std::string file_text(const QuantizedFile& file, bool summary) {
   const auto lines = file.lines();
-  std::string text = fmt::format("{}\n{}", tensor_table(lines, output_width(), summary ? 0 : kMostLines),
+  std::string text = fmt::format("{}\n{}", tensor_table(lines, output_width(), summary ? 0 : kMaxLines),
                                  totals_text(totals_of(lines, file.places().file_bytes)));
   text += "\nwhere the bytes are:\n";
   using enum Table::Align;

@@ -18,34 +18,34 @@ namespace lmq::app {
 namespace {
 
 /// What rank 0 hands to the others.
-struct Handout {
+struct JobBroadcast {
   std::vector<std::byte> catalogue;
   std::string recipe;
 };
 
-std::vector<std::byte> to_bytes(const Handout& handout) {
+std::vector<std::byte> to_bytes(const JobBroadcast& broadcast) {
   ByteWriter out;
-  out.le(std::uint64_t{handout.catalogue.size()});
-  out.raw(handout.catalogue);
-  out.text(handout.recipe);
+  out.le(std::uint64_t{broadcast.catalogue.size()});
+  out.raw(broadcast.catalogue);
+  out.text(broadcast.recipe);
   return out.take();
 }
 
-Handout from_bytes(std::span<const std::byte> bytes) {
+JobBroadcast from_bytes(std::span<const std::byte> bytes) {
   ByteReader in(bytes, "message of rank 0");
-  Handout handout;
+  JobBroadcast broadcast;
   const auto catalogue = in.raw(in.le<std::uint64_t>("catalogue"), "catalogue");
-  handout.catalogue.assign(catalogue.begin(), catalogue.end());
-  handout.recipe = in.text("recipe");
-  return handout;
+  broadcast.catalogue.assign(catalogue.begin(), catalogue.end());
+  broadcast.recipe = in.text("recipe");
+  return broadcast;
 }
 
 Recipe recipe_from_file(const std::filesystem::path& path) {
-  constexpr std::uint64_t kMost = 16u << 20;
+  constexpr std::uint64_t kMax = 16u << 20;
   const File file(path, File::Mode::read);
   const std::uint64_t bytes = file.size();
   const std::string name = path.string();
-  if (bytes > kMost) fail(Errc::malformed, fmt::format("{}: {} are no recipe", printable(name), format_bytes(bytes)));
+  if (bytes > kMax) fail(Errc::malformed, fmt::format("{}: {} are no recipe", printable(name), format_bytes(bytes)));
   std::string text(static_cast<std::size_t>(bytes), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
   return Recipe::parse(text, name);
@@ -97,9 +97,9 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
   bytes = comm.broadcast(std::move(bytes), 0);
   run_agreed(comm, [&] {
     if (comm.rank() == 0) return;
-    const Handout handout = from_bytes(bytes);
-    job.reader = open_reader(Catalogue::from_bytes(handout.catalogue));
-    job.recipe = Recipe::parse(handout.recipe, "the recipe of rank 0");
+    const JobBroadcast broadcast = from_bytes(bytes);
+    job.reader = open_reader(Catalogue::from_bytes(broadcast.catalogue));
+    job.recipe = Recipe::parse(broadcast.recipe, "the recipe of rank 0");
   });
 }
 

@@ -123,9 +123,9 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
 /// Bits of the whole file for each weight, whatever the method.
 Target bits_target(const Values& values) {
   const double bits = values.number("bits");
-  if (!(bits >= kLeastTargetBits && bits <= kMostTargetBits))
-    fail(Errc::usage, fmt::format("--bits {}: a number from {} to {} is expected", values.text("bits"),
-                                  kLeastTargetBits, kMostTargetBits));
+  if (!(bits >= kMinTargetBits && bits <= kMaxTargetBits))
+    fail(Errc::usage, fmt::format("--bits {}: a number from {} to {} is expected", values.text("bits"), kMinTargetBits,
+                                  kMaxTargetBits));
   return {0, bits};
 }
 
@@ -140,9 +140,9 @@ void take_inputs(const Values& values, Options& options) {
     options.importance_power = importance_power(values.number("importance-power"), "--importance-power");
   if (values.has("importance-damping")) {
     options.importance_damping = values.number("importance-damping") + 0.0;
-    if (!(*options.importance_damping >= 0 && *options.importance_damping <= kMostDamping))
+    if (!(*options.importance_damping >= 0 && *options.importance_damping <= kMaxDamping))
       fail(Errc::usage, fmt::format("--importance-damping {}: a number from 0 (as it is) to {} is expected",
-                                    values.text("importance-damping"), kMostDamping));
+                                    values.text("importance-damping"), kMaxDamping));
   }
 }
 

@@ -82,7 +82,7 @@ std::string treatment_text(const Job& job, const TensorPlan& plan) {
     text = fmt::format("{}", method == nullptr ? "?" : method->name);
     const bool layers = plan.lane_rows > 0;  // which have neither levels nor codebooks
     if (layers) text += fmt::format(" in lanes of {} rows", plan.lane_rows);
-    if (!layers && !plan.spec.floating) text += fmt::format(", {} levels", plan.spec.options.levels);
+    if (!layers && !plan.spec.budgeted) text += fmt::format(", {} levels", plan.spec.options.levels);
     if (!layers && plan.spec.granularity != Granularity::tensor)
       text += fmt::format(" per {}", name(plan.spec.granularity));
     if (plan.spec.granularity == Granularity::group) text += fmt::format(" of {}", plan.spec.group);
@@ -100,7 +100,7 @@ using Expected = std::optional<Forecast>;
 
 /// The forecast of a tensor's scope, or nullptr: its own rule says how many bits it gets.
 const ScopeForecast* forecast_of(const Expected& expected, const TensorPlan& plan) {
-  return expected && plan.spec.floating ? &expected->scopes[static_cast<std::size_t>(plan.scope)] : nullptr;
+  return expected && plan.spec.budgeted ? &expected->scopes[static_cast<std::size_t>(plan.scope)] : nullptr;
 }
 
 /// Tensors that share a line.
@@ -154,7 +154,7 @@ std::vector<std::string> expected_cells(const Row& row) {
 }
 
 std::string plan_table(const Job& job, bool summary, const Expected& expected) {
-  const std::vector<Row> rows = rows_of(job, summary || job.plan.tensors.size() > kMostLines, expected);
+  const std::vector<Row> rows = rows_of(job, summary || job.plan.tensors.size() > kMaxLines, expected);
   using enum Table::Align;
   std::vector<std::pair<std::string, Table::Align>> columns{{"tensor", left}, {"type", left}, {"shape", left}};
   if (expected)
@@ -163,7 +163,7 @@ std::string plan_table(const Job& job, bool summary, const Expected& expected) {
     columns.emplace_back("units", right);
   columns.emplace_back("treatment (rule)", left);
   Table table(std::move(columns));
-  for (std::size_t i = 0; i < std::min(rows.size(), kMostLines); ++i) {
+  for (std::size_t i = 0; i < std::min(rows.size(), kMaxLines); ++i) {
     std::vector<std::string> cells{counted_name(rows[i].name, rows[i].tensors), rows[i].type, rows[i].shape};
     const auto more = expected ? expected_cells(rows[i]) : std::vector<std::string>{fmt::format("{}", rows[i].units)};
     cells.insert(cells.end(), more.begin(), more.end());
@@ -171,8 +171,8 @@ std::string plan_table(const Job& job, bool summary, const Expected& expected) {
     table.row(std::move(cells));
   }
   std::string text = table.text(output_width());
-  if (rows.size() > kMostLines)
-    text += fmt::format("... and {} more lines (--json lists all tensors)\n", rows.size() - kMostLines);
+  if (rows.size() > kMaxLines)
+    text += fmt::format("... and {} more lines (--json lists all tensors)\n", rows.size() - kMaxLines);
   return text;
 }
 

@@ -13,7 +13,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
 #include "lmq/quant/level_curve.hpp"
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/executor.hpp"
 #include "lmq/run/importance_view.hpp"
 #include "table.hpp"
@@ -22,8 +22,8 @@
 namespace lmq::app {
 namespace {
 
-constexpr std::size_t kMostPoints = std::size_t{1} << 17;  // distinct values, or bins of wide types
-constexpr std::size_t kMostLevels = 256;
+constexpr std::size_t kMaxPoints = std::size_t{1} << 17;  // distinct values, or bins of wide types
+constexpr std::size_t kMaxLevels = 256;
 constexpr std::size_t kShown[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
 
 struct Curve {
@@ -70,29 +70,29 @@ double quantum_of(const Job& job, const TensorInfo& tensor) {
 }
 
 /// Measures the tensor, all of it or the keys in `ranges`, window by window.
-Tally measure(const Job& job, const TensorInfo& tensor, std::span<const KeyRange> ranges) {
+ValueHistogram measure(const Job& job, const TensorInfo& tensor, std::span<const KeyRange> ranges) {
   const ImportanceEntry* const entry = importance_of(job, tensor);
   const double quantum = quantum_of(job, tensor);
-  Tally tally;
+  ValueHistogram histogram;
   std::vector<std::byte> bytes;
   ImportanceWindow window;
   for (std::uint64_t begin = 0; begin < tensor.count(); begin += kUnitWeights) {
     const std::uint64_t count = std::min(kUnitWeights, tensor.count() - begin);
     const TensorView view = job.reader->view(tensor, begin, count, bytes);
     if (entry != nullptr) job.importance->read(*entry, begin, count, window);
-    tally.merge(Tally::of(view, entry != nullptr ? view_of(window, quantum) : Importance{}, ranges));
+    histogram.merge(ValueHistogram::of(view, entry != nullptr ? view_of(window, quantum) : Importance{}, ranges));
   }
-  if (tally.nonfinite() > 0) refuse_first_nonfinite(*job.reader, tensor, tensor.count());
-  return tally;
+  if (histogram.nonfinite() > 0) refuse_first_nonfinite(*job.reader, tensor, tensor.count());
+  return histogram;
 }
 
 Group group_of(const Job& job, const TensorInfo& tensor) {
-  Tally tally = measure(job, tensor, {});
+  ValueHistogram histogram = measure(job, tensor, {});
   for (;;) {
-    Group group = tally.group(quantum_of(job, tensor));
-    const auto ranges = finer_everywhere(group, kMostPoints);
+    Group group = histogram.group(quantum_of(job, tensor));
+    const auto ranges = finer_everywhere(group, kMaxPoints);
     if (ranges.empty()) return group;
-    tally.refine(measure(job, tensor, ranges), ranges);
+    histogram.refine(measure(job, tensor, ranges), ranges);
   }
 }
 
@@ -100,7 +100,7 @@ std::vector<std::size_t> counts_for(const QuantizerEntry& method, std::optional<
   if (asked) return {*asked};
   if (!method.all) return {2, 4, 8, 16, 32, 64, 128, 256};
   if (!all) return {std::begin(kShown), std::end(kShown)};
-  std::vector<std::size_t> counts(kMostLevels - 1);
+  std::vector<std::size_t> counts(kMaxLevels - 1);
   std::iota(counts.begin(), counts.end(), std::size_t{2});
   return counts;
 }

@@ -65,8 +65,7 @@ std::vector<std::size_t> Table::widths(std::size_t most) const {
   for (const auto& row : rows_)
     for (const std::string& word : pieces(row.back(), 1)) longest_word = std::max(longest_word, columns_of(word));
   // What is too wide: first the texts at the end down to a third of the line, then the names.
-  for (const auto& [column, least] :
-       {std::pair(width.size() - 1, longest_word), std::pair(std::size_t{0}, kLeastNames)})
+  for (const auto& [column, least] : {std::pair(width.size() - 1, longest_word), std::pair(std::size_t{0}, kMinNames)})
     if (const std::size_t now = all(); now > most && align_[column] == Align::left && width[column] > least)
       width[column] = std::max(least, width[column] - std::min(width[column], now - most));
   return width;

@@ -24,7 +24,7 @@ class Table {
   [[nodiscard]] std::size_t rows() const noexcept { return rows_.size(); }
 
  private:
-  static constexpr std::size_t kLeastNames = 16;
+  static constexpr std::size_t kMinNames = 16;
   [[nodiscard]] std::vector<std::size_t> widths(std::size_t most) const;
 
   std::vector<Align> align_;

@@ -107,7 +107,7 @@ std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width
   Table table(std::move(columns));
   std::size_t left_out = 0;
   for (std::size_t i = 0; i < shown.size(); ++i) {
-    if (i + 1 >= kMostLines && shown.size() > kMostLines)
+    if (i + 1 >= kMaxLines && shown.size() > kMaxLines)
       left_out += shown[i].tensors;
     else
       show(table, shown[i], weighted);

@@ -23,12 +23,12 @@ struct Totals {
 [[nodiscard]] Totals totals_of(const std::vector<TensorLine>& lines, std::uint64_t file_bytes);
 
 /// Lines beyond which tables group tensors.
-inline constexpr std::size_t kMostLines = 60;
+inline constexpr std::size_t kMaxLines = 60;
 /// A table with one line per tensor, `width` columns wide. Beyond `most` tensors, those whose names differ in numbers
-/// only share a line, and what is still beyond kMostLines lines is summed up in a last one. Errors by importance have a
+/// only share a line, and what is still beyond kMaxLines lines is summed up in a last one. Errors by importance have a
 /// column where a tensor has some.
 [[nodiscard]] std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width,
-                                       std::size_t most = kMostLines);
+                                       std::size_t most = kMaxLines);
 /// The whole-file numbers as lines of text.
 [[nodiscard]] std::string totals_text(const Totals& totals);
 

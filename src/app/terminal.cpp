@@ -69,7 +69,7 @@ void warn(std::string_view text) noexcept { write_line("lmq: warning: ", text); 
 void note(std::string_view text) noexcept { write_line("lmq: note: ", text); }
 
 std::size_t output_width() noexcept {
-  constexpr std::size_t kUsual = 80, kLeast = 40, kMost = 1000;
+  constexpr std::size_t kUsual = 80, kMin = 40, kMax = 1000;
   std::size_t width = 0;
   winsize size{};
   if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) width = size.ws_col;
@@ -77,7 +77,7 @@ std::size_t output_width() noexcept {
     const std::string_view digits(columns);
     if (std::from_chars(digits.data(), digits.data() + digits.size(), width).ec != std::errc{}) width = 0;
   }
-  return width == 0 ? kUsual : std::clamp(width, kLeast, kMost);
+  return width == 0 ? kUsual : std::clamp(width, kMin, kMax);
 }
 
 bool error_is_terminal() noexcept { return ::isatty(STDERR_FILENO) == 1; }

@@ -54,17 +54,17 @@ struct Decimal {
 
 /// "12", "1.5", "2.", ".5" at the front of `text`.
 Decimal decimal_at_front(std::string_view text) {
-  constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max() / 10 - 1;
+  constexpr std::uint64_t kMax = std::numeric_limits<std::uint64_t>::max() / 10 - 1;
   Decimal out;
   std::size_t at = 0, digits = 0;
   const auto is_digit = [&] { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };
   for (; is_digit(); ++at, ++digits) {
-    if (out.whole > kMost) return {};
+    if (out.whole > kMax) return {};
     out.whole = 10 * out.whole + static_cast<unsigned>(text[at] - '0');
   }
   if (at < text.size() && text[at] == '.')
     for (++at; is_digit(); ++at, ++digits)
-      if (out.of < kMost / 10) out.fraction = 10 * out.fraction + static_cast<unsigned>(text[at] - '0'), out.of *= 10;
+      if (out.of < kMax / 10) out.fraction = 10 * out.fraction + static_cast<unsigned>(text[at] - '0'), out.of *= 10;
   if (digits > 0) out.length = at;
   return out;
 }
@@ -87,14 +87,14 @@ std::size_t edits(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::uint64_t parse_size(std::string_view text, std::string_view what) {
-  constexpr auto kMost = static_cast<unsigned __int128>(std::numeric_limits<std::int64_t>::max());
+  constexpr auto kMax = static_cast<unsigned __int128>(std::numeric_limits<std::int64_t>::max());
   const Decimal number = decimal_at_front(text);
   std::string_view unit = text.substr(number.length);
   while (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
   const std::uint64_t size = number.length == 0 || (unit.empty() && text.back() == ' ') ? 0 : bytes_of_unit(unit);
   const unsigned __int128 wide = size;
   const unsigned __int128 bytes = wide * number.whole + wide * number.fraction / number.of;
-  if (size == 0 || bytes > kMost)
+  if (size == 0 || bytes > kMax)
     fail(Errc::usage, fmt::format("{}: '{}' is no size (examples: 512M, 4G or 4GiB: powers of 1024; 4GB: of 1000)",
                                   what, printable(text)));
   return static_cast<std::uint64_t>(bytes);

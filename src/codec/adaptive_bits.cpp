@@ -5,7 +5,7 @@
 
 namespace lmq {
 namespace {
-constexpr std::uint32_t kMostSeen = 255, kRarest = 64;
+constexpr std::uint32_t kMaxSeen = 255, kRarest = 64;
 constexpr std::uint32_t kRenew = 1U << 24;
 }  // namespace
 
@@ -14,7 +14,7 @@ void AdaptiveBit::learn(unsigned bit) noexcept {
   const std::int32_t moved = here + (aim - here) * 2 / static_cast<std::int32_t>(2 * seen + 3);
   zeros = static_cast<std::uint32_t>(
       std::clamp(moved, static_cast<std::int32_t>(kRarest), static_cast<std::int32_t>((1U << 16) - kRarest)));
-  seen = std::min(seen + 1, kMostSeen);
+  seen = std::min(seen + 1, kMaxSeen);
 }
 
 void BitEncoder::shift() {

@@ -54,9 +54,9 @@ class BitDecoder {
 /// its bits below the highest.
 class AdaptiveNumber {
  public:
-  static constexpr std::int32_t kMost = 1 << 16;
+  static constexpr std::int32_t kMax = 1 << 16;
   void put(BitEncoder& to, std::int32_t value);
-  /// |result| <= kMost * 2; anything when the bytes are none.
+  /// |result| <= kMax * 2; anything when the bytes are none.
   [[nodiscard]] std::int32_t get(BitDecoder& from) noexcept;
 
  private:

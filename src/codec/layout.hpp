@@ -25,7 +25,7 @@ inline constexpr std::uint64_t kBlockCodes = 1ULL << 19;
 [[nodiscard]] constexpr std::uint64_t number_bytes(LevelType type) noexcept { return type == LevelType::f16 ? 2 : 4; }
 
 /// Most codes of a rans block's tail (docs/format.md, section 2.4).
-inline constexpr std::size_t kMostTail = 4096;
+inline constexpr std::size_t kMaxTail = 4096;
 
 /// Where decoding a rans block starts.
 struct RansStart {

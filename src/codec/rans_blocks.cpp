@@ -15,7 +15,7 @@ static_assert(kRansLow == 1U << 16);
 std::size_t encode_tail(const RansEncodeTable& table, std::span<const Code> codes, std::span<std::uint32_t> states) {
   std::array<std::uint16_t, kRansMaxLanes> words;
   const auto room = std::span(words).first(states.size() - kTailState);
-  const auto last = codes.last(std::min(codes.size(), kMostTail));
+  const auto last = codes.last(std::min(codes.size(), kMaxTail));
   std::uint32_t state = kRansLow;
   const RansLast coded = rans_encode_last(table, last, state, room);
   std::ranges::fill(states, kRansLow);
@@ -92,7 +92,7 @@ std::optional<RansStart> read_rans_start(std::span<const std::byte> block, std::
   if (block.size() < sizeof tail) return {};
   std::memcpy(&tail, block.data(), sizeof tail);
   const auto rest = block.subspan(sizeof tail);
-  if (tail > std::min<std::uint64_t>(codes, kMostTail)) return {};
+  if (tail > std::min<std::uint64_t>(codes, kMaxTail)) return {};
   start.tail = tail;
   start.cursor.lanes = rans_lanes(codes);
   const std::size_t size = read_states(rest, std::span(start.cursor.state).first(start.cursor.lanes));

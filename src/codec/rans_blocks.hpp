@@ -13,8 +13,8 @@ namespace lmq {
 /// A block of codes by rans (docs/format.md, section 2.4): what its decoder starts from, then words.
 struct RansBlock {
   /// u16 tail, up to 4 + 15 bits per lane, u16 per lane.
-  static constexpr std::size_t kMostStart = 2 + (19 * kRansMaxLanes + 7) / 8 + 2 * kRansMaxLanes;
-  std::array<std::byte, kMostStart> room;
+  static constexpr std::size_t kMaxStart = 2 + (19 * kRansMaxLanes + 7) / 8 + 2 * kRansMaxLanes;
+  std::array<std::byte, kMaxStart> room;
   std::size_t start_bytes = 0;
   std::span<const std::uint16_t> words;
   [[nodiscard]] std::span<const std::byte> start() const noexcept { return std::span(room).first(start_bytes); }

@@ -16,7 +16,7 @@ namespace lmq {
 namespace {
 /// Codes that are decoded before they become values: they stay in the nearest cache. A multiple of lanes and of 8.
 constexpr std::size_t kTile = 4096;
-static_assert(kMostTail <= kTile);
+static_assert(kMaxTail <= kTile);
 
 [[noreturn]] void damaged(const std::string& source, std::uint64_t block, const char* what) {
   fail(Errc::malformed, fmt::format("{}: block {} of the record: {}", source, block, what));

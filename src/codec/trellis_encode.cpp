@@ -23,15 +23,14 @@ void check(const TrellisUnit& unit) {
   if (!checked_mul(unit.rows, unit.cols, count) || count > kMaxRecordCount)
     contradiction(fmt::format("{} rows of {} weights, at most {} in all", unit.rows, unit.cols, kMaxRecordCount));
   if (unit.codes.size() != count) contradiction(fmt::format("{} codes of {} weights", unit.codes.size(), count));
-  if (unit.lane_rows < 1 || unit.lanes() > kMostTrellisLanes)
-    contradiction(
-        fmt::format("lanes of {} rows of {}, at most {} lanes", unit.lane_rows, unit.rows, kMostTrellisLanes));
+  if (unit.lane_rows < 1 || unit.lanes() > kMaxTrellisLanes)
+    contradiction(fmt::format("lanes of {} rows of {}, at most {} lanes", unit.lane_rows, unit.rows, kMaxTrellisLanes));
   if (unit.row_step.size() != unit.rows || unit.row_spread.size() != unit.rows || unit.col_step.size() != unit.cols ||
       unit.col_spread.size() != unit.cols)
     contradiction("steps and classes of other rows and columns");
   for (const auto* steps : {&unit.row_step, &unit.col_step})
     for (const int eighths : *steps)
-      if (std::abs(eighths) > kMostEighths) contradiction(fmt::format("a step of {} eighths of an octave", eighths));
+      if (std::abs(eighths) > kMaxEighths) contradiction(fmt::format("a step of {} eighths of an octave", eighths));
   for (const std::int32_t k : unit.codes)
     if (k > kMaxTrellisCode || k < -kMaxTrellisCode) contradiction(fmt::format("a code of {}", k));
   if (!(unit.step > 0) || !std::isfinite(unit.step)) contradiction(fmt::format("a step of {}", unit.step));
@@ -89,7 +88,7 @@ Walk walk(const TrellisUnit& unit) {
   for (std::size_t t = 0; t < zero.size(); ++t) zero[t] = spread_family()[t].zero;
   Walk walked;
   walked.codes.reserve(unit.lane_rows * unit.cols * lanes);
-  std::array<unsigned, kMostTrellisLanes> state{};
+  std::array<unsigned, kMaxTrellisLanes> state{};
   const TrellisTaps taps = trellis_taps(unit.states);
   CodeTile tile(unit);
   for_each_diagonal(unit.lane_rows, unit.cols, [&](std::size_t first_row, std::size_t rows, std::size_t first_col) {
@@ -211,8 +210,8 @@ class LaneCoder {
 
   const TrellisUnit& unit_;
   const SpreadFamily& family_;
-  std::array<std::array<SpreadSymbol, 2 * kMostMagnitudes + 2>, kSpreadTables> ranges_{};
-  std::array<std::uint32_t, kMostTrellisLanes> state_{};
+  std::array<std::array<SpreadSymbol, 2 * kMaxMagnitudes + 2>, kSpreadTables> ranges_{};
+  std::array<std::uint32_t, kMaxTrellisLanes> state_{};
   std::vector<std::uint16_t> words_;
 };
 

@@ -43,8 +43,8 @@ TrellisUnit take_fields(ByteReader& in) {
   std::uint64_t count = 0;
   if (!checked_mul(unit.rows, unit.cols, count) || count > kMaxRecordCount)
     in.refuse(fmt::format("{} rows of {} weights, at most {} in all", unit.rows, unit.cols, kMaxRecordCount));
-  if (unit.lane_rows < 1 || unit.lane_rows > std::max<std::uint64_t>(unit.rows, 1) || unit.lanes() > kMostTrellisLanes)
-    in.refuse(fmt::format("lanes of {} rows of {}, at most {} lanes", unit.lane_rows, unit.rows, kMostTrellisLanes));
+  if (unit.lane_rows < 1 || unit.lane_rows > std::max<std::uint64_t>(unit.rows, 1) || unit.lanes() > kMaxTrellisLanes)
+    in.refuse(fmt::format("lanes of {} rows of {}, at most {} lanes", unit.lane_rows, unit.rows, kMaxTrellisLanes));
   unit.step = in.le<float>("step");
   if (!(unit.step > 0) || !std::isfinite(unit.step)) in.refuse("the step is no number above 0");
   return unit;
@@ -52,7 +52,7 @@ TrellisUnit take_fields(ByteReader& in) {
 
 /// Refuses steps whose products with the largest code are no floats.
 void check_steps(const TrellisUnit& unit, const ByteReader& in) {
-  int row = -kMostEighths, col = -kMostEighths;
+  int row = -kMaxEighths, col = -kMaxEighths;
   for (const int eighths : unit.row_step) row = std::max(row, eighths);
   for (const int eighths : unit.col_step) col = std::max(col, eighths);
   const double largest = double{unit.step} * octave_eighths(row) * octave_eighths(col) * (4.0 * kMaxTrellisCode);

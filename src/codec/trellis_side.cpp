@@ -135,11 +135,11 @@ std::vector<std::byte> write_side(const TrellisUnit& unit, const SpreadFamily& f
 bool read_side(std::span<const std::byte> bytes, TrellisUnit& unit, SpreadFamily& family) {
   if (unit.rows == 0 || unit.cols == 0) return bytes.empty();
   BitDecoder from(bytes);
-  constexpr int kMostSpread = std::numeric_limits<std::int8_t>::max();
-  if (!get_array(from, unit.rows, kMostEighths, unit.row_step) ||
-      !get_array(from, unit.cols, kMostEighths, unit.col_step) ||
-      !get_array(from, unit.rows, kMostSpread, unit.row_spread) ||
-      !get_array(from, unit.cols, kMostSpread, unit.col_spread))
+  constexpr int kMaxSpread = std::numeric_limits<std::int8_t>::max();
+  if (!get_array(from, unit.rows, kMaxEighths, unit.row_step) ||
+      !get_array(from, unit.cols, kMaxEighths, unit.col_step) ||
+      !get_array(from, unit.rows, kMaxSpread, unit.row_spread) ||
+      !get_array(from, unit.cols, kMaxSpread, unit.col_spread))
     return false;
   const std::vector<bool> used = tables_in_use(unit);
   TableModel model;

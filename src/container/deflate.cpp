@@ -11,7 +11,7 @@ namespace lmq {
 namespace {
 
 constexpr std::size_t kWindow = 32768, kShortest = 3, kLongest = 258;
-constexpr std::size_t kHashBits = 15, kMostTries = 96, kBlockTokens = std::size_t{1} << 16;
+constexpr std::size_t kHashBits = 15, kMaxTries = 96, kBlockTokens = std::size_t{1} << 16;
 constexpr std::size_t kGoodLength = 64;  // a match of so many bytes is taken without a look at the next place
 
 /// Finds earlier copies of what comes next: chains of places whose first three bytes have the same hash.
@@ -26,7 +26,7 @@ class Matcher {
     const std::size_t most = std::min(kLongest, bytes_.size() - at);
     if (most < kShortest) return best;
     std::int64_t place = head_[hash(at)];
-    for (std::size_t tries = 0; tries < kMostTries && place != kNone; ++tries) {
+    for (std::size_t tries = 0; tries < kMaxTries && place != kNone; ++tries) {
       const auto from = static_cast<std::size_t>(place);
       if (at - from > kWindow) break;
       const std::size_t length = common(from, at, most);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kLiterals = 286, kDistances = 30, kEnd = 256;
 constexpr unsigned kLongestWord = 15, kLongestLengthWord = 7;
-constexpr std::size_t kMostPlain = 65535;
+constexpr std::size_t kMaxPlain = 65535;
 
 /// Symbols that stand for a range of values: the first value and how many bits choose within the range.
 struct Ranges {
@@ -234,7 +234,7 @@ void DeflateWriter::align() {
 
 void DeflateWriter::plain(std::span<const std::byte> bytes, bool last) {
   do {
-    const auto part = bytes.first(std::min(kMostPlain, bytes.size()));
+    const auto part = bytes.first(std::min(kMaxPlain, bytes.size()));
     bytes = bytes.subspan(part.size());
     bits(last && bytes.empty() ? 1 : 0, 3);
     align();
@@ -249,7 +249,7 @@ void DeflateWriter::block(std::span<const Token> tokens, std::span<const std::by
   const std::vector<std::uint8_t> fixed = fixed_literals(), fixed_distances(kDistances, 5);
   const std::uint64_t own_bits = own.bits + price(counts, own.literals, own.distances),
                       fixed_bits = price(counts, fixed, fixed_distances),
-                      plain_bits = 8 * bytes.size() + 40 * (bytes.size() / kMostPlain + 1);
+                      plain_bits = 8 * bytes.size() + 40 * (bytes.size() / kMaxPlain + 1);
   if (plain_bits <= std::min(own_bits, fixed_bits)) return plain(bytes, last);
   bits(last ? 1 : 0, 1);
   if (fixed_bits <= own_bits) {

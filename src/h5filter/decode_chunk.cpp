@@ -9,14 +9,14 @@
 namespace lmq {
 namespace {
 /// HDF5 has no larger chunks; a damaged file may ask for any number.
-constexpr std::uint64_t kMostChunkBytes = 0xFFFFFFFF;
+constexpr std::uint64_t kMaxChunkBytes = 0xFFFFFFFF;
 
 std::byte* decode(std::span<const std::byte> record, std::uint64_t chunk_bytes, std::size_t& bytes) {
   const std::uint64_t weights = read_record_header(record, "chunk").count;
   std::uint64_t needed = 0;
   if (!checked_mul(weights, sizeof(float), needed)) return nullptr;
   if (chunk_bytes == 0) chunk_bytes = needed;
-  if (needed > chunk_bytes || chunk_bytes > kMostChunkBytes) return nullptr;
+  if (needed > chunk_bytes || chunk_bytes > kMaxChunkBytes) return nullptr;
   bytes = narrow<std::size_t>(chunk_bytes, "bytes of a chunk");
   auto* buffer = static_cast<std::byte*>(std::malloc(bytes > 0 ? bytes : 1));
   if (buffer == nullptr) return nullptr;

@@ -40,7 +40,7 @@ Matrices matrices(Shape shape) noexcept {
 bool same(Shape a, Shape b) noexcept { return std::ranges::equal(a, b); }
 
 /// Columns that share an exponent in the microscaling formats, and the fewest that are taken for a group's.
-constexpr std::uint64_t kMicroscaled = 32, kLeastGroup = 16;
+constexpr std::uint64_t kMicroscaled = 32, kMinGroup = 16;
 
 /// Block that a scale's shape means, if it fits; the configured one where two readings fit.
 std::optional<Block> block_of(Shape weight, Shape scale, const Block& configured, bool e8m0) {
@@ -56,8 +56,7 @@ std::optional<Block> block_of(Shape weight, Shape scale, const Block& configured
     if (rows == 1 && cols == 1) return whole;
     if (rows == 1 && cols == m.cols) return Block{whole.rows, 1};
     if (rows == m.rows && cols == ceil_div(m.cols, kMicroscaled) && e8m0) return Block{1, kMicroscaled};
-    if (rows == m.rows && cols > 0 && m.cols % cols == 0 && m.cols / cols >= kLeastGroup)
-      return Block{1, m.cols / cols};
+    if (rows == m.rows && cols > 0 && m.cols % cols == 0 && m.cols / cols >= kMinGroup) return Block{1, m.cols / cols};
   }
   if (same(scale, weight.first(weight.size() - 1))) return Block{1, whole.cols};
   if (weight.size() > 2 && same(scale, m.stack)) return whole;

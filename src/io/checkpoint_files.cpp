@@ -150,11 +150,11 @@ Listing list_folder(const fs::path& folder) {
 }
 
 std::string joined(const std::vector<std::string>& names) {
-  constexpr std::size_t kMost = 8;
-  const std::size_t named = std::min(names.size(), kMost);
+  constexpr std::size_t kMax = 8;
+  const std::size_t named = std::min(names.size(), kMax);
   std::string text =
       fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(named), ", "));
-  if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
+  if (names.size() > kMax) text += fmt::format(" and {} more", names.size() - kMax);
   return printable(text, 1000);
 }
 
@@ -245,11 +245,11 @@ CheckpointFiles find_checkpoint_files(const fs::path& input) {
     fail(Errc::missing, fmt::format("{}: {}", shown(input), error ? error.message() : "no such file or folder"));
   if (fs::is_directory(status)) return from_folder(input);
   if (!fs::is_regular_file(status)) fail(Errc::missing, fmt::format("{}: expected a file or a folder", shown(input)));
-  const FileNature nature = recognize(File(input, File::Mode::read));
-  if (nature.kind == FileKind::json) return from_index(input);
-  if (nature.kind == FileKind::other)
+  const FileFormat format = recognize(File(input, File::Mode::read));
+  if (format.kind == FileKind::json) return from_index(input);
+  if (format.kind == FileKind::other)
     fail(Errc::unsupported, fmt::format("{}: found {}, expected safetensors or an index of them: {}", shown(input),
-                                        nature.words, nature.advice));
+                                        format.words, format.advice));
   // What looks like nothing known is left to the header's rules, which say what is wrong with it.
   return from_file(input);
 }

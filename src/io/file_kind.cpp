@@ -76,7 +76,7 @@ bool is_hdf5_with_user_block(const File& file, std::uint64_t bytes) {
 
 }  // namespace
 
-FileNature recognize(const File& file) {
+FileFormat recognize(const File& file) {
   const std::uint64_t bytes = file.size();
   std::array<std::byte, 64> start{};
   const std::size_t count = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, start.size()));

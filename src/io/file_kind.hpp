@@ -9,10 +9,10 @@ enum class FileKind { safetensors, json, other, unknown };
 
 /// What a file is, by its first bytes (names lie). `words` describes FileKind::other for people ("an HDF5 file"),
 /// `advice` says what to do with it.
-struct FileNature {
+struct FileFormat {
   FileKind kind = FileKind::unknown;
   std::string_view words = {}, advice = {};
 };
-[[nodiscard]] FileNature recognize(const File& file);
+[[nodiscard]] FileFormat recognize(const File& file);
 
 }  // namespace lmq

@@ -138,7 +138,7 @@ class StridedReader {
     const std::uint64_t lines = by_rows ? plane.rows : plane.cols, length = by_rows ? plane.cols : plane.rows;
     const std::uint64_t step = by_rows ? plane.row_stride : plane.col_stride;
     const std::uint64_t stride = by_rows ? plane.col_stride : plane.row_stride;
-    const std::uint64_t most = std::max<std::uint64_t>(1, kMostSpan / std::max<std::uint64_t>(stride, 1));
+    const std::uint64_t most = std::max<std::uint64_t>(1, kMaxSpan / std::max<std::uint64_t>(stride, 1));
     for (std::uint64_t line = 0; line < lines; ++line)
       for (std::uint64_t begin = 0; begin < length; begin += most) {
         const std::uint64_t count = std::min(most, length - begin);
@@ -150,7 +150,7 @@ class StridedReader {
       }
   }
 
-  static constexpr std::uint64_t kMostSpan = std::uint64_t{1} << 20;  // elements read at once, gaps included
+  static constexpr std::uint64_t kMaxSpan = std::uint64_t{1} << 20;  // elements read at once, gaps included
   const TensorInfo& tensor_;
   const Indexes& strides_;
   std::size_t width_;

@@ -14,7 +14,7 @@
 namespace lmq {
 
 /// Bytes of a decoded chunk, at most; larger ones are refused when the catalogue is made.
-inline constexpr std::uint64_t kMostChunkBytes = std::uint64_t{1} << 30;
+inline constexpr std::uint64_t kMaxChunkBytes = std::uint64_t{1} << 30;
 
 /// `stored` unpacked into `bytes` exactly: a deflate stream (bare, or zlib's) or LZF. False when it is damaged or gives
 /// another number of bytes; nothing is allocated. Cost: about 4 ns a byte.

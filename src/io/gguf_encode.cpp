@@ -14,7 +14,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostElements = 256;
+constexpr std::size_t kMaxElements = 256;
 
 constexpr std::array kTypes{
     GgufType{35, "tq2_0", 256, 66, 37}, GgufType{2, "q4_0", 32, 18, 2}, GgufType{20, "iq4_nl", 32, 18, 25},
@@ -67,7 +67,7 @@ const Levels* levels_of(std::uint32_t type) {
   }
 }
 
-using Codes = std::array<std::uint8_t, kMostElements>;
+using Codes = std::array<std::uint8_t, kMaxElements>;
 
 /// Index of the level nearest to `x`.
 std::size_t nearest(const std::vector<int>& levels, double x) noexcept {
@@ -126,7 +126,7 @@ void search(const Levels& levels, std::span<const float> values, double largest,
   const double first = levels.low / largest, last = levels.high / largest;
   thread_local std::vector<Change> changes;
   changes.clear();
-  std::array<int, kMostElements> now;
+  std::array<int, kMaxElements> now;
   double sxq = 0, sqq = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double x = sign * double{values[i]};

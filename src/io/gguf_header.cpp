@@ -18,7 +18,7 @@ namespace lmq {
 namespace {
 
 constexpr std::uint64_t kLongestKey = 65535, kLongestName = 1024, kLongestText = std::uint64_t{1} << 24;
-constexpr std::uint64_t kMostAlignment = 65536, kMostBytes = std::uint64_t{1} << 62;
+constexpr std::uint64_t kMaxAlignment = 65536, kMaxBytes = std::uint64_t{1} << 62;
 constexpr std::uint32_t kBool = 7, kString = 8, kArray = 9, kTypes = 13;
 // Bytes of a value by type; 0: not of fixed size.
 constexpr std::array<std::uint64_t, kTypes> kValueBytes{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
@@ -80,8 +80,8 @@ std::uint64_t alignment_of(const FileCursor& in, const GgufHeader& header) {
   const auto at = header.values.find("general.alignment");
   if (at == header.values.end()) return 32;
   const auto* number = std::get_if<std::uint64_t>(&at->second);
-  if (number == nullptr || *number < 8 || *number > kMostAlignment || (*number & (*number - 1)) != 0)
-    in.refuse(fmt::format("general.alignment: expected a power of two from 8 to {}", kMostAlignment));
+  if (number == nullptr || *number < 8 || *number > kMaxAlignment || (*number & (*number - 1)) != 0)
+    in.refuse(fmt::format("general.alignment: expected a power of two from 8 to {}", kMaxAlignment));
   return *number;
 }
 
@@ -118,7 +118,7 @@ std::uint64_t bytes_of(const FileCursor& in, const GgufTensor& tensor, const Blo
     refuse(fmt::format("{} values in its first dimension, expected a multiple of {}", tensor.dims[0], size.elements));
   std::uint64_t count = 0, bytes = 0;
   if (!count_elements(tensor.dims, count) || !checked_mul(count / size.elements, size.bytes, bytes) ||
-      bytes > kMostBytes)
+      bytes > kMaxBytes)
     refuse("its size overflows");
   return bytes;
 }
@@ -177,8 +177,8 @@ GgufHeader read_gguf_header(const File& file) {
                                         (version & 0xFFFF) == 0 ? "a big-endian GGUF file"
                                                                 : fmt::format("a GGUF file of version {}", version)));
   const auto tensors = in.le<std::uint64_t>("number of tensors"), pairs = in.le<std::uint64_t>("number of keys");
-  constexpr std::uint64_t kLeastPair = 8 + 4 + 1, kLeastTensor = 8 + 4 + 8 + 4 + 8;
-  if (pairs > in.left() / kLeastPair) in.refuse(fmt::format("{} keys cannot be in {} bytes", pairs, in.left()));
+  constexpr std::uint64_t kMinPair = 8 + 4 + 1, kMinTensor = 8 + 4 + 8 + 4 + 8;
+  if (pairs > in.left() / kMinPair) in.refuse(fmt::format("{} keys cannot be in {} bytes", pairs, in.left()));
   GgufHeader header;
   std::set<std::string> keys, names;
   for (std::uint64_t i = 0; i < pairs; ++i) {
@@ -189,8 +189,7 @@ GgufHeader read_gguf_header(const File& file) {
     read_value(in, header, key);
     header.pairs.push_back({key, begin, in.offset()});
   }
-  if (tensors > in.left() / kLeastTensor)
-    in.refuse(fmt::format("{} tensors cannot be in {} bytes", tensors, in.left()));
+  if (tensors > in.left() / kMinTensor) in.refuse(fmt::format("{} tensors cannot be in {} bytes", tensors, in.left()));
   for (std::uint64_t i = 0; i < tensors; ++i) {
     header.tensors.push_back(read_tensor(in));
     if (!names.insert(header.tensors.back().name).second)

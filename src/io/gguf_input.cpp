@@ -18,10 +18,10 @@ namespace lmq {
 namespace {
 
 constexpr std::string_view kFormat = "GGUF";
-constexpr std::uint64_t kMostHeader = std::uint64_t{1} << 30;
+constexpr std::uint64_t kMaxHeader = std::uint64_t{1} << 30;
 
 std::string header_digest(const File& file, const GgufHeader& header) {
-  std::vector<std::byte> bytes(static_cast<std::size_t>(std::min({header.data, file.size(), kMostHeader})));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(std::min({header.data, file.size(), kMaxHeader})));
   file.read(0, bytes);
   return digest128_hex(bytes);
 }

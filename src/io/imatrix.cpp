@@ -16,7 +16,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::int32_t kLongestName = 1024, kMostEntries = 1 << 24;
+constexpr std::int32_t kLongestName = 1024, kMaxEntries = 1 << 24;
 constexpr std::uint64_t kLongestDataset = 1 << 20;
 
 /// Catalogue of one file whose tensors are still to come.
@@ -112,7 +112,7 @@ bool looks_like_binary_imatrix(const File& file) {
   if (file.size() < 9) return false;
   FileCursor in(file);
   const auto entries = in.le<std::int32_t>("entries"), length = in.le<std::int32_t>("length");
-  if (entries < 1 || entries > kMostEntries || length < 1 || length > kLongestName) return false;
+  if (entries < 1 || entries > kMaxEntries || length < 1 || length > kLongestName) return false;
   const std::string start =
       in.text(std::min<std::uint64_t>(in.left(), static_cast<std::uint64_t>(length)), kLongestName, "name");
   return std::ranges::all_of(start, [](char c) { return c > ' ' && c < '\x7F'; });
@@ -122,9 +122,9 @@ Imatrix read_binary_imatrix(const std::filesystem::path& path) {
   const File file(path, File::Mode::read);
   FileCursor in(file);
   Imatrix out{.catalogue = catalogue_of(file, "imatrix"), .stacks = {}};
-  const std::uint64_t entries = length_field(in, 1, kMostEntries, "number of entries");
-  constexpr std::uint64_t kLeastEntry = 3 * sizeof(std::int32_t) + 1;
-  if (entries > in.left() / kLeastEntry) in.refuse(fmt::format("{} entries cannot be in {} bytes", entries, in.left()));
+  const std::uint64_t entries = length_field(in, 1, kMaxEntries, "number of entries");
+  constexpr std::uint64_t kMinEntry = 3 * sizeof(std::int32_t) + 1;
+  if (entries > in.left() / kMinEntry) in.refuse(fmt::format("{} entries cannot be in {} bytes", entries, in.left()));
   for (std::uint64_t i = 0; i < entries; ++i) {
     const std::string entry = fmt::format("entry {}", i);
     const auto length = length_field(in, 1, kLongestName, "length of an entry's name");

@@ -39,7 +39,7 @@ std::optional<ImportanceMatrices> outer_of_shape(std::span<const std::uint64_t> 
   const std::size_t axes = shape.size();
   if (weight.size() < 2 || (axes != 3 && axes != 4)) return std::nullopt;
   const std::uint64_t r = shape[axes - 1], blocks = axes == 4 ? shape[0] * shape[1] : shape[0];
-  if (r == 0 || r > kMostOuterRows || shape[axes - 2] != r) return std::nullopt;
+  if (r == 0 || r > kMaxOuterRows || shape[axes - 2] != r) return std::nullopt;
   const bool whole = length == 0 || length == row_length(weight);
   if (axes == 3 && whole && blocks == ceil_div(weight[0], r)) return ImportanceMatrices{-1, r, weight[0], 1};
   const bool stack = weight.size() == 3 && (length == 0 || length == weight[2]) && (axes == 3 || shape[0] == weight[0]);
@@ -57,7 +57,7 @@ std::string gram_shapes(std::span<const std::uint64_t> weight) {
 std::string outer_shapes(std::span<const std::uint64_t> weight) {
   if (weight.size() < 2) return "none: it has no rows";
   return fmt::format("[ceil({} / r), r, r] (curvature of the outputs in blocks of r rows, r at most {})", weight[0],
-                     kMostOuterRows);
+                     kMaxOuterRows);
 }
 
 ImportancePart diagonal_of(const ImportanceMatrices& matrices) {

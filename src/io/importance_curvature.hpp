@@ -10,7 +10,7 @@
 namespace lmq {
 
 /// Rows of a block of the outputs' curvature, at most: a lane of the record holds whole blocks.
-inline constexpr std::uint64_t kMostOuterRows = 4096;
+inline constexpr std::uint64_t kMaxOuterRows = 4096;
 
 /// What a tensor of that shape is as the Gram matrix of a weight's inputs: [length, length], or [experts, length,
 /// length] for a stack of experts; nothing when it cannot be one. `tensor` is left open, here and below.

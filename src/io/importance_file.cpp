@@ -29,18 +29,18 @@ Catalogue open_catalogue(const std::filesystem::path& path, const ImportanceFile
   std::error_code ignored;
   if (!std::filesystem::is_directory(path, ignored)) {
     const File file(path, File::Mode::read);
-    const FileNature nature = recognize(file);
+    const FileFormat format = recognize(file);
     Imatrix imatrix;
-    if (nature.words == "an HDF5 file" && options.read_hdf5) return options.read_hdf5(path);
-    if (nature.words == "a GGUF file")
+    if (format.words == "an HDF5 file" && options.read_hdf5) return options.read_hdf5(path);
+    if (format.words == "a GGUF file")
       imatrix = read_gguf_imatrix(path);
-    else if (nature.kind == FileKind::unknown && looks_like_binary_imatrix(file))
+    else if (format.kind == FileKind::unknown && looks_like_binary_imatrix(file))
       imatrix = read_binary_imatrix(path);
-    else if (nature.kind == FileKind::unknown || nature.kind == FileKind::other)
+    else if (format.kind == FileKind::unknown || format.kind == FileKind::other)
       fail(Errc::unsupported,
            fmt::format(
                "{}: {}an importance file is expected: safetensors, HDF5, or llama.cpp's imatrix (GGUF or binary)",
-               printable(path.native()), nature.words.empty() ? "" : fmt::format("found {}, ", nature.words)));
+               printable(path.native()), format.words.empty() ? "" : fmt::format("found {}, ", format.words)));
     if (!imatrix.stacks.empty()) {
       stacks = std::move(imatrix.stacks);
       return std::move(imatrix.catalogue);

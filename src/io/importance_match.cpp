@@ -46,7 +46,7 @@ class Matcher {
         stacks_(stacks),
         read_(read),
         source_(printable((file.folder / file.shards.front().name).native())),
-        met_(file.tensors.size(), false) {
+        seen_(file.tensors.size(), false) {
     for (const ShardInfo& shard : file.shards)
       for (const auto& [key, of] : shard.metadata)
         if (key.ends_with(kGramOf)) gram_of_.emplace(with_dots(key), with_dots(of));
@@ -72,8 +72,8 @@ class Matcher {
     }
     const bool asked = !wanted_.tensor || any_wanted();
     if (asked && out_.entries.empty() && out_.unknown.empty()) refuse_stranger();
-    for (std::size_t i = 0; i < met_.size(); ++i)
-      if (!met_[i] && (moments_.empty() || !is_other_optimizer_state(with_dots(file_.tensors[i].name))))
+    for (std::size_t i = 0; i < seen_.size(); ++i)
+      if (!seen_[i] && (moments_.empty() || !is_other_optimizer_state(with_dots(file_.tensors[i].name))))
         out_.unused.push_back(file_.tensors[i].name);
     return std::move(out_);
   }
@@ -87,7 +87,7 @@ class Matcher {
   std::int64_t take(const std::string& name) {
     const auto at = by_name_.find(name);
     if (at == by_name_.end()) return -1;
-    met_[at->second] = true;
+    seen_[at->second] = true;
     return static_cast<std::int64_t>(at->second);
   }
 
@@ -108,7 +108,7 @@ class Matcher {
     const std::int64_t plain = take(key), gram = take_gram_name(key), rows = take(key + ".rows");
     const std::int64_t outer = take(key + ".outer");
     const auto moment = moments_.find(key);
-    if (moment != moments_.end()) met_[moment->second] = true;
+    if (moment != moments_.end()) seen_[moment->second] = true;
     if (plain >= 0) (tensor(plain).shape == weight.shape ? weights : columns) = plain;
     const bool curved = curvature && (gram >= 0 || outer >= 0);
     if (!curved && (weights >= 0 || moment != moments_.end())) {
@@ -381,7 +381,7 @@ class Matcher {
   const std::string source_;
   std::map<std::string, std::size_t> by_name_, moments_;
   std::map<std::string, std::string> gram_of_;
-  std::vector<bool> met_;
+  std::vector<bool> seen_;
   ImportanceMatch out_;
 };
 

@@ -21,7 +21,7 @@ namespace lmq {
 namespace {
 
 constexpr std::string_view kMagic{"\x93NUMPY", 6};
-constexpr std::uint64_t kMostHeader = 65536;
+constexpr std::uint64_t kMaxHeader = 65536;
 
 /// What the header of an array says.
 struct NpyHeader {
@@ -121,7 +121,7 @@ NpyHeader parse_header(std::span<const std::byte> start, const std::string& sour
   if (major < 1 || major > 3)
     fail(Errc::unsupported, fmt::format("{}: a NumPy array of version {}.{}, expected 1 to 3", source, major, minor));
   const std::uint64_t length = major == 1 ? in.le<std::uint16_t>("length") : in.le<std::uint32_t>("length");
-  if (length > kMostHeader) in.refuse(fmt::format("a header of {} bytes, expected at most {}", length, kMostHeader));
+  if (length > kMaxHeader) in.refuse(fmt::format("a header of {} bytes, expected at most {}", length, kMaxHeader));
   const auto text = in.raw(length, "header");
   NpyHeader header;
   NpyDictionary({reinterpret_cast<const char*>(text.data()), text.size()}, source).read(header);
@@ -181,12 +181,12 @@ void add_array(TensorList& list, std::vector<std::string>& warnings, const std::
   tensor.offset = place.offset + header.bytes;
   tensor.bytes = bytes;
   if (place.deflated && count > 0) {
-    if (!placement.strides.empty() || tensor.shape.empty() || bytes > kMostChunkBytes)
+    if (!placement.strides.empty() || tensor.shape.empty() || bytes > kMaxChunkBytes)
       fail(Errc::unsupported,
            fmt::format(
                "{}: {}: numpy.savez(NEW, **{{k: numpy.ascontiguousarray(v) for k, v in numpy.load(FILE).items()}}) "
                "writes it plain",
-               what, bytes > kMostChunkBytes ? "deflated and above 1 GiB" : "deflated, scalar or column by column"));
+               what, bytes > kMaxChunkBytes ? "deflated and above 1 GiB" : "deflated, scalar or column by column"));
     tensor.offset = 0;
     placement.chunk = tensor.shape;
     placement.packing = Placement::Packing::deflate;
@@ -198,7 +198,7 @@ void add_array(TensorList& list, std::vector<std::string>& warnings, const std::
 }
 
 std::vector<std::byte> start_of(const File& file, std::uint64_t offset, std::uint64_t bytes) {
-  std::vector<std::byte> start(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, kMostHeader)));
+  std::vector<std::byte> start(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, kMaxHeader)));
   file.read(offset, start);
   return start;
 }
@@ -247,7 +247,7 @@ Catalogue read_npz(const std::filesystem::path& path) {
     const std::string what = fmt::format("{}, member '{}'", source, printable(entry.name));
     std::vector<std::byte> start = start_of(file, entry.offset, entry.bytes);
     if (entry.deflated) {
-      std::vector<std::byte> unpacked(static_cast<std::size_t>(std::min(entry.size, kMostHeader)));
+      std::vector<std::byte> unpacked(static_cast<std::size_t>(std::min(entry.size, kMaxHeader)));
       unpack_start(start, unpacked);
       start = std::move(unpacked);
     }

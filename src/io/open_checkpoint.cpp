@@ -30,10 +30,10 @@ struct Shard {
 
 Shard read_shard(const std::filesystem::path& folder, const std::string& name) {
   const File file(folder / name, File::Mode::read);
-  const FileNature nature = recognize(file);
-  if (nature.kind == FileKind::other)
+  const FileFormat format = recognize(file);
+  if (format.kind == FileKind::other)
     fail(Errc::unsupported, fmt::format("{}: found {}, expected safetensors: {}", printable(file.path().native()),
-                                        nature.words, nature.advice));
+                                        format.words, format.advice));
   const File::Stamp stamp = file.stamp();
   Shard shard{.info = {.name = name,
                        .bytes = stamp.bytes,

@@ -16,7 +16,7 @@ namespace {
 
 using Kind = PickleValue::Kind;
 constexpr std::uint64_t kLongestText = std::uint64_t{1} << 20;
-constexpr std::size_t kMostValues = std::size_t{1} << 23;
+constexpr std::size_t kMaxValues = std::size_t{1} << 23;
 
 class Machine {
  public:
@@ -35,7 +35,7 @@ class Machine {
   PickleValue& at(std::uint32_t index) { return out_.values[index]; }
 
   std::uint32_t make(Kind kind) {
-    if (out_.values.size() == kMostValues) in_.refuse(fmt::format("more than {} values", kMostValues));
+    if (out_.values.size() == kMaxValues) in_.refuse(fmt::format("more than {} values", kMaxValues));
     out_.values.emplace_back().kind = kind;
     return static_cast<std::uint32_t>(out_.values.size() - 1);
   }

@@ -44,15 +44,15 @@ std::string block_fault(const TensorInfo& tensor, const Placement& placement, st
 std::optional<std::uint64_t> chunk_bytes(const TensorInfo& tensor, const Placement& placement) {
   std::uint64_t bytes = width_of(tensor);
   for (const std::uint64_t length : placement.chunk)
-    if (length == 0 || !checked_mul(bytes, length, bytes) || bytes > kMostChunkBytes) return std::nullopt;
+    if (length == 0 || !checked_mul(bytes, length, bytes) || bytes > kMaxChunkBytes) return std::nullopt;
   return bytes;
 }
 
 std::string chunk_fault(const TensorInfo& tensor, const Placement& placement, std::uint64_t file_bytes) {
   if (placement.chunk.size() != tensor.shape.size()) return "its chunks have another number of dimensions";
   const auto whole = chunk_bytes(tensor, placement);
-  if (!whole || placement.lead > kMostChunkBytes)
-    return fmt::format("chunks of more than {} bytes, or of none", kMostChunkBytes);
+  if (!whole || placement.lead > kMaxChunkBytes)
+    return fmt::format("chunks of more than {} bytes, or of none", kMaxChunkBytes);
   if (placement.lead > 0 && placement.shuffled) return "a shuffled chunk with bytes before it";
   std::uint64_t count = 1;
   for (const std::uint64_t length : grid_of(tensor, placement))
@@ -86,24 +86,24 @@ std::string stored_type(const Catalogue& catalogue, std::size_t tensor) {
 }
 
 std::uint64_t placed_bytes(const TensorInfo& tensor, const Placement& placement) {
-  constexpr std::uint64_t kMost = std::uint64_t{1} << 62;
+  constexpr std::uint64_t kMax = std::uint64_t{1} << 62;
   std::uint64_t sum = 0;
   if (!placement.chunk.empty()) {
-    for (const Placement::Piece& piece : placement.pieces) sum = std::min(kMost, sum + std::min(kMost, piece.bytes));
+    for (const Placement::Piece& piece : placement.pieces) sum = std::min(kMax, sum + std::min(kMax, piece.bytes));
     return sum;
   }
   if (tensor.count() == 0) return 0;
   if (placement.block_type != 0) {
     const BlockType* const type = block_type(placement.block_type);
-    return type == nullptr ? kMost : tensor.count() / type->elements * type->bytes;  // less than 4 bytes an element
+    return type == nullptr ? kMax : tensor.count() / type->elements * type->bytes;  // less than 4 bytes an element
   }
   if (placement.strides.empty()) return tensor.count() * width_of(tensor);
   for (std::size_t d = 0; d < tensor.shape.size() && d < placement.strides.size(); ++d) {
     std::uint64_t far = 0;
-    if (!checked_mul(tensor.shape[d] - 1, placement.strides[d], far) || far > kMost) return kMost;
-    sum = std::min(kMost, sum + far);
+    if (!checked_mul(tensor.shape[d] - 1, placement.strides[d], far) || far > kMax) return kMax;
+    sum = std::min(kMax, sum + far);
   }
-  return std::min(kMost / 16, sum + 1) * width_of(tensor);
+  return std::min(kMax / 16, sum + 1) * width_of(tensor);
 }
 
 std::string placement_fault(const TensorInfo& tensor, const Placement& placement, std::uint64_t file_bytes) {

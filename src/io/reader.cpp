@@ -33,7 +33,7 @@ class OpenShards {
   [[nodiscard]] std::shared_ptr<const File> get(std::uint32_t shard) {
     const std::lock_guard lock(mutex_);
     if (!files_.at(shard)) {
-      if (order_.size() == kMostOpen) {
+      if (order_.size() == kMaxOpen) {
         files_[order_.front()].reset();
         order_.pop_front();
       }
@@ -53,7 +53,7 @@ class OpenShards {
     return file;
   }
 
-  static constexpr std::size_t kMostOpen = 256;  // well below the usual limit of 1024 descriptors
+  static constexpr std::size_t kMaxOpen = 256;  // well below the usual limit of 1024 descriptors
   const Catalogue& catalogue_;
   std::mutex mutex_;
   std::vector<std::shared_ptr<const File>> files_;  // [shards]

@@ -20,9 +20,9 @@ namespace lmq {
 namespace {
 
 using Kind = PickleValue::Kind;
-constexpr std::uint64_t kMostPickle = std::uint64_t{256} << 20;
-constexpr int kMostNesting = 64;
-constexpr std::size_t kMostVisits = std::size_t{1} << 22;  // values met on the way through all dictionaries
+constexpr std::uint64_t kMaxPickle = std::uint64_t{256} << 20;
+constexpr int kMaxNesting = 64;
+constexpr std::size_t kMaxVisits = std::size_t{1} << 22;  // values met on the way through all dictionaries
 constexpr std::string_view kPickle = "/data.pkl";
 constexpr std::string_view kConvert =
     "torch.save(torch.load(FILE, map_location='cpu')['state_dict'], NEW) writes plain weights";
@@ -114,7 +114,7 @@ class Archive {
       const auto word = read_member(file_, *order, 16);
       swapped_ = std::string_view(reinterpret_cast<const char*>(word.data()), word.size()) == "big";
     }
-    const auto bytes = read_member(file_, *by_name_.at(root_ + std::string(kPickle)), kMostPickle);
+    const auto bytes = read_member(file_, *by_name_.at(root_ + std::string(kPickle)), kMaxPickle);
     try {
       pickle_ = read_pickle(bytes, source_ + ", data.pkl", is_allowed);
     } catch (const Error& error) {
@@ -161,8 +161,8 @@ class Archive {
   }
 
   void walk(const std::string& name, std::uint32_t index, int depth) {
-    if (depth > kMostNesting || ++visits_ > kMostVisits)
-      fail(Errc::malformed, fmt::format("{}: data.pkl: nested more than {} deep, or endless", source_, kMostNesting));
+    if (depth > kMaxNesting || ++visits_ > kMaxVisits)
+      fail(Errc::malformed, fmt::format("{}: data.pkl: nested more than {} deep, or endless", source_, kMaxNesting));
     const PickleValue& value = at(index);
     const auto below = [&](const std::string& key) { return name.empty() ? key : name + "." + key; };
     switch (value.kind) {

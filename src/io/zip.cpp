@@ -21,7 +21,7 @@ namespace {
 constexpr std::uint32_t kLocal = 0x04034B50, kCentral = 0x02014B50, kEnd = 0x06054B50, kEnd64 = 0x06064B50,
                         kLocator64 = 0x07064B50;
 constexpr std::uint64_t kEndBytes = 22, kCentralBytes = 46, kLocalBytes = 30, kLocatorBytes = 20, kEnd64Bytes = 56;
-constexpr std::uint64_t kMostDirectory = std::uint64_t{1} << 30;
+constexpr std::uint64_t kMaxDirectory = std::uint64_t{1} << 30;
 constexpr std::uint32_t kAll32 = 0xFFFFFFFF;
 constexpr std::uint16_t kAll16 = 0xFFFF, kEncrypted = 1, kSizesFollow = 8, kStored = 0, kDeflated = 8, kZip64 = 1;
 
@@ -89,7 +89,7 @@ Directory find_directory(const File& file) {
     directory = read_end64(file, end);
   else if (disk != 0 || first != 0)
     fail(Errc::unsupported, fmt::format("{}: a zip archive of several disks", shown(file)));
-  if (directory.bytes > kMostDirectory || directory.entries > directory.bytes / kCentralBytes)
+  if (directory.bytes > kMaxDirectory || directory.entries > directory.bytes / kCentralBytes)
     refuse(file, fmt::format("{} members cannot be in a directory of {} bytes", directory.entries, directory.bytes));
   return directory;
 }

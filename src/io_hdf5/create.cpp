@@ -70,9 +70,9 @@ std::map<std::string, Members> members_of(const FileLayout& layout, const GroupT
 
 /// Few links lie in the group's header, which is made as large as they and its attributes need.
 void plan_links(const Calls& calls, hid_t creation, const Members& members, std::uint64_t attribute_bytes) {
-  if (members.links == 0 || members.links > kMostPlainLinks) return;
+  if (members.links == 0 || members.links > kMaxPlainLinks) return;
   const auto name = static_cast<unsigned>(ceil_div(members.name_bytes + attribute_bytes, members.links));
-  calls(H5Pset_link_phase_change(creation, kMostPlainLinks, kMostPlainLinks - 1), "H5Pset_link_phase_change");
+  calls(H5Pset_link_phase_change(creation, kMaxPlainLinks, kMaxPlainLinks - 1), "H5Pset_link_phase_change");
   calls(H5Pset_est_link_info(creation, static_cast<unsigned>(members.links), name), "H5Pset_est_link_info");
 }
 

@@ -21,6 +21,6 @@ namespace lmq::h5 {
 [[nodiscard]] std::size_t address_bytes(const FileLayout& layout);
 /// Members of a group up to which its links lie in its header, in order of their making; above it they lie in a heap
 /// with an index.
-inline constexpr std::size_t kMostPlainLinks = 4096;
+inline constexpr std::size_t kMaxPlainLinks = 4096;
 
 }  // namespace lmq::h5

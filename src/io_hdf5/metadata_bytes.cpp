@@ -26,7 +26,7 @@ class Counter {
   void group(bool root, std::uint64_t links, std::uint64_t name_bytes, const std::vector<Attribute>& attributes) {
     std::uint64_t header = kMessage + 2 + 2 * size_ + kMessage + 2;
     const std::uint64_t own = attributes_of(attributes);
-    if (links > 0 && links <= kMostPlainLinks) {
+    if (links > 0 && links <= kMaxPlainLinks) {
       header += 8 + links * (kMessage + 3 + size_) + links * ceil_div(name_bytes + own, links);
     } else {  // HDF5's own guess: four links with names of 8 bytes
       header += std::max(4 * (kMessage + 3 + size_ + 8), own);

@@ -89,15 +89,15 @@ void add_histogram8(const std::byte* bytes, std::size_t count, std::span<std::ui
 MomentHistogram::MomentHistogram() : cells_(kPatterns) {}
 
 void MomentHistogram::add(const std::byte* floats, std::size_t count) {
-  constexpr std::uint64_t kMost = (1u << 24) - 1;  // then count and sum of offsets fit their 24 and 40 bits
+  constexpr std::uint64_t kMax = (1u << 24) - 1;  // then count and sum of offsets fit their 24 and 40 bits
   while (count > 0) {
-    const std::size_t part = std::min<std::size_t>(count, kMost - pending_);
+    const std::size_t part = std::min<std::size_t>(count, kMax - pending_);
     const KeyExtremes extremes = baseline_forced() ? add_moments_plainly(floats, part, cells_.data())
                                                    : add_moments_vector(floats, part, cells_.data());
     extremes_.lowest = std::min(extremes_.lowest, extremes.lowest);
     extremes_.highest = std::max(extremes_.highest, extremes.highest);
     pending_ += part, floats += 4 * part, count -= part;
-    if (pending_ == kMost) spill();
+    if (pending_ == kMax) spill();
   }
 }
 

@@ -6,12 +6,12 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostSymbols = 256, kMostItems = 2 * kMostSymbols;
+constexpr std::size_t kMaxSymbols = 256, kMaxItems = 2 * kMaxSymbols;
 
 /// Symbols with a count, the rarest first (among equals the first), and what a list of packages took from where.
 struct Symbols {
-  std::array<std::uint16_t, kMostSymbols> at{};
-  std::array<std::uint64_t, kMostSymbols> count{};
+  std::array<std::uint16_t, kMaxSymbols> at{};
+  std::array<std::uint64_t, kMaxSymbols> count{};
   std::size_t size = 0;
   explicit Symbols(std::span<const std::uint64_t> counts) noexcept {
     for (std::size_t s = 0; s < counts.size(); ++s)
@@ -33,8 +33,8 @@ void huffman_lengths(std::span<const std::uint64_t> counts, unsigned most_bits,
   const std::size_t n = symbols.size;
   if (n == 1) lengths[symbols.at[0]] = 1;
   if (n < 2) return;
-  std::array<std::array<bool, kMostItems>, 32> is_symbol;  // of the items of each list
-  std::array<std::uint64_t, kMostItems> cost{}, next{};
+  std::array<std::array<bool, kMaxItems>, 32> is_symbol;  // of the items of each list
+  std::array<std::uint64_t, kMaxItems> cost{}, next{};
   std::size_t items = 0;
   for (unsigned d = 0; d < most_bits; ++d) {
     const std::size_t packages = items / 2;

@@ -95,7 +95,7 @@ LMQ_INLINE void last_rows(const LevelLayer& p, std::size_t skip) {
 }
 
 // kLanes rows side by side over candidates first..last.
-LMQ_INLINE void abreast(const LevelLayer& p, std::size_t row, std::size_t first, std::size_t last) {
+LMQ_INLINE void side_by_side(const LevelLayer& p, std::size_t row, std::size_t first, std::size_t last) {
   const Doubles ru = load(p.row_u + row), rv = load(p.row_v + row), place = load(p.row_place + row);
   const Doubles never = Doubles{} + kInfinity;
   Doubles best = never;
@@ -128,7 +128,7 @@ LMQ_INLINE void layer_body(const LevelLayer& p) {
   for (std::size_t row = skip; row < p.rows; row += kLanes) {
     if (row + kLanes <= p.rows) {
       const std::size_t last = p.argument[row + kLanes - 1];
-      abreast(p, row, first, last);
+      side_by_side(p, row, first, last);
       first = last;
       continue;
     }

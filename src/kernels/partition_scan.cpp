@@ -14,7 +14,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 constexpr std::size_t kFew = 16;  // so few candidates are quicker tried than divided
 
-constexpr std::size_t kPillar = kLanes * kLanes;
+constexpr std::size_t kStride = kLanes * kLanes;
 
 struct Best {
   double value;
@@ -67,17 +67,17 @@ struct Span {
   std::uint32_t row_first, row_last, first, last;  // rows [row_first, row_last), candidates first..last inclusive
 };
 
-// Pillars: every kPillar-th row and the last one, by divide and conquer on the monotone arg-min.
+// Pillars: every kStride-th row and the last one, by divide and conquer on the monotone arg-min.
 LMQ_INLINE void pillar_rows(const LayerProblem& p) {
   std::array<Span, 64> stack;  // depth is at most log2(pillars) + 1
   std::size_t depth = 0;
-  const auto pillars = static_cast<std::uint32_t>((p.rows + kPillar - 1) / kPillar);
+  const auto pillars = static_cast<std::uint32_t>((p.rows + kStride - 1) / kStride);
   stack[depth++] = {0, pillars, 0, static_cast<std::uint32_t>(p.candidates - 1)};
   while (depth > 0) {
     Span s = stack[--depth];
     while (s.row_first < s.row_last) {
-      const std::uint32_t pillar = (s.row_first + s.row_last) / 2;
-      const std::size_t whole = pillar * kPillar + (kPillar - 1), row = whole < p.rows ? whole : p.rows - 1;
+      const std::uint32_t stride_row = (s.row_first + s.row_last) / 2;
+      const std::size_t whole = stride_row * kStride + (kStride - 1), row = whole < p.rows ? whole : p.rows - 1;
       const std::size_t limit = p.limit[row];
       std::size_t last = s.last + std::size_t{1} < limit ? s.last + std::size_t{1} : limit;
       const std::size_t first = s.first < limit ? s.first : limit - 1;
@@ -86,8 +86,8 @@ LMQ_INLINE void pillar_rows(const LayerProblem& p) {
       const auto split = static_cast<std::uint32_t>(best.index);
       p.value[row] = best.value;
       p.argument[row] = split;
-      if (pillar + 1 < s.row_last) stack[depth++] = {pillar + 1, s.row_last, split, s.last};
-      s.row_last = pillar;
+      if (stride_row + 1 < s.row_last) stack[depth++] = {stride_row + 1, s.row_last, split, s.last};
+      s.row_last = stride_row;
       s.last = split;
     }
   }
@@ -95,8 +95,8 @@ LMQ_INLINE void pillar_rows(const LayerProblem& p) {
 
 // kLanes rows side by side over candidates first..last. A candidate that is no edge before the row has no weight left
 // and is passed over.
-LMQ_INLINE Longs abreast(const LayerProblem& p, Doubles shift, Doubles weight, std::size_t first, std::size_t last,
-                         Doubles& best) {
+LMQ_INLINE Longs side_by_side(const LayerProblem& p, Doubles shift, Doubles weight, std::size_t first, std::size_t last,
+                              Doubles& best) {
   const Doubles never = Doubles{} + kInfinity;
   best = never;
   Longs best_at = Longs{} + static_cast<std::int64_t>(first);
@@ -115,7 +115,7 @@ LMQ_INLINE void neighbour_rows(const LayerProblem& p, std::size_t row, std::size
   const Doubles shift = *reinterpret_cast<const LooseDoubles*>(p.row_shift + row);
   const Doubles weight = *reinterpret_cast<const LooseDoubles*>(p.row_weight + row);
   Doubles best;
-  const Longs best_at = abreast(p, shift, weight, first, last, best);
+  const Longs best_at = side_by_side(p, shift, weight, first, last, best);
   *reinterpret_cast<LooseDoubles*>(p.value + row) = best;
   for (std::size_t lane = 0; lane < kLanes; ++lane) p.argument[row + lane] = static_cast<std::uint32_t>(best_at[lane]);
 }
@@ -134,7 +134,7 @@ LMQ_INLINE void spread_rows(const LayerProblem& p, std::size_t row, std::size_t 
   Doubles shift, weight, best;
   __builtin_memcpy(&shift, shifts, sizeof shift);
   __builtin_memcpy(&weight, weights, sizeof weight);
-  const Longs best_at = abreast(p, shift, weight, first, last, best);
+  const Longs best_at = side_by_side(p, shift, weight, first, last, best);
   for (std::size_t lane = 0; lane < kLanes; ++lane) p.argument[rows[lane]] = static_cast<std::uint32_t>(best_at[lane]);
 }
 
@@ -151,10 +151,10 @@ LMQ_INLINE void layer_body(const LayerProblem& p) {
   const bool few = p.candidates <= kFew;
   if (!few) pillar_rows(p);
   std::size_t first = 0;
-  for (std::size_t pillar = 0; pillar < p.rows; pillar += kPillar) {
-    const std::size_t end = pillar + kPillar < p.rows ? pillar + kPillar : p.rows;
-    if (!few && end - pillar > kLanes) spread_rows(p, pillar, end, first, p.argument[end - 1]);
-    for (std::size_t row = pillar; row < end; row += kLanes) {
+  for (std::size_t stride_row = 0; stride_row < p.rows; stride_row += kStride) {
+    const std::size_t end = stride_row + kStride < p.rows ? stride_row + kStride : p.rows;
+    if (!few && end - stride_row > kLanes) spread_rows(p, stride_row, end, first, p.argument[end - 1]);
+    for (std::size_t row = stride_row; row < end; row += kLanes) {
       const std::size_t next = row + kLanes < end ? row + kLanes : end;
       const std::size_t limit = p.limit[next - 1] - std::size_t{1};
       const std::size_t last = few || limit < p.argument[next - 1] ? limit : p.argument[next - 1];

@@ -91,9 +91,9 @@ template <class Number>
 void strip(const ProductShape& shape, const Strided<const Number>& a, const Strided<const Number>& b,
            const Strided<Number>& sums, std::size_t col, std::size_t cols) {
   const std::size_t full = 2 * hn::Lanes(hn::ScalableTag<Number>());
-  constexpr std::size_t kMostCols = 2 * hn::MaxLanes(hn::ScalableTag<Number>());
-  HWY_ALIGN Number copy[kDepthAtOnce * kMostCols];
-  HWY_ALIGN Number edge[kTileRows * kMostCols];
+  constexpr std::size_t kMaxCols = 2 * hn::MaxLanes(hn::ScalableTag<Number>());
+  HWY_ALIGN Number copy[kDepthAtOnce * kMaxCols];
+  HWY_ALIGN Number edge[kTileRows * kMaxCols];
   const bool scattered = b.row_step > kNear || b.row_step < -kNear;
   const bool copied = cols < full || (scattered && shape.rows > 4 * kTileRows);
   for (std::size_t begin = 0; begin < shape.depth; begin += kDepthAtOnce) {

@@ -22,7 +22,7 @@ struct Share {
 /// Magnitudes at least as frequent as half of the least frequency; those beyond are escapes.
 std::size_t magnitudes_worth(std::span<const std::uint64_t> counts, std::uint64_t total) noexcept {
   std::size_t worth = 1;
-  for (std::size_t m = 0; m < std::min<std::size_t>(counts.size(), kMostMagnitudes); ++m)
+  for (std::size_t m = 0; m < std::min<std::size_t>(counts.size(), kMaxMagnitudes); ++m)
     if (counts[m] * kWhole >= total && counts[m] > 0) worth = m + 1;
   return worth;
 }
@@ -51,9 +51,9 @@ void fill_up(std::span<Share> shares) noexcept {
 }  // namespace
 
 bool is_valid(const SpreadTable& table) noexcept {
-  if (table.magnitudes < 1 || table.magnitudes > kMostMagnitudes || table.escape < 1) return false;
+  if (table.magnitudes < 1 || table.magnitudes > kMaxMagnitudes || table.escape < 1) return false;
   std::uint32_t sum = table.escape;
-  for (unsigned m = 0; m < kMostMagnitudes; ++m) {
+  for (unsigned m = 0; m < kMaxMagnitudes; ++m) {
     if ((table.freq[m] != 0) != (m < table.magnitudes)) return false;
     sum += (table.zero && m == 0 ? 1U : 2U) * table.freq[m];
   }
@@ -79,7 +79,7 @@ SpreadTable fit_spread_table(std::span<const std::uint64_t> counts, bool zero) {
   std::uint64_t total = 0;
   for (const std::uint64_t count : counts) total += count;
   const std::size_t magnitudes = magnitudes_worth(counts, total);
-  std::array<Share, kMostMagnitudes + 1> room;
+  std::array<Share, kMaxMagnitudes + 1> room;
   const std::span<Share> shares = std::span(room).first(magnitudes + 1);
   Share& escape = shares[magnitudes];
   escape.symbols = zero ? 1 : 2;  // an odd escape would leave an odd rest for pairs

@@ -75,7 +75,7 @@ bool take_raw(TrellisCursor& cursor, std::size_t lane, unsigned bits, std::uint3
 bool take_escape(TrellisCursor& cursor, std::size_t lane, std::uint32_t magnitudes, bool zero,
                  std::int32_t& code) noexcept {
   std::uint32_t width, low, high = 0, negative;
-  if (!take_raw(cursor, lane, kEscapeWidthBits, width) || width > kMostEscapeWidth) return false;
+  if (!take_raw(cursor, lane, kEscapeWidthBits, width) || width > kMaxEscapeWidth) return false;
   if (!take_raw(cursor, lane, std::min(width, kEscapePart), low)) return false;
   if (width > kEscapePart && !take_raw(cursor, lane, width - kEscapePart, high)) return false;
   if (!take_raw(cursor, lane, 1, negative)) return false;
@@ -108,7 +108,7 @@ bool trellis_step(const TrellisTables& tables, TrellisCursor& cursor, const Trel
                   std::size_t step) noexcept {
   const std::size_t row = diagonal.first_row - step, col = diagonal.first_col + step;
   const std::size_t lanes = row < diagonal.last_lane_rows ? cursor.lanes : cursor.lanes - 1;
-  std::array<std::int32_t, kMostTrellisLanes> code;
+  std::array<std::int32_t, kMaxTrellisLanes> code;
   for (std::size_t lane = 0; lane < lanes; ++lane) {
     const std::size_t spread = spread_at(diagonal, row, col, lane) - static_cast<std::size_t>(tables.first);
     std::uint32_t& x = cursor.state[lane];
@@ -117,7 +117,7 @@ bool trellis_step(const TrellisTables& tables, TrellisCursor& cursor, const Trel
     x = (entry >> 12 & 0xFFF) * (x >> kSpreadBits) + (entry & 0xFFF);
     if (!refill(cursor, lane)) return false;
   }
-  std::array<std::uint32_t, kMostTrellisLanes> raw;
+  std::array<std::uint32_t, kMaxTrellisLanes> raw;
   for (std::size_t lane = 0; lane < lanes; ++lane)
     if (!take_raw(cursor, lane, tables.raw[spread_at(diagonal, row, col, lane)], raw[lane])) return false;
   if (!take_escapes(tables, cursor, diagonal, step, std::span(code).first(lanes))) return false;

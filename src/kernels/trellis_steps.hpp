@@ -8,7 +8,7 @@
 namespace lmq {
 
 /// Widest escape: magnitudes of codes that trellis_search can make, and no more.
-inline constexpr std::uint32_t kMostEscapeWidth = 20;
+inline constexpr std::uint32_t kMaxEscapeWidth = 20;
 
 /// Spread class of a lane's weight.
 [[nodiscard]] unsigned spread_at(const TrellisDiagonal& diagonal, std::size_t row, std::size_t col,

@@ -33,12 +33,12 @@ double quantize_seconds(DType value_type, const QuantSpec& spec, std::uint64_t c
   if (spec.granularity == Granularity::model || spec.granularity == Granularity::tensor) {
     nanoseconds += kCosts.quantize_shared + (spec.options.levels > 16 ? kCosts.many_levels : 0.0);
     if (bits(value_type) <= 16)
-      nanoseconds += kCosts.tally_narrow;
+      nanoseconds += kCosts.histogram_narrow;
     else
       nanoseconds +=
-          kCosts.tally_wide + (traits_of(spec).detail == Detail::extremes
-                                   ? 0.0
-                                   : kCosts.look_closer * std::log2(static_cast<double>(spec.options.levels)));
+          kCosts.histogram_wide + (traits_of(spec).detail == Detail::extremes
+                                       ? 0.0
+                                       : kCosts.refine * std::log2(static_cast<double>(spec.options.levels)));
   } else {
     nanoseconds += kCosts.encode + rows_nanoseconds(value_type, spec, cols);
   }
@@ -61,7 +61,7 @@ double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t coun
 }
 
 double curve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted) {
-  if (!spec.floating) return 0;
+  if (!spec.budgeted) return 0;
   const auto bins = static_cast<double>(std::min(count, expected_bins(value_type, spec, weighted)));
   return traits_of(spec).cost.curve_bin * 1e-9 * bins;
 }

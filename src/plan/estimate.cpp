@@ -3,7 +3,7 @@
 #include "lmq/base/math.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/plan/plan.hpp"
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 namespace lmq {
 namespace {
@@ -16,11 +16,11 @@ bool shared(const QuantSpec& spec) noexcept {
   return spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
 }
 
-/// A tally on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
-std::uint64_t tally_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) {
+/// A histogram on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
+std::uint64_t histogram_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) {
   if (!shared(planned.spec)) return 0;
   return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present)) *
-         (kTallyBinBytes + kMessageBinBytes);
+         (kHistogramBinBytes + kMessageBinBytes);
 }
 
 /// What ImportanceWindow holds for a unit.
@@ -63,7 +63,7 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
   const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
                                                        planned.importance.present) +
-                                tally_bytes(tensor, planned, count) + by_gram(planned, count, out);
+                                histogram_bytes(tensor, planned, count) + by_gram(planned, count, out);
   out.work = count + numbers * sizeof(float) + scratch;
   out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
   return out;
@@ -89,13 +89,13 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());
   // Half of the scopes are looked at more closely, as a rule, and hold what was found beside what they had. An arriving
-  // tally is held beside the sum it is merged into, and the solver's view beside both.
-  const std::uint64_t arriving = open > 0 ? bins * (2 * kTallyBinBytes + kMessageBinBytes + kGroupBinBytes) : 0;
-  const auto floating = static_cast<std::uint64_t>(
-      std::ranges::count_if(plan.scopes, [](const Scope& scope) { return scope.spec.floating; }));
-  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + floating * kCurveBytes +
-         std::min(tensors.size() * kLayoutBytes, kMostLayoutBytes) +
-         open * bins * (kTallyBinBytes + kTallyBinBytes / 2) + arriving;
+  // histogram is held beside the sum it is merged into, and the solver's view beside both.
+  const std::uint64_t arriving = open > 0 ? bins * (2 * kHistogramBinBytes + kMessageBinBytes + kGroupBinBytes) : 0;
+  const auto budgeted = static_cast<std::uint64_t>(
+      std::ranges::count_if(plan.scopes, [](const Scope& scope) { return scope.spec.budgeted; }));
+  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + budgeted * kCurveBytes +
+         std::min(tensors.size() * kLayoutBytes, kMaxLayoutBytes) +
+         open * bins * (kHistogramBinBytes + kHistogramBinBytes / 2) + arriving;
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, s
   if (spec.granularity == Granularity::row) books = rows, weights = cols;
   if (spec.granularity == Granularity::group)
     books = rows * ceil_div(cols, spec.group), weights = std::min(cols, spec.group);
-  const bool chooses = spec.floating || entry->at_slope != nullptr;
+  const bool chooses = spec.budgeted || entry->at_slope != nullptr;
   const std::uint64_t levels = std::min<std::uint64_t>(chooses ? 2 : spec.options.levels, weights);
   std::uint64_t numbers = traits.numbered.numbers;
   if (numbers == 0) numbers = traits.grid ? 2 : levels;

@@ -24,7 +24,7 @@ namespace {
 using ImportanceOf = std::function<ImportanceInfo(const TensorInfo&, std::uint64_t cols)>;
 
 constexpr std::string_view kDigestTitle = "lmq plan 1";
-constexpr std::uint64_t kMostUnits = std::uint64_t{1} << 30;
+constexpr std::uint64_t kMaxUnits = std::uint64_t{1} << 30;
 
 std::uint64_t product(std::span<const std::uint64_t> dims) noexcept {
   return std::accumulate(dims.begin(), dims.end(), std::uint64_t{1}, std::multiplies<>());
@@ -90,8 +90,8 @@ class Planner {
  private:
   void add_spec(const Rule& rule) {
     QuantSpec spec = resolve(rule);
-    spec.floating = recipe_.target && !rule.keep && !sets_rate(rule);
-    if (spec.floating && find_quantizer(spec.method)->settle == nullptr) spec.options.levels = kMaxLevels;
+    spec.budgeted = recipe_.target && !rule.keep && !sets_rate(rule);
+    if (spec.budgeted && find_quantizer(spec.method)->settle == nullptr) spec.options.levels = kMaxLevels;
     specs_.push_back(std::move(spec));
   }
 
@@ -158,7 +158,7 @@ class Planner {
   /// Units of a method that sees layers are whole lanes.
   void cut_lanes(const TensorInfo& tensor, std::uint64_t lane_rows, std::size_t row_axes, TensorPlan& out) const {
     out.lane_rows = lane_rows;
-    out.chunk = lane_chunk_dims(tensor.shape, row_axes, lane_rows, kMostTrellisLanes);
+    out.chunk = lane_chunk_dims(tensor.shape, row_axes, lane_rows, kMaxTrellisLanes);
     const std::uint64_t rows = row_axes == 0 ? 1 : std::min(lane_rows, tensor.shape[row_axes - 1]);
     if (out.cols > kLongestLane / rows)
       fail(Errc::usage,
@@ -227,16 +227,16 @@ class Planner {
   }
 
   void add_unit(const WorkUnit& unit) {
-    if (plan_.units.size() == kMostUnits)
+    if (plan_.units.size() == kMaxUnits)
       fail(Errc::unsupported,
-           fmt::format("tensor {}: more than {} units in all", in_quotes(tensors_[unit.tensor].name), kMostUnits));
+           fmt::format("tensor {}: more than {} units in all", in_quotes(tensors_[unit.tensor].name), kMaxUnits));
     plan_.units.push_back(unit);
   }
 
   void join_scope(const TensorInfo& tensor, TensorPlan& out) {
     const bool model = out.spec.granularity == Granularity::model;
     const bool alone = out.spec.granularity != Granularity::tensor || out.units < 2;
-    if (!model && alone && !out.spec.floating) return;
+    if (!model && alone && !out.spec.budgeted) return;
     std::int64_t& known = model_scopes_[out.rule < 0 ? recipe_.rules.size() : static_cast<std::size_t>(out.rule)];
     if (!model || known < 0) {
       out.scope = static_cast<std::int64_t>(plan_.scopes.size());
@@ -270,7 +270,7 @@ class Planner {
 
   [[nodiscard]] std::uint64_t target_bytes() const {
     if (!recipe_.target) return 0;
-    if (std::ranges::none_of(plan_.tensors, [](const TensorPlan& t) { return t.spec.floating; }))
+    if (std::ranges::none_of(plan_.tensors, [](const TensorPlan& t) { return t.spec.budgeted; }))
       fail(Errc::usage, "a size is asked for, but no tensor is left whose bits may be chosen: every rule says its own");
     if (recipe_.target->bytes > 0) return recipe_.target->bytes;
     std::uint64_t weights = 0;
@@ -329,7 +329,7 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
       out.le(std::uint8_t{planned.importance.gram});
     }
     out.le(planned.scope);
-    out.le(static_cast<std::uint8_t>(planned.spec.floating));
+    out.le(static_cast<std::uint8_t>(planned.spec.budgeted));
     list(planned.chunk);
   }
   out.le(plan.target_bytes);

@@ -120,7 +120,7 @@ void check_layer(const Rule& rule, QuantSpec& spec) {
   spec.group = 0;
 }
 
-Json canonical_rule(const Rule& rule, bool floating) {
+Json canonical_rule(const Rule& rule, bool budgeted) {
   const QuantSpec spec = resolve(rule);
   Json out{{"match", rule.match}};
   if (rule.optional) out["optional"] = true;
@@ -134,7 +134,7 @@ Json canonical_rule(const Rule& rule, bool floating) {
               {"level_type", name(spec.level_type)},
               {"coder", name(spec.coder)}});
   put_options(*find_quantizer(spec.method), spec.options, out);
-  if (floating) {  // the budget says these
+  if (budgeted) {  // the budget says these
     out.erase("levels");
     for (const MethodOption* known : method_options())
       if (known->sets_rate) out.erase(std::string(known->name));

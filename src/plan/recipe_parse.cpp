@@ -176,9 +176,9 @@ Rule parse_rule(const Place& at) {
 }
 
 std::vector<Rule> parse_rules(const Place& at) {
-  constexpr std::size_t kMostRules = 65536;
+  constexpr std::size_t kMaxRules = 65536;
   if (!at.value.is_array()) at.refuse("is a list of rules");
-  if (at.value.size() > kMostRules) at.refuse(fmt::format("is a list of at most {} rules", kMostRules));
+  if (at.value.size() > kMaxRules) at.refuse(fmt::format("is a list of at most {} rules", kMaxRules));
   std::vector<Rule> rules;
   for (std::size_t i = 0; i < at.value.size(); ++i) {
     if (!rules.empty() && matches_all(rules.back().match))
@@ -245,9 +245,9 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
     else if (key == "importance_power")
       recipe.importance_power = at.value.is_null() ? std::nullopt : std::optional(exponent(at));
     else if (key == "importance_damping")
-      recipe.importance_damping = at.between(0, kMostDamping);
+      recipe.importance_damping = at.between(0, kMaxDamping);
     else if (key == "target_bits")
-      target.bits = at.between(kLeastTargetBits, kMostTargetBits);
+      target.bits = at.between(kMinTargetBits, kMaxTargetBits);
     else if (key == "target_bytes")
       target.bytes = at.whole(1, std::uint64_t{1} << 62);
     else if (key == "rules")

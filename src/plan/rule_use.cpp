@@ -67,7 +67,7 @@ std::string without_numbers(std::string_view name) {
 
 /// "; near are "a" (12 alike), "b"", by edits; empty when none is near.
 std::string near_names(std::string_view pattern, const std::vector<TensorInfo>& tensors) {
-  constexpr std::size_t kMost = 3, kLongest = 512;
+  constexpr std::size_t kMax = 3, kLongest = 512;
   struct Alike {
     std::string_view first;
     std::size_t edits = 0, names = 0;
@@ -87,7 +87,7 @@ std::string near_names(std::string_view pattern, const std::vector<TensorInfo>& 
   for (const auto& [key, group] : alike) groups.push_back(group);
   std::ranges::stable_sort(groups, {}, &Alike::edits);
   std::string text;
-  for (std::size_t i = 0; i < std::min(groups.size(), kMost); ++i) {
+  for (std::size_t i = 0; i < std::min(groups.size(), kMax); ++i) {
     text += fmt::format("{}{}", i == 0 ? "; near are " : ", ", in_quotes(groups[i].first));
     if (groups[i].names > 1) text += fmt::format(" ({} alike)", groups[i].names);
   }

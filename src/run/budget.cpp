@@ -16,7 +16,7 @@ namespace {
 
 // How far below the target the file may stay, what is aimed at, and how often it is tried.
 constexpr double kSlack = 0.001, kAim = 0.0004;
-constexpr int kMostCorrections = 12;
+constexpr int kMaxCorrections = 12;
 // A scope bears a change of up to an eighth of its bytes; beyond a quarter of all bytes everybody bears it.
 constexpr double kBearable = 8, kLargeGap = 0.03;
 // How far the records of the smallest file may be from what the curves say.
@@ -78,7 +78,7 @@ RatePoint at_slope(const ScopeCurve& curve, double slope) {
 Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
     : plan_(plan), raw_bytes_(as_double(raw_bytes)), states_(plan.scopes.size()), best_slopes_(plan.scopes.size()) {
   for (std::uint64_t s = 0; s < plan.scopes.size(); ++s) {
-    if (!plan.scopes[s].spec.floating) continue;
+    if (!plan.scopes[s].spec.budgeted) continue;
     scopes_.push_back(s);
     states_[s].spec = plan.scopes[s].spec;
   }
@@ -166,7 +166,7 @@ std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
   return set_slope(scopes_, slope_for(scopes_, room));
 }
 
-std::vector<std::uint64_t> Budget::bearers(double gap, const std::vector<std::uint64_t>& record_bytes) const {
+std::vector<std::uint64_t> Budget::scopes_to_adjust(double gap, const std::vector<std::uint64_t>& record_bytes) const {
   double all = 0, some = 0;
   for (const std::uint64_t s : scopes_) all += as_double(record_bytes[s]);
   if (std::abs(gap) > kLargeGap * all) return scopes_;
@@ -200,7 +200,7 @@ std::string whatever_the_target(const std::string& recipe_json) {
 std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
                            const std::string& provenance_json, const LayoutFormat& format) {
   const auto bytes_of_fixed = [&](std::uint64_t unit) {
-    return plan.tensors[plan.units[unit].tensor].spec.floating ? 0 : record_bound(plan, unit);
+    return plan.tensors[plan.units[unit].tensor].spec.budgeted ? 0 : record_bound(plan, unit);
   };
   Plan any = plan;  // whose digest is as long for every size, and deflates alike
   any.digest.assign(plan.digest.size(), '0');
@@ -224,8 +224,8 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
   const double gap = (1 - kAim) * target - file;
   std::vector<Choice> choices;
   // What does not help with few is tried with more.
-  for (double share = std::ldexp(gap, std::min(corrections_ - 1, 8)); corrections_ <= kMostCorrections; share *= 2) {
-    const auto chosen = bearers(share, record_bytes);
+  for (double share = std::ldexp(gap, std::min(corrections_ - 1, 8)); corrections_ <= kMaxCorrections; share *= 2) {
+    const auto chosen = scopes_to_adjust(share, record_bytes);
     double bytes = gap;
     for (const std::uint64_t s : chosen) bytes += as_double(record_bytes[s]);
     choices = set_slope(chosen, slope_for(chosen, bytes));

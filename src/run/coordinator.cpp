@@ -13,9 +13,9 @@ namespace lmq {
 namespace {
 
 // A rank has at least so many tasks: one in hand, one whose input is read meanwhile ...
-constexpr int kLeastDealt = 2;
+constexpr int kMinDealt = 2;
 // ... and, when they are short, so many that the next message comes before it runs dry.
-constexpr int kMostDealt = 32;
+constexpr int kMaxDealt = 32;
 constexpr double kDealtSeconds = 0.05;
 // What phases cost relative to each other; for the progress line only.
 constexpr double kMeasureCost = 0.25, kQuantizeCost = 1, kCopyCostPerByte = 0.4;
@@ -74,34 +74,34 @@ void Coordinator::begin(const std::vector<Budget::Choice>& choices) {
 }
 
 void Coordinator::solved(const TaskKey& key, const Fit& fit) {
-  if (!fit.look_closer.empty() && schedule_.lacks_tally(key.subject)) {
+  if (!fit.refine.empty() && schedule_.lacks_histogram(key.subject)) {
     SpoolFiles spools(context_.work_dir);
     std::vector<std::byte> buffer;
-    const auto bytes = spools.read(schedule_.tally_place(key.subject), buffer);
-    if (bytes.empty()) return schedule_.tally_lost(key.subject);
-    schedule_.supply(key.subject, Tally::from_bytes(bytes, "spool of this run"));
+    const auto bytes = spools.read(schedule_.histogram_place(key.subject), buffer);
+    if (bytes.empty()) return schedule_.histogram_lost(key.subject);
+    schedule_.supply(key.subject, ValueHistogram::from_bytes(bytes, "spool of this run"));
   }
   schedule_.solved(key.subject, key.round, fit);
   if (schedule_.is_solved(key.subject))
     for (const std::uint64_t unit : schedule_.units_of(key.subject)) restore_record(unit);
 }
 
-void Coordinator::hear(const Message& message) {
+void Coordinator::on_message(const Message& message) {
   switch (word_of(message.bytes)) {
-    case Word::result:
+    case MessageType::result:
       take(message.from, outcome_of(message.bytes));
       break;
-    case Word::failed:
+    case MessageType::failed:
       stop(verdict_of(message.bytes));
       break;
-    case Word::interrupted:
+    case MessageType::interrupted:
       stop(verdict_of(message.bytes));
       break;
-    case Word::bye:
+    case MessageType::bye:
       ++byes_;
       break;
-    case Word::task:
-    case Word::stop:
+    case MessageType::task:
+    case MessageType::stop:
       break;  // for the rank, not for its coordinator
   }
 }
@@ -119,11 +119,11 @@ void Coordinator::take(int from, const Outcome& outcome) {
     case TaskKind::measure:
       restored_.read(key.subject, outcome.finished.source);
       if (schedule_.awaits_measure(key.subject, key.round))
-        take_tally(key, outcome.tally, "tally of another rank", from);
+        take_histogram(key, outcome.histogram, "histogram of another rank", from);
       break;
     case TaskKind::solve:
       if (outcome.finished.body.empty())
-        schedule_.tally_lost(key.subject);
+        schedule_.histogram_lost(key.subject);
       else
         solved(key, fit_from_bytes(outcome.finished.body, "codebook of another rank"));
       break;
@@ -150,12 +150,12 @@ void Coordinator::take(int from, const Outcome& outcome) {
     stop({static_cast<int>(Errc::interrupted), "interrupted: run the same command again to continue"});
 }
 
-void Coordinator::take_tally(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from) {
+void Coordinator::take_histogram(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from) {
   const WorkUnit& unit = context_.plan.units.at(key.subject);
   if (context_.plan.tensors[unit.tensor].lane_rows > 0)
-    schedule_.measured(key.subject, key.round, SpreadTally::from_bytes(bytes, source), from);
+    schedule_.measured(key.subject, key.round, SpreadHistogram::from_bytes(bytes, source), from);
   else
-    schedule_.measured(key.subject, key.round, Tally::from_bytes(bytes, source), from);
+    schedule_.measured(key.subject, key.round, ValueHistogram::from_bytes(bytes, source), from);
 }
 
 void Coordinator::take_record(const Finished& finished, bool resumed) {
@@ -178,7 +178,7 @@ bool Coordinator::advance() {
   check_time();
   if (budget_ && !budget_started_ && phase_ == Phase::computing && schedule_.all_curved()) start_budget();
   bool busy = deal();
-  if (progress_.due()) progress_.tell(standing());
+  if (progress_.due()) progress_.tell(snapshot());
   if (busy || stopping_ || !in_hand_.empty()) return busy;
   if (phase_ == Phase::checking) {
     restore();
@@ -242,7 +242,7 @@ bool Coordinator::deal() {
     more = false;
     for (int rank = 0; rank < comm_.size(); ++rank) {
       Dealt& dealt = dealt_[static_cast<std::size_t>(rank)];
-      const bool room = dealt.tasks < kLeastDealt || (dealt.tasks < kMostDealt && dealt.seconds < kDealtSeconds);
+      const bool room = dealt.tasks < kMinDealt || (dealt.tasks < kMaxDealt && dealt.seconds < kDealtSeconds);
       if (!room) continue;
       const std::optional<Task> task = next(rank);
       if (!task) continue;
@@ -321,20 +321,20 @@ void Coordinator::check_time() {
                       format_duration(60 * minutes))});
 }
 
-void Coordinator::stop(const Verdict& verdict) {
+void Coordinator::stop(const RunStatus& verdict) {
   if (stopping_) return;
   stopping_ = true;
   stopped_ = Clock::now();
   if (commit_ && verdict.code == static_cast<int>(Errc::interrupted)) commit_->keep();
   commit_.reset();  // removes an unfinished file that is not kept
-  for (int rank = 0; rank < comm_.size(); ++rank) comm_.send(rank, verdict_message(Word::stop, verdict));
+  for (int rank = 0; rank < comm_.size(); ++rank) comm_.send(rank, verdict_message(MessageType::stop, verdict));
 }
 
 double Coordinator::seconds_stopping() const {
   return stopping_ ? std::chrono::duration<double>(Clock::now() - stopped_).count() : 0;
 }
 
-Standing Coordinator::standing() const {
+ProgressSnapshot Coordinator::snapshot() const {
   const auto weight = [](std::uint64_t count, double cost) { return static_cast<double>(count) * cost; };
   double total =
       weight(schedule_.weights_to_measure(), kMeasureCost) + weight(schedule_.weights_to_quantize(), kQuantizeCost);
@@ -344,17 +344,17 @@ Standing Coordinator::standing() const {
   const std::uint64_t to_copy = commit_ ? commit_->bytes_to_copy() : schedule_.weights_to_quantize() / 2;
   total += weight(to_copy, kCopyCostPerByte);
   if (commit_) done += weight(commit_->bytes_copied(), kCopyCostPerByte);
-  Standing standing;
-  standing.phase = phase_ == Phase::comparing || phase_ == Phase::checking ? "checking"
+  ProgressSnapshot snapshot;
+  snapshot.phase = phase_ == Phase::comparing || phase_ == Phase::checking ? "checking"
                    : phase_ != Phase::computing                            ? "writing"
                    : schedule_.weights_measured() < schedule_.weights_to_measure() && schedule_.weights_quantized() == 0
                        ? "measuring"
                        : "quantizing";
-  standing.done = total > 0 ? done / total : 1;
-  standing.done_before = done_before_;
-  standing.weights = weights_done_;
-  standing.source_bytes = bytes_done_;
-  return standing;
+  snapshot.done = total > 0 ? done / total : 1;
+  snapshot.done_before = done_before_;
+  snapshot.weights = weights_done_;
+  snapshot.source_bytes = bytes_done_;
+  return snapshot;
 }
 
 RunReport Coordinator::report() {

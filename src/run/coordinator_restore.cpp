@@ -34,24 +34,24 @@ void Coordinator::restore() {
     for (std::uint64_t scope = 0; scope < context_.plan.scopes.size(); ++scope) {
       restore_curve(scope);
       restore_fit(scope);
-      restore_tallies(scope);
+      restore_histograms(scope);
     }
     for (std::uint64_t unit = 0; unit < units_.size(); ++unit)
       if (context_.plan.tensors[context_.plan.units[unit].tensor].scope < 0) restore_record(unit);
   }
-  done_before_ = standing().done;
+  done_before_ = snapshot().done;
 }
 
 /// A codebook that was final, whatever has been measured for it.
 void Coordinator::restore_fit(std::uint64_t scope) {
-  constexpr std::uint32_t kMostRounds = 8;
+  constexpr std::uint32_t kMaxRounds = 8;
   const auto options = schedule_.options_of(scope);
   const std::uint32_t version = schedule_.round(scope) & ~std::uint32_t{0xFFFF};
-  for (std::uint32_t round = 0; round < kMostRounds && !schedule_.is_solved(scope); ++round) {
+  for (std::uint32_t round = 0; round < kMaxRounds && !schedule_.is_solved(scope); ++round) {
     const auto found = restored_.find(solve_identity(context_, scope, options, round), schedule_.units_of(scope));
     if (!found) continue;
     const Fit fit = fit_from_bytes(found->body, kJournal);
-    if (fit.look_closer.empty()) solved({TaskKind::solve, scope, version + round}, fit);
+    if (fit.refine.empty()) solved({TaskKind::solve, scope, version + round}, fit);
   }
 }
 
@@ -61,7 +61,7 @@ void Coordinator::restore_curve(std::uint64_t scope) {
   if (found) take_curve(scope, *found);
 }
 
-void Coordinator::restore_tallies(std::uint64_t scope) {
+void Coordinator::restore_histograms(std::uint64_t scope) {
   SpoolFiles spools(context_.work_dir);
   std::vector<std::byte> buffer;
   for (bool closer = true; closer && !schedule_.is_solved(scope) && !schedule_.is_curved(scope);) {
@@ -70,7 +70,7 @@ void Coordinator::restore_tallies(std::uint64_t scope) {
       const auto found = restored_.find(task_identity(context_, schedule_.measure_task(unit)), {&unit, 1});
       if (!found || found->place.length == 0) continue;
       const auto bytes = spools.read(found->place, buffer);
-      if (!bytes.empty()) take_tally({TaskKind::measure, unit, round}, bytes, kJournal, -1);
+      if (!bytes.empty()) take_histogram({TaskKind::measure, unit, round}, bytes, kJournal, -1);
     }
     const auto fit = restored_.find(solve_identity(context_, scope, std::nullopt, round), schedule_.units_of(scope));
     closer = schedule_.complete(scope) && fit.has_value();

@@ -13,8 +13,8 @@
 #include "lmq/codec/trellis_record.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/quantizer.hpp"
-#include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/forecast.hpp"
 #include "lmq/run/identity.hpp"
 #include "lmq/run/importance_view.hpp"
@@ -23,9 +23,9 @@ namespace lmq {
 namespace {
 
 constexpr const char* kFromRankZero = "message from rank 0";
-// A tally is kept for a later run unless writing it takes longer than measuring again (F32 looked at closely: 12 MB for
+// A histogram is kept for a later run unless writing it takes longer than measuring again (F32 looked at closely: 12 MB for
 // 16 MB of weights).
-constexpr std::size_t kSmallTally = std::size_t{64} << 10, kViewsPerTally = 8;
+constexpr std::size_t kSmallHistogram = std::size_t{64} << 10, kViewsPerHistogram = 8;
 
 const QuantizerEntry& entry_of(const QuantSpec& spec) {
   const QuantizerEntry* entry = find_quantizer(spec.method);
@@ -131,20 +131,22 @@ Outcome Executor::measure(const LoadedTask& loaded) {
       tensor.lane_rows > 0) {
     if (first_nonfinite(loaded.view)) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
     Outcome outcome;
-    outcome.tally = layer_spreads(layer_window(loaded), tensor.spec).to_bytes();
-    keep(loaded, outcome.finished, outcome.tally);
+    outcome.histogram = layer_spreads(layer_window(loaded), tensor.spec).to_bytes();
+    keep(loaded, outcome.finished, outcome.histogram);
     return outcome;
   }
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
   const QuantSpec& spec = context_.plan.tensors[context_.plan.units[loaded.task.key.subject].tensor].spec;
   const auto quantizer = entry_of(spec).make(spec.options);
-  const Tally tally = Tally::of(loaded.view, quantizer->traits().importance ? loaded.importance : Importance{}, ranges,
-                                quantizer->traits().by_importance);
-  if (tally.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
+  const ValueHistogram histogram =
+      ValueHistogram::of(loaded.view, quantizer->traits().importance ? loaded.importance : Importance{}, ranges,
+                         quantizer->traits().by_importance);
+  if (histogram.nonfinite() > 0) refuse_nonfinite(context_.plan.units[loaded.task.key.subject]);
   Outcome outcome;
-  outcome.tally = tally.to_bytes();
-  const bool worth_keeping = outcome.tally.size() <= std::max(kSmallTally, loaded.view.bytes.size() / kViewsPerTally);
-  keep(loaded, outcome.finished, worth_keeping ? outcome.tally : std::span<const std::byte>());
+  outcome.histogram = histogram.to_bytes();
+  const bool worth_keeping =
+      outcome.histogram.size() <= std::max(kSmallHistogram, loaded.view.bytes.size() / kViewsPerHistogram);
+  keep(loaded, outcome.finished, worth_keeping ? outcome.histogram : std::span<const std::byte>());
   return outcome;
 }
 
@@ -169,11 +171,12 @@ Outcome Executor::solve(const LoadedTask& loaded) {
     lost.finished.key = loaded.task.key;
     return lost;
   }
-  const Tally tally = Tally::from_bytes(order.place.length > 0 ? loaded.record : order.tally, kFromRankZero);
+  const ValueHistogram histogram =
+      ValueHistogram::from_bytes(order.place.length > 0 ? loaded.record : order.histogram, kFromRankZero);
   const TensorInfo& first = context_.reader.catalogue().tensors[scope.tensors.at(0)];
   const auto quantizer = entry_of(scope.spec).make(order.options.value_or(scope.spec.options));
-  Fit fit = for_tensor(first, [&] { return quantizer->fit(tally.group(scope.quantum)); });
-  if (fit.look_closer.empty())
+  Fit fit = for_tensor(first, [&] { return quantizer->fit(histogram.group(scope.quantum)); });
+  if (fit.refine.empty())
     fit.codebook = fit.codebook.stored_as(scope.spec.level_type, quantizer->traits().rounding == Rounding::stochastic);
   Outcome outcome;
   outcome.finished.body = fit_to_bytes(fit);
@@ -186,11 +189,11 @@ Outcome Executor::curve(const LoadedTask& loaded) {
   Outcome outcome;
   if (scope.layers) {
     outcome.finished.body =
-        curve_to_bytes(curve_of(SpreadTally::from_bytes(loaded.task.body, kFromRankZero), context_.plan, scope));
+        curve_to_bytes(curve_of(SpreadHistogram::from_bytes(loaded.task.body, kFromRankZero), context_.plan, scope));
     keep(loaded, outcome.finished, loaded.task.body);
     return outcome;
   }
-  const Group group = Tally::from_bytes(loaded.task.body, kFromRankZero).group(scope.quantum);
+  const Group group = ValueHistogram::from_bytes(loaded.task.body, kFromRankZero).group(scope.quantum);
   outcome.finished.body = curve_to_bytes(curve_of(group, scope.spec));
   keep(loaded, outcome.finished, loaded.task.body);
   return outcome;

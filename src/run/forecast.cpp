@@ -8,15 +8,15 @@
 #include "lmq/base/error.hpp"
 #include "lmq/quant/quantizer.hpp"
 #include "lmq/quant/rate.hpp"
-#include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/budget.hpp"
 
 namespace lmq {
 namespace {
 
 /// Weights that are looked at, at most about: of larger models only every n-th unit of each tensor.
-constexpr double kMostWeights = 0x1p31;
+constexpr double kMaxWeights = 0x1p31;
 
 struct Measured {
   ScopeCurve curve;
@@ -60,7 +60,7 @@ class Measurement {
     if (scope_.layers)
       return {curve_of(spreads_, context_.plan, scope_),
               spreads_.mean_square() * static_cast<double>(spreads_.weights())};
-    const Group group = tally_.group(scope_.quantum);
+    const Group group = histogram_.group(scope_.quantum);
     return {curve_of(group, scope_.spec), energy_of(group)};
   }
 
@@ -74,10 +74,10 @@ class Measurement {
       return;
     }
     const auto quantizer = find_quantizer(scope_.spec.method)->make(scope_.spec.options);
-    const Tally tally = Tally::of(view, quantizer->traits().importance ? importance : Importance{}, {},
-                                  quantizer->traits().by_importance);
-    if (tally.nonfinite() > 0) refuse(info, unit);
-    tally_.merge(tally);
+    const ValueHistogram histogram = ValueHistogram::of(
+        view, quantizer->traits().importance ? importance : Importance{}, {}, quantizer->traits().by_importance);
+    if (histogram.nonfinite() > 0) refuse(info, unit);
+    histogram_.merge(histogram);
   }
 
   void refuse(const TensorInfo& info, const WorkUnit& unit) const {
@@ -87,8 +87,8 @@ class Measurement {
   const RunContext& context_;
   const Scope& scope_;
   std::uint64_t stride_;
-  Tally tally_;
-  SpreadTally spreads_;
+  ValueHistogram histogram_;
+  SpreadHistogram spreads_;
   std::vector<std::byte> bytes_;
   ImportanceWindow window_;
   Workspace workspace_;
@@ -101,7 +101,7 @@ std::vector<std::byte> measure_share(const Comm& comm, const RunContext& context
   std::vector<std::uint64_t> mine;
   double all = 0, done = 0;
   for (std::uint64_t s = 0, nth = 0; s < context.plan.scopes.size(); ++s)
-    if (context.plan.scopes[s].spec.floating && nth++ % ranks == rank)
+    if (context.plan.scopes[s].spec.budgeted && nth++ % ranks == rank)
       mine.push_back(s), all += static_cast<double>(context.plan.scopes[s].weights);
   ByteWriter out;
   out.le(static_cast<std::uint64_t>(mine.size()));
@@ -139,7 +139,7 @@ ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
   return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
 }
 
-ScopeCurve curve_of(const SpreadTally& spreads, const Plan& plan, const Scope& scope) {
+ScopeCurve curve_of(const SpreadHistogram& spreads, const Plan& plan, const Scope& scope) {
   constexpr int kSlopes = 120;
   constexpr double kStep = 0.70710678118654752;
   const ImportanceInfo& importance = plan.tensors[scope.tensors.front()].importance;
@@ -156,8 +156,8 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
                          const std::function<void(double, double)>& progress) {
   double weights = 0;
   for (const Scope& scope : context.plan.scopes)
-    if (scope.spec.floating) weights += static_cast<double>(scope.weights);
-  const auto stride = static_cast<std::uint64_t>(std::ceil(std::max(1.0, weights / kMostWeights)));
+    if (scope.spec.budgeted) weights += static_cast<double>(scope.weights);
+  const auto stride = static_cast<std::uint64_t>(std::ceil(std::max(1.0, weights / kMaxWeights)));
   std::vector<std::byte> share;
   run_agreed(comm, [&] { share = measure_share(comm, context, stride, progress); });
   const auto shares = comm.gather(std::move(share));

@@ -21,7 +21,7 @@ void put(ByteWriter& out, const QuantSpec& spec) {
   out.le(spec.group);
   out.le(static_cast<std::uint8_t>(spec.level_type));
   out.le(static_cast<std::uint8_t>(spec.coder));
-  out.le(std::uint8_t{spec.floating});
+  out.le(std::uint8_t{spec.budgeted});
 }
 
 void put_tensor(ByteWriter& out, const RunContext& context, const TensorPlan& tensor) {

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kRunDigits = 16, kMostAtOnce = std::size_t{4} << 20;
+constexpr std::size_t kRunDigits = 16, kMaxAtOnce = std::size_t{4} << 20;
 
 /// What lies between the pieces.
 std::vector<std::pair<std::uint64_t, std::uint64_t>> gaps_of(const FileLayout& layout, const FilePlaces& places) {
@@ -115,7 +115,7 @@ std::uint64_t PartFile::digest_of_metadata(const fs::path& path) const {
   std::vector<std::byte> buffer;
   for (auto [begin, end] : gaps_)
     for (; begin < end; begin += buffer.size()) {
-      buffer.resize(std::min<std::uint64_t>(kMostAtOnce, end - begin));
+      buffer.resize(std::min<std::uint64_t>(kMaxAtOnce, end - begin));
       file.read(begin, buffer);
       digests.le(digest64(std::span<const std::byte>(buffer)));
     }

@@ -24,13 +24,13 @@ std::string bar_of(double done) {
 
 }  // namespace
 
-std::string progress_line(const Standing& standing, double seconds, bool bar) {
-  const double done = std::clamp(standing.done, 0.0, 1.0), now = done - standing.done_before;
+std::string progress_line(const ProgressSnapshot& snapshot, double seconds, bool bar) {
+  const double done = std::clamp(snapshot.done, 0.0, 1.0), now = done - snapshot.done_before;
   std::string line = bar ? bar_of(done) : "";
-  line += fmt::format("{:5.1f} % {}", 100 * done, standing.phase);
-  if (standing.weights > 0 && seconds > 0)
-    line += fmt::format(", {:.1f} M weights/s, {:.0f} MB/s", 1e-6 * static_cast<double>(standing.weights) / seconds,
-                        1e-6 * static_cast<double>(standing.source_bytes) / seconds);
+  line += fmt::format("{:5.1f} % {}", 100 * done, snapshot.phase);
+  if (snapshot.weights > 0 && seconds > 0)
+    line += fmt::format(", {:.1f} M weights/s, {:.0f} MB/s", 1e-6 * static_cast<double>(snapshot.weights) / seconds,
+                        1e-6 * static_cast<double>(snapshot.source_bytes) / seconds);
   if (now > kEnoughToTell) line += fmt::format(", {} left", format_duration(seconds * (1 - done) / now));
   return line;
 }
@@ -52,9 +52,9 @@ Progress::~Progress() {
 
 bool Progress::due() const { return style_ != Style::silent && Clock::now() >= next_; }
 
-void Progress::tell(const Standing& standing) {
+void Progress::tell(const ProgressSnapshot& snapshot) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-  std::string line = progress_line(standing, seconds, style_ == Style::bar);
+  std::string line = progress_line(snapshot, seconds, style_ == Style::bar);
   if (style_ == Style::bar) {
     const std::size_t length = line.size();
     line = "\r" + line + std::string(width_ > length ? width_ - length : 0, ' ');

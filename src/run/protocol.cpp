@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kMessage = "message between ranks";
 
-ByteWriter begin(Word word) {
+ByteWriter begin(MessageType word) {
   ByteWriter out;
   out.le(static_cast<std::uint8_t>(word));
   return out;
@@ -30,34 +30,34 @@ std::string host() {
 }  // namespace
 
 std::vector<std::byte> task_message(const Task& task) {
-  ByteWriter out = begin(Word::task);
+  ByteWriter out = begin(MessageType::task);
   out.raw(task.to_bytes());
   return out.take();
 }
 
 std::vector<std::byte> result_message(const Outcome& outcome) {
-  ByteWriter out = begin(Word::result);
+  ByteWriter out = begin(MessageType::result);
   const std::vector<std::byte> finished = outcome.finished.to_bytes();
   out.le(static_cast<std::uint64_t>(finished.size()));
   out.raw(finished);
-  out.raw(outcome.tally);
+  out.raw(outcome.histogram);
   return out.take();
 }
 
-std::vector<std::byte> verdict_message(Word word, const Verdict& verdict) {
+std::vector<std::byte> verdict_message(MessageType word, const RunStatus& verdict) {
   ByteWriter out = begin(word);
   out.le(static_cast<std::int32_t>(verdict.code));
   out.text(verdict.text);
   return out.take();
 }
 
-std::vector<std::byte> word_message(Word word) { return begin(word).take(); }
+std::vector<std::byte> word_message(MessageType word) { return begin(word).take(); }
 
-Word word_of(std::span<const std::byte> message) {
+MessageType word_of(std::span<const std::byte> message) {
   ByteReader in(message, kMessage);
   const auto word = in.le<std::uint8_t>("word");
   if (word < 1 || word > 6) in.refuse(fmt::format("word {}, expected 1 to 6", word));
-  return Word{word};
+  return MessageType{word};
 }
 
 Task task_of(std::span<const std::byte> message) { return Task::from_bytes(rest(message)); }
@@ -66,20 +66,20 @@ Outcome outcome_of(std::span<const std::byte> message) {
   ByteReader in(rest(message), kMessage);
   Outcome outcome;
   outcome.finished = Finished::from_bytes(in.raw(in.le<std::uint64_t>("length"), "result"), kMessage);
-  const auto tally = in.raw(in.left(), "tally");
-  outcome.tally.assign(tally.begin(), tally.end());
+  const auto histogram = in.raw(in.left(), "histogram");
+  outcome.histogram.assign(histogram.begin(), histogram.end());
   return outcome;
 }
 
-Verdict verdict_of(std::span<const std::byte> message) {
+RunStatus verdict_of(std::span<const std::byte> message) {
   ByteReader in(rest(message), kMessage);
-  Verdict verdict;
+  RunStatus verdict;
   verdict.code = in.le<std::int32_t>("code");
   verdict.text = in.text("text");
   return verdict;
 }
 
-Verdict current_verdict(int rank, int ranks) {
+RunStatus current_verdict(int rank, int ranks) {
   const auto here = [&](std::string text) {
     if (ranks > 1) text += fmt::format(" (rank {} on {})", rank, host());
     return text;

@@ -63,14 +63,14 @@ bool RankLoop::step() {
 }
 
 void RankLoop::handle(const Message& message) {
-  const Word word = word_of(message.bytes);
-  if (word == Word::task) {
+  const MessageType word = word_of(message.bytes);
+  if (word == MessageType::task) {
     if (!verdict_ && !told_) worker_.push(task_of(message.bytes));
-  } else if (word == Word::stop) {
+  } else if (word == MessageType::stop) {
     verdict_ = lmq::verdict_of(message.bytes);
     worker_.stop();
   } else if (coordinator_ != nullptr) {
-    coordinator_->hear(message);
+    coordinator_->on_message(message);
   }
 }
 
@@ -81,7 +81,7 @@ void RankLoop::look_at_signals() {
   fail_all({static_cast<int>(Errc::interrupted), kInterrupted});
 }
 
-void RankLoop::fail_all(const Verdict& verdict) {
+void RankLoop::fail_all(const RunStatus& verdict) {
   if (told_) return;
   told_ = true;
   told_at_ = Clock::now();
@@ -89,8 +89,9 @@ void RankLoop::fail_all(const Verdict& verdict) {
   if (coordinator_ != nullptr)
     coordinator_->stop(verdict);
   else
-    comm_.send(0, verdict_message(
-                      verdict.code == static_cast<int>(Errc::interrupted) ? Word::interrupted : Word::failed, verdict));
+    comm_.send(0, verdict_message(verdict.code == static_cast<int>(Errc::interrupted) ? MessageType::interrupted
+                                                                                      : MessageType::failed,
+                                  verdict));
 }
 
 bool RankLoop::leave() {
@@ -105,7 +106,7 @@ bool RankLoop::leave() {
     } catch (const Error&) {
       // What could not be kept is made again; the verdict stands.
     }
-    comm_.send(0, word_message(Word::bye));
+    comm_.send(0, word_message(MessageType::bye));
     bye_ = true;
   }
   if (coordinator_ == nullptr) return bye_;

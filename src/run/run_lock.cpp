@@ -30,7 +30,7 @@ constexpr milliseconds kLookAgain{50}, kBeat{3000};
 constexpr milliseconds kSilenceOfNewFile{1000};
 // So long two machines that took the same file at once can see each other's words.
 constexpr milliseconds kSettle{300};
-constexpr std::uint64_t kMostText = 4096;
+constexpr std::uint64_t kMaxText = 4096;
 
 std::string first_line(const char* path) {
   std::ifstream file(path);
@@ -197,7 +197,7 @@ bool RunLock::counts(const LockWords& there, milliseconds silence) {
 }
 
 LockWords RunLock::read(const File& file) const {
-  std::string text(std::min(file.size(), kMostText), '\0');
+  std::string text(std::min(file.size(), kMaxText), '\0');
   try {
     file.read(0, std::as_writable_bytes(std::span(text)));
   } catch (const Error&) {

@@ -44,8 +44,8 @@ void Schedule::collect_scopes() {
     }
     scope.measured.assign(scope.units.size(), false);
     scope.missing = scope.units.size();
-    scope.floating = plan_.scopes[s].spec.floating && !scope.units.empty();
-    uncurved_ += scope.floating;
+    scope.budgeted = plan_.scopes[s].spec.budgeted && !scope.units.empty();
+    uncurved_ += scope.budgeted;
     if (scope.units.empty())
       scope.solved = true;
     else
@@ -80,17 +80,17 @@ std::optional<Task> Schedule::next_solve() {
     if (scope.solved || scope.missing > 0) continue;
     // Solving costs little beside measuring; the estimate only keeps a second one from being dealt behind it.
     constexpr double kSeconds = 0.1;
-    if (scope.floating && scope.version == 0) {
+    if (scope.budgeted && scope.version == 0) {
       if (scope.curved) continue;
       const bool layers = plan_.scopes[s].layers;
       return Task{{TaskKind::curve, s, 0}, layers ? scope.spreads.to_bytes() : scope.base.to_bytes(), kSeconds};
     }
     SolveOrder order;
-    if (scope.floating) order.options = scope.options;
-    if (lacks_tally(s))
+    if (scope.budgeted) order.options = scope.options;
+    if (lacks_histogram(s))
       order.place = scope.place;
     else
-      order.tally = scope.base.to_bytes();
+      order.histogram = scope.base.to_bytes();
     return Task{{TaskKind::solve, s, scope.round}, order.to_bytes(), kSeconds};
   }
   return std::nullopt;
@@ -162,7 +162,7 @@ Task Schedule::quantize_task(std::uint64_t unit) const {
   QuantizeOrder order;
   if (scope >= 0) {
     const ScopeState& state = scopes_[static_cast<std::size_t>(scope)];
-    if (state.floating) order.options = state.options;
+    if (state.budgeted) order.options = state.options;
     if (plan_.scopes[static_cast<std::size_t>(scope)].shares_codebook()) order.codebook = state.codebook;
     task.seconds *= 1 - kMeasurePart;
   }
@@ -175,17 +175,19 @@ std::uint32_t Schedule::version(std::uint64_t unit) const {
   return scope < 0 ? 0 : scopes_[static_cast<std::size_t>(scope)].version;
 }
 
-bool Schedule::lacks_tally(std::uint64_t scope) const { return scopes_[scope].version > 0 && !scopes_[scope].supplied; }
+bool Schedule::lacks_histogram(std::uint64_t scope) const {
+  return scopes_[scope].version > 0 && !scopes_[scope].supplied;
+}
 
-void Schedule::supply(std::uint64_t scope, Tally tally) {
-  scopes_[scope].base = std::move(tally);
+void Schedule::supply(std::uint64_t scope, ValueHistogram histogram) {
+  scopes_[scope].base = std::move(histogram);
   scopes_[scope].supplied = true;
 }
 
-void Schedule::tally_lost(std::uint64_t s) {
+void Schedule::histogram_lost(std::uint64_t s) {
   ScopeState& scope = scopes_[s];
   if (scope.solved || scope.version == 0 || scope.measured_again) return;
-  scope.base = Tally(), scope.finer = Tally();  // one by one: a copy of an empty one keeps its memory
+  scope.base = ValueHistogram(), scope.finer = ValueHistogram();  // one by one: a copy of an empty one keeps its memory
   scope.ranges.clear();
   scope.supplied = false;
   scope.measured_again = true;
@@ -196,13 +198,13 @@ void Schedule::tally_lost(std::uint64_t s) {
 }
 
 std::optional<QuantizerOptions> Schedule::options_of(std::uint64_t scope) const {
-  if (!scopes_[scope].floating || scopes_[scope].version == 0) return std::nullopt;
+  if (!scopes_[scope].budgeted || scopes_[scope].version == 0) return std::nullopt;
   return scopes_[scope].options;
 }
 
 void Schedule::curved(std::uint64_t s, const SpoolPlace& place) {
   ScopeState& scope = scopes_[s];
-  if (!scope.floating || scope.curved) return;
+  if (!scope.budgeted || scope.curved) return;
   for (const std::uint64_t unit : scope.units)  // an earlier run measured what is missing here
     if (!scope.measured[units_[unit].position]) weights_measured_ += plan_.units[unit].count;
   scope.measured.assign(scope.units.size(), true);
@@ -236,7 +238,7 @@ void Schedule::begin(std::uint64_t s, const QuantizerOptions& options) {
 void Schedule::close(ScopeState& scope) noexcept {
   if (scope.open) --open_scopes_;
   scope.open = scope.supplied = false;
-  scope.base = Tally(), scope.finer = Tally();  // one by one: a copy of an empty one keeps its memory
+  scope.base = ValueHistogram(), scope.finer = ValueHistogram();  // one by one: a copy of an empty one keeps its memory
   scope.spreads = {};
   std::vector<KeyRange>().swap(scope.ranges);
 }
@@ -261,14 +263,14 @@ bool Schedule::awaits_measure(std::uint64_t unit, std::uint32_t round) const {
   return !scope.solved && scope.round == round && !scope.measured[units_[unit].position];
 }
 
-void Schedule::measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank) {
+void Schedule::measured(std::uint64_t unit, std::uint32_t round, const ValueHistogram& histogram, int rank) {
   note_measured(unit, round, rank, [&](ScopeState& scope) {
-    (round == 0 || scope.measured_again ? scope.base : scope.finer).merge(tally);
+    (round == 0 || scope.measured_again ? scope.base : scope.finer).merge(histogram);
   });
 }
 
-void Schedule::measured(std::uint64_t unit, std::uint32_t round, const SpreadTally& tally, int rank) {
-  note_measured(unit, round, rank, [&](ScopeState& scope) { scope.spreads.merge(tally); });
+void Schedule::measured(std::uint64_t unit, std::uint32_t round, const SpreadHistogram& histogram, int rank) {
+  note_measured(unit, round, rank, [&](ScopeState& scope) { scope.spreads.merge(histogram); });
 }
 
 template <class Merge>
@@ -292,7 +294,7 @@ void Schedule::close_round(std::uint64_t s) {
     scope.supplied = true;
   } else if (scope.round > 0) {
     scope.base.refine(scope.finer, scope.ranges);
-    scope.finer = Tally();
+    scope.finer = ValueHistogram();
     scope.ranges.clear();
   }
   solves_.push_back(s);
@@ -306,7 +308,7 @@ void Schedule::open(ScopeState& scope) noexcept {
 void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
   if (s >= scopes_.size() || scopes_[s].solved || round >> 16 != scopes_[s].version) return;
   ScopeState& scope = scopes_[s];
-  if (fit.look_closer.empty()) {
+  if (fit.refine.empty()) {
     // Final whatever is still missing here: an earlier run had it all.
     if (scope.round == 0)
       for (const std::uint64_t unit : scope.units)
@@ -316,7 +318,7 @@ void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
     return;
   }
   if (scope.round != round || scope.missing > 0 || scope.measured_again) return;
-  scope.ranges = fit.look_closer;
+  scope.ranges = fit.refine;
   ++scope.round;
   scope.measured.assign(scope.units.size(), false);
   scope.missing = scope.units.size();

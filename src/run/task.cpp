@@ -127,7 +127,7 @@ std::vector<std::byte> SolveOrder::to_bytes() const {
   ByteWriter out;
   put_options(out, options);
   put_place(out, place);
-  put_block(out, tally);
+  put_block(out, histogram);
   return out.take();
 }
 
@@ -136,7 +136,7 @@ SolveOrder SolveOrder::from_bytes(std::span<const std::byte> bytes) {
   SolveOrder order;
   order.options = get_options(in);
   order.place = get_place(in);
-  order.tally = get_block(in, "tally");
+  order.histogram = get_block(in, "histogram");
   return order;
 }
 
@@ -268,9 +268,9 @@ std::vector<KeyRange> ranges_from_bytes(std::span<const std::byte> bytes, const 
 
 std::vector<std::byte> fit_to_bytes(const Fit& fit) {
   ByteWriter out;
-  const bool final_one = fit.look_closer.empty();
+  const bool final_one = fit.refine.empty();
   out.le(static_cast<std::uint8_t>(final_one));
-  out.raw(final_one ? codebook_to_bytes(fit.codebook) : ranges_to_bytes(fit.look_closer));
+  out.raw(final_one ? codebook_to_bytes(fit.codebook) : ranges_to_bytes(fit.refine));
   return out.take();
 }
 
@@ -282,8 +282,8 @@ Fit fit_from_bytes(std::span<const std::byte> bytes, const std::string& source) 
   if (final_one)
     fit.codebook = codebook_from_bytes(rest, source);
   else
-    fit.look_closer = ranges_from_bytes(rest, source);
-  if (!final_one && fit.look_closer.empty()) in.refuse("neither codebook nor ranges");
+    fit.refine = ranges_from_bytes(rest, source);
+  if (!final_one && fit.refine.empty()) in.refuse("neither codebook nor ranges");
   return fit;
 }
 

@@ -167,8 +167,8 @@ bool is_name_of_work_dir(const std::string& name) { return name == kLockName || 
 
 const File* SpoolFiles::open(const std::string& name) {
   if (const auto found = std::ranges::find(open_, name, &Open::name); found != open_.end()) return &found->file;
-  constexpr std::size_t kMostOpen = 64;  // a resumed run may have thousands of spools
-  if (open_.size() >= kMostOpen) open_.erase(open_.begin());
+  constexpr std::size_t kMaxOpen = 64;  // a resumed run may have thousands of spools
+  if (open_.size() >= kMaxOpen) open_.erase(open_.begin());
   try {
     open_.push_back({name, File(work_dir_ / name, File::Mode::read)});
   } catch (const Error& error) {

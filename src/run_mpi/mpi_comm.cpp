@@ -17,7 +17,7 @@ namespace lmq {
 namespace {
 
 // Counts of MPI 3 are int: what is longer goes in pieces.
-constexpr std::uint64_t kMostPieceBytes = std::uint64_t{1} << 30;
+constexpr std::uint64_t kMaxPieceBytes = std::uint64_t{1} << 30;
 constexpr int kTagWhole = 1;  // one message of at most one piece
 constexpr int kTagLong = 2;   // u64: length of a message whose pieces follow with kTagPiece
 constexpr int kTagPiece = 3;
@@ -35,7 +35,7 @@ struct Outgoing {
 
 class MpiComm final : public Comm {
  public:
-  MpiComm(int& argc, char**& argv, std::uint64_t piece_bytes) : piece_bytes_(std::min(piece_bytes, kMostPieceBytes)) {
+  MpiComm(int& argc, char**& argv, std::uint64_t piece_bytes) : piece_bytes_(std::min(piece_bytes, kMaxPieceBytes)) {
     int provided = 0;
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     if (provided < MPI_THREAD_FUNNELED) fail(Errc::unsupported, "MPI library: no MPI_THREAD_FUNNELED, which is needed");

@@ -119,7 +119,7 @@ class Interruption(LmqTest):
                 os.remove(self.out)
         self.continue_to_the_end()
 
-    def test_a_size_is_reached_though_tallies_and_records_were_damaged(self):
+    def test_a_size_is_reached_though_histograms_and_records_were_damaged(self):
         self.share_a_size()
         damaged = 0
         for share in (0.3, 0.6, 0.9, 1.2, 1.5):

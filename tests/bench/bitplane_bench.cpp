@@ -26,14 +26,14 @@ double best_ms(const Body& body) {
 }  // namespace
 
 int main() {
-  constexpr std::size_t kSize = 4096, kMost = 4, kWords = lmq::plane_words(kSize);
+  constexpr std::size_t kSize = 4096, kMax = 4, kWords = lmq::plane_words(kSize);
   openblas_set_num_threads(1);
   std::mt19937_64 random(1);
   std::normal_distribution<float> normal;
-  std::vector<float> dense(kSize * kSize), x(kSize), y(kSize), scale(kMost * kSize, 0.5F);
+  std::vector<float> dense(kSize * kSize), x(kSize), y(kSize), scale(kMax * kSize, 0.5F);
   for (float& value : dense) value = normal(random);
   for (float& value : x) value = normal(random);
-  std::vector<std::uint64_t> signs(kMost * kSize * kWords), activation(kMost * kWords);
+  std::vector<std::uint64_t> signs(kMax * kSize * kWords), activation(kMax * kWords);
   for (auto& word : signs) word = random();
   for (auto& word : activation) word = random();
   const double floats = best_ms([&] {
@@ -41,7 +41,7 @@ int main() {
   });
   fmt::print("{}: OpenBLAS sgemv {:.3f} ms, {:.1f} GB/s\n", lmq::isa_name(), floats,
              double(dense.size() * sizeof(float)) / floats * 1e-6);
-  for (std::size_t planes = 1; planes <= kMost; ++planes) {
+  for (std::size_t planes = 1; planes <= kMax; ++planes) {
     const lmq::BitPlaneMatrix w{kSize, kSize, planes, signs, scale};
     const double ms = best_ms([&] { lmq::bitplane_times(w, x, y); });
     fmt::print("{} planes, float vector: {:.3f} ms, {:.1f} times faster, {:.1f} GB/s of signs\n", planes, ms,

@@ -43,7 +43,7 @@ void at_slopes(const RateLine& line) {
     EntropyCode exact, quick, uniform;
     const double slow = bench::best_of(3, [&] { exact = fitter.at(line, {}, lambda, false); });
     const double fast = bench::best_of(5, [&] { quick = fitter.at(line, {}, lambda, true); });
-    uniform = fitter.at(line, {.way = EntropyWay::uniform}, lambda, true);
+    uniform = fitter.at(line, {.way = EcsqAlgorithm::uniform}, lambda, true);
     const double least = exact.found.code.price(lambda);
     fmt::print("{:>10} {:>6} {:>9.4f} | {:>13.2f} {:>9.2f} | {:>15.1e} {:>9.1e}\n", part, exact.found.code.cells(),
                exact.bits() / line.count, 1e3 * slow, 1e3 * fast, quick.found.code.price(lambda) / least - 1,
@@ -58,7 +58,7 @@ void at_rates(const RateLine& line, const JointLine* joint) {
       EntropyFitter fitter(joint);
       EntropyCode code;
       const double seconds =
-          bench::best_of(2, [&] { code = fitter.fit(line, {.way = static_cast<EntropyWay>(way), .rate = rate}); });
+          bench::best_of(2, [&] { code = fitter.fit(line, {.way = static_cast<EcsqAlgorithm>(way), .rate = rate}); });
       fmt::print("{:>6} {:>13} {:>9.4f} {:>7} {:>9.6f} {:>9.2f}\n", rate, kWays[way], code.bits() / line.count,
                  code.joint ? code.joint->levels.size() : code.found.code.cells(), code.distortion() / line.energy,
                  1e3 * seconds);

@@ -15,8 +15,8 @@
 #include "lmq/kernels/histogram.hpp"
 #include "lmq/kernels/isa.hpp"
 #include "lmq/kernels/widen.hpp"
-#include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 namespace {
 
@@ -105,16 +105,17 @@ void bench_histograms(const Weights& bf16, const Weights& f32) {
   report("F32 moments", [&] { moments.add(f32.bytes.data(), kCount); });
 }
 
-void bench_tally(const Weights& weights, const lmq::Importance& columns) {
-  report(weights.name() + " tally", [&] { (void)lmq::Tally::of(weights.view(), {}, {}); });
+void bench_histogram(const Weights& weights, const lmq::Importance& columns) {
+  report(weights.name() + " histogram", [&] { (void)lmq::ValueHistogram::of(weights.view(), {}, {}); });
   report(
-      weights.name() + " tally, weighted", [&] { (void)lmq::Tally::of(weights.view(), columns, {}); }, 5);
+      weights.name() + " histogram, weighted", [&] { (void)lmq::ValueHistogram::of(weights.view(), columns, {}); }, 5);
   if (lmq::bits(weights.type) <= 16) return;
-  const lmq::Group group = lmq::Tally::of(weights.view(), {}, {}).group(1);
+  const lmq::Group group = lmq::ValueHistogram::of(weights.view(), {}, {}).group(1);
   std::vector<lmq::KeyRange> ranges;
   for (std::size_t bin = 100; bin < group.size(); bin += group.size() / 16)
     ranges.push_back({lmq::ordered_key(group.low[bin]), lmq::ordered_key(group.high[bin]), 2});
-  report(weights.name() + " tally of 16 ranges", [&] { (void)lmq::Tally::of(weights.view(), {}, ranges); });
+  report(weights.name() + " histogram of 16 ranges",
+         [&] { (void)lmq::ValueHistogram::of(weights.view(), {}, ranges); });
 }
 
 void bench_units(const Weights& weights, const lmq::Importance& columns) {
@@ -159,7 +160,7 @@ int main() {
   bench_histograms(bf16, f32);
   for (const Weights* weights : {&bf16, &f32}) {
     bench_kernels(*weights);
-    bench_tally(*weights, columns);
+    bench_histogram(*weights, columns);
     bench_units(*weights, columns);
   }
   for (const DType type : {DType::f16, DType::f8_e4m3}) bench_kernels(normal_weights(type));

@@ -15,8 +15,8 @@
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/partition.hpp"
 #include "lmq/quant/stochastic.hpp"
-#include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "methods/stochastic/level_narrowing.hpp"
 
 namespace {
@@ -243,7 +243,8 @@ void sixteen_bits() {
     const auto& entry = find_quantizer("asq");
     const auto method = entry.make(default_options(entry, levels));
     Codebook book;
-    const double fit = bench::best_of(3, [&] { book = method->fit(Tally::of(view, {}, {}).group(1)).codebook; });
+    const double fit =
+        bench::best_of(3, [&] { book = method->fit(ValueHistogram::of(view, {}, {}).group(1)).codebook; });
     std::vector<Code> codes(kCount);
     StochasticLevel rounding;
     rounding.prepare(book.levels(), DType::bf16, 3, kCount);

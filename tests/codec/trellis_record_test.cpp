@@ -138,7 +138,7 @@ TEST_CASE("trellis record: decoding gives the unit and the values its codes mean
   for (const std::uint64_t rows : {1u, 2u, 15u, 16u, 33u, 130u})
     for (const std::uint64_t cols : {1u, 2u, 17u, 50u})
       for (const std::uint64_t lane_rows : {std::uint64_t{1}, ceil_div(rows, 16), ceil_div(rows, 5), rows}) {
-        if (ceil_div(rows, lane_rows) > kMostTrellisLanes) continue;
+        if (ceil_div(rows, lane_rows) > kMaxTrellisLanes) continue;
         const TrellisUnit unit = sample_unit(states, rows, cols, lane_rows, spread, rows * cols + states);
         CAPTURE(states, spread, rows, cols, lane_rows);
         const EncodedRecord record = encode_trellis_record(unit);

@@ -29,7 +29,7 @@ bool tiles(const TensorPlan& planned, const Plan& plan, std::uint64_t layer_rows
     const bool last = within + rows == layer_rows;
     if (unit.begin != next || unit.count % planned.cols != 0 || within % planned.lane_rows != 0) return false;
     if (within + rows > layer_rows || (!last && rows % planned.lane_rows != 0)) return false;
-    if (lanes > kMostTrellisLanes || (lanes > 1 && unit.count > kUnitWeights)) return false;
+    if (lanes > kMaxTrellisLanes || (lanes > 1 && unit.count > kUnitWeights)) return false;
     next += unit.count;
   }
   return next == planned.rows * planned.cols;

@@ -51,19 +51,19 @@ TEST_CASE("finer_everywhere: asked until it is content, every bin is a value or 
   std::ranges::sort(sorted);
   const auto distinct = static_cast<std::size_t>(std::unique(sorted.begin(), sorted.end()) - sorted.begin());
   for (const std::size_t budget : {10, 3000, 100000}) {
-    lmq::Tally tally = lmq::Tally::of(view, {}, {});
-    const std::size_t before = tally.bins().size();
+    lmq::ValueHistogram histogram = lmq::ValueHistogram::of(view, {}, {});
+    const std::size_t before = histogram.bins().size();
     for (int round = 0;; ++round) {
       REQUIRE(round < 20);
-      const auto ranges = lmq::finer_everywhere(tally.group(1), budget);
+      const auto ranges = lmq::finer_everywhere(histogram.group(1), budget);
       if (ranges.empty()) break;
-      tally.refine(lmq::Tally::of(view, {}, ranges), ranges);
+      histogram.refine(lmq::ValueHistogram::of(view, {}, ranges), ranges);
     }
-    CHECK(tally.count() == values.size());
-    CHECK(tally.bins().size() <= std::max(before, budget));
+    CHECK(histogram.count() == values.size());
+    CHECK(histogram.bins().size() <= std::max(before, budget));
     if (budget == 100000) {
-      CHECK(tally.bins().size() == distinct);
-      CHECK(tally.group(1).resolved());
+      CHECK(histogram.bins().size() == distinct);
+      CHECK(histogram.group(1).resolved());
     }
   }
 }

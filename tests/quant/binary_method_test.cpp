@@ -1,4 +1,4 @@
-// The binary methods as quantizers: codes by signs, tallies and values in hand, units by rows and groups.
+// The binary methods as quantizers: codes by signs, histograms and values in hand, units by rows and groups.
 #include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -33,13 +33,13 @@ QuantSpec spec_of(const Method& method, Granularity granularity, std::uint64_t g
           CoderChoice::cheapest};
 }
 
-Codebook fit_tally(const Quantizer& quantizer, const TensorView& view, const Importance& importance) {
-  Tally tally = Tally::of(view, importance, {});
+Codebook fit_histogram(const Quantizer& quantizer, const TensorView& view, const Importance& importance) {
+  ValueHistogram histogram = ValueHistogram::of(view, importance, {});
   for (int round = 0;; ++round) {
     REQUIRE(round < 12);
-    Fit fit = quantizer.fit(tally.group(importance.quantum));
-    if (fit.look_closer.empty()) return std::move(fit.codebook);
-    tally.refine(Tally::of(view, importance, fit.look_closer), fit.look_closer);
+    Fit fit = quantizer.fit(histogram.group(importance.quantum));
+    if (fit.refine.empty()) return std::move(fit.codebook);
+    histogram.refine(ValueHistogram::of(view, importance, fit.refine), fit.refine);
   }
 }
 
@@ -116,7 +116,7 @@ TEST_CASE("sign codes: all bases 0 give all signs +, a centred step of 0 its mid
   REQUIRE(centred.codes[0] == 1);
 }
 
-TEST_CASE("binary methods: a tally of every type gives what the values in hand give") {
+TEST_CASE("binary methods: a histogram of every type gives what the values in hand give") {
   for (const Method& method : methods()) {
     if (method.levels > 16) continue;
     for (const DType type : {DType::bf16, DType::f32})
@@ -134,13 +134,13 @@ TEST_CASE("binary methods: a tally of every type gives what the values in hand g
           const auto quantizer = make(method);
           Workspace scratch;
           CAPTURE(method.name, method.levels, method.values.size(), int(type), kind, weighted);
-          const Codebook tallied = fit_tally(*quantizer, view, importance);
+          const Codebook counted = fit_histogram(*quantizer, view, importance);
           const Codebook direct = quantizer->fit_values(
               wide, weighted ? std::span<const float>(weights) : std::span<const float>{}, scratch);
-          REQUIRE(tallied.levels().size() == direct.levels().size());
+          REQUIRE(counted.levels().size() == direct.levels().size());
           if (method.levels > 4) continue;  // refinement may end in other bases by rounding: its loss is tested
           for (std::size_t i = 0; i < direct.levels().size(); ++i)
-            CHECK(tallied.levels()[i] == Approx(direct.levels()[i]).epsilon(2e-6));
+            CHECK(counted.levels()[i] == Approx(direct.levels()[i]).epsilon(2e-6));
         }
   }
 }

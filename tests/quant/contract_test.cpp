@@ -72,15 +72,15 @@ void check_codebook(const Codebook& book, const std::vector<float>& values, std:
   }
 }
 
-/// Fits a tally until the codebook is final, as the run does.
-Codebook fit_tally(const lmq::Quantizer& quantizer, const lmq::TensorView& view, const lmq::Importance& importance,
-                   double quantum) {
-  lmq::Tally tally = lmq::Tally::of(view, importance, {});
+/// Fits a histogram until the codebook is final, as the run does.
+Codebook fit_histogram(const lmq::Quantizer& quantizer, const lmq::TensorView& view, const lmq::Importance& importance,
+                       double quantum) {
+  lmq::ValueHistogram histogram = lmq::ValueHistogram::of(view, importance, {});
   for (int round = 0;; ++round) {
     REQUIRE(round < 40);
-    const lmq::Fit fit = quantizer.fit(tally.group(quantum));
-    if (fit.look_closer.empty()) return fit.codebook;
-    tally.refine(lmq::Tally::of(view, importance, fit.look_closer), fit.look_closer);
+    const lmq::Fit fit = quantizer.fit(histogram.group(quantum));
+    if (fit.refine.empty()) return fit.codebook;
+    histogram.refine(lmq::ValueHistogram::of(view, importance, fit.refine), fit.refine);
   }
 }
 }  // namespace
@@ -112,7 +112,7 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
           std::vector<float> first;
           for (const std::size_t threads : {1, 3}) {
             const samples::Threads set(threads);
-            const Codebook book = fit_tally(*quantizer, view, importance, importance.quantum);
+            const Codebook book = fit_histogram(*quantizer, view, importance, importance.quantum);
             check_codebook(book, values, options->levels);
             if (threads == 1) first = levels_of(book);
             REQUIRE((levels_of(book) == first));

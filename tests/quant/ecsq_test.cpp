@@ -174,7 +174,7 @@ TEST_CASE("ecsq: no other interval code is cheaper at the same lambda") {
         const double lambda = slope * line.energy / line.count;
         const double best = search.exact(line, lambda).price(lambda), slack = 1e-11 * line.energy;
         CAPTURE(seed, weighted, slope);
-        for (const EntropyWay way : {EntropyWay::iterative, EntropyWay::uniform})
+        for (const EcsqAlgorithm way : {EcsqAlgorithm::iterative, EcsqAlgorithm::uniform})
           for (const bool quick : {false, true})
             REQUIRE(best <= fitter.at(line, {.way = way}, lambda, quick).found.code.price(lambda) + slack);
         if (line.zero == line.points)
@@ -205,7 +205,7 @@ TEST_CASE("ecsq-iter: never dearer than its starts in either form, and the best 
                            from_b = iterate_intervals(line, b, lambda, form);
         REQUIRE(price(from_a) <= price(a));
         REQUIRE(price(from_b) <= price(b));
-        const EntropyCode found = fitter.at(line, {.way = EntropyWay::iterative, .form = form}, lambda, false);
+        const EntropyCode found = fitter.at(line, {.way = EcsqAlgorithm::iterative, .form = form}, lambda, false);
         REQUIRE(price(found.found.code) <= std::min(price(from_a), price(from_b)));
         const double huffman = bits_in_form(line, a.ends, LengthForm::huffman);
         REQUIRE(huffman >= a.bits * (1 - 1e-12));
@@ -262,9 +262,9 @@ TEST_CASE("ecsq: rates are met from below, fewer bits at larger slopes, and neve
   EntropyFitter fitter;
   const Group group = rate_samples::bf16_normal(22);
   const RateLine line(group);
-  for (const EntropyWay way : {EntropyWay::exact, EntropyWay::iterative, EntropyWay::uniform})
+  for (const EcsqAlgorithm way : {EcsqAlgorithm::exact, EcsqAlgorithm::iterative, EcsqAlgorithm::uniform})
     for (const double rate : {0.05, 0.5, 1.0, 2.3, 4.0, 6.5, 7.6}) {
-      if (way != EntropyWay::exact && rate > 7) continue;  // the outermost of 256 equal steps are merged
+      if (way != EcsqAlgorithm::exact && rate > 7) continue;  // the outermost of 256 equal steps are merged
       const EntropyCode found = fitter.fit(line, {.way = way, .rate = rate});
       const double H = found.found.code.bits / line.count;
       CAPTURE(static_cast<int>(way), rate, H, found.found.code.cells());
@@ -288,7 +288,7 @@ TEST_CASE("ecsq: rates are met from below, fewer bits at larger slopes, and neve
 TEST_CASE("ecsq-uniform: a few codes more than 32 become 32 where that costs nothing") {
   EntropyFitter fitter;
   const RateLine line(rate_samples::bf16_normal(24));
-  const EntropyCode found = fitter.fit(line, {.way = EntropyWay::uniform, .rate = 4});
+  const EntropyCode found = fitter.fit(line, {.way = EcsqAlgorithm::uniform, .rate = 4});
   CHECK(found.found.code.cells() == 32);
   const double H = found.found.code.bits / line.count, D = found.found.code.distortion / line.energy;
   CHECK(H + 0.5 * std::log2(D) < 0.2545);  // the gap to the Gaussian bound
@@ -300,7 +300,7 @@ TEST_CASE("ecsq: exact zeros that stand out keep the level 0") {
   REQUIRE(line.zero < line.points);
   REQUIRE(pruned.low[line.zero] == 0);
   EntropyFitter fitter;
-  for (const EntropyWay way : {EntropyWay::exact, EntropyWay::iterative, EntropyWay::uniform})
+  for (const EcsqAlgorithm way : {EcsqAlgorithm::exact, EcsqAlgorithm::iterative, EcsqAlgorithm::uniform})
     for (const double rate : {0.4, 1.0, 3.0}) {
       const auto levels = interval_levels(line, fitter.fit(line, {.way = way, .rate = rate}).found.code.ends);
       REQUIRE(std::ranges::count(levels, 0.0) == 1);
@@ -319,9 +319,9 @@ TEST_CASE("ecsq: values or weights times a power of two, or the data twice, give
     twice.count[k] *= 2, twice.mass[k] *= 2;
     heavy.mass[k] *= 4;
   }
-  for (const EntropyWay way : {EntropyWay::exact, EntropyWay::iterative, EntropyWay::uniform})
+  for (const EcsqAlgorithm way : {EcsqAlgorithm::exact, EcsqAlgorithm::iterative, EcsqAlgorithm::uniform})
     for (const double rate : {0.7, 3.0}) {
-      const EntropyWish wish{.way = way, .rate = rate};
+      const EcsqOptions wish{.way = way, .rate = rate};
       const auto ends = fitter.fit(RateLine(group), wish).found.code.ends;
       CHECK(fitter.fit(RateLine(scaled), wish).found.code.ends == ends);
       CHECK(fitter.fit(RateLine(twice), wish).found.code.ends == ends);

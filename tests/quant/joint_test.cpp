@@ -10,8 +10,8 @@
 #include "core/priced_levels.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/quant/rate.hpp"
+#include "methods/ecsq/ecsq_options.hpp"
 #include "methods/ecsq/entropy_fit.hpp"
-#include "methods/ecsq/entropy_wish.hpp"
 #include "quant_samples.hpp"
 
 using namespace lmq;
@@ -47,7 +47,7 @@ struct Columns {
   /// Every value a bin of its own.
   [[nodiscard]] Group group() const {
     const KeyRange all{0x00800000u, 0xFF7FFFFFu, 0};
-    return Tally::of(view(), weighs(), std::span(&all, 1), true).group(weighs().quantum);
+    return ValueHistogram::of(view(), weighs(), std::span(&all, 1), true).group(weighs().quantum);
   }
 };
 
@@ -263,7 +263,7 @@ TEST_CASE("joint: what the fit promises is what the codes of a BF16 tensor cost,
   }
   const TensorView view = samples::view_of(DType::bf16, bf16);
   const Importance importance = columns.weighs();
-  const Group group = Tally::of(view, importance, {}, true).group(importance.quantum);
+  const Group group = ValueHistogram::of(view, importance, {}, true).group(importance.quantum);
   REQUIRE(group.layers.size() > 10);
   for (const char* name : {"ecsq", "ecsq-iter"}) {
     const QuantizerEntry& entry = find_quantizer(name);

@@ -29,7 +29,7 @@ Data ascending(twin::Source source, std::size_t n, bool weighted, std::uint64_t 
   return data;
 }
 
-// A tally of the test's own: the key space cut into bins of 2^bits keys, which may be cut again.
+// A histogram of the test's own: the key space cut into bins of 2^bits keys, which may be cut again.
 struct Grid {
   struct Bin {
     std::uint32_t begin, end;
@@ -123,18 +123,18 @@ int rounds_until_exact(const Data& data, std::size_t cells, unsigned bits, std::
     REQUIRE(round <= 6);
     const Group group = grid.group(data);
     const Fit fit = method->fit(group);
-    if (group.resolved()) REQUIRE(fit.look_closer.empty());
-    if (fit.look_closer.empty()) {
+    if (group.resolved()) REQUIRE(fit.refine.empty());
+    if (fit.refine.empty()) {
       const double best = loss_with(data, exact.levels()), found = loss_with(data, fit.codebook.levels());
       CAPTURE(found - best, best, found, round);
       REQUIRE(found <= best * (1 + 1e-9) + 1e-300);
       REQUIRE(best <= found * (1 + 1e-9) + 1e-300);
       return round;
     }
-    const std::size_t asked = bins_asked(data, fit.look_closer);
+    const std::size_t asked = bins_asked(data, fit.refine);
     REQUIRE(asked <= (std::size_t{1} << 18) + group.size());
     most_bins = std::max(most_bins, asked);
-    grid.refine(fit.look_closer);
+    grid.refine(fit.refine);
   }
 }
 
@@ -208,11 +208,11 @@ TEST_CASE("kmeans: fewer distinct values than levels are levels themselves, in a
   Grid grid(16);
   for (int round = 0; round < 5; ++round) {
     const Fit fit = method->fit(grid.group(data));
-    if (fit.look_closer.empty()) {
+    if (fit.refine.empty()) {
       REQUIRE(std::vector<float>(fit.codebook.levels().begin(), fit.codebook.levels().end()) == expected);
       return;
     }
-    grid.refine(fit.look_closer);
+    grid.refine(fit.refine);
   }
   FAIL("never final");
 }
@@ -224,11 +224,11 @@ TEST_CASE("kmeans: a single bin of several values is looked at closer", "[quant]
   const auto method = find_quantizer("kmeans").make({.levels = 16});
   for (int round = 0; round < 5; ++round) {
     const Fit fit = method->fit(grid.group(data));
-    if (fit.look_closer.empty()) {
+    if (fit.refine.empty()) {
       REQUIRE(std::ranges::equal(fit.codebook.levels(), data.values));
       return;
     }
-    grid.refine(fit.look_closer);
+    grid.refine(fit.refine);
   }
   FAIL("never final");
 }

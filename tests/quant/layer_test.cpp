@@ -8,40 +8,40 @@
 using namespace lmq;
 
 TEST_CASE("spreads add up in any order and come back from their bytes", "[quant][layer]") {
-  SpreadTally a, b;
+  SpreadHistogram a, b;
   a.add(0, 5), a.add(-700, 2), a.add(8, 1, 3.0);
   b.add(8, 4), b.add(5000, 1);
-  SpreadTally ab = a, ba = b;
+  SpreadHistogram ab = a, ba = b;
   ab.merge(b), ba.merge(a);
   REQUIRE(ab == ba);
   CHECK(ab.weights() == 13);
-  CHECK(SpreadTally::from_bytes(ab.to_bytes(), "test") == ab);
-  CHECK(SpreadTally::from_bytes(SpreadTally().to_bytes(), "test").empty());
+  CHECK(SpreadHistogram::from_bytes(ab.to_bytes(), "test") == ab);
+  CHECK(SpreadHistogram::from_bytes(SpreadHistogram().to_bytes(), "test").empty());
   const auto bins = ab.bins();
   REQUIRE(bins.size() == 4);
   CHECK(bins[1].square == 1);
   CHECK(bins[2].weights == 5);
   CHECK(bins[2].square == Approx(4));
   CHECK(bins[2].gain == Approx(3.0 / 5));
-  SpreadTally same;
+  SpreadHistogram same;
   same.merge(a);
   CHECK(same == a);
-  same.merge(SpreadTally());
+  same.merge(SpreadHistogram());
   CHECK(same == a);
 }
 
 TEST_CASE("bytes that are no spreads are refused, never followed", "[quant][layer]") {
-  SpreadTally tally;
-  for (int k = -40; k < 40; ++k) tally.add(7 * k, 1000, k & 3);
-  const auto bytes = tally.to_bytes();
+  SpreadHistogram histogram;
+  for (int k = -40; k < 40; ++k) histogram.add(7 * k, 1000, k & 3);
+  const auto bytes = histogram.to_bytes();
   for (std::size_t length = 0; length < bytes.size(); ++length)
-    CHECK_THROWS_AS(SpreadTally::from_bytes(std::span(bytes).first(length), "cut"), Error);
+    CHECK_THROWS_AS(SpreadHistogram::from_bytes(std::span(bytes).first(length), "cut"), Error);
   for (std::size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
     auto flipped = bytes;
     flipped[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
     try {
-      const SpreadTally read = SpreadTally::from_bytes(flipped, "flipped");
-      CHECK(read.bins().size() == tally.bins().size());
+      const SpreadHistogram read = SpreadHistogram::from_bytes(flipped, "flipped");
+      CHECK(read.bins().size() == histogram.bins().size());
     } catch (const Error& error) {
       CHECK(error.code == Errc::malformed);
     }
@@ -97,10 +97,10 @@ TEST_CASE("a method that sees layers gives units of a trellis, and what a budget
   CHECK(outcome.unit.method == plain().id);
   CHECK(outcome.stats.squared_error > 0);
   CHECK(outcome.stats.squared_error < outcome.stats.energy);
-  const SpreadTally tally = layer_spreads(window, spec_of(1));
-  CHECK(tally.weights() == rows * cols);
+  const SpreadHistogram histogram = layer_spreads(window, spec_of(1));
+  CHECK(histogram.weights() == rows * cols);
   const double lambdas[] = {1e-4, 1e-5, 1e-6};
-  const auto curve = plain().make(default_options(plain(), 16))->spread_curve(tally, lambdas);
+  const auto curve = plain().make(default_options(plain(), 16))->spread_curve(histogram, lambdas);
   REQUIRE(curve.size() == 3);
   CHECK(curve[0].bits < curve[1].bits);
   CHECK(curve[1].distortion > curve[2].distortion);

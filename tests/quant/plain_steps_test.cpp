@@ -12,7 +12,7 @@ using namespace lmq;
 
 namespace {
 
-constexpr std::size_t kMost = 256;
+constexpr std::size_t kMax = 256;
 
 /// Heavy tails: normal values, and as many outliers, up to `reach` deviations out, as asked for.
 Group with_outliers(std::size_t outliers, double reach, unsigned seed) {
@@ -50,8 +50,8 @@ TEST_CASE("plain steps: bits and distortion are those of each weight at its near
   const double lambda = GENERATE(1e-7, 1e-3, 0.02, 1.0, 50.0);
   const Group group = with_outliers(outliers, 300, 7);
   const RateLine line(group);
-  const UniformCode code = plain_code(line, lambda, kMost);
-  REQUIRE(code.levels.size() <= kMost);
+  const UniformCode code = plain_code(line, lambda, kMax);
+  REQUIRE(code.levels.size() <= kMax);
   std::vector<double> counts(code.levels.size(), 0.0);
   double error = 0, all = 0, bits = 0;
   for (std::size_t k = 0; k < group.size(); ++k) {
@@ -73,9 +73,9 @@ TEST_CASE("plain steps: nothing is clipped, however far out", "[quant][ecsq]") {
   const Group group = with_outliers(outliers, reach, 3);
   const RateLine line(group);
   // A slope of about 4 bits for the normal part.
-  const UniformCode code = plain_code(line, 0.0056 * 2 * 0.6931, kMost);
+  const UniformCode code = plain_code(line, 0.0056 * 2 * 0.6931, kMax);
   CAPTURE(outliers, reach, code.levels.size(), code.step);
-  REQUIRE(code.levels.size() <= kMost);
+  REQUIRE(code.levels.size() <= kMax);
   for (const double value : group.mean) {
     const double off = std::fabs(nearest(code.levels, value) - value);
     REQUIRE((off <= code.step * 0.501 || off <= std::fabs(value) / 2));
@@ -87,7 +87,7 @@ TEST_CASE("plain steps: levels of a grid are exact multiples of the step, and ze
   const double lambda = GENERATE(0.001, 0.013, 0.7);
   const Group group = with_outliers(0, 1, 11);
   const RateLine line(group);
-  const UniformCode code = plain_code(line, lambda, kMost);
+  const UniformCode code = plain_code(line, lambda, kMax);
   REQUIRE(code.on_grid);
   const Codebook book = Codebook::grid(static_cast<float>(code.low), static_cast<float>(code.step), code.grid_levels);
   bool zero = false;
@@ -104,7 +104,7 @@ TEST_CASE("plain steps: a dearer bit never brings more bits or less distortion t
   const RateLine line(group);
   double bits = std::numeric_limits<double>::infinity(), distortion = 0;
   for (double slope = 2e-4; slope < 3; slope *= 1.1) {  // up to 6 bits, where 256 levels reach
-    const UniformCode code = plain_code(line, slope * variance_of(group), kMost);
+    const UniformCode code = plain_code(line, slope * variance_of(group), kMax);
     CAPTURE(slope);
     REQUIRE(code.code.bits <= bits * 1.001);
     REQUIRE(code.code.distortion >= distortion * 0.999);
@@ -116,8 +116,8 @@ TEST_CASE("plain steps: at 2 to 5 bits within .2 dB of the best uniform code of 
   const Group group = rate_samples::bf16_normal(20);
   const RateLine line(group);
   const double lambda = variance_of(group) * GENERATE(0.002, 0.01, 0.05);
-  const UniformCode plain = plain_code(line, lambda, kMost);
-  const UniformCode best = best_uniform(line, {lambda, CutRule::automatic, kMost, 32});
+  const UniformCode plain = plain_code(line, lambda, kMax);
+  const UniformCode best = best_uniform(line, {lambda, CutRule::automatic, kMax, 32});
   // The same bits by moving along the curve: 6.02 dB a bit.
   const double bits = (plain.code.bits - best.code.bits) / line.count;
   const double decibels = 10 * std::log10(plain.code.distortion / best.code.distortion) + 6.02 * bits;
@@ -132,7 +132,7 @@ TEST_CASE("plain steps: one value, two values, a few", "[quant][ecsq]") {
   const double lambda = GENERATE(1e-12, 1e-2, 1e12);
   const Group group = rate_samples::group_of(values, std::vector<double>(values.size(), 2.0));
   const RateLine line(group);
-  const UniformCode code = plain_code(line, lambda, kMost);
+  const UniformCode code = plain_code(line, lambda, kMax);
   REQUIRE(code.levels.size() == code.code.cells());
   for (const double level : code.levels) REQUIRE(std::isfinite(level));
 }
@@ -144,7 +144,7 @@ TEST_CASE("plain steps: levels of the largest floats are floats", "[quant][ecsq]
   for (int k = -20; k <= 20; ++k) values.push_back(static_cast<float>(kLargest * k / 20));
   const Group group = rate_samples::group_of(values, std::vector<double>(values.size(), 3.0));
   const RateLine line(group);
-  const UniformCode code = plain_code(line, variance_of(group) * std::exp2(-2 * rate) * 1.386, kMost);
+  const UniformCode code = plain_code(line, variance_of(group) * std::exp2(-2 * rate) * 1.386, kMax);
   CAPTURE(rate, code.step);
   for (const double level : code.levels) REQUIRE(std::fabs(level) <= kLargest);
   if (code.on_grid) REQUIRE(std::fabs(code.low) <= kLargest);

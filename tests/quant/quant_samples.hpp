@@ -3,8 +3,8 @@
 
 #include "../kernels/samples.hpp"
 #include "lmq/base/parallel.hpp"
-#include "lmq/quant/tally.hpp"
 #include "lmq/quant/unit.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 namespace samples {
 

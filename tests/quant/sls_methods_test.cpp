@@ -92,7 +92,7 @@ TEST_CASE("sls: values in hand fit as their resolved group does, whatever the sc
             const auto method = make(name, levels, given);
             const auto one = levels_of(method->fit_values(values, weights, used));
             const Fit two = method->fit(resolved_group(values, weights));
-            REQUIRE(two.look_closer.empty());
+            REQUIRE(two.refine.empty());
             REQUIRE(one == levels_of(two.codebook));
             REQUIRE(one.size() <= levels);
           }

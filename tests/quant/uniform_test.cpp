@@ -16,7 +16,7 @@ std::vector<float> levels_of(std::vector<float> values, std::size_t count) {
   group.minimum = *std::min_element(values.begin(), values.end());
   group.maximum = *std::max_element(values.begin(), values.end());
   const Fit fit = method->fit(group);
-  REQUIRE(fit.look_closer.empty());
+  REQUIRE(fit.refine.empty());
   REQUIRE(std::vector<float>(fit.codebook.levels().begin(), fit.codebook.levels().end()) ==
           std::vector<float>(book.levels().begin(), book.levels().end()));
   return {book.levels().begin(), book.levels().end()};

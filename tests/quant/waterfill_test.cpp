@@ -127,7 +127,7 @@ Coded code(Sample& sample, Known known, const Quantizer& method) {
   decode_record_values(record.bytes, coded.values, "x");
   return coded;
 }
-SpreadTally spreads(Sample& sample, Known known, const Quantizer& method) {
+SpreadHistogram spreads(Sample& sample, Known known, const Quantizer& method) {
   const TensorView view = sample.view();
   const Importance importance = sample.importance(known);
   const std::uint64_t lane = lane_rows_of(method.traits().lane_rows, importance.outer_rows);
@@ -160,8 +160,8 @@ TEST_CASE("waterfill: whatever is known of a layer, it comes back as its record 
 TEST_CASE("waterfill: at the same bits the loss falls with everything that is known of it", "[waterfill]") {
   Sample sample(192, 128, 96, 1);
   const auto loss_at = [&](Known known, double bits) {
-    const SpreadTally tally = spreads(sample, known, *at_step(1));
-    const Coded coded = code(sample, known, *at_step(step_for_bits(tally, 8, bits)));
+    const SpreadHistogram histogram = spreads(sample, known, *at_step(1));
+    const Coded coded = code(sample, known, *at_step(step_for_bits(histogram, 8, bits)));
     return sample.loss(coded.values) * std::exp2(2 * (coded.bits - bits));  // at exactly those bits
   };
   const double both = loss_at(Known::both, 3), rows = loss_at(Known::rows_and_inputs, 3),
@@ -177,9 +177,9 @@ TEST_CASE("waterfill: spreads say the bits before any work, within .05", "[water
     for (const unsigned states : {1U, 8U})
       for (const double bits : {2.0, 3.0, 4.0}) {
         Sample sample(256, 192, 128, 7);
-        const SpreadTally tally = spreads(sample, known, *at_step(1, states));
-        REQUIRE(tally.weights() == 256 * 192);
-        const double step = step_for_bits(tally, states, bits);
+        const SpreadHistogram histogram = spreads(sample, known, *at_step(1, states));
+        REQUIRE(histogram.weights() == 256 * 192);
+        const double step = step_for_bits(histogram, states, bits);
         const Coded coded = code(sample, known, *at_step(step, states));
         CAPTURE(static_cast<int>(known), states, bits, coded.bits);
         CHECK(std::abs(coded.bits - bits) < 0.05);
@@ -189,10 +189,10 @@ TEST_CASE("waterfill: spreads say the bits before any work, within .05", "[water
 TEST_CASE("waterfill: points of the curve are steps at their slopes, and slopes are what a bit saves", "[waterfill]") {
   Sample sample(256, 192, 256, 2);
   const auto method = at_step(1);
-  const SpreadTally tally = spreads(sample, Known::both, *method);
-  const double fine = slope_of_step(8, step_for_bits(tally, 8, 5));
+  const SpreadHistogram histogram = spreads(sample, Known::both, *method);
+  const double fine = slope_of_step(8, step_for_bits(histogram, 8, 5));
   const std::vector<double> lambdas{fine * 1.02, fine, 0};
-  const auto points = method->spread_curve(tally, std::span(lambdas).first(2));
+  const auto points = method->spread_curve(histogram, std::span(lambdas).first(2));
   REQUIRE(points.size() == 2);
   REQUIRE(points[1].bits == Approx(5.0 * 256 * 192).epsilon(1e-4));
   REQUIRE((points[0].distortion - points[1].distortion) / (points[1].bits - points[0].bits) ==

@@ -10,7 +10,7 @@ using namespace lmq;
 
 namespace {
 
-/// A plan of floating scopes, one tensor each.
+/// A plan of budgeted scopes, one tensor each.
 Plan plan_of(const std::vector<std::uint64_t>& weights, std::uint64_t target, const char* method = "kmeans") {
   Plan plan;
   plan.target_bytes = target;
@@ -20,7 +20,7 @@ Plan plan_of(const std::vector<std::uint64_t>& weights, std::uint64_t target, co
     tensor.treatment = Treatment::quantize;
     tensor.spec.method = find_quantizer(method).id;
     tensor.spec.options = default_options(find_quantizer(method), 16);
-    tensor.spec.floating = true;
+    tensor.spec.budgeted = true;
     tensor.scope = s;
     tensor.importance.present = true;
     plan.tensors.push_back(tensor);

@@ -116,10 +116,10 @@ TEST_CASE("journal: every kind of body survives its bytes", "[run][journal]") {
     REQUIRE(std::ranges::equal(fit_from_bytes(fit_to_bytes(fit), "test").codebook.levels(), book.levels()));
   }
   Fit closer;
-  closer.look_closer = {{5, 9, 2}, {100, 200, 0}};
+  closer.refine = {{5, 9, 2}, {100, 200, 0}};
   const Fit fit = fit_from_bytes(fit_to_bytes(closer), "test");
-  REQUIRE(fit.look_closer.size() == 2);
-  REQUIRE(fit.look_closer[1].end == 200);
+  REQUIRE(fit.refine.size() == 2);
+  REQUIRE(fit.refine[1].end == 200);
   REQUIRE(ranges_from_bytes({}, "test").empty());
   REQUIRE_THROWS_AS(codebook_from_bytes({}, "test"), Error);
   REQUIRE_THROWS_AS(fit_from_bytes(std::vector<std::byte>(3), "test"), Error);

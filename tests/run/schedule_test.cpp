@@ -4,7 +4,7 @@
 #include <random>
 #include <set>
 
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/schedule.hpp"
 
 using namespace lmq;
@@ -38,42 +38,42 @@ Plan some_plan(std::size_t tensors, std::uint32_t seed) {
   return plan;
 }
 
-/// The tally of ten equal weights whose value names the unit.
-Tally tally_of(std::uint64_t unit) {
+/// The histogram of ten equal weights whose value names the unit.
+ValueHistogram histogram_of(std::uint64_t unit) {
   const std::vector<float> values(10, 1.0f + static_cast<float>(unit));
   const TensorView view{DType::f32, std::as_bytes(std::span(values)), values.size()};
-  return Tally::of(view, {}, {});
+  return ValueHistogram::of(view, {}, {});
 }
 
 /// What the solver of this test answers: look closer twice for every other scope, then a codebook that tells how many
 /// weights it saw.
-Fit fit_of(std::uint64_t scope, std::uint32_t round, const Tally& tally) {
+Fit fit_of(std::uint64_t scope, std::uint32_t round, const ValueHistogram& histogram) {
   Fit fit;
   if (scope % 2 == 0 && round < 2)
-    fit.look_closer = {{0x80000000u, 0xFFFFFFFFu, 0}};
+    fit.refine = {{0x80000000u, 0xFFFFFFFFu, 0}};
   else
-    fit.codebook = Codebook::table({0.0f, static_cast<float>(tally.count())});
+    fit.codebook = Codebook::table({0.0f, static_cast<float>(histogram.count())});
   return fit;
 }
 
 /// A result as the journal keeps it.
 struct Kept {
   TaskKey key;
-  Tally tally;
+  ValueHistogram histogram;
   Fit fit;
 };
 
 Kept do_task(const Task& task) {
   Kept kept{task.key, {}, {}};
-  if (task.key.kind == TaskKind::measure) kept.tally = tally_of(task.key.subject);
+  if (task.key.kind == TaskKind::measure) kept.histogram = histogram_of(task.key.subject);
   if (task.key.kind == TaskKind::solve)
-    kept.fit =
-        fit_of(task.key.subject, task.key.round, Tally::from_bytes(SolveOrder::from_bytes(task.body).tally, "test"));
+    kept.fit = fit_of(task.key.subject, task.key.round,
+                      ValueHistogram::from_bytes(SolveOrder::from_bytes(task.body).histogram, "test"));
   return kept;
 }
 
 void tell(Schedule& schedule, const Kept& kept, int rank) {
-  if (kept.key.kind == TaskKind::measure) schedule.measured(kept.key.subject, kept.key.round, kept.tally, rank);
+  if (kept.key.kind == TaskKind::measure) schedule.measured(kept.key.subject, kept.key.round, kept.histogram, rank);
   if (kept.key.kind == TaskKind::solve) schedule.solved(kept.key.subject, kept.key.round, kept.fit);
   if (kept.key.kind == TaskKind::quantize) schedule.quantized(kept.key.subject);
 }
@@ -224,12 +224,12 @@ TEST_CASE("schedule: costly units first, at most so many scopes open, and to the
   std::vector<std::uint64_t> order;
   for (int rank = 0; auto task = schedule.next(rank); rank = 1 - rank) order.push_back(task->key.subject);
   REQUIRE(order == std::vector<std::uint64_t>{4, 5, 7, 6});  // the costliest scope, then the free units; no other scope
-  schedule.measured(4, 0, tally_of(4), 0);
-  schedule.measured(5, 0, tally_of(5), 1);
+  schedule.measured(4, 0, histogram_of(4), 0);
+  schedule.measured(5, 0, histogram_of(5), 1);
   auto task = schedule.next(0);
   REQUIRE(task->key == TaskKey{TaskKind::solve, 2, 0});
   REQUIRE_FALSE(schedule.next(1));
-  schedule.solved(2, 0, fit_of(1, 0, tally_of(4)));
+  schedule.solved(2, 0, fit_of(1, 0, histogram_of(4)));
   REQUIRE(schedule.next(1)->key == TaskKey{TaskKind::quantize, 5, 0});
   REQUIRE(schedule.next(1)->key == TaskKey{TaskKind::quantize, 4, 0});
   REQUIRE(schedule.next(1)->key == TaskKey{TaskKind::measure, 2, 0});
@@ -241,15 +241,15 @@ TEST_CASE("layers: a budget gets the sum of the spreads of a scope's units, in w
   TensorPlan tensor;
   tensor.treatment = Treatment::quantize;
   tensor.lane_rows = 1, tensor.units = 5, tensor.scope = 0;
-  tensor.spec.granularity = Granularity::row, tensor.spec.floating = true;
+  tensor.spec.granularity = Granularity::row, tensor.spec.budgeted = true;
   for (std::uint64_t u = 0; u < tensor.units; ++u) plan.units.push_back({0, u * 10, 10, 1e-3});
   plan.tensors.push_back(tensor);
   plan.scopes.push_back({.tensors = {0}, .weights = 50, .spec = tensor.spec, .layers = true});
-  SpreadTally sum;
+  SpreadHistogram sum;
   const auto spread_of = [](std::uint64_t unit) {
-    SpreadTally tally;
-    tally.add(static_cast<int>(3 * unit), 10, static_cast<double>(unit));
-    return tally;
+    SpreadHistogram histogram;
+    histogram.add(static_cast<int>(3 * unit), 10, static_cast<double>(unit));
+    return histogram;
   };
   for (std::uint64_t u = 0; u < 5; ++u) sum.merge(spread_of(u));
   for (const bool backwards : {false, true}) {
@@ -268,7 +268,7 @@ TEST_CASE("layers: a budget gets the sum of the spreads of a scope's units, in w
     const auto curve = schedule.next(0);
     REQUIRE(curve);
     CHECK(curve->key.kind == TaskKind::curve);
-    CHECK(SpreadTally::from_bytes(curve->body, "test") == sum);
+    CHECK(SpreadHistogram::from_bytes(curve->body, "test") == sum);
     schedule.curved(0, {});
     CHECK_FALSE(schedule.next(0));
     schedule.begin(0, QuantizerOptions{16});

@@ -48,25 +48,25 @@ TEST_CASE("signals: the second interrupt from the keyboard ends the process", "[
 }
 
 TEST_CASE("progress: a line says part, phase, rate and time left", "[run][progress]") {
-  Standing standing;
-  standing.phase = "quantizing";
-  standing.done = 0.5;
-  standing.weights = 200'000'000;
-  standing.source_bytes = 400'000'000;
-  REQUIRE(progress_line(standing, 2.0, false) == " 50.0 % quantizing, 100.0 M weights/s, 200 MB/s, 2.0 s left");
-  REQUIRE_THAT(progress_line(standing, 2.0, true), Catch::StartsWith("[############............]  50.0 %"));
-  standing.done_before = 0.4;  // what an earlier run did says nothing about this one's speed
-  REQUIRE_THAT(progress_line(standing, 2.0, false), Catch::EndsWith("10.0 s left"));
-  standing = {};
-  REQUIRE(progress_line(standing, 0, true) == "[........................]   0.0 % ");
-  standing.done = 7;  // never beyond the bar
-  REQUIRE_THAT(progress_line(standing, 1, true), Catch::StartsWith("[########################] 100.0 %"));
+  ProgressSnapshot snapshot;
+  snapshot.phase = "quantizing";
+  snapshot.done = 0.5;
+  snapshot.weights = 200'000'000;
+  snapshot.source_bytes = 400'000'000;
+  REQUIRE(progress_line(snapshot, 2.0, false) == " 50.0 % quantizing, 100.0 M weights/s, 200 MB/s, 2.0 s left");
+  REQUIRE_THAT(progress_line(snapshot, 2.0, true), Catch::StartsWith("[############............]  50.0 %"));
+  snapshot.done_before = 0.4;  // what an earlier run did says nothing about this one's speed
+  REQUIRE_THAT(progress_line(snapshot, 2.0, false), Catch::EndsWith("10.0 s left"));
+  snapshot = {};
+  REQUIRE(progress_line(snapshot, 0, true) == "[........................]   0.0 % ");
+  snapshot.done = 7;  // never beyond the bar
+  REQUIRE_THAT(progress_line(snapshot, 1, true), Catch::StartsWith("[########################] 100.0 %"));
 }
 
 TEST_CASE("protocol: what one rank says another understands, and noise is refused", "[run][protocol]") {
   Task task{{TaskKind::solve, 12, 3}, {std::byte{1}, std::byte{2}}, 0.5};
   const auto message = task_message(task);
-  REQUIRE(word_of(message) == Word::task);
+  REQUIRE(word_of(message) == MessageType::task);
   const Task again = task_of(message);
   REQUIRE(again.key == task.key);
   REQUIRE(again.body == task.body);
@@ -76,12 +76,12 @@ TEST_CASE("protocol: what one rank says another understands, and noise is refuse
   outcome.finished.key = {TaskKind::measure, 5, 1};
   outcome.finished.place = {1, 2, 3, 4, 5};
   outcome.finished.body = {std::byte{9}};
-  outcome.tally = {std::byte{7}, std::byte{8}};
+  outcome.histogram = {std::byte{7}, std::byte{8}};
   const Outcome heard = outcome_of(result_message(outcome));
   REQUIRE(heard.finished.to_bytes() == outcome.finished.to_bytes());
-  REQUIRE(heard.tally == outcome.tally);
+  REQUIRE(heard.histogram == outcome.histogram);
 
-  const Verdict verdict = verdict_of(verdict_message(Word::failed, {74, "no space left"}));
+  const RunStatus verdict = verdict_of(verdict_message(MessageType::failed, {74, "no space left"}));
   REQUIRE(verdict.code == 74);
   REQUIRE(verdict.text == "no space left");
   REQUIRE_THROWS_AS(word_of({}), Error);

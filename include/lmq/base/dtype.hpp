@@ -40,7 +40,7 @@ enum class DType : std::uint8_t {
 [[nodiscard]] std::optional<DType> parse_dtype(std::string_view name) noexcept;
 /// The type whose number on disk is `id`, or nothing.
 [[nodiscard]] std::optional<DType> dtype_from_id(std::uint8_t id) noexcept;
-/// True for real floating-point types that can be widened to float and quantized:
+/// True for real budgeted-point types that can be widened to float and quantized:
 /// F64, F32, F16, BF16 and the four F8 types with a mantissa (not F8_E8M0, F6, F4, C64).
 [[nodiscard]] bool is_float(DType type) noexcept;
 

@@ -9,8 +9,8 @@
 
 namespace lmq {
 
-/// 2^(eighths / 8) rounded to float, |eighths| <= kMostEighths.
-inline constexpr int kMostEighths = 800;
+/// 2^(eighths / 8) rounded to float, |eighths| <= kMaxEighths.
+inline constexpr int kMaxEighths = 800;
 [[nodiscard]] constexpr float octave_eighths(int eighths) noexcept {
   constexpr float kRoots[8] = {0x1p0F,        0x1.172b84p0F, 0x1.306fe0p0F, 0x1.4bfdaep0F,
                                0x1.6a09e6p0F, 0x1.8ace54p0F, 0x1.ae89fap0F, 0x1.d5818ep0F};
@@ -19,7 +19,7 @@ inline constexpr int kMostEighths = 800;
 }
 
 /// Most lanes of a record, each a run of rows with a path and a coder state of its own.
-inline constexpr std::uint64_t kMostTrellisLanes = 64;
+inline constexpr std::uint64_t kMaxTrellisLanes = 64;
 
 /// Whole rows as codes of a trellis (docs/format.md, section 3), before coding and after decoding. The weight of row i
 /// and column j is v * (step * 2^(row_step[i] / 8)) * 2^(col_step[j] / 8), each factor and product rounded to float,

@@ -17,12 +17,12 @@ inline constexpr unsigned kLastZeroClass = 11;  ///< up to spread 2^(-1/3) the o
 /// With a zero:  f[0] + 2 (f[1] + ... ) + escape, for 0, +-1, +-2, ...; without: 2 (f[0] + f[1] + ...) + escape, for 0
 /// and -1, 1 and -2, ... A code whose magnitude has no frequency is an escape and raw bits.
 inline constexpr unsigned kSpreadBits = 12;
-inline constexpr unsigned kMostMagnitudes = 32;
+inline constexpr unsigned kMaxMagnitudes = 32;
 struct SpreadTable {
   bool zero = true;
-  std::uint8_t magnitudes = 0;  ///< 1..kMostMagnitudes, each with a frequency >= 1
+  std::uint8_t magnitudes = 0;  ///< 1..kMaxMagnitudes, each with a frequency >= 1
   std::uint16_t escape = 0;     ///< >= 1
-  std::array<std::uint16_t, kMostMagnitudes> freq{};
+  std::array<std::uint16_t, kMaxMagnitudes> freq{};
 };
 /// True when the table keeps the rules above.
 [[nodiscard]] bool is_valid(const SpreadTable& table) noexcept;

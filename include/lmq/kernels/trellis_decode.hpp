@@ -40,8 +40,8 @@ void make_trellis_tables(const SpreadFamily& family, unsigned states, int first,
 
 /// A decoder between two diagonals.
 struct TrellisCursor {
-  alignas(64) std::array<std::uint32_t, kMostTrellisLanes> state{};
-  alignas(64) std::array<std::uint32_t, kMostTrellisLanes> path{};  ///< states of the trellis
+  alignas(64) std::array<std::uint32_t, kMaxTrellisLanes> state{};
+  alignas(64) std::array<std::uint32_t, kMaxTrellisLanes> path{};  ///< states of the trellis
   std::size_t lanes = 0;
   const std::byte* word = nullptr;  ///< next word (little-endian, any alignment)
   const std::byte* end = nullptr;   ///< a whole number of words after `word`

@@ -9,19 +9,19 @@ namespace lmq {
 /// What the estimates of `lmq plan` are made of. Nanoseconds on one core; calibrated by measurement, never part of the
 /// output: changing a number here changes no byte of a file. What a method takes is its own (MethodCost).
 struct Costs {
-  double tally_narrow = 0.6;     ///< per weight: statistics of 8- and 16-bit sources
-  double tally_wide = 3;         ///< per weight: statistics of F32 and F64 sources, first look and read
-  double look_closer = 0.6;      ///< per weight and power of two of the levels: looks of wide sources
-  double quantize_shared = 2.4;  ///< per weight: assign by a shared codebook, measure the error, encode, write
-  double many_levels = 2.0;      ///< per weight more beyond 16 levels
-  double trellis = 60;           ///< per weight: encode the codes of a trellis, decode them again, read importance
-  double encode = 1.5;           ///< per weight: encode codes with codebooks per row or group
-  double rows_easier = 45;       ///< per weight less in long rows, whose neighbours help
-  double rows_narrow = 0.45;     ///< part of it in long rows of 16-bit sources, which have equal values
-  double copy = 0.5;             ///< per byte of a kept tensor
-  double carry_bin = 700;        ///< per bin of a shared codebook of wide sources: refined, sent, kept
-  double weigh = 5;              ///< per weight: read importance, count and measure with it; twice for layers
-  double start = 6e7;            ///< once per run: catalogue, plan, layout, commit
+  double histogram_narrow = 0.6;  ///< per weight: statistics of 8- and 16-bit sources
+  double histogram_wide = 3;      ///< per weight: statistics of F32 and F64 sources, first look and read
+  double refine = 0.6;            ///< per weight and power of two of the levels: looks of wide sources
+  double quantize_shared = 2.4;   ///< per weight: assign by a shared codebook, measure the error, encode, write
+  double many_levels = 2.0;       ///< per weight more beyond 16 levels
+  double trellis = 60;            ///< per weight: encode the codes of a trellis, decode them again, read importance
+  double encode = 1.5;            ///< per weight: encode codes with codebooks per row or group
+  double rows_easier = 45;        ///< per weight less in long rows, whose neighbours help
+  double rows_narrow = 0.45;      ///< part of it in long rows of 16-bit sources, which have equal values
+  double copy = 0.5;              ///< per byte of a kept tensor
+  double carry_bin = 700;         ///< per bin of a shared codebook of wide sources: refined, sent, kept
+  double weigh = 5;               ///< per weight: read importance, count and measure with it; twice for layers
+  double start = 6e7;             ///< once per run: catalogue, plan, layout, commit
 };
 inline constexpr Costs kCosts{};
 
@@ -33,15 +33,15 @@ inline constexpr std::uint64_t kResultBytes = 150;
 /// Bytes the coordinator keeps per tensor: attributes, layout, report line.
 inline constexpr std::uint64_t kTensorBytes = 2048;
 /// Bytes HDF5 holds per tensor while it lays out the file, and of all tensors at most: its cache of metadata.
-inline constexpr std::uint64_t kLayoutBytes = 5120, kMostLayoutBytes = std::uint64_t{40} << 20;
+inline constexpr std::uint64_t kLayoutBytes = 5120, kMaxLayoutBytes = std::uint64_t{40} << 20;
 /// Bytes a budget keeps per scope: what bits would buy.
 inline constexpr std::uint64_t kCurveBytes = 4096;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
 /// Bytes per weight that coding a record of a trellis holds, the record among them.
 inline constexpr std::uint64_t kTrellisRecordBytes = 12;
-/// Bytes of a bin in a tally, in the solver's view of it, and in a message.
-inline constexpr std::uint64_t kTallyBinBytes = 64, kGroupBinBytes = 40, kMessageBinBytes = 45;
+/// Bytes of a bin in a histogram, in the solver's view of it, and in a message.
+inline constexpr std::uint64_t kHistogramBinBytes = 64, kGroupBinBytes = 40, kMessageBinBytes = 45;
 
 /// Seconds one core needs for `count` weights of a quantized tensor of rows of `cols`, all passes. weighted: with
 /// importance.

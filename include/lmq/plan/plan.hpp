@@ -68,14 +68,14 @@ struct WorkUnit {
 };
 
 /// What is measured before it is quantized: everything that shares one codebook and is larger than a unit; and, where a
-/// budget decides how many bits it gets (spec.floating), any tensor: its codebooks may still be of rows or groups.
+/// budget decides how many bits it gets (spec.budgeted), any tensor: its codebooks may still be of rows or groups.
 struct Scope {
   std::vector<std::uint32_t> tensors;  ///< indices into Plan::tensors
   std::uint64_t weights = 0;
   QuantSpec spec;
   double quantum = 1;   ///< of the importance of all its tensors
   double seconds = 0;   ///< to solve its codebook, estimated, one core
-  bool layers = false;  ///< statistics are of spreads (SpreadTally), not of values (Tally)
+  bool layers = false;  ///< statistics are of spreads (SpreadHistogram), not of values (ValueHistogram)
   /// One codebook serves the whole scope; else units have their own and the statistics are for the budget alone.
   [[nodiscard]] bool shares_codebook() const noexcept { return spec.granularity <= Granularity::tensor; }
 };
@@ -84,7 +84,7 @@ struct Plan {
   std::vector<TensorPlan> tensors;  ///< one per tensor of the catalogue, same order
   std::vector<WorkUnit> units;
   std::vector<Scope> scopes;
-  std::uint64_t target_bytes = 0;  ///< of the whole file: options of floating scopes are chosen for it; 0: no such aim
+  std::uint64_t target_bytes = 0;  ///< of the whole file: options of budgeted scopes are chosen for it; 0: no such aim
   std::string digest;  ///< digest128_hex of catalogue (names, types, shapes, header digests), recipe and importance
 };
 

@@ -17,11 +17,11 @@ inline constexpr std::string_view kDefaultMethod = "kmeans";
 inline constexpr std::string_view kBudgetMethod = "ecsq-uniform", kBudgetCuts = "plain";
 /// Entropy of the codes in bits per weight where the command line says nothing of bits, levels or a size.
 inline constexpr double kDefaultRate = 4;
-inline constexpr double kDefaultDamping = 1, kMostDamping = 1e6;
+inline constexpr double kDefaultDamping = 1, kMaxDamping = 1e6;
 inline constexpr std::size_t kDefaultLevels = 16;
 inline constexpr std::uint64_t kDefaultGroup = 128;
 /// Allowed bits of a Target.
-inline constexpr double kLeastTargetBits = 0.01, kMostTargetBits = 64;
+inline constexpr double kMinTargetBits = 0.01, kMaxTargetBits = 64;
 
 /// What a rule says of a method's option: a number or a word.
 using OptionValue = std::variant<double, std::string>;

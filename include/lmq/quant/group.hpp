@@ -19,7 +19,7 @@ struct KeyRange {
 };
 
 /// Least weight of a value among values in hand, as a part of the largest: so every value is near a level.
-inline constexpr double kLeastWeight = 0x1p-30;
+inline constexpr double kMinWeight = 0x1p-30;
 
 struct GroupLayer;
 
@@ -52,8 +52,8 @@ struct GroupLayer {
 [[nodiscard]] std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins);
 /// The ranges that cut only these bins (ascending, none a single value) as finely as the budget allows, at least in
 /// two.
-[[nodiscard]] std::vector<KeyRange> finer_at(const Group& group, std::span<const std::uint32_t> bins,
-                                             std::size_t most_bins);
+[[nodiscard]] std::vector<KeyRange> refine_at(const Group& group, std::span<const std::uint32_t> bins,
+                                              std::size_t most_bins);
 /// Last key of a bin, inclusive, and log2 of how many keys it spans.
 [[nodiscard]] std::uint32_t last_key(const Group& group, std::size_t bin) noexcept;
 [[nodiscard]] unsigned span_bits(const Group& group, std::size_t bin) noexcept;

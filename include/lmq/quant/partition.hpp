@@ -49,7 +49,7 @@ class PartitionSolver {
                                      std::size_t most_cells);
 
   /// Levels for floats in ascending order, equal ones allowed. weights [n] finite, >= 0 or empty: all ones; all zero
-  /// counts as ones, less than kLeastWeight of the largest as that. levels [>= min(K, n)]; returns how many were
+  /// counts as ones, less than kMinWeight of the largest as that. levels [>= min(K, n)]; returns how many were
   /// written, ascending. n >= 1.
   std::size_t fit_sorted(std::span<const float> sorted, std::span<const float> weights, std::size_t cells,
                          std::span<float> levels);

@@ -11,7 +11,7 @@
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
 #include "lmq/quant/importance.hpp"
-#include "lmq/quant/spread_tally.hpp"
+#include "lmq/quant/spread_histogram.hpp"
 #include "lmq/quant/unit_stats.hpp"
 #include "lmq/quant/workspace.hpp"
 
@@ -39,7 +39,7 @@ struct QuantizerOptions {
 /// A codebook, or the ranges that must be measured more finely before it can be certified (never for a resolved group).
 struct Fit {
   Codebook codebook;
-  std::vector<KeyRange> look_closer;  ///< empty: the codebook is final
+  std::vector<KeyRange> refine;  ///< empty: the codebook is final
 };
 
 /// Which of a codebook's levels a weight gets.
@@ -50,7 +50,7 @@ enum class Rounding : std::uint8_t {
 };
 
 /// How the codebooks of a method with few numbers each are stored: all of one kind (bases, centred), all as wide.
-struct NumberedBooks {
+struct ParametricCodebook {
   CodebookKind kind = CodebookKind::table;
   std::size_t levels = 0, numbers = 0;  ///< of each; numbers 0: codebooks are tables or grids of their own
   SignRule rule = SignRule::nearest;
@@ -95,8 +95,8 @@ struct Traits {
   bool importance = true;
   /// Fit wants the layers of the group where importance differs (granularity model and tensor).
   bool by_importance = false;
-  bool grid = false;            ///< codebooks are stored as two numbers, low and step
-  NumberedBooks numbered = {};  ///< with numbers > 0 rows and groups call fit_numbers, not fit_values
+  bool grid = false;                 ///< codebooks are stored as two numbers, low and step
+  ParametricCodebook numbered = {};  ///< with numbers > 0 rows and groups call fit_numbers, not fit_values
   /// Windows of F32 or F64 of at most so many weights are fitted by fit_values, larger ones by bins that are refined.
   std::uint64_t few_weights = 1u << 16;
   std::uint64_t seed = 0;  ///< of stochastic rounding: draws are a function of (seed, tensor, element)
@@ -164,7 +164,7 @@ class Quantizer {
   virtual void fit_numbers(std::span<const float> values, std::span<const float> importance, Workspace& scratch,
                            std::span<float> numbers) const;
   /// Levels for the bins as they are, without a proof and without a closer look: what an estimate needs.
-  [[nodiscard]] virtual Codebook rough_fit(const Group& group) const { return fit(group).codebook; }
+  [[nodiscard]] virtual Codebook approximate_fit(const Group& group) const { return fit(group).codebook; }
   /// Of methods with a slope: a point of the rate-distortion curve for each lambda, in that order, by a quick search.
   [[nodiscard]] virtual std::vector<RatePoint> curve(const Group& group, std::span<const double> lambdas) const;
   /// Of methods that see rows: quantizes a window. In: unit.count > 0, cols, level_type, codes of the right size. Out:
@@ -177,9 +177,9 @@ class Quantizer {
   /// changes nothing.
   [[nodiscard]] virtual UnitStats quantize_layer(const RowWindow& window, TrellisUnit& unit) const;
   /// Of methods that see layers: what a budget needs to know of a window. Added over the windows of a layer.
-  [[nodiscard]] virtual SpreadTally spreads(const RowWindow& window) const;
+  [[nodiscard]] virtual SpreadHistogram spreads(const RowWindow& window) const;
   /// Bits and distortion of that for each lambda (importance * squared error per bit), in that order.
-  [[nodiscard]] virtual std::vector<RatePoint> spread_curve(const SpreadTally& tally,
+  [[nodiscard]] virtual std::vector<RatePoint> spread_curve(const SpreadHistogram& histogram,
                                                             std::span<const double> lambdas) const;
   [[nodiscard]] virtual LayerNeeds layer_needs(const LayerShape& shape) const;
 

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "lmq/quant/quantizer.hpp"
-#include "lmq/quant/spread_tally.hpp"
+#include "lmq/quant/spread_histogram.hpp"
 
 namespace lmq {
 
@@ -20,10 +20,10 @@ struct TrellisRate {
 [[nodiscard]] double step_at_slope(unsigned states, double slope) noexcept;
 [[nodiscard]] double slope_of_step(unsigned states, double step) noexcept;
 
-/// Bits and distortion of all weights of a tally for each slope (lambdas), in that order.
-[[nodiscard]] std::vector<RatePoint> trellis_curve(const SpreadTally& tally, unsigned states,
+/// Bits and distortion of all weights of a histogram for each slope (lambdas), in that order.
+[[nodiscard]] std::vector<RatePoint> trellis_curve(const SpreadHistogram& histogram, unsigned states,
                                                    std::span<const double> lambdas);
-/// The step at which the weights of a tally take so many bits each, on the average; to 2^-20 of it.
-[[nodiscard]] double step_for_bits(const SpreadTally& tally, unsigned states, double bits);
+/// The step at which the weights of a histogram take so many bits each, on the average; to 2^-20 of it.
+[[nodiscard]] double step_for_bits(const SpreadHistogram& histogram, unsigned states, double bits);
 
 }  // namespace lmq

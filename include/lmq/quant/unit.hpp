@@ -19,7 +19,7 @@ struct QuantSpec {
   std::uint64_t group = 0;  ///< weights per codebook for Granularity::group (a row's last group may be shorter)
   LevelType level_type = LevelType::f32;
   CoderChoice coder = CoderChoice::cheapest;
-  bool floating = false;  ///< how many bits it gets is decided by a budget over all tensors
+  bool budgeted = false;  ///< how many bits it gets is decided by a budget over all tensors
 };
 
 struct UnitOutcome {
@@ -50,14 +50,14 @@ struct LayerOutcome {
 /// curvature cannot be one.
 [[nodiscard]] LayerOutcome quantize_layer_unit(const RowWindow& window, const QuantSpec& spec);
 /// What a budget needs to know of the window.
-[[nodiscard]] SpreadTally layer_spreads(const RowWindow& window, const QuantSpec& spec);
+[[nodiscard]] SpreadHistogram layer_spreads(const RowWindow& window, const QuantSpec& spec);
 [[nodiscard]] LayerNeeds layer_needs(const QuantSpec& spec, const LayerShape& shape);
 
 /// The traits of a spec's method with its options. Errc::internal when no method has that id, Errc::usage when the
 /// method refuses the options (never for settled ones).
 [[nodiscard]] Traits traits_of(const QuantSpec& spec);
 
-/// Bins the statistics behind a shared codebook have in the end (see expected_bins of a tally); weighted: there is
+/// Bins the statistics behind a shared codebook have in the end (see expected_bins of a histogram); weighted: there is
 /// importance, whose layers a method may want apart. Errors: those of traits_of.
 [[nodiscard]] std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted);
 

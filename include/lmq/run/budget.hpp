@@ -12,7 +12,7 @@
 
 namespace lmq {
 
-/// Shares a file size out among the floating scopes of a plan: one slope for all (Lagrangian), the largest size that is
+/// Shares a file size out among the budgeted scopes of a plan: one slope for all (Lagrangian), the largest size that is
 /// not above the target. Rank 0 owns one; no communication, no files. Deterministic: a function of the plan, the curves
 /// and the sizes that came of earlier choices, in doubles by + - * / alone.
 /// Distortions of scopes with importance compare as they are (the importance is absolute), but for that of columns
@@ -28,9 +28,9 @@ class Budget {
 
   /// raw_bytes: tensors that are kept.
   Budget(const Plan& plan, std::uint64_t raw_bytes);
-  /// Of every floating scope, before choose.
+  /// Of every budgeted scope, before choose.
   void take_curve(std::uint64_t scope, ScopeCurve curve);
-  /// Options of every floating scope. other_bytes: expected size of all but their records. Errc::usage when even the
+  /// Options of every budgeted scope. other_bytes: expected size of all but their records. Errc::usage when even the
   /// fewest bits are too many; it names the smallest size that is sure to be reached, the same here and in correct().
   [[nodiscard]] std::vector<Choice> choose(std::uint64_t other_bytes);
   /// After a choice was carried out: file_bytes the file would have, record_bytes [scopes] of the scopes' records.
@@ -38,7 +38,7 @@ class Budget {
   [[nodiscard]] std::vector<Choice> correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes);
   /// The smallest size of the file that is sure to be reached; once chosen.
   [[nodiscard]] std::uint64_t sure_bytes() const;
-  /// What the curve of a floating scope promises for what was chosen last: bits, distortion, levels (of methods with
+  /// What the curve of a budgeted scope promises for what was chosen last: bits, distortion, levels (of methods with
   /// slopes those of the nearest point).
   [[nodiscard]] RatePoint expected(std::uint64_t scope) const;
   [[nodiscard]] const std::vector<std::uint64_t>& scopes() const noexcept { return scopes_; }
@@ -56,13 +56,14 @@ class Budget {
   [[nodiscard]] double slope_for(const std::vector<std::uint64_t>& scopes, double bytes) const;
   [[nodiscard]] QuantizerOptions options_at(const State& state) const;
   [[nodiscard]] std::vector<Choice> set_slope(const std::vector<std::uint64_t>& scopes, double slope);
-  [[nodiscard]] std::vector<std::uint64_t> bearers(double gap, const std::vector<std::uint64_t>& record_bytes) const;
+  [[nodiscard]] std::vector<std::uint64_t> scopes_to_adjust(double gap,
+                                                            const std::vector<std::uint64_t>& record_bytes) const;
   [[noreturn]] void refuse(double file_bytes) const;
 
   const Plan& plan_;
   double raw_bytes_;
   double least_ = 0;                   // bytes that are sure to be reached, once chosen
-  std::vector<std::uint64_t> scopes_;  // floating, ascending
+  std::vector<std::uint64_t> scopes_;  // budgeted, ascending
   std::vector<State> states_;          // [plan.scopes]
   double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
   int corrections_ = 0;
@@ -73,7 +74,7 @@ class Budget {
 
 /// Of the tensors that are kept.
 [[nodiscard]] std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors);
-/// All but the records of floating scopes, before anything is laid out: what is kept, a bound of what other rules
+/// All but the records of budgeted scopes, before anything is laid out: what is kept, a bound of what other rules
 /// store, and all that surrounds records.
 [[nodiscard]] std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
                                          const std::string& provenance_json, const LayoutFormat& format);

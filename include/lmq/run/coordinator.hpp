@@ -29,11 +29,11 @@ class Coordinator {
               const RunLock& lock, WorkDir& work_dir);
 
   /// A message to rank 0 (result, failed, interrupted, bye).
-  void hear(const Message& message);
+  void on_message(const Message& message);
   /// Does what can be done now; true when something was.
   bool advance();
   /// Tells all ranks to end; the first verdict counts.
-  void stop(const Verdict& verdict);
+  void stop(const RunStatus& verdict);
   /// All ranks have said good-bye.
   [[nodiscard]] bool ended() const noexcept { return stopping_ && byes_ == comm_.size(); }
   /// Since it told the ranks to end, 0 before.
@@ -54,7 +54,7 @@ class Coordinator {
   void restore();
   void restore_curve(std::uint64_t scope);
   void restore_fit(std::uint64_t scope);
-  void restore_tallies(std::uint64_t scope);
+  void restore_histograms(std::uint64_t scope);
   void restore_record(std::uint64_t unit);
   void take_curve(std::uint64_t scope, const Finished& finished);
   [[nodiscard]] std::optional<Task> next_check();
@@ -64,7 +64,7 @@ class Coordinator {
   [[nodiscard]] bool over_budget();
   void solved(const TaskKey& key, const Fit& fit);
   void take(int from, const Outcome& outcome);
-  void take_tally(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from);
+  void take_histogram(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from);
   void take_record(const Finished& finished, bool resumed);
   [[nodiscard]] bool deal();
   [[nodiscard]] std::optional<Task> next(int rank);
@@ -72,7 +72,7 @@ class Coordinator {
   void end_commit();
   void make_lost_again();
   void check_time();
-  [[nodiscard]] Standing standing() const;
+  [[nodiscard]] ProgressSnapshot snapshot() const;
 
   Comm& comm_;
   const RunContext& context_;

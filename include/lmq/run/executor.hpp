@@ -35,18 +35,18 @@ struct LoadedTask {
   Task task;
   TensorView view;  ///< measure, quantize, copy of a kept unit
   Importance importance;
-  std::span<const std::byte> record;  ///< copy: a record; solve: a spooled tally; empty when its bytes are damaged;
+  std::span<const std::byte> record;  ///< copy: a record; solve: a spooled histogram; empty when its bytes are damaged;
                                       ///< compare: bytes of the output
 };
 
-/// A finished task; `tally` is what a measure task found, for rank 0.
+/// A finished task; `histogram` is what a measure task found, for rank 0.
 struct Outcome {
   Finished finished;
-  std::vector<std::byte> tally;
+  std::vector<std::byte> histogram;
 };
 
 /// Does tasks: one thread loads, one runs. Results that are worth keeping (all but very large
-/// tallies) are in the spool when `run` returns.
+/// histograms) are in the spool when `run` returns.
 /// Held at most: two views of the largest unit with their importance (TaskBuffers), codes and codebooks of one unit,
 /// one record, and what statistics, solver or quantizer need as scratch; a method that sees layers keeps what it made of
 /// the last one.

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lmq/quant/group.hpp"
-#include "lmq/quant/spread_tally.hpp"
+#include "lmq/quant/spread_histogram.hpp"
 #include "lmq/run/comm.hpp"
 #include "lmq/run/executor.hpp"
 #include "lmq/run/task.hpp"
@@ -15,7 +15,7 @@ namespace lmq {
 /// quarter of a bit apart; of methods without slopes by the number of levels (rate_curve).
 [[nodiscard]] ScopeCurve curve_of(const Group& group, const QuantSpec& spec);
 /// The same of a scope of layers, at 120 slopes: spreads of a layer lie octaves apart.
-[[nodiscard]] ScopeCurve curve_of(const SpreadTally& spreads, const Plan& plan, const Scope& scope);
+[[nodiscard]] ScopeCurve curve_of(const SpreadHistogram& spreads, const Plan& plan, const Scope& scope);
 
 /// What a budget chooses for a scope, all its weights together.
 struct ScopeForecast {
@@ -26,19 +26,19 @@ struct ScopeForecast {
 };
 
 struct Forecast {
-  std::vector<ScopeForecast> scopes;  ///< [plan.scopes], of the floating ones
+  std::vector<ScopeForecast> scopes;  ///< [plan.scopes], of the budgeted ones
   double bytes = 0;                   ///< of the file
   std::uint64_t sure_bytes = 0;       ///< the smallest size of the file that is sure to be reached
   bool sampled = false;               ///< not all weights were looked at
 };
 
-/// Measures the floating scopes of a plan with a target and chooses for them as the run will do at first; its later
+/// Measures the budgeted scopes of a plan with a target and chooses for them as the run will do at first; its later
 /// corrections are small. Of models of more than 2^31 weights a part is looked at: every n-th unit of each tensor.
 /// Nothing is written. Collective, scopes shared out among the ranks; whole on rank 0.
 /// other_bytes  as bytes_beside says; on rank 0
 /// progress     called with the weights that this rank has measured, and those it will
 /// Errors       Errc::usage when the target cannot be reached, as the run says it; Errc::malformed for NaN and infinities
-/// Cost         the floating tensors are read once, 2^31 weights at most; the statistics of one scope are held at a time
+/// Cost         the budgeted tensors are read once, 2^31 weights at most; the statistics of one scope are held at a time
 [[nodiscard]] Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t other_bytes,
                                        const std::function<void(double, double)>& progress);
 

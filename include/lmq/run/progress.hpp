@@ -8,7 +8,7 @@
 namespace lmq {
 
 /// Where a run stands, over all ranks.
-struct Standing {
+struct ProgressSnapshot {
   const char* phase = "";          ///< "measuring", "quantizing", "writing"
   double done = 0;                 ///< part of all work, 0 .. 1, by estimated cost
   double done_before = 0;          ///< of it by earlier runs
@@ -17,7 +17,7 @@ struct Standing {
 };
 
 /// The line a person reads: bar, percentage, phase, rates, time left. seconds: since the start.
-[[nodiscard]] std::string progress_line(const Standing& standing, double seconds, bool bar);
+[[nodiscard]] std::string progress_line(const ProgressSnapshot& snapshot, double seconds, bool bar);
 
 /// Tells how far the run is, on standard error of rank 0: on a terminal one line that is rewritten ten times a second,
 /// else a line every 30 seconds (the first after 2 when plain lines were asked for), or nothing.
@@ -27,9 +27,9 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();  ///< leaves a clean line
-  /// True when a new line is due; only then is a Standing worth making.
+  /// True when a new line is due; only then is a ProgressSnapshot worth making.
   [[nodiscard]] bool due() const;
-  void tell(const Standing& standing);
+  void tell(const ProgressSnapshot& snapshot);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -11,7 +11,7 @@
 namespace lmq {
 
 /// The first byte of every message between ranks of a run.
-enum class Word : std::uint8_t {
+enum class MessageType : std::uint8_t {
   task = 1,         ///< rank 0: do this
   stop = 2,         ///< rank 0: it is over; code 0 or the error all ranks end with
   result = 3,       ///< to rank 0: a finished task
@@ -21,24 +21,24 @@ enum class Word : std::uint8_t {
 };
 
 /// How a run ends, on every rank: code 0, or an error.
-struct Verdict {
+struct RunStatus {
   int code = 0;
   std::string text;
 };
 
 [[nodiscard]] std::vector<std::byte> task_message(const Task& task);
 [[nodiscard]] std::vector<std::byte> result_message(const Outcome& outcome);
-[[nodiscard]] std::vector<std::byte> verdict_message(Word word, const Verdict& verdict);
-[[nodiscard]] std::vector<std::byte> word_message(Word word);
+[[nodiscard]] std::vector<std::byte> verdict_message(MessageType word, const RunStatus& verdict);
+[[nodiscard]] std::vector<std::byte> word_message(MessageType word);
 
-[[nodiscard]] Word word_of(std::span<const std::byte> message);
+[[nodiscard]] MessageType word_of(std::span<const std::byte> message);
 /// The rest of a message after its word. Errc::malformed when it is not what the word promises.
 [[nodiscard]] Task task_of(std::span<const std::byte> message);
 [[nodiscard]] Outcome outcome_of(std::span<const std::byte> message);
-[[nodiscard]] Verdict verdict_of(std::span<const std::byte> message);
+[[nodiscard]] RunStatus verdict_of(std::span<const std::byte> message);
 
 /// What an exception means for all ranks; to be called in a catch block. Errors of one machine (io, internal) name rank
 /// and host when there are several ranks; those of the input are the same wherever they are found.
-[[nodiscard]] Verdict current_verdict(int rank, int ranks);
+[[nodiscard]] RunStatus current_verdict(int rank, int ranks);
 
 }  // namespace lmq

@@ -24,15 +24,15 @@ class RankLoop {
   bool step();
   void handle(const Message& message);
   void look_at_signals();
-  void fail_all(const Verdict& verdict);
+  void fail_all(const RunStatus& verdict);
   [[nodiscard]] bool leave();
 
   Comm& comm_;
   Coordinator* coordinator_;
   Spool spool_;
-  Worker worker_;                   // after the spool it writes to
-  std::optional<Verdict> verdict_;  // once rank 0 has said it is over
-  bool told_ = false;               // rank 0 knows that this rank failed or was interrupted
+  Worker worker_;                     // after the spool it writes to
+  std::optional<RunStatus> verdict_;  // once rank 0 has said it is over
+  bool told_ = false;                 // rank 0 knows that this rank failed or was interrupted
   Clock::time_point told_at_;
   bool bye_ = false;
 };

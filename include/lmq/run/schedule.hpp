@@ -6,23 +6,23 @@
 #include <vector>
 
 #include "lmq/plan/plan.hpp"
-#include "lmq/quant/spread_tally.hpp"
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/spread_histogram.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/task.hpp"
 
 namespace lmq {
 
 /// What is to be done next: pure bookkeeping, no communication, no files. Rank 0 owns one.
 /// Every unit that is to be quantized gets one record; every scope one codebook. Results may come in any order, twice,
-/// or from an earlier run; the set of results is the same in any case. Tallies are held from the first measurement of a
+/// or from an earlier run; the set of results is the same in any case. Histograms are held from the first measurement of a
 /// scope until it is solved; at most `most_open` scopes are open at a time. Order:
 /// solve, or, where a budget is to choose, find what bits would buy; measure again where a solver wants to look closer
-/// (both free tallies); quantize what has its codebook, on the rank that measured it where it can be (its bytes are
+/// (both free histograms); quantize what has its codebook, on the rank that measured it where it can be (its bytes are
 /// likely still in memory); open the next scope, costliest first, neighbours in a row; last, by descending cost, the
-/// units that wait for nobody. Cost: O(1) amortised per call, but for the tallies; about 40 bytes per unit.
+/// units that wait for nobody. Cost: O(1) amortised per call, but for the histograms; about 40 bytes per unit.
 class Schedule {
  public:
-  /// most_open: >= 1; each open scope holds a tally.
+  /// most_open: >= 1; each open scope holds a histogram.
   explicit Schedule(const Plan& plan, std::uint64_t most_open = 8);
 
   /// The next task for a rank, or nothing: all is dealt (results may bring more).
@@ -31,24 +31,25 @@ class Schedule {
   void put_back(const TaskKey& key);
 
   /// Results. Those that are not awaited (done already, another round) change nothing.
-  void measured(std::uint64_t unit, std::uint32_t round, const Tally& tally, int rank = -1);
-  void measured(std::uint64_t unit, std::uint32_t round, const SpreadTally& tally, int rank = -1);  ///< of layers
+  void measured(std::uint64_t unit, std::uint32_t round, const ValueHistogram& histogram, int rank = -1);
+  void measured(std::uint64_t unit, std::uint32_t round, const SpreadHistogram& histogram,
+                int rank = -1);  ///< of layers
   void solved(std::uint64_t scope, std::uint32_t round, const Fit& fit);
   void quantized(std::uint64_t unit);
-  /// What bits would buy in a scope is known, and its tally lies at `place`: a budget can choose its options.
+  /// What bits would buy in a scope is known, and its histogram lies at `place`: a budget can choose its options.
   void curved(std::uint64_t scope, const SpoolPlace& place);
-  /// A budget's choice for a floating scope whose curve is known: it is solved and its units are quantized (again) with
+  /// A budget's choice for a budgeted scope whose curve is known: it is solved and its units are quantized (again) with
   /// these options; the version is one more.
   void begin(std::uint64_t scope, const QuantizerOptions& options);
   /// The statistics of a scope whose solver wants to look closer; before solved() says so.
-  void supply(std::uint64_t scope, Tally tally);
-  [[nodiscard]] bool lacks_tally(std::uint64_t scope) const;
-  /// The tally of a scope whose curve is known is not at its place any more: its units are measured once more, then it
+  void supply(std::uint64_t scope, ValueHistogram histogram);
+  [[nodiscard]] bool lacks_histogram(std::uint64_t scope) const;
+  /// The histogram of a scope whose curve is known is not at its place any more: its units are measured once more, then it
   /// is solved.
-  void tally_lost(std::uint64_t scope);
+  void histogram_lost(std::uint64_t scope);
   [[nodiscard]] bool all_curved() const noexcept { return uncurved_ == 0; }
   [[nodiscard]] bool is_curved(std::uint64_t scope) const { return scopes_[scope].curved; }
-  [[nodiscard]] const SpoolPlace& tally_place(std::uint64_t scope) const { return scopes_[scope].place; }
+  [[nodiscard]] const SpoolPlace& histogram_place(std::uint64_t scope) const { return scopes_[scope].place; }
   /// Version of the options a unit is quantized with now, 0: the plan's.
   [[nodiscard]] std::uint32_t version(std::uint64_t unit) const;
   /// The unit's record is lost: quantize it once more.
@@ -85,16 +86,16 @@ class Schedule {
     std::vector<bool> measured;        // [units] in this round
     std::size_t missing = 0;           // units not yet measured in this round
     std::uint32_t round = 0;
-    Tally base, finer;             // finer: of this round, when round > 0
-    SpreadTally spreads;           // of layers, instead of tallies
+    ValueHistogram base, finer;    // finer: of this round, when round > 0
+    SpreadHistogram spreads;       // of layers, instead of histograms
     std::vector<KeyRange> ranges;  // of this round
     bool open = false, solved = false;
     Codebook codebook;
-    bool floating = false, curved = false, supplied = false;
-    bool measured_again = false;  // its tally was lost; `base` is filled once more
+    bool budgeted = false, curved = false, supplied = false;
+    bool measured_again = false;  // its histogram was lost; `base` is filled once more
     std::uint32_t version = 0;
     QuantizerOptions options;  // of the version
-    SpoolPlace place;          // of the tally, once curved
+    SpoolPlace place;          // of the histogram, once curved
   };
   struct UnitState {
     std::int64_t scope = -1;
@@ -121,7 +122,7 @@ class Schedule {
   std::uint64_t most_open_;
   std::vector<ScopeState> scopes_;
   std::vector<UnitState> units_;
-  std::deque<std::uint64_t> solves_;   // scopes whose tally is complete
+  std::deque<std::uint64_t> solves_;   // scopes whose histogram is complete
   std::deque<std::uint64_t> again_;    // units to be measured in a later round, or put back
   std::deque<std::uint64_t> ready_;    // units whose codebook is there
   std::deque<std::uint64_t> opening_;  // scopes not yet measured, costliest first

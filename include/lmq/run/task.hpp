@@ -17,12 +17,12 @@ namespace lmq {
 
 /// What a rank can be asked to do. Values are written to journals: never renumbered.
 enum class TaskKind : std::uint8_t {
-  measure = 1,   ///< tally of a unit, for the scope its tensor belongs to
-  solve = 2,     ///< codebook of a scope from its tally, or where to look closer
+  measure = 1,   ///< histogram of a unit, for the scope its tensor belongs to
+  solve = 2,     ///< codebook of a scope from its histogram, or where to look closer
   quantize = 3,  ///< record of a unit
   copy = 4,      ///< bytes of a unit to their place in the output
   sync = 5,      ///< the output's bytes that this rank wrote are durable
-  curve = 6,     ///< what bits would buy in a scope, from its tally; the tally is kept for later solves
+  curve = 6,     ///< what bits would buy in a scope, from its histogram; the histogram is kept for later solves
   compare = 7,   ///< whether the bytes of a unit that lie in the output are those they should be
   check = 8,     ///< digest of a unit's values: are they those that an earlier run has read?
 };
@@ -41,7 +41,7 @@ struct TaskKey {
 struct Task {
   TaskKey key;
   std::vector<std::byte> body;  ///< measure: key ranges; solve: SolveOrder; quantize: QuantizeOrder; copy, compare:
-                                ///< CopyOrder; curve: tally
+                                ///< CopyOrder; curve: histogram
   double seconds = 0;           ///< estimated; only for dealing
   std::uint64_t source = 0;     ///< solve, curve: Finished::source of the result
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
@@ -58,7 +58,7 @@ struct SpoolPlace {
 /// A task that is done, as the journal keeps it and as rank 0 hears of it.
 struct Finished {
   TaskKey key;
-  SpoolPlace place;             ///< measure, curve: tally; quantize: record; else length 0
+  SpoolPlace place;             ///< measure, curve: histogram; quantize: record; else length 0
   std::string identity;         ///< task_identity; copy: CopyOrder::origin
   std::string elements;         ///< identity of the elements read (that of their check); of solve, curve, copy: empty
   std::uint64_t source = 0;     ///< digest64 of the values it was made from; of several units: of their digests
@@ -72,8 +72,8 @@ struct Finished {
 /// What a scope is to be solved with.
 struct SolveOrder {
   std::optional<QuantizerOptions> options;  ///< a budget's choice; none: the plan's
-  SpoolPlace place;                         ///< where the tally lies; length 0: here
-  std::vector<std::byte> tally;
+  SpoolPlace place;                         ///< where the histogram lies; length 0: here
+  std::vector<std::byte> histogram;
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
   [[nodiscard]] static SolveOrder from_bytes(std::span<const std::byte> bytes);
 };

@@ -12,7 +12,7 @@ void check_window(const RowWindow& window) {
   if (view.bytes.size() != view.count * (bits(view.dtype) / 8)) refuse("the view's bytes and count differ");
   if (window.cols == 0 || view.count % window.cols != 0) refuse("it is not whole rows");
   if (window.lane_rows == 0 || window.workspace == nullptr) refuse("no lanes or no workspace");
-  if (view.count / window.cols > kMostTrellisLanes * window.lane_rows) refuse("more lanes than a record has");
+  if (view.count / window.cols > kMaxTrellisLanes * window.lane_rows) refuse("more lanes than a record has");
   const Importance& importance = window.importance;
   const bool curved = !importance.gram.empty() || !importance.outer.empty();
   if (!covers(importance, view.count) || (curved && importance.length != window.cols))
@@ -31,7 +31,7 @@ LayerOutcome quantize_layer_unit(const RowWindow& window, const QuantSpec& spec)
   return outcome;
 }
 
-SpreadTally layer_spreads(const RowWindow& window, const QuantSpec& spec) {
+SpreadHistogram layer_spreads(const RowWindow& window, const QuantSpec& spec) {
   check_window(window);
   return make_quantizer(spec)->spreads(window);
 }

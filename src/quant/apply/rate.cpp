@@ -14,7 +14,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostLevels = 256;  // of a codebook
+constexpr std::size_t kMaxLevels = 256;  // of a codebook
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 const QuantizerEntry& entry_of(std::uint16_t method) {
@@ -27,10 +27,10 @@ const QuantizerEntry& entry_of(std::uint16_t method) {
 std::vector<std::size_t> level_ladder(RateCount count) {
   std::vector<std::size_t> levels;
   if (count == RateCount::fixed_width) {
-    for (std::size_t k = 2; k <= kMostLevels; k *= 2) levels.push_back(k);
+    for (std::size_t k = 2; k <= kMaxLevels; k *= 2) levels.push_back(k);
     return levels;
   }
-  for (std::size_t k = 2; k <= kMostLevels; k += std::max<std::size_t>(1, std::bit_floor(k) / 8)) levels.push_back(k);
+  for (std::size_t k = 2; k <= kMaxLevels; k += std::max<std::size_t>(1, std::bit_floor(k) / 8)) levels.push_back(k);
   return levels;
 }
 
@@ -113,10 +113,10 @@ std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method, cons
   for (const std::size_t levels : level_ladder(count)) {
     const QuantizerOptions wanted = with_levels(options, entry, levels);
     if (wanted.levels != levels) continue;  // the method's options fix the number
-    curve.push_back(rate_of(group, entry.make(wanted)->rough_fit(group), count));
+    curve.push_back(rate_of(group, entry.make(wanted)->approximate_fit(group), count));
     if (curve.back().levels < levels) break;  // more levels than values
   }
-  if (curve.empty()) curve.push_back(rate_of(group, entry.make(options)->rough_fit(group), count));
+  if (curve.empty()) curve.push_back(rate_of(group, entry.make(options)->approximate_fit(group), count));
   return curve;
 }
 

@@ -13,7 +13,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/widen.hpp"
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "lower_lagrangian.hpp"
 #include "make_quantizer.hpp"
 #include "unit_rows.hpp"
@@ -48,12 +48,12 @@ Codebook fit_window(const TensorView& view, const Quantizer& quantizer, const Im
   const bool few = bits(view.dtype) > 16 && view.count <= quantizer.traits().few_weights;
   if (few && !layered) return fit_few(view, quantizer, importance);
   static constexpr KeyRange kAllKeys{kLowestKey, kHighestKey, 0};
-  Tally tally = Tally::of(view, importance, std::span(&kAllKeys, few ? 1 : 0), layered);
-  if (tally.nonfinite() > 0) fail(Errc::internal, "quantize_unit: the window holds values that are not finite");
+  ValueHistogram histogram = ValueHistogram::of(view, importance, std::span(&kAllKeys, few ? 1 : 0), layered);
+  if (histogram.nonfinite() > 0) fail(Errc::internal, "quantize_unit: the window holds values that are not finite");
   for (;;) {
-    Fit fit = quantizer.fit(tally.group(importance.quantum));
-    if (fit.look_closer.empty()) return std::move(fit.codebook);
-    tally.refine(Tally::of(view, importance, fit.look_closer, layered), fit.look_closer);
+    Fit fit = quantizer.fit(histogram.group(importance.quantum));
+    if (fit.refine.empty()) return std::move(fit.codebook);
+    histogram.refine(ValueHistogram::of(view, importance, fit.refine, layered), fit.refine);
   }
 }
 
@@ -170,8 +170,8 @@ std::uint64_t shared_scratch_bytes(DType dtype, std::uint64_t count, std::uint64
   // merge, or a solver: bins, the group's columns and its own.
   const std::uint64_t pages = layered ? std::min(count, kLayeredBins) * (wide ? 48 : 16) + kLayers * 256 * 8 : 0;
   const std::uint64_t counters = kBins * (16 + 16 + (wide ? 32 : 0)) + (wide ? bins * 24 : 0) + pages;
-  const std::uint64_t solver = bins * (sizeof(Tally::Bin) + 40 + 110);
-  return pages + threads * counters + std::max(bins * 2 * sizeof(Tally::Bin), solver);
+  const std::uint64_t solver = bins * (sizeof(ValueHistogram::Bin) + 40 + 110);
+  return pages + threads * counters + std::max(bins * 2 * sizeof(ValueHistogram::Bin), solver);
 }
 }  // namespace
 

@@ -109,7 +109,7 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
 }
 
 /// Numbers of every codebook of a method whose codebooks are all alike, to unit.book, as they are stored.
-void fit_numbered(const TensorView& view, const Quantizer& quantizer, const NumberedBooks& books,
+void fit_numbered(const TensorView& view, const Quantizer& quantizer, const ParametricCodebook& books,
                   const Importance& importance, const Layout& layout, QuantizedUnit& unit) {
   unit.kind = books.kind;
   unit.levels = static_cast<std::uint32_t>(books.levels);
@@ -162,7 +162,7 @@ std::span<const float> levels_of(const QuantizedUnit& unit, std::uint64_t book, 
 
 /// How a window's weights get their codes.
 struct RowRounding {
-  NumberedBooks books;
+  ParametricCodebook books;
   std::span<const FittedBook> fitted = {};
   std::span<const float> cuts = {};  // as fit_books gave them; empty: none
   std::size_t stride = 0;            // of the cuts
@@ -227,7 +227,7 @@ UnitStats assign_rows(const TensorView& view, const Importance& importance, cons
 UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                         const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
   const Layout layout(unit);
-  const NumberedBooks books = quantizer.traits().numbered;
+  const ParametricCodebook books = quantizer.traits().numbered;
   if (books.numbers > 0) {
     fit_numbered(view, quantizer, books, importance, layout, unit);
     return assign_rows(view, importance, layout, {.books = books}, unit);

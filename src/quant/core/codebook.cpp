@@ -8,11 +8,11 @@
 
 namespace lmq {
 namespace {
-constexpr std::size_t kMostLevels = 256;
+constexpr std::size_t kMaxLevels = 256;
 
 void check(std::span<const float> levels) {
   if (levels.empty()) fail(Errc::internal, "a codebook needs at least one level");
-  if (levels.size() > kMostLevels)
+  if (levels.size() > kMaxLevels)
     fail(Errc::internal, "a codebook of " + std::to_string(levels.size()) + " levels exceeds 256");
   for (const float level : levels)
     if (!std::isfinite(level)) fail(Errc::internal, "a codebook's level is not finite");
@@ -30,7 +30,7 @@ Codebook Codebook::table(std::vector<float> levels) {
 }
 
 Codebook Codebook::grid(float low, float step, std::size_t count) {
-  if (count > kMostLevels || (count > 1 && !(step > 0)) || !std::isfinite(step))
+  if (count > kMaxLevels || (count > 1 && !(step > 0)) || !std::isfinite(step))
     fail(Errc::internal, "a grid of " + std::to_string(count) + " levels with step " + std::to_string(step));
   std::vector<float> levels(count);
   grid_levels(low, step, levels);
@@ -65,7 +65,7 @@ Codebook Codebook::bases(std::vector<float> bases, SignRule rule) {
 }
 
 Codebook Codebook::centred(float step, std::size_t count) {
-  if (count < 1 || count > kMostLevels) fail(Errc::internal, std::to_string(count) + " centred levels");
+  if (count < 1 || count > kMaxLevels) fail(Errc::internal, std::to_string(count) + " centred levels");
   return of_signs(CodebookKind::centred, {step}, count, SignRule::nearest);
 }
 

@@ -53,7 +53,7 @@ std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins
   return ranges;
 }
 
-std::vector<KeyRange> finer_at(const Group& group, std::span<const std::uint32_t> bins, std::size_t most_bins) {
+std::vector<KeyRange> refine_at(const Group& group, std::span<const std::uint32_t> bins, std::size_t most_bins) {
   const auto asked = [&](unsigned finer) {
     std::size_t sum = 0;
     for (const std::uint32_t bin : bins) sum += std::size_t{1} << std::min(finer, span_bits(group, bin));

@@ -43,8 +43,10 @@ namespace {
 
 Fit Quantizer::fit(const Group&) const { fail(Errc::internal, "a method that sees layers was asked for levels"); }
 UnitStats Quantizer::quantize_layer(const RowWindow&, TrellisUnit&) const { refuse_layer(); }
-SpreadTally Quantizer::spreads(const RowWindow&) const { refuse_layer(); }
-std::vector<RatePoint> Quantizer::spread_curve(const SpreadTally&, std::span<const double>) const { refuse_layer(); }
+SpreadHistogram Quantizer::spreads(const RowWindow&) const { refuse_layer(); }
+std::vector<RatePoint> Quantizer::spread_curve(const SpreadHistogram&, std::span<const double>) const {
+  refuse_layer();
+}
 LayerNeeds Quantizer::layer_needs(const LayerShape&) const { refuse_layer(); }
 
 Codebook Quantizer::fit_values(std::span<const float> values, std::span<const float> importance, Workspace&) const {
@@ -54,7 +56,7 @@ Codebook Quantizer::fit_values(std::span<const float> values, std::span<const fl
   const float largest = weights.empty() ? 0.0f : *std::ranges::max_element(weights);
   Group group;
   for (std::size_t i = 0; i < sorted.size(); ++i) {
-    const double mass = largest > 0 ? std::max(double{weights[i]}, double{largest} * kLeastWeight) : 1.0;
+    const double mass = largest > 0 ? std::max(double{weights[i]}, double{largest} * kMinWeight) : 1.0;
     if (i > 0 && sorted[i] == sorted[i - 1]) {
       group.count.back() += 1;
       group.mass.back() += mass;
@@ -69,7 +71,7 @@ Codebook Quantizer::fit_values(std::span<const float> values, std::span<const fl
   }
   if (!sorted.empty()) group.minimum = sorted.front(), group.maximum = sorted.back();
   Fit result = fit(group);
-  if (!result.look_closer.empty()) fail(Errc::internal, "a method asks to look closer at a group of single values");
+  if (!result.refine.empty()) fail(Errc::internal, "a method asks to look closer at a group of single values");
   return std::move(result.codebook);
 }
 

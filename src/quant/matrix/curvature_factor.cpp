@@ -13,7 +13,7 @@
 namespace lmq {
 namespace {
 constexpr std::size_t kPanel = 64;
-constexpr unsigned kMostRaised = 6;
+constexpr unsigned kMaxRaised = 6;
 constexpr double kAsymmetry = 1e-5, kFirstShare = 1e-6;
 
 void check(std::span<const double> matrix, std::size_t size, const std::string& place) {
@@ -122,7 +122,7 @@ CurvatureFactor factor_with(const Engine& engine, std::span<const double> matrix
       take(upper, factor);
       return factor;
     }
-    if (factor.raised == kMostRaised)
+    if (factor.raised == kMaxRaised)
       fail(Errc::malformed, fmt::format("{}: not positive definite with {} of its mean diagonal added", place, share));
     share = std::max(share * 10, kFirstShare);
   }

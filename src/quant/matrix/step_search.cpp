@@ -10,8 +10,8 @@ namespace lmq {
 namespace {
 constexpr std::size_t kLanes = 8;
 constexpr double kRound = 0x1.8p52;
-constexpr double kLeastFactor = 0.15, kMostFactor = 1.05;
-constexpr int kMostRounds = 20;
+constexpr double kMinFactor = 0.15, kMaxFactor = 1.05;
+constexpr int kMaxRounds = 20;
 
 /// One group: its values and what their errors weigh.
 struct Values {
@@ -118,10 +118,10 @@ Grid best_grid(const Values& v, std::size_t factors, bool free) {
       if (error < least) least = error, best = grid;
     }
   };
-  look(whole * kLeastFactor, whole * kMostFactor);
-  const double near = whole * (kMostFactor - kLeastFactor) / static_cast<double>(std::max<std::size_t>(factors, 2) - 1);
+  look(whole * kMinFactor, whole * kMaxFactor);
+  const double near = whole * (kMaxFactor - kMinFactor) / static_cast<double>(std::max<std::size_t>(factors, 2) - 1);
   look(std::max(best.step - near, best.step / 2), best.step + near);
-  for (int round = 0; round < kMostRounds; ++round) {
+  for (int round = 0; round < kMaxRounds; ++round) {
     const Grid next = refitted(sums_of(v, best), best, free);
     const double error = error_of(v, next);
     if (!(error < least)) break;

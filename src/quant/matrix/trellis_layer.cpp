@@ -13,7 +13,7 @@
 namespace lmq {
 namespace {
 constexpr std::size_t kFewServed = 1024;
-constexpr double kLeastEnergy = 1e-9;  // squared steps of a row or column of zeros
+constexpr double kMinEnergy = 1e-9;  // squared steps of a row or column of zeros
 
 void check(const LayerWeights& weights, const LayerSides& sides, const LayerCoding& coding) {
   const auto wrong = [](const char* what) { fail(Errc::internal, fmt::format("layer to code: {}", what)); };
@@ -22,7 +22,7 @@ void check(const LayerWeights& weights, const LayerSides& sides, const LayerCodi
   std::size_t rows = 0;
   for (const CurvatureFactor& block : sides.outputs) rows += block.size;
   if (!sides.outputs.empty() && rows != weights.rows) wrong("output factors of other rows");
-  if (sides.outputs.size() > kMostTrellisLanes) wrong("more output factors than lanes");
+  if (sides.outputs.size() > kMaxTrellisLanes) wrong("more output factors than lanes");
   for (std::size_t k = 1; k < sides.outputs.size(); ++k)
     if (sides.outputs[k].size > sides.outputs[0].size ||
         (k + 1 < sides.outputs.size() && sides.outputs[k].size != sides.outputs[0].size))
@@ -50,14 +50,14 @@ void choose_steps(const std::vector<double>& pivot, std::size_t served, std::vec
   const int grain = served < kFewServed ? 2 : 1;
   for (const double p : pivot) {
     const double eighths = grain * std::floor(0.5 - 8 / grain * plain_log2(p));
-    step.push_back(static_cast<std::int16_t>(std::clamp(eighths, -1.0 * kMostEighths, 1.0 * kMostEighths)));
+    step.push_back(static_cast<std::int16_t>(std::clamp(eighths, -1.0 * kMaxEighths, 1.0 * kMaxEighths)));
     const double left = p * octave_eighths(step.back());
     weight.push_back(static_cast<float>(left * left));
   }
 }
 
 int thirds_of(double mean_square) noexcept {
-  return static_cast<int>(std::floor(1.5 * plain_log2(std::max(mean_square, kLeastEnergy)) + 0.5));
+  return static_cast<int>(std::floor(1.5 * plain_log2(std::max(mean_square, kMinEnergy)) + 0.5));
 }
 std::int8_t kept(int spread) noexcept { return static_cast<std::int8_t>(std::clamp(spread, -60, 90)); }
 
@@ -70,7 +70,7 @@ void choose_spreads(TrellisUnit& unit, const SquareOf& square_of) {
     for (std::size_t j = 0; j < cols; ++j) column[j] += square_of(i, j);
   unit.col_spread.resize(cols), unit.row_spread.resize(rows);
   for (std::size_t j = 0; j < cols; ++j) {
-    const double mean = std::max(column[j] / static_cast<double>(rows), kLeastEnergy);
+    const double mean = std::max(column[j] / static_cast<double>(rows), kMinEnergy);
     unit.col_spread[j] = kept(kSpreadOfOne + thirds_of(mean));
     scale[j] = 1 / mean;
   }
@@ -87,7 +87,7 @@ struct Steps {
 };
 
 /// Steps that lie further from 0 than this are left to the errors passed on: codes reach 2^20.
-constexpr double kMostStepsAway = 0x1p18;
+constexpr double kMaxStepsAway = 0x1p18;
 
 /// The step for all of which no weight is more than that away; finer ones would store bits below a float's precision.
 float finest_step(std::span<const float> weights, const TrellisUnit& unit) {
@@ -97,7 +97,7 @@ float finest_step(std::span<const float> weights, const TrellisUnit& unit) {
     for (std::size_t j = 0; j < cols; ++j)
       largest = std::max(largest, std::abs(double{weights[i * cols + j]}) /
                                       (double{octave_eighths(unit.row_step[i])} * octave_eighths(unit.col_step[j])));
-  return static_cast<float>(largest / kMostStepsAway);
+  return static_cast<float>(largest / kMaxStepsAway);
 }
 
 /// All lanes of the layer; targets replace those of the pass before.
@@ -142,7 +142,7 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
   TrellisUnit& unit = layer.unit;
   unit.states = coding.states, unit.rows = weights.rows, unit.cols = weights.cols, unit.step = coding.step;
   const std::size_t wanted = sides.outputs.empty() ? coding.lane_rows : sides.outputs[0].size;
-  const std::uint64_t fewest = ceil_div(std::max<std::uint64_t>(weights.rows, 1), kMostTrellisLanes);
+  const std::uint64_t fewest = ceil_div(std::max<std::uint64_t>(weights.rows, 1), kMaxTrellisLanes);
   unit.lane_rows = std::clamp<std::uint64_t>(wanted, fewest, std::max<std::uint64_t>(weights.rows, 1));
   Steps steps;
   choose_steps(pivots(sides.outputs, sides.row_curvature, weights.rows), weights.cols, unit.row_step, steps.row_weight);

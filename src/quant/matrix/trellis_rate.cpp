@@ -47,16 +47,16 @@ const Rates& rates_of(unsigned states) noexcept {
 }
 
 /// Bits and squared steps of all weights at a step. What errors add to a target is that of the average weight.
-TrellisRate sums_at(const std::vector<SpreadTally::Bin>& bins, unsigned states, double step) {
+TrellisRate sums_at(const std::vector<SpreadHistogram::Bin>& bins, unsigned states, double step) {
   const double scale = 1 / (step * step);
   double weights = 0, error = 0;
-  for (const SpreadTally::Bin& bin : bins) {
+  for (const SpreadHistogram::Bin& bin : bins) {
     weights += static_cast<double>(bin.weights);
     error += static_cast<double>(bin.weights) * trellis_rate(states, bin.square * scale).error;
   }
   if (weights > 0) error /= weights;
   TrellisRate sums;
-  for (const SpreadTally::Bin& bin : bins) {
+  for (const SpreadHistogram::Bin& bin : bins) {
     const TrellisRate rate = trellis_rate(states, bin.square * scale + bin.gain * error);
     sums.bits += static_cast<double>(bin.weights) * rate.bits,
         sums.error += static_cast<double>(bin.weights) * rate.error;
@@ -88,8 +88,9 @@ double step_at_slope(unsigned states, double slope) noexcept {
   return std::sqrt(slope / (kTwoLn2 * rates_of(states).back().error));
 }
 
-std::vector<RatePoint> trellis_curve(const SpreadTally& tally, unsigned states, std::span<const double> lambdas) {
-  const std::vector<SpreadTally::Bin> bins = tally.bins();
+std::vector<RatePoint> trellis_curve(const SpreadHistogram& histogram, unsigned states,
+                                     std::span<const double> lambdas) {
+  const std::vector<SpreadHistogram::Bin> bins = histogram.bins();
   std::vector<RatePoint> points;
   for (const double lambda : lambdas) {
     const double step = step_at_slope(states, lambda);
@@ -99,10 +100,10 @@ std::vector<RatePoint> trellis_curve(const SpreadTally& tally, unsigned states, 
   return points;
 }
 
-double step_for_bits(const SpreadTally& tally, unsigned states, double bits) {
+double step_for_bits(const SpreadHistogram& histogram, unsigned states, double bits) {
   double low = 0x1p-100, high = 0x1p100;  // bits fall with the step
-  const std::vector<SpreadTally::Bin> bins = tally.bins();
-  const auto weights = static_cast<double>(tally.weights());
+  const std::vector<SpreadHistogram::Bin> bins = histogram.bins();
+  const auto weights = static_cast<double>(histogram.weights());
   while (high / low > 1 + 0x1p-20) {
     const double middle = std::sqrt(low) * std::sqrt(high);
     (sums_at(bins, states, middle).bits > bits * weights ? low : high) = middle;

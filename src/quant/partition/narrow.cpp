@@ -9,10 +9,10 @@ namespace lmq {
 namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kBlocksPerCell = 4;
-constexpr double kMargin = 1e-10;       // of the loss: far above rounding, far below what matters
-constexpr double kNoise = 0x1p-48;      // of the energy about the centre: rounding of sums
-constexpr double kLeastPart = 0x1p-44;  // of all weight: a part of a block that sums can tell from nothing
-constexpr std::size_t kMostCandidates = std::size_t{1} << 20;  // about 40 bytes each
+constexpr double kMargin = 1e-10;     // of the loss: far above rounding, far below what matters
+constexpr double kNoise = 0x1p-48;    // of the energy about the centre: rounding of sums
+constexpr double kMinPart = 0x1p-44;  // of all weight: a part of a block that sums can tell from nothing
+constexpr std::size_t kMaxCandidates = std::size_t{1} << 20;  // about 40 bytes each
 }  // namespace
 
 double Narrowing::block_low(std::size_t k) const {
@@ -26,7 +26,7 @@ double Narrowing::block_high(std::size_t k) const {
 void Narrowing::measure_blocks() {
   const std::size_t n = blocks_.size() - 1;
   block_w_.resize(2 * n + 1), block_s_.resize(2 * n + 1);
-  const double least = kLeastPart * (p_.W[p_.m] - p_.W[0]);
+  const double least = kMinPart * (p_.W[p_.m] - p_.W[0]);
   for (std::size_t k = 0; k <= n; ++k) {
     const double w = p_.W[blocks_[k]], sum = p_.S[blocks_[k]];
     block_w_[2 * k] = w, block_s_[2 * k] = sum;
@@ -171,7 +171,7 @@ bool Narrowing::narrow(double closed) {
   inside_ = true;
   all_places();
   for (double before = kInfinity;; before = gap_) {
-    if (candidate_.size() > kMostCandidates) return false;
+    if (candidate_.size() > kMaxCandidates) return false;
     look();
     if (gap_ <= closed * loss_ || !open_blocks()) return true;
     if (closed >= 0 && gap_ > 0.9 * before) return true;
@@ -181,7 +181,7 @@ bool Narrowing::narrow(double closed) {
 
 void Narrowing::solve(const LinePoints& points, std::size_t cells, CellEnds& ends) {
   if (points.m < 2 * kBlocksPerCell * cells || cells < 2) return solve_layered(points, cells, ends);
-  if (2 * kBlocksPerCell * cells * cells > kMostCandidates) return solve_interlaced(points, cells, ends);
+  if (2 * kBlocksPerCell * cells * cells > kMaxCandidates) return solve_interlaced(points, cells, ends);
   begin(points, cells);
   companded(kBlocksPerCell * cells);
   first_path(path_);

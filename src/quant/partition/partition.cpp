@@ -34,7 +34,7 @@ CellEnds LayeredPartition::ends(std::size_t cells) const {
   return path;
 }
 
-constexpr double kLeastPoint = 0x1p-40;  // least weight of a point, as a part of the mean
+constexpr double kMinPoint = 0x1p-40;  // least weight of a point, as a part of the mean
 
 struct PartitionSolver::State {
   std::vector<double> given;          // the points
@@ -78,7 +78,7 @@ void PartitionSolver::State::set_weights(std::span<const double> weights) {
   const double total = std::accumulate(weight.begin(), weight.end(), 0.0);
   weighted = total > 0;
   // Every point must raise the running sum of weights, else a cell has none.
-  const double least = std::max(kLeastPoint / static_cast<double>(m), 0x1p-50) * total;
+  const double least = std::max(kMinPoint / static_cast<double>(m), 0x1p-50) * total;
   for (double& w : weight) w = weighted ? std::max(w, least) : 1.0;
 }
 
@@ -130,7 +130,7 @@ void PartitionSolver::State::run(std::size_t cells, Engine engine) {
   }
   prefix_sums();
   // Measured with tests/bench/partition_bench.cpp.
-  if (engine == Engine::automatic && rows.suits(points(), !weighted, cells)) engine = Engine::rows;
+  if (engine == Engine::automatic && rows.is_preferable(points(), !weighted, cells)) engine = Engine::rows;
   if (engine == Engine::automatic) {
     engine = cells <= 4 ? Engine::layered : Engine::interlaced;
     if (cells <= 8 && m >= 1024 * cells) engine = Engine::narrowing;
@@ -206,7 +206,7 @@ void PartitionSolver::State::load_floats(std::span<const float> ascending, std::
                                          std::size_t cells) {
   const std::size_t n = ascending.size();
   const float largest = weights.empty() ? 0.0f : *std::ranges::max_element(weights);
-  const double least = double{largest} * kLeastWeight;
+  const double least = double{largest} * kMinWeight;
   weighted = largest > 0;
   given.assign(ascending.begin(), ascending.end());
   if (weighted) {

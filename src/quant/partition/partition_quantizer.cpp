@@ -14,7 +14,7 @@
 namespace lmq {
 namespace {
 
-constexpr double kMostNewBins = 0x1p18;  // asked for in one round
+constexpr double kMaxNewBins = 0x1p18;  // asked for in one round
 
 // How much a threshold inside the bin can gain at most, as a power of 4: sqrt(mass scatter) times the distance of the
 // levels about it, or where that is more its scatter. Halving a bin takes a factor of 4 of it.
@@ -54,10 +54,10 @@ std::vector<KeyRange> ranges_of(const Group& group, const std::vector<OpenBin>& 
   };
   int gain = least, high = least;  // bisection: asked(high) is within the budget or nothing helps
   for (const OpenBin& one : open) high = std::max(high, one.gain);
-  if (asked(gain) > kMostNewBins)
+  if (asked(gain) > kMaxNewBins)
     for (int low = gain; (gain = high) - low > 1;) {
       const int middle = low + (high - low) / 2;
-      (asked(middle) > kMostNewBins ? low : high) = middle;
+      (asked(middle) > kMaxNewBins ? low : high) = middle;
     }
   std::vector<KeyRange> ranges;
   for (const OpenBin& one : open) {
@@ -111,7 +111,7 @@ Fit PartitionQuantizer::fit(const Group& given) const {
   return {table_of(levels), ranges_of(group, weigh(group, solver, levels), std::ilogb(std::max(least, 0x1p-1000)) / 2)};
 }
 
-Codebook PartitionQuantizer::rough_fit(const Group& group) const {
+Codebook PartitionQuantizer::approximate_fit(const Group& group) const {
   const std::optional<Group> heavy = with_heavy_zeros(group, zero_);
   PartitionSolver solver;
   (void)solver.solve_group(heavy ? *heavy : group, levels_);

@@ -13,7 +13,7 @@ class PartitionQuantizer : public Quantizer {
   /// levels 1..256; zero: what becomes of weights that are exactly 0.
   PartitionQuantizer(std::size_t levels, ZeroRule zero);
   [[nodiscard]] Fit fit(const Group& group) const override;
-  [[nodiscard]] Codebook rough_fit(const Group& group) const override;
+  [[nodiscard]] Codebook approximate_fit(const Group& group) const override;
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     Workspace& workspace) const override;
 

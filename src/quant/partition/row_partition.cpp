@@ -9,9 +9,9 @@
 namespace lmq {
 namespace {
 
-constexpr int kMostRuns = 16;
+constexpr int kMaxRuns = 16;
 constexpr std::size_t kVector = 8, kNarrow = 5;
-constexpr std::size_t kCell = 32, kReach = 36, kUnitReach = 44, kFew = 256, kMostOfTwo = 4096;
+constexpr std::size_t kCell = 32, kReach = 36, kUnitReach = 44, kFew = 256, kMaxOfTwo = 4096;
 
 // The more cells, the steeper: loss ~ (1 / cells - 1 / m)^2 is 0 where every point has its own, and ~ cells^-2 before.
 double share(double cells, double m) { return 1 / cells - 1 / m; }
@@ -30,12 +30,12 @@ void RowPartition::measure(const LinePoints& points, bool unit) {
 
 // Few points: rows of up to four vectors.
 bool RowPartition::always_suits(std::size_t m, std::size_t cells) {
-  return cells == 2 ? m <= kMostOfTwo : m <= kFew && m <= kCell * cells;
+  return cells == 2 ? m <= kMaxOfTwo : m <= kFew && m <= kCell * cells;
 }
 
 // Many: by the mean number of points in a cell that ends at a point, which
 // is far above m / cells where some cells have most of the points.
-bool RowPartition::suits(const LinePoints& points, bool unit, std::size_t cells) {
+bool RowPartition::is_preferable(const LinePoints& points, bool unit, std::size_t cells) {
   if (always_suits(points.m, cells)) return true;
   if (cells == 2 || points.m > kCell * cells) return false;
   measure(points, unit);
@@ -143,7 +143,7 @@ void RowPartition::solve(const LinePoints& points, bool unit, std::size_t cells,
       std::swap(ends, path_);
       return;
     }
-    if (windows_of_path() <= enough || run == kMostRuns) return layers(ends);  // of any path they are right
+    if (windows_of_path() <= enough || run == kMaxRuns) return layers(ends);  // of any path they are right
     const Found now{static_cast<double>(path_.size() - 1), penalty,
                     f_[kRowPad + p_.m] - penalty * static_cast<double>(path_.size() - 1)};
     if (now.cells < wanted && now.cells >= few_.cells) few_ = now;

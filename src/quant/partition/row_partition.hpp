@@ -20,7 +20,7 @@ class RowPartition {
   [[nodiscard]] static bool always_suits(std::size_t m, std::size_t cells);
   /// True when that is the quickest way, as far as can be told beforehand. 1 < cells < m; O(m).
   /// When true, solve with the same arguments comes next.
-  [[nodiscard]] bool suits(const LinePoints& points, bool unit, std::size_t cells);
+  [[nodiscard]] bool is_preferable(const LinePoints& points, bool unit, std::size_t cells);
   /// The best partition into exactly `cells` cells, 1 < cells < m. points: W, S, C readable kRowPad places before edge
   /// 0. unit: all weights are 1. About 100 + m (m / cells) / 4 vectors of 8 predecessors, twice.
   void solve(const LinePoints& points, bool unit, std::size_t cells, CellEnds& ends);
@@ -40,7 +40,7 @@ class RowPartition {
   RowPoints p_;
   std::size_t cells_ = 0;
   CellEnds path_;
-  bool measured_ = false;  // by suits, for the call of solve that follows
+  bool measured_ = false;  // by is_preferable, for the call of solve that follows
   Found few_, many_;
   std::vector<std::uint32_t> low_, high_, back_, window_back_, at_;
   std::vector<double> f_, g_, inverse_;

@@ -80,20 +80,20 @@ class PlainTrellis final : public Quantizer {
     return measure_error(window.view, decoded, window.importance);
   }
 
-  [[nodiscard]] SpreadTally spreads(const RowWindow& window) const override {
+  [[nodiscard]] SpreadHistogram spreads(const RowWindow& window) const override {
     const double root = std::sqrt(mean_curvature(window.importance));
-    SpreadTally tally;
+    SpreadHistogram histogram;
     for (const double spread : read_rows(window).spread)
-      tally.add(static_cast<int>(std::floor(8 * plain_log2(std::max(spread * root, 0x1p-70)) + 0.5)), window.cols);
-    return tally;
+      histogram.add(static_cast<int>(std::floor(8 * plain_log2(std::max(spread * root, 0x1p-70)) + 0.5)), window.cols);
+    return histogram;
   }
 
-  [[nodiscard]] std::vector<RatePoint> spread_curve(const SpreadTally& tally,
+  [[nodiscard]] std::vector<RatePoint> spread_curve(const SpreadHistogram& histogram,
                                                     std::span<const double> lambdas) const override {
     std::vector<RatePoint> curve;
     for (const double lambda : lambdas) {
       RatePoint point{lambda, 0, 0, 0};
-      for (const SpreadTally::Bin& bin : tally.bins()) {
+      for (const SpreadHistogram::Bin& bin : histogram.bins()) {
         const double square = lambda / kTrellisRho, weights = static_cast<double>(bin.weights);
         point.bits += weights * std::max(0.02, plain_log2(bin.square / square) / 2 + kRateOfOne);
         point.distortion += weights * std::min(bin.square, kDistortion * square);

@@ -5,7 +5,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostBins = std::size_t{1} << 19;
+constexpr std::size_t kMaxBins = std::size_t{1} << 19;
 
 /// Levels are the means of cells of about equal importance: a bin belongs to the cell its middle falls into.
 class QuantileQuantizer final : public Quantizer {
@@ -14,7 +14,7 @@ class QuantileQuantizer final : public Quantizer {
       : Quantizer({.cost = {.row_weight = 40, .solve_bin = 20, .solve_level = 0}}), levels_(levels) {}
 
   [[nodiscard]] Fit fit(const Group& group) const override {
-    if (auto ranges = finer_everywhere(group, kMostBins); !ranges.empty())
+    if (auto ranges = finer_everywhere(group, kMaxBins); !ranges.empty())
       return {Codebook::table({0.0f}), std::move(ranges)};
     double all = 0;
     for (const double mass : group.mass) all += mass;

@@ -18,7 +18,7 @@ constexpr std::array kBinaryOptions{
                  .fallback = kRefine,
                  .words = kModes}};
 
-constexpr double kMostSum = 0x1.fep127;
+constexpr double kMaxSum = 0x1.fep127;
 
 constexpr std::array kBinary1Options{kScaleOption};
 
@@ -59,9 +59,9 @@ class BinaryQuantizer final : public SignQuantizer {
 
  private:
   static Mode effective(std::size_t bases, Mode mode) { return bases <= 2 && mode == kRefine ? kExact : mode; }
-  std::array<double, kMostBases> solve(const Magnitudes& y, std::vector<double>& residual,
-                                       std::span<float> numbers) const {
-    std::array<double, kMostBases> bases{};
+  std::array<double, kMaxBases> solve(const Magnitudes& y, std::vector<double>& residual,
+                                      std::span<float> numbers) const {
+    std::array<double, kMaxBases> bases{};
     const auto used = std::span(bases).first(bases_);
     if (mode_ == kGreedy) {
       greedy_bases(y, used, residual);
@@ -76,7 +76,7 @@ class BinaryQuantizer final : public SignQuantizer {
     // Sums of all bases stay floats, also when bases are rounded to halves.
     double sum = 0;
     for (const double base : used) sum += base;
-    const double scale = sum > kMostSum ? kMostSum / sum : 1;
+    const double scale = sum > kMaxSum ? kMaxSum / sum : 1;
     std::ranges::transform(used, numbers.begin(), [&](double base) { return static_cast<float>(base * scale); });
     return bases;
   }

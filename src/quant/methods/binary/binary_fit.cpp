@@ -46,7 +46,7 @@ void take_items(MagnitudeScratch& scratch, std::size_t count, std::span<const fl
   make_room(y, count);
   for (std::size_t i = 0; i < count; ++i) {
     const auto item = static_cast<std::uint64_t>(scratch.items[i]);
-    const double mass = std::max(double{importance[static_cast<std::uint32_t>(item)]}, largest * kLeastWeight);
+    const double mass = std::max(double{importance[static_cast<std::uint32_t>(item)]}, largest * kMinWeight);
     append(y, i, magnitude_of(static_cast<std::uint32_t>(item >> 32)), mass);
   }
 }

@@ -12,7 +12,7 @@ namespace lmq {
 // Least-squares binary codes of weights x by the magnitudes y = |x| alone (Pouransari, Tu & Tuzel 2020, Least squares
 // binary quantization of neural networks). Means are weighted by importance; losses are sums of importance * error^2.
 
-inline constexpr std::size_t kMostBases = 8;
+inline constexpr std::size_t kMaxBases = 8;
 
 /// Magnitudes of a group, ascending, with prefix sums of weight (mass) and weight * magnitude (sum). A point is one
 /// magnitude or, in a group that is not resolved, a bin: low <= high, and `point` its mean.
@@ -32,7 +32,7 @@ struct MagnitudeScratch {
 };
 
 /// values      [n] finite, n >= 1
-/// importance  [n] finite, >= 0, or empty: all ones; all zero counts as all ones, weights below kLeastWeight of the
+/// importance  [n] finite, >= 0, or empty: all ones; all zero counts as all ones, weights below kMinWeight of the
 ///             largest count as that
 /// Returns scratch.magnitudes. Cost: about 3 ns a value for n = 128.
 const Magnitudes& sorted_magnitudes(std::span<const float> values, std::span<const float> importance,

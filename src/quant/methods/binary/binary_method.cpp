@@ -8,7 +8,7 @@
 namespace lmq {
 namespace {
 
-Codebook codebook_of(const NumberedBooks& books, std::span<const float> numbers) {
+Codebook codebook_of(const ParametricCodebook& books, std::span<const float> numbers) {
   if (books.kind == CodebookKind::centred) return Codebook::centred(numbers[0], books.levels);
   return Codebook::bases({numbers.begin(), numbers.end()}, books.rule);
 }
@@ -26,18 +26,18 @@ std::vector<std::uint32_t> members_of(const Group& group, const FoldedGroup& fol
 }
 
 Fit SignQuantizer::fit(const Group& group) const {
-  const NumberedBooks books = traits().numbered;
+  const ParametricCodebook books = traits().numbered;
   const FoldedGroup folded = fold(group);
-  std::array<float, kMostBases> room{};
+  std::array<float, kMaxBases> room{};
   const auto numbers = std::span(room).first(books.numbers);
   const auto open = fit_folded(folded.magnitudes, numbers);
-  return {codebook_of(books, numbers), finer_at(group, members_of(group, folded, open), kMostFolded)};
+  return {codebook_of(books, numbers), refine_at(group, members_of(group, folded, open), kMaxFolded)};
 }
 
 Codebook SignQuantizer::fit_values(std::span<const float> values, std::span<const float> importance,
                                    Workspace& scratch) const {
-  const NumberedBooks books = traits().numbered;
-  std::array<float, kMostBases> room{};
+  const ParametricCodebook books = traits().numbered;
+  std::array<float, kMaxBases> room{};
   const auto numbers = std::span(room).first(books.numbers);
   fit_numbers(values, importance, scratch, numbers);
   return codebook_of(books, numbers);

@@ -21,7 +21,7 @@ inline constexpr MethodOption kScaleOption{
 /// closely wherever a decision may lie inside one.
 class SignQuantizer : public Quantizer {
  public:
-  SignQuantizer(const NumberedBooks& books, Sees sees)
+  SignQuantizer(const ParametricCodebook& books, Sees sees)
       : Quantizer({.sees = sees,
                    .rounding = Rounding::cuts,
                    .numbered = books,
@@ -41,6 +41,6 @@ class SignQuantizer : public Quantizer {
 /// Bins of the group that the points were made of, ascending, without those that are single values.
 [[nodiscard]] std::vector<std::uint32_t> members_of(const Group& group, const FoldedGroup& folded,
                                                     std::span<const std::uint32_t> points);
-inline constexpr std::size_t kMostFolded = std::size_t{1} << 19;  ///< bins asked for in one round
+inline constexpr std::size_t kMaxFolded = std::size_t{1} << 19;  ///< bins asked for in one round
 
 }  // namespace lmq

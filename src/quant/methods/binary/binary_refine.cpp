@@ -8,16 +8,16 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostSums = std::size_t{1} << (kMostBases - 1);
-constexpr int kMostSteps = 200;
+constexpr std::size_t kMaxSums = std::size_t{1} << (kMaxBases - 1);
+constexpr int kMaxSteps = 200;
 constexpr double kStill = 1e-12;  // of the energy: what a step must gain
 
-using Matrix = std::array<std::array<double, kMostBases>, kMostBases>;
+using Matrix = std::array<std::array<double, kMaxBases>, kMaxBases>;
 
 /// Normal equations of a code: gram[j][l] = sum weight s_j s_l, right[j] = sum weight s_j y.
 struct Normal {
   Matrix gram{};
-  std::array<double, kMostBases> right{};
+  std::array<double, kMaxBases> right{};
 };
 
 double sign_of(std::uint32_t code, std::size_t base, std::size_t bases) {
@@ -36,10 +36,10 @@ void add_cell(Normal& normal, std::size_t k, std::uint32_t code, double mass, do
 /// determine are left as they are.
 void solve(Normal normal, std::span<double> bases) {
   const std::size_t k = bases.size();
-  std::array<double, kMostBases> rest = normal.right, step{};
+  std::array<double, kMaxBases> rest = normal.right, step{};
   for (std::size_t j = 0; j < k; ++j)
     for (std::size_t l = 0; l < k; ++l) rest[j] -= normal.gram[j][l] * bases[l];
-  std::array<bool, kMostBases> fixed{};
+  std::array<bool, kMaxBases> fixed{};
   const double least = 1e-10 * normal.gram[0][0];
   for (std::size_t p = 0; p < k; ++p) {
     fixed[p] = !(normal.gram[p][p] > least);
@@ -113,7 +113,7 @@ void extended_bases(const Magnitudes& y, std::span<double> bases, std::vector<do
 /// The best bases known for normal and for Laplace weights with mean magnitude 1, k = 3 .. 8 (the best of 60 to 400
 /// random starts on the densities): sums of unequal bases come much nearer to the optimal levels than greedy ones lead
 /// to (normal, k = 4: loss 0.00989, from greedy ones 0.01144, optimal levels 0.00950).
-using Shape = std::array<double, kMostBases>;
+using Shape = std::array<double, kMaxBases>;
 constexpr std::array<Shape, 6> kNormal{{{1.2374, 0.9368, 0.5651},
                                         {1.4146, 0.8884, 0.6977, 0.3708},
                                         {1.2919, 1.2069, 0.6274, 0.4696, 0.3095},
@@ -129,9 +129,9 @@ constexpr std::array<Shape, 6> kLaplace{{{1.8995, 1.4374, 0.8315},
 
 double refine_from(const Magnitudes& y, std::span<double> bases) {
   descend(bases);
-  std::array<double, kMostBases> before{};
+  std::array<double, kMaxBases> before{};
   double loss = refine_step(y, bases);  // bases are now one step ahead of the loss
-  for (int step = 1; step < kMostSteps; ++step) {
+  for (int step = 1; step < kMaxSteps; ++step) {
     std::ranges::copy(bases, before.begin());
     const double next = refine_step(y, bases);
     if (!(next < loss)) {  // rounding: the step before was the last
@@ -168,7 +168,7 @@ void greedy_bases(const Magnitudes& y, std::span<double> bases, std::vector<doub
 
 double refine_step(const Magnitudes& y, std::span<double> bases) {
   const std::size_t k = bases.size();
-  std::array<SignedSum, kMostSums> room;
+  std::array<SignedSum, kMaxSums> room;
   const auto sums = std::span(room).first(std::size_t{1} << (k - 1));
   magnitude_sums(bases, sums);
   Normal normal;
@@ -205,7 +205,7 @@ double best_refined(const Magnitudes& y, std::span<double> bases, std::vector<do
 }
 
 double loss_of_bases(const Magnitudes& y, std::span<const double> bases) {
-  std::array<SignedSum, kMostSums> room;
+  std::array<SignedSum, kMaxSums> room;
   const auto sums = std::span(room).first(std::size_t{1} << (bases.size() - 1));
   magnitude_sums(bases, sums);
   double loss = y.energy;
@@ -215,7 +215,7 @@ double loss_of_bases(const Magnitudes& y, std::span<const double> bases) {
 }
 
 std::vector<double> nearest_thresholds(std::span<const double> bases) {
-  std::array<SignedSum, kMostSums> room;
+  std::array<SignedSum, kMaxSums> room;
   const auto sums = std::span(room).first(std::size_t{1} << (bases.size() - 1));
   magnitude_sums(bases, sums);
   std::vector<double> thresholds;

@@ -13,7 +13,7 @@
 namespace lmq {
 namespace {
 
-constexpr int kMostRounds = 30;
+constexpr int kMaxRounds = 30;
 constexpr double kStill = 1e-4;           // of the loss: what a round must gain
 constexpr std::size_t kColumnTask = 128;  // columns of one task
 constexpr std::size_t kLanes = 8;
@@ -96,7 +96,7 @@ Rank1 fit_rank1(std::span<const float> x, std::span<const float> importance, std
   const Matrix m{x, importance, start.size(), static_cast<std::size_t>(cols), levels == 3};
   Rank1 fit{{start.begin(), start.end()}, std::vector<double>(m.cols, 1.0), 0};
   fit.loss = fit_rows(m, fit.rows, fit.cols);
-  for (int round = 0; round < kMostRounds; ++round) {
+  for (int round = 0; round < kMaxRounds; ++round) {
     Rank1 next = fit;
     fit_columns(m, next.rows, next.cols);
     normalise(next.rows, next.cols);

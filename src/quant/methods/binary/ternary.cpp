@@ -35,7 +35,7 @@ class AsymmetricTernary final : public Quantizer {
     auto bins = members_of(group, below, open_top_mean(below.magnitudes));
     const auto more = members_of(group, above, open_top_mean(above.magnitudes));
     bins.insert(bins.end(), more.begin(), more.end());  // the negative side's bins come first
-    return {levels(top_mean(below.magnitudes), top_mean(above.magnitudes)), finer_at(group, bins, kMostFolded)};
+    return {levels(top_mean(below.magnitudes), top_mean(above.magnitudes)), refine_at(group, bins, kMaxFolded)};
   }
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     Workspace& scratch) const override {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "ecsq_options.hpp"
 #include "entropy_fit.hpp"
-#include "entropy_wish.hpp"
 #include "lmq/base/error.hpp"
 
 namespace lmq {
@@ -50,31 +50,31 @@ void settle(QuantizerOptions& options, bool levels_given) {
       std::count_if(options.values.begin(), options.values.begin() + kAtZero, [](double v) { return !std::isnan(v); }));
   if (given > 1) fail(Errc::usage, "\"rate\", \"lambda\" and \"slope\" say the same thing: give one of them");
   if (given == 0) options.values[kAtRate] = plain_log2(static_cast<double>(options.levels));
-  if (given == 0 || !levels_given) options.levels = kMostCells;
+  if (given == 0 || !levels_given) options.levels = kMaxCells;
 }
 
 }  // namespace
 
-EntropyWish entropy_wish(EntropyWay way, const QuantizerOptions& options) {
-  const std::span<const MethodOption> known = way == EntropyWay::exact ? std::span<const MethodOption>(kExactOptions)
-                                              : way == EntropyWay::iterative
+EcsqOptions ecsq_options(EcsqAlgorithm way, const QuantizerOptions& options) {
+  const std::span<const MethodOption> known = way == EcsqAlgorithm::exact ? std::span<const MethodOption>(kExactOptions)
+                                              : way == EcsqAlgorithm::iterative
                                                   ? std::span<const MethodOption>(kIterOptions)
                                                   : kUniformOptions;
   const auto word = [&](std::size_t at) { return static_cast<std::uint8_t>(option(options, known, at)); };
-  EntropyWish wish{.way = way, .most_levels = std::clamp<std::size_t>(options.levels, 1, kMostCells)};
+  EcsqOptions wish{.way = way, .most_levels = std::clamp<std::size_t>(options.levels, 1, kMaxCells)};
   wish.rate = option(options, known, kAtRate);
   wish.lambda = option(options, known, kAtLambda);
   wish.slope = option(options, known, kAtSlope);
   wish.zero = ZeroRule{word(kAtZero)};
-  if (way == EntropyWay::iterative) wish.form = LengthForm{word(kAtFifth)}, wish.start = StartRule{word(kAtStart)};
-  if (way == EntropyWay::uniform) wish.cuts = CutRule{word(kAtFifth)};
+  if (way == EcsqAlgorithm::iterative) wish.form = LengthForm{word(kAtFifth)}, wish.start = StartRule{word(kAtStart)};
+  if (way == EcsqAlgorithm::uniform) wish.cuts = CutRule{word(kAtFifth)};
   if (std::isnan(wish.rate) && std::isnan(wish.lambda) && std::isnan(wish.slope))
     wish.rate = plain_log2(static_cast<double>(options.levels));
   return wish;
 }
 
 QuantizerOptions options_at(QuantizerOptions options, double lambda) {
-  options.levels = kMostCells;
+  options.levels = kMaxCells;
   options.values.resize(std::max<std::size_t>(options.values.size(), kAtZero), kUnset);
   options.values[kAtRate] = options.values[kAtSlope] = kUnset;
   options.values[kAtLambda] = lambda;
@@ -128,21 +128,21 @@ std::vector<KeyRange> wide_bins(const Group& group, const RateLine& line, std::s
 }
 
 // Of the options of `way`.
-bool wants_joint_labels(EntropyWay way, const QuantizerOptions& options) {
-  if (way == EntropyWay::uniform) return false;
-  return way == EntropyWay::exact ? option(options, kExactOptions, kAtFifth) == 0
-                                  : option(options, kIterOptions, kAtLastLabels) == 0;
+bool wants_joint_labels(EcsqAlgorithm way, const QuantizerOptions& options) {
+  if (way == EcsqAlgorithm::uniform) return false;
+  return way == EcsqAlgorithm::exact ? option(options, kExactOptions, kAtFifth) == 0
+                                     : option(options, kIterOptions, kAtLastLabels) == 0;
 }
 
 class EntropyQuantizer final : public Quantizer {
  public:
-  EntropyQuantizer(EntropyWay way, const QuantizerOptions& options)
+  EntropyQuantizer(EcsqAlgorithm way, const QuantizerOptions& options)
       : Quantizer({.rounding = Rounding::cuts,
                    .detail = Detail::cells,
                    .by_importance = wants_joint_labels(way, options),
-                   .few_weights = kMostExactPoints,
+                   .few_weights = kMaxExactPoints,
                    .cost = {.row_weight = 3500, .value_bytes = 190}}),
-        wish_(entropy_wish(way, options)) {}
+        wish_(ecsq_options(way, options)) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateLine line(group, wish_.zero);
     const JointLine joint(group, line);
@@ -151,9 +151,9 @@ class EntropyQuantizer final : public Quantizer {
     return {entropy_codebook(line, code), wide_bins(group, line, code.found.code.ends)};
   }
   [[nodiscard]] std::vector<RatePoint> curve(const Group& group, std::span<const double> lambdas) const override {
-    EntropyWish wish = wish_;
+    EcsqOptions wish = wish_;
     wish.rate = wish.lambda = wish.slope = kUnset;
-    wish.most_levels = kMostCells;
+    wish.most_levels = kMaxCells;
     const RateLine line(group, wish.zero);
     const JointLine joint(group, line);
     EntropyFitter fitter(&joint);
@@ -170,12 +170,12 @@ class EntropyQuantizer final : public Quantizer {
                                                : found.code.cells();
     return {code.lambda, code.bits(), code.distortion(), levels};
   }
-  EntropyWish wish_;
+  EcsqOptions wish_;
 };
 
 void at_slope(QuantizerOptions& options, double slope) { options = options_at(std::move(options), slope); }
 
-template <EntropyWay kWay>
+template <EcsqAlgorithm kWay>
 std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
   return std::make_unique<EntropyQuantizer>(kWay, options);
 }
@@ -190,7 +190,7 @@ const QuantizerEntry kEcsq{
     .source =
         "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4; Muresan & Effros 2008 "
         "(exact, as a shortest path)",
-    .make = make<EntropyWay::exact>,
+    .make = make<EcsqAlgorithm::exact>,
     .options = kExactOptions,
     .settle = settle,
     .at_slope = at_slope};
@@ -201,7 +201,7 @@ const QuantizerEntry kEcsqIter{
     .name = "ecsq-iter",
     .summary = "the same by the paper's iteration, for entropy or Huffman coding",
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.3 (iterative algorithm)",
-    .make = make<EntropyWay::iterative>,
+    .make = make<EcsqAlgorithm::iterative>,
     .options = kIterOptions,
     .settle = settle,
     .at_slope = at_slope};
@@ -212,7 +212,7 @@ const QuantizerEntry kEcsqUniform{
     .name = "ecsq-uniform",
     .summary = "uniform steps for entropy coding: the best step, offset and thresholds",
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.2; Gish & Pierce 1968",
-    .make = make<EntropyWay::uniform>,
+    .make = make<EcsqAlgorithm::uniform>,
     .options = kUniformOptions,
     .settle = settle,
     .at_slope = at_slope};

@@ -9,9 +9,9 @@
 namespace lmq {
 namespace {
 
-constexpr double kLevelBits = 32;       // of a level in the file, against two numbers of a grid
-constexpr double kRateSlack = 5e-4;     // bits per weight below the rate that are as good as the rate
-constexpr double kLeastOctaves = -200;  // of lambda: where all that the levels allow is spent
+constexpr double kLevelBits = 32;     // of a level in the file, against two numbers of a grid
+constexpr double kRateSlack = 5e-4;   // bits per weight below the rate that are as good as the rate
+constexpr double kMinOctaves = -200;  // of lambda: where all that the levels allow is spent
 constexpr int kRateSteps = 40, kFillSteps = 12;
 
 // Every point its own level: nothing is lost.
@@ -37,10 +37,10 @@ void within_quick_alphabet(const RateLine& line, EntropyCode& code) {
 
 }  // namespace
 
-EntropyCode EntropyFitter::at(const RateLine& line, const EntropyWish& wish, double lambda, bool quick) {
+EntropyCode EntropyFitter::at(const RateLine& line, const EcsqOptions& wish, double lambda, bool quick) {
   const UniformSearch steps{lambda, wish.cuts, wish.most_levels, kLevelBits};
-  if (wish.way == EntropyWay::uniform && wish.cuts == CutRule::plain && lambda > 0) return plain(line, wish, lambda);
-  if (wish.way == EntropyWay::uniform) {
+  if (wish.way == EcsqAlgorithm::uniform && wish.cuts == CutRule::plain && lambda > 0) return plain(line, wish, lambda);
+  if (wish.way == EcsqAlgorithm::uniform) {
     EntropyCode code{best_uniform(line, steps), lambda};
     within_quick_alphabet(line, code);
     return code;
@@ -49,7 +49,7 @@ EntropyCode EntropyFitter::at(const RateLine& line, const EntropyWish& wish, dou
     return quick ? search_.quick(line, lambda, wish.most_levels) : search_.exact(line, lambda, wish.most_levels);
   };
   EntropyCode code{{}, lambda};
-  if (wish.way == EntropyWay::exact) {
+  if (wish.way == EcsqAlgorithm::exact) {
     code.found.code = optimum();
   } else {
     const auto price = [&](const IntervalCode& one) {
@@ -67,7 +67,7 @@ EntropyCode EntropyFitter::at(const RateLine& line, const EntropyWish& wish, dou
 }
 
 // Where the levels do not reach (7 bits and more of 256 levels), growing steps cost more than they protect.
-EntropyCode EntropyFitter::plain(const RateLine& line, const EntropyWish& wish, double lambda) {
+EntropyCode EntropyFitter::plain(const RateLine& line, const EcsqOptions& wish, double lambda) {
   constexpr double kTooDear = 0.95;
   EntropyCode code{plain_code(line, lambda, wish.most_levels), lambda};
   if (code.found.on_grid) return code;
@@ -76,12 +76,12 @@ EntropyCode EntropyFitter::plain(const RateLine& line, const EntropyWish& wish, 
   return code;
 }
 
-IntervalCode EntropyFitter::from_uniform(const RateLine& line, const EntropyWish& wish, double lambda) const {
+IntervalCode EntropyFitter::from_uniform(const RateLine& line, const EcsqOptions& wish, double lambda) const {
   return best_uniform(line, {lambda, CutRule::grid, wish.most_levels, -1}).code;
 }
 
 // Both starts of the iteration, because it ends in a local optimum; kept where it is cheaper than the interval code.
-void EntropyFitter::join(const RateLine& line, const EntropyWish& wish, EntropyCode& code) const {
+void EntropyFitter::join(const RateLine& line, const EcsqOptions& wish, EntropyCode& code) const {
   const IntervalCode& best = code.found.code;
   double least = best.distortion + code.lambda * bits_in_form(line, best.ends, wish.form);
   const auto attempt = [&](const IntervalCode& start) {
@@ -94,14 +94,14 @@ void EntropyFitter::join(const RateLine& line, const EntropyWish& wish, EntropyC
   attempt(from_uniform(line, wish, code.lambda));
 }
 
-EntropyCode EntropyFitter::fit(const RateLine& line, const EntropyWish& wish) {
+EntropyCode EntropyFitter::fit(const RateLine& line, const EcsqOptions& wish) {
   if (line.points == 1 || !(line.energy > 0))
     return {{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
   if (!std::isnan(wish.rate)) return fit_rate(line, wish);
   return at(line, wish, std::isnan(wish.slope) ? wish.lambda : wish.slope * line.energy / line.count, false);
 }
 
-EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wish) {
+EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EcsqOptions& wish) {
   const double most = wish.rate * line.count;
   if (line.points <= wish.most_levels) {
     IntervalCode lossless = interval_code(line, single_points(line));
@@ -109,10 +109,10 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
   }
   // lambda = variance * 2^octaves: the same steps at any scale of the values. Two octaves a bit at high rates.
   const double unit = line.energy / line.count;
-  double octaves = 1 - 2 * wish.rate, low = kLeastOctaves, high = 80;  // low: too many bits
+  double octaves = 1 - 2 * wish.rate, low = kMinOctaves, high = 80;  // low: too many bits
   EntropyCode best{{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
   if (wish.rate + 1 > plain_log2(static_cast<double>(wish.most_levels))) {  // perhaps more than the levels can spend
-    EntropyCode all = at(line, wish, unit * plain_exp2(kLeastOctaves), true);
+    EntropyCode all = at(line, wish, unit * plain_exp2(kMinOctaves), true);
     if (all.bits() <= most) return all;
   }
   // A weight more or less in a cell is a step of about 1 / n; half a bit an octave, so what a bracket as narrow as the
@@ -123,23 +123,23 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EntropyWish& wis
     const double over = (found.bits() - most) / line.count;
     (over > 0 ? low : high) = octaves;
     if (over <= 0) best = std::move(found);
-    if (over <= 0 && (over >= -slack || octaves <= kLeastOctaves)) break;
+    if (over <= 0 && (over >= -slack || octaves <= kMinOctaves)) break;
     const double aim = octaves + 2 * (over + slack / 2);
     const double edge = std::min(0.02 * (high - low), 0.05);
-    if (low == kLeastOctaves || high == 80)
-      octaves = std::clamp(aim + (aim - octaves) * step, kLeastOctaves, 80.0);
+    if (low == kMinOctaves || high == 80)
+      octaves = std::clamp(aim + (aim - octaves) * step, kMinOctaves, 80.0);
     else
       octaves = step > 4 && step % 3 != 0 ? std::midpoint(low, high) : std::clamp(aim, low + edge, high - edge);
   }
-  if (wish.way != EntropyWay::uniform) best = exact_near(line, wish, high, std::move(best));
-  if (low > kLeastOctaves) fill_rate(line, wish, best);
-  if (wish.way == EntropyWay::uniform) within_quick_alphabet(line, best);
+  if (wish.way != EcsqAlgorithm::uniform) best = exact_near(line, wish, high, std::move(best));
+  if (low > kMinOctaves) fill_rate(line, wish, best);
+  if (wish.way == EcsqAlgorithm::uniform) within_quick_alphabet(line, best);
   return best;
 }
 
 // The lower hull has gaps, where cells come and go. Inside one, the cells that were found grow finer: with the same
 // number of them, at a smaller lambda, or by a smaller step.
-void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best) const {
+void EntropyFitter::fill_rate(const RateLine& line, const EcsqOptions& wish, EntropyCode& best) const {
   const double most = wish.rate * line.count;
   if (best.found.code.cells() < 2 || !best.found.levels.empty()) return;
   const EntropyCode from = best;
@@ -148,7 +148,7 @@ void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, Ent
   for (int step = 0; step < kFillSteps && most - best.bits() > slack; ++step) {
     const double part = std::midpoint(enough, too_far), lambda = from.lambda * plain_exp2(-part);
     EntropyCode next{from.found, from.lambda};
-    if (wish.way == EntropyWay::uniform)
+    if (wish.way == EcsqAlgorithm::uniform)
       next.found = uniform_code(line, from.found.step * plain_exp2(-part / 2), from.found.zero_on_cut,
                                 {from.lambda, wish.cuts, wish.most_levels, kLevelBits});
     else if (from.joint)
@@ -162,7 +162,7 @@ void EntropyFitter::fill_rate(const RateLine& line, const EntropyWish& wish, Ent
 }
 
 // The same with the exact search, whose entropy may be a little more.
-EntropyCode EntropyFitter::exact_near(const RateLine& line, const EntropyWish& wish, double octaves,
+EntropyCode EntropyFitter::exact_near(const RateLine& line, const EcsqOptions& wish, double octaves,
                                       EntropyCode fallback) {
   const double unit = line.energy / line.count, most = wish.rate * line.count;
   for (int attempt = 0; attempt < 3; ++attempt) {

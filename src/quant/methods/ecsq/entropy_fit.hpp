@@ -13,13 +13,13 @@
 
 namespace lmq {
 
-enum class EntropyWay : std::uint8_t { exact, iterative, uniform };
+enum class EcsqAlgorithm : std::uint8_t { exact, iterative, uniform };
 /// Where the iteration starts.
 enum class StartRule : std::uint8_t { best = 0, optimum = 1, uniform = 2 };
 
 /// What an entropy-constrained method was asked for. One of lambda, slope and rate is a number, the others NaN.
-struct EntropyWish {
-  EntropyWay way = EntropyWay::exact;
+struct EcsqOptions {
+  EcsqAlgorithm way = EcsqAlgorithm::exact;
   double lambda = std::numeric_limits<double>::quiet_NaN();  ///< squared error per bit (times importance)
   double slope = std::numeric_limits<double>::quiet_NaN();   ///< the same as a part of the variance
   double rate = std::numeric_limits<double>::quiet_NaN();    ///< bits per weight
@@ -46,20 +46,20 @@ class EntropyFitter {
   explicit EntropyFitter(const JointLine* joint = nullptr)
       : joint_(joint != nullptr && !joint->empty() ? joint : nullptr) {}
   /// At a slope. `quick`: as IntervalSearch::quick.
-  [[nodiscard]] EntropyCode at(const RateLine& line, const EntropyWish& wish, double lambda, bool quick);
+  [[nodiscard]] EntropyCode at(const RateLine& line, const EcsqOptions& wish, double lambda, bool quick);
   /// What was asked for. A rate is met from below: the code of the least lambda whose entropy is within it, then, as
   /// only codes on the lower hull have a lambda, its cells made finer; as a rule less than 1e-3 bits below (a line of
   /// few points has few codes).
-  [[nodiscard]] EntropyCode fit(const RateLine& line, const EntropyWish& wish);
+  [[nodiscard]] EntropyCode fit(const RateLine& line, const EcsqOptions& wish);
 
  private:
-  [[nodiscard]] EntropyCode plain(const RateLine& line, const EntropyWish& wish, double lambda);
-  [[nodiscard]] EntropyCode fit_rate(const RateLine& line, const EntropyWish& wish);
-  [[nodiscard]] EntropyCode exact_near(const RateLine& line, const EntropyWish& wish, double octaves,
+  [[nodiscard]] EntropyCode plain(const RateLine& line, const EcsqOptions& wish, double lambda);
+  [[nodiscard]] EntropyCode fit_rate(const RateLine& line, const EcsqOptions& wish);
+  [[nodiscard]] EntropyCode exact_near(const RateLine& line, const EcsqOptions& wish, double octaves,
                                        EntropyCode fallback);
-  [[nodiscard]] IntervalCode from_uniform(const RateLine& line, const EntropyWish& wish, double lambda) const;
-  void join(const RateLine& line, const EntropyWish& wish, EntropyCode& code) const;
-  void fill_rate(const RateLine& line, const EntropyWish& wish, EntropyCode& best) const;
+  [[nodiscard]] IntervalCode from_uniform(const RateLine& line, const EcsqOptions& wish, double lambda) const;
+  void join(const RateLine& line, const EcsqOptions& wish, EntropyCode& code) const;
+  void fill_rate(const RateLine& line, const EcsqOptions& wish, EntropyCode& best) const;
   IntervalSearch search_;
   const JointLine* joint_;
 };

@@ -8,7 +8,7 @@
 namespace lmq {
 namespace {
 
-constexpr int kMostRounds = 400;  // it ends long before, but for lines of many thousand points
+constexpr int kMaxRounds = 400;  // it ends long before, but for lines of many thousand points
 constexpr unsigned kLongestWord = 32;
 
 std::vector<double> lengths_in_form(const RateLine& line, std::span<const std::uint32_t> ends, LengthForm form) {
@@ -107,7 +107,7 @@ IntervalCode iterate_intervals(const RateLine& line, IntervalCode start, double 
   };
   IntervalCode best = std::move(start);
   double least = price(best);
-  for (int round = 0; round < kMostRounds; ++round) {
+  for (int round = 0; round < kMaxRounds; ++round) {
     const auto levels = interval_levels(line, best.ends);
     auto ends = assign_by_rate(line, levels, lengths_in_form(line, best.ends, form), lambda);
     if (ends == best.ends) break;

@@ -7,10 +7,10 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kFewEdges = 320;     // so few are searched at once
-constexpr double kEdgesInCell = 12;        // of the first look, by the width of cells at high rates
-constexpr std::size_t kLeastBins = 128;    // over the spread of the values
-constexpr std::size_t kMostInWindow = 48;  // edges of one window
+constexpr std::size_t kFewEdges = 320;    // so few are searched at once
+constexpr double kEdgesInCell = 12;       // of the first look, by the width of cells at high rates
+constexpr std::size_t kMinBins = 128;     // over the spread of the values
+constexpr std::size_t kMaxInWindow = 48;  // edges of one window
 
 // Edges no closer than `width`, those beside the pinned zero among them.
 std::vector<std::uint32_t> spread_edges(const RateLine& line, double width) {
@@ -32,7 +32,7 @@ std::vector<std::uint32_t> edges_near(const std::vector<std::uint32_t>& edge, co
   for (std::size_t t = 1; t + 1 < path.size(); ++t) {
     const auto at = std::ranges::lower_bound(edge, path[t]);
     const std::uint32_t first = std::max(*(at - 1), near.back()), last = *(at + 1), span = last - first;
-    const std::uint32_t stride = span / static_cast<std::uint32_t>(kMostInWindow) + 1;
+    const std::uint32_t stride = span / static_cast<std::uint32_t>(kMaxInWindow) + 1;
     complete &= stride == 1;
     for (std::uint32_t e = first; e <= last; e += stride) near.push_back(e);
     near.push_back(path[t]);
@@ -50,7 +50,7 @@ std::vector<std::uint32_t> edges_near(const std::vector<std::uint32_t>& edge, co
 // A start i is dead for good once some k behind it is better by more than the entropy term can still give back: the
 // difference of squared errors grows with j (Monge), that of the entropies is least at the last edge.
 std::vector<std::uint32_t> IntervalSearch::cheapest_path(const CellColumns& columns, std::size_t edges,
-                                                         std::size_t zero, double lambda, double toll,
+                                                         std::size_t zero, double lambda, double cell_penalty,
                                                          double inverse_count) {
   const std::size_t last = edges - 1;
   const CellPrice price{lambda, inverse_count};
@@ -66,7 +66,7 @@ std::vector<std::uint32_t> IntervalSearch::cheapest_path(const CellColumns& colu
       const BestStart over = best_cell_start(columns, price, f_.data(), alive, free, j, true);
       if (over.value <= best.value) best = over;
     }
-    f_[j] = best.value + toll;
+    f_[j] = best.value + cell_penalty;
     back_[j] = static_cast<std::uint32_t>(best.edge);
     const std::size_t k = best.edge;
     const double rival = f_[k] + cell_error(columns, k, j, pinned(k, j)) - lambda * rest_[k] + slack;
@@ -81,7 +81,7 @@ std::vector<std::uint32_t> IntervalSearch::cheapest_path(const CellColumns& colu
 }
 
 std::vector<std::uint32_t> IntervalSearch::over(const RateLine& line, const std::vector<std::uint32_t>& edge,
-                                                double lambda, double toll) {
+                                                double lambda, double cell_penalty) {
   const auto take = [&](const std::vector<double>& from, std::vector<double>& to) {
     to.resize(edge.size());
     for (std::size_t e = 0; e < edge.size(); ++e) to[e] = from[edge[e]];
@@ -93,51 +93,51 @@ std::vector<std::uint32_t> IntervalSearch::over(const RateLine& line, const std:
         static_cast<std::size_t>(std::ranges::upper_bound(edge, static_cast<std::uint32_t>(line.zero)) - edge.begin()) -
         1;
   auto path = cheapest_path({chosen_.n.data(), chosen_.a.data(), chosen_.b.data(), chosen_.c.data()}, edge.size(), zero,
-                            lambda, toll, line.inverse_count);
+                            lambda, cell_penalty, line.inverse_count);
   for (std::uint32_t& end : path) end = edge[end];
   return path;
 }
 
-std::vector<std::uint32_t> IntervalSearch::all_edges(const RateLine& line, double lambda, double toll) {
-  return cheapest_path(line.columns(), line.points + 1, line.zero, lambda, toll, line.inverse_count);
+std::vector<std::uint32_t> IntervalSearch::all_edges(const RateLine& line, double lambda, double cell_penalty) {
+  return cheapest_path(line.columns(), line.points + 1, line.zero, lambda, cell_penalty, line.inverse_count);
 }
 
-std::vector<std::uint32_t> IntervalSearch::few_edges(const RateLine& line, double lambda, double toll) {
-  if (line.points <= kFewEdges) return all_edges(line, lambda, toll);
+std::vector<std::uint32_t> IntervalSearch::few_edges(const RateLine& line, double lambda, double cell_penalty) {
+  if (line.points <= kFewEdges) return all_edges(line, lambda, cell_penalty);
   // At high rates D = lambda / (2 ln 2) = width^2 / 12; no wider than what a low rate still tells apart.
   const double cell = std::sqrt(lambda * line.count / line.mass * 8.656170245333781);
-  const double bins = std::sqrt(12 * line.variance()) / static_cast<double>(kLeastBins);
+  const double bins = std::sqrt(12 * line.variance()) / static_cast<double>(kMinBins);
   auto edge = spread_edges(line, std::min(cell / kEdgesInCell, bins));
-  auto path = over(line, edge, lambda, toll);
+  auto path = over(line, edge, lambda, cell_penalty);
   for (int round = 0, complete = 0; round < 6 && complete == 0; ++round) {
     bool all = false;
     edge = edges_near(edge, path, all);
-    path = over(line, edge, lambda, toll);
+    path = over(line, edge, lambda, cell_penalty);
     complete = all ? 1 : 0;
   }
   return path;
 }
 
-// The least toll on a cell, to about 10 %, that leaves no more cells than wanted.
+// The least cell_penalty on a cell, to about 10 %, that leaves no more cells than wanted.
 double IntervalSearch::toll_for(const RateLine& line, double lambda, std::size_t most_cells) {
   double low = 0, high = 0;
   // All cells of one level cost at most the energy and no bits, so tolls end there.
-  const auto fits = [&](double toll) { return few_edges(line, lambda, toll).size() - 1 <= most_cells; };
-  double toll = 1e-3 * (line.energy + lambda * line.count) / static_cast<double>(most_cells);
+  const auto fits = [&](double cell_penalty) { return few_edges(line, lambda, cell_penalty).size() - 1 <= most_cells; };
+  double cell_penalty = 1e-3 * (line.energy + lambda * line.count) / static_cast<double>(most_cells);
   for (int step = 0; step < 60; ++step) {
-    (fits(toll) ? high : low) = toll;
+    (fits(cell_penalty) ? high : low) = cell_penalty;
     if (low > 0 && high > 0 && high < 1.1 * low) break;
-    toll = high == 0 ? low * 8 : low == 0 ? high / 8 : std::sqrt(low * high);
+    cell_penalty = high == 0 ? low * 8 : low == 0 ? high / 8 : std::sqrt(low * high);
   }
   return high;
 }
 
 IntervalCode IntervalSearch::exact(const RateLine& line, double lambda, std::size_t most_cells) {
-  if (line.points > kMostExactPoints) return quick(line, lambda, most_cells);
+  if (line.points > kMaxExactPoints) return quick(line, lambda, most_cells);
   auto path = all_edges(line, lambda, 0);
   if (path.size() - 1 > most_cells)
-    for (double toll = toll_for(line, lambda, most_cells); path.size() - 1 > most_cells; toll *= 1.1)
-      path = all_edges(line, lambda, toll);
+    for (double cell_penalty = toll_for(line, lambda, most_cells); path.size() - 1 > most_cells; cell_penalty *= 1.1)
+      path = all_edges(line, lambda, cell_penalty);
   return interval_code(line, std::move(path));
 }
 

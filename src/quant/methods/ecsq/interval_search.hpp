@@ -7,20 +7,20 @@
 
 namespace lmq {
 
-inline constexpr std::size_t kMostCells = 256;
+inline constexpr std::size_t kMaxCells = 256;
 /// Points up to which a search looks at all pairs of edges.
-inline constexpr std::size_t kMostExactPoints = std::size_t{1} << 14;
+inline constexpr std::size_t kMaxExactPoints = std::size_t{1} << 14;
 
-/// Engine E4: the interval code that minimises distortion + lambda * bits + toll * cells over all partitions of the
+/// Engine E4: the interval code that minimises distortion + lambda * bits + cell_penalty * cells over all partitions of the
 /// line. Keeps its columns between calls: one for each thread.
 class IntervalSearch {
  public:
   /// The global optimum (of all edges); m^2 / 2 prices at most, those of starts that are dead for good left out. Above
-  /// kMostExactPoints points as `quick`.
-  [[nodiscard]] IntervalCode exact(const RateLine& line, double lambda, std::size_t most_cells = kMostCells);
+  /// kMaxExactPoints points as `quick`.
+  [[nodiscard]] IntervalCode exact(const RateLine& line, double lambda, std::size_t most_cells = kMaxCells);
   /// The same over edges no closer than a part of a cell's width, then over all edges near those found: some 100 times
   /// quicker, within 1e-4 of the optimum as a rule (tests/quant/ecsq_test.cpp).
-  [[nodiscard]] IntervalCode quick(const RateLine& line, double lambda, std::size_t most_cells = kMostCells);
+  [[nodiscard]] IntervalCode quick(const RateLine& line, double lambda, std::size_t most_cells = kMaxCells);
 
  private:
   struct Columns {
@@ -28,13 +28,13 @@ class IntervalSearch {
     std::vector<double> n, a, b, c;
   };
 
-  std::vector<std::uint32_t> all_edges(const RateLine& line, double lambda, double toll);
-  std::vector<std::uint32_t> few_edges(const RateLine& line, double lambda, double toll);
+  std::vector<std::uint32_t> all_edges(const RateLine& line, double lambda, double cell_penalty);
+  std::vector<std::uint32_t> few_edges(const RateLine& line, double lambda, double cell_penalty);
   [[nodiscard]] double toll_for(const RateLine& line, double lambda, std::size_t most_cells);
   std::vector<std::uint32_t> cheapest_path(const CellColumns& columns, std::size_t edges, std::size_t zero,
-                                           double lambda, double toll, double inverse_count);
+                                           double lambda, double cell_penalty, double inverse_count);
   std::vector<std::uint32_t> over(const RateLine& line, const std::vector<std::uint32_t>& edge, double lambda,
-                                  double toll);
+                                  double cell_penalty);
 
   Columns chosen_;
   std::vector<double> f_, rest_;  // cost of the best path to an edge; X log2(X / N) of the X weights behind it

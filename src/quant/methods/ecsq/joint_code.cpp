@@ -7,8 +7,8 @@
 
 namespace lmq {
 namespace {
-constexpr int kMostRounds = 100;
-constexpr double kLeastGain = 1e-7;  // of the price, that is worth another round
+constexpr int kMaxRounds = 100;
+constexpr double kMinGain = 1e-7;  // of the price, that is worth another round
 }  // namespace
 
 JointLine::JointLine(const Group& group, const RateLine& whole) : whole_(whole) {
@@ -27,9 +27,9 @@ JointCode JointLine::start(const IntervalCode& code, LengthForm form) const {
 }
 
 JointCode JointLine::improve(JointCode best, double lambda, LengthForm form) const {
-  for (int round = 0; round < kMostRounds; ++round) {
+  for (int round = 0; round < kMaxRounds; ++round) {
     JointCode next = settle(best.levels, assign(best, lambda), form);
-    const bool worth = next.price(lambda) < best.price(lambda) * (1 - kLeastGain);
+    const bool worth = next.price(lambda) < best.price(lambda) * (1 - kMinGain);
     if (next.price(lambda) < best.price(lambda)) best = std::move(next);
     if (!worth) break;
   }

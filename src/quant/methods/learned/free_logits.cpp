@@ -9,7 +9,7 @@
 
 namespace lmq {
 namespace {
-constexpr std::size_t kMostChoices = 5;
+constexpr std::size_t kMaxChoices = 5;
 constexpr double kFirstTau = 2, kLastTau = 0.05, kFirstKappa = 1, kLastKappa = 5;
 constexpr double kStart = 3;      // logits are -kStart * distance^2 at first
 constexpr double kLogitPace = 2;  // rate of logits beside that of latent weights
@@ -22,7 +22,7 @@ class LogitTrainer {
         training_(training),
         s_(scratch),
         grid_{rows.shape.levels, rows.shape.first},
-        choices_(std::min(kMostChoices, rows.shape.levels)),
+        choices_(std::min(kMaxChoices, rows.shape.levels)),
         start_(rows.step) {
     const std::size_t all = rows.x.size() * choices_;
     s_.logits.assign(all, 0.0F), s_.first.assign(all, 0.0F), s_.second.assign(all, 0.0F);
@@ -69,7 +69,7 @@ class LogitTrainer {
   }
 
   /// Probabilities of a weight's choices; returns the mean point.
-  double soft_point(std::size_t i, double sharpness, std::array<double, kMostChoices>& p) const noexcept {
+  double soft_point(std::size_t i, double sharpness, std::array<double, kMaxChoices>& p) const noexcept {
     const float* const logit = s_.logits.data() + i * choices_;
     const double most = double{*std::max_element(logit, logit + choices_)};
     double sum = 0, mean = 0;
@@ -79,7 +79,7 @@ class LogitTrainer {
   }
 
   void soften(double sharpness) noexcept {
-    std::array<double, kMostChoices> p{};
+    std::array<double, kMaxChoices> p{};
     each_run(rows_.shape, [&](const Run& run) {
       for (std::size_t i = run.begin; i < run.begin + run.count; ++i) {
         const double mean = rows_.step[run.book] > 0 ? soft_point(i, sharpness, p) : 0;
@@ -92,7 +92,7 @@ class LogitTrainer {
     each_run(rows_.shape, [&](const Run& run) {
       if (!(rows_.step[run.book] > 0) || !(s_.norm[run.row] > 0)) return;
       const double scale = 2 * rows_.step[run.book] / s_.norm[run.row];
-      std::array<double, kMostChoices> p{};
+      std::array<double, kMaxChoices> p{};
       for (std::size_t i = run.begin; i < run.begin + run.count; ++i) {
         const double mean = soft_point(i, sharpness, p), gradient = scale * double{rows_.pull[i]};
         s_.share[i - run.begin] = double{rows_.pull[i]} * mean;

@@ -7,7 +7,7 @@
 namespace lmq {
 namespace {
 constexpr double kStill = 1e-4;  // part of the loss that a round must gain somewhere
-constexpr double kLeastFactor = 0.6, kMostFactor = 1.3;
+constexpr double kMinFactor = 0.6, kMaxFactor = 1.3;
 constexpr double kNearFactors[] = {0.97, 1, 1.03};
 
 /// Passes errors on with every step times each factor; keeps the best.
@@ -24,10 +24,10 @@ void pass_on(GridRows& rows, std::span<const double> factors, const FeedbackFact
 /// Rounding to nearest with steps about those of the diagonal, by the whole of H.
 void look_about(GridRows& rows, BestRows& best) {
   constexpr std::size_t kLooks = 16;
-  constexpr double kLeast = 0.5, kMost = 1.4;
+  constexpr double kMin = 0.5, kMax = 1.4;
   const std::vector<double> steps = rows.step;
   for (std::size_t look = 0; look < kLooks; ++look) {
-    const double share = kLeast + (kMost - kLeast) * static_cast<double>(look) / static_cast<double>(kLooks - 1);
+    const double share = kMin + (kMax - kMin) * static_cast<double>(look) / static_cast<double>(kLooks - 1);
     for (std::size_t b = 0; b < steps.size(); ++b) rows.step[b] = steps[b] * share;
     assign_nearest(rows);
     measure_rows(rows);
@@ -53,8 +53,8 @@ void pass_and_descend(GridRows& rows, const GridSearch& search, const FeedbackFa
   std::vector<double> factors;
   for (std::size_t f = 0; f < search.factors; ++f)
     factors.push_back(search.factors < 2 ? 1
-                                         : kLeastFactor + (kMostFactor - kLeastFactor) * static_cast<double>(f) /
-                                                              static_cast<double>(search.factors - 1));
+                                         : kMinFactor + (kMaxFactor - kMinFactor) * static_cast<double>(f) /
+                                                            static_cast<double>(search.factors - 1));
   pass_on(rows, factors, factor, scratch, scratch.best);
   descend(rows, search.descents, scratch.best);
   for (std::size_t time = 0; time < search.again; ++time) {

@@ -14,9 +14,9 @@
 
 namespace lmq {
 namespace {
-constexpr std::size_t kMostBins = std::size_t{1} << 16;
+constexpr std::size_t kMaxBins = std::size_t{1} << 16;
 constexpr double kDamping = 0.003;  // of the mean diagonal (docs/methods/waterfill.md)
-constexpr std::size_t kBlockWeights = std::size_t{1} << 18, kBlockRows = 16, kMostBlockRows = 128;
+constexpr std::size_t kBlockWeights = std::size_t{1} << 18, kBlockRows = 16, kMaxBlockRows = 128;
 
 /// Power of two by which values of this magnitude come near 1; 1 for 0.
 double near_one(float largest) noexcept { return largest > 0 ? std::ldexp(1.0, -std::ilogb(largest)) : 1.0; }
@@ -31,7 +31,7 @@ void scale_by(std::span<float> values, double scale) noexcept {
   for (float& value : values) value = static_cast<float>(double{value} * scale);
 }
 
-/// Importance of a row as weights of errors: near 1, none below kLeastWeight of the largest, all zero as all ones.
+/// Importance of a row as weights of errors: near 1, none below kMinWeight of the largest, all zero as all ones.
 void settle_weights(std::span<float> weights) noexcept {
   const float largest = largest_of(weights);
   if (!(largest > 0)) {
@@ -39,7 +39,7 @@ void settle_weights(std::span<float> weights) noexcept {
     return;
   }
   scale_by(weights, near_one(largest));
-  const auto least = static_cast<float>(double{largest_of(weights)} * kLeastWeight);
+  const auto least = static_cast<float>(double{largest_of(weights)} * kMinWeight);
   for (float& weight : weights) weight = std::max(weight, least);
 }
 
@@ -64,11 +64,11 @@ Codebook grid_codebook(double step, double offset, const GridShape& shape, doubl
   const float top = numbers.low + static_cast<float>(levels - 1) * numbers.step;
   if (numbers.step >= 0x1p-126F && std::isfinite(top) && std::isfinite(numbers.low))
     return Codebook::grid(numbers.low, numbers.step, levels);
-  constexpr double kMost = std::numeric_limits<float>::max();
+  constexpr double kMax = std::numeric_limits<float>::max();
   std::vector<float> table;
   for (std::size_t k = 0; k < levels; ++k)
-    table.push_back(static_cast<float>(
-        std::clamp((offset + step * (shape.first + static_cast<double>(k))) * scale, -kMost, kMost)));
+    table.push_back(
+        static_cast<float>(std::clamp((offset + step * (shape.first + static_cast<double>(k))) * scale, -kMax, kMax)));
   return Codebook::table(std::move(table));
 }
 
@@ -112,7 +112,7 @@ struct Blocks {
         cols(unit.cols),
         group(unit.group),
         rows(unit.count / unit.cols),
-        block(std::clamp<std::uint64_t>(kBlockWeights / unit.cols, kBlockRows, kMostBlockRows)) {}
+        block(std::clamp<std::uint64_t>(kBlockWeights / unit.cols, kBlockRows, kMaxBlockRows)) {}
   [[nodiscard]] std::size_t count() const noexcept { return static_cast<std::size_t>(ceil_div(rows, block)); }
   [[nodiscard]] std::uint64_t first(std::size_t b) const noexcept { return b * block; }
   [[nodiscard]] std::size_t size(std::size_t b) const noexcept {
@@ -196,12 +196,12 @@ Codebook LearnedQuantizer::codebook_of(const Group& group, const GridSearch& sea
 }
 
 Fit LearnedQuantizer::fit(const Group& group) const {
-  auto ranges = finer_everywhere(group, kMostBins);
+  auto ranges = finer_everywhere(group, kMaxBins);
   if (!ranges.empty()) return {Codebook::table({0.0F}), std::move(ranges)};
   return {codebook_of(group, search_), {}};
 }
 
-Codebook LearnedQuantizer::rough_fit(const Group& group) const { return codebook_of(group, {}); }
+Codebook LearnedQuantizer::approximate_fit(const Group& group) const { return codebook_of(group, {}); }
 
 UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit& unit) const {
   const Blocks blocks(window, unit);
@@ -252,7 +252,7 @@ RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) co
   // Decoded values; for each thread a block: x, weights, error, pull, targets, codes thrice, three floats of training.
   const std::uint64_t row = std::max<std::uint64_t>(1, cols);
   const std::uint64_t rows =
-      std::min(std::clamp<std::uint64_t>(kBlockWeights / row, kBlockRows, kMostBlockRows), ceil_div(count, row));
+      std::min(std::clamp<std::uint64_t>(kBlockWeights / row, kBlockRows, kMaxBlockRows), ceil_div(count, row));
   const std::uint64_t logits = search_.trains && search_.training.backward == Backward::free_logits ? 61 : 0;
   return {count * 4 + thread_count() * rows * row * (5 * 4 + 3 + 12 + logits), 0};
 }

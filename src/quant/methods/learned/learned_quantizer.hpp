@@ -32,7 +32,7 @@ class LearnedQuantizer final : public Quantizer {
   /// Bins count as their means under their mass; bins of several values are looked at until there are 2^16 of them.
   [[nodiscard]] Fit fit(const Group& group) const override;
   /// Without training.
-  [[nodiscard]] Codebook rough_fit(const Group& group) const override;
+  [[nodiscard]] Codebook approximate_fit(const Group& group) const override;
   /// A grid for each run of unit.group weights of a row, codes by the Gram matrix where there is one.
   [[nodiscard]] UnitStats quantize_rows(const RowWindow& window, QuantizedUnit& unit) const override;
   [[nodiscard]] RowNeeds row_needs(std::uint64_t count, std::uint64_t cols) const override;

@@ -5,7 +5,7 @@
 
 namespace lmq {
 
-inline constexpr double kMostExponent = 700;  // beyond it e^x counts as e^700, below as e^-700
+inline constexpr double kMaxExponent = 700;  // beyond it e^x counts as e^700, below as e^-700
 
 /// e^x to about 3e-16 of the result, |x| clamped to 700. Plain operations in a fixed order, so the same bits on every
 /// machine, and free of branches and calls, so that compilers make vectors of it. x = whole * ln 2 + t, |t| <= ln 2 /
@@ -13,7 +13,7 @@ inline constexpr double kMostExponent = 700;  // beyond it e^x counts as e^700, 
 [[nodiscard]] inline double plain_exp(double x) noexcept {
   constexpr double kRound = 0x1.8p52;  // adding it rounds to a whole number and leaves that in the lowest bits
   constexpr double kLog2e = 0x1.71547652b82fep0, kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
-  x = std::min(std::max(x, -kMostExponent), kMostExponent);
+  x = std::min(std::max(x, -kMaxExponent), kMaxExponent);
   const double shifted = x * kLog2e + kRound, whole = shifted - kRound;
   const double t = (x - whole * kLn2High) - whole * kLn2Low;
   double sum = 1.0 / 6227020800;

@@ -6,8 +6,8 @@
 
 namespace lmq {
 namespace {
-constexpr std::size_t kMostConcave = 20000;  // about 50 well inside the convex range; more at its edge
-constexpr double kConcaveStop = 1e-15;       // relative fall of the objective
+constexpr std::size_t kMaxConcave = 20000;  // about 50 well inside the convex range; more at its edge
+constexpr double kConcaveStop = 1e-15;      // relative fall of the objective
 }  // namespace
 
 double SparseL1L2::objective(SparseData data, std::span<const double> x, double lambda1, double lambda2) const {
@@ -124,7 +124,7 @@ void SparseL1L2::convex_concave(SparseData data, double lambda1, double lambda2)
   slope_[0] = slope_[m] = 0;
   x_.assign(m, data.u[0]);  // no jumps: the first step is l1
   double best = 0;
-  for (steps_ = 1; steps_ <= kMostConcave; ++steps_) {
+  for (steps_ = 1; steps_ <= kMaxConcave; ++steps_) {
     for (std::size_t k = 1; k < m; ++k) {
       const double gap = data.u[k] - data.u[k - 1], s = scale(gap);
       slope_[k] = lambda1 / gap + 2 * lambda2 * ((x_[k] - x_[k - 1]) / s) / s;

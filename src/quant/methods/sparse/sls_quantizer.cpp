@@ -10,7 +10,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostBins = std::size_t{1} << 19;  // of scopes too large to be solved value by value
+constexpr std::size_t kMaxBins = std::size_t{1} << 19;  // of scopes too large to be solved value by value
 
 void add_point(SparseScratch& s, double value, double mass, float first) {
   if (!s.u.empty() && !(value > s.u.back())) {
@@ -41,7 +41,7 @@ void load_points(std::span<const float> values, std::span<const float> importanc
   sort_floats(values, importance, scratch.sorted, scratch.sorted_weights, scratch.sort);
   const auto& weights = scratch.sorted_weights;
   const float largest = weights.empty() ? 0.0f : *std::ranges::max_element(weights);
-  const double least = double{largest} * kLeastWeight;
+  const double least = double{largest} * kMinWeight;
   clear(scratch);
   for (std::size_t i = 0; i < values.size(); ++i)
     add_point(scratch, scratch.sorted[i], largest > 0 ? std::max(double{weights[i]}, least) : 1.0, scratch.sorted[i]);
@@ -65,7 +65,7 @@ Codebook SparseQuantizer::codebook(SparseScratch& s) const {
 }
 
 Fit SparseQuantizer::fit(const Group& group) const {
-  if (auto ranges = finer_everywhere(group, kMostBins); !ranges.empty())
+  if (auto ranges = finer_everywhere(group, kMaxBins); !ranges.empty())
     return {Codebook::table({0.0f}), std::move(ranges)};
   SparseScratch scratch;
   load_points(group, scratch);

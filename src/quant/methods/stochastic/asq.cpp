@@ -36,7 +36,7 @@ class AsqQuantizer final : public Quantizer {
     LevelFit found = fit_levels(group, choice_);
     return {Codebook::table(std::move(found.levels.levels)), ranges_of_bins(group, found.open_bins)};
   }
-  [[nodiscard]] Codebook rough_fit(const Group& group) const override {
+  [[nodiscard]] Codebook approximate_fit(const Group& group) const override {
     constexpr std::size_t kRoughGrid = 2048;
     LevelChoice rough = choice_;
     if (rough.objective == LevelObjective::total_variance && rough.grid == 0) rough.grid = kRoughGrid;

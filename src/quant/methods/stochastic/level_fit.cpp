@@ -9,7 +9,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kMostNewBins = std::size_t{1} << 19;  // asked for in one round
+constexpr std::size_t kMaxNewBins = std::size_t{1} << 19;  // asked for in one round
 
 LineBin line_bin(const Group& group, std::size_t j) {
   if (group.low[j] == group.high[j]) return {group.low[j], group.low[j], group.mass[j], group.low[j], 0, 0};
@@ -78,7 +78,7 @@ LevelFit fit_levels(const Group& group, const LevelChoice& choice) {
 }
 
 std::vector<KeyRange> ranges_of_bins(const Group& group, std::span<const std::uint32_t> bins) {
-  return 2 * bins.size() > kMostNewBins ? std::vector<KeyRange>() : finer_at(group, bins, kMostNewBins);
+  return 2 * bins.size() > kMaxNewBins ? std::vector<KeyRange>() : refine_at(group, bins, kMaxNewBins);
 }
 
 }  // namespace lmq

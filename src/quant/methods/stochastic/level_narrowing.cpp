@@ -153,7 +153,7 @@ void LevelNarrowing::slacks() {
     layer.node_slack.assign(layer.node.size(), 0.0);
     for (std::size_t k = 0, first = 0, last = 0; k < layer.alive.size(); ++k) {
       const Interval& one = layer.alive[k];
-      if (!(one.steep > 0)) {
+      if (!(one.slope > 0)) {
         layer.slack[k] = 0;
         continue;
       }
@@ -164,7 +164,7 @@ void LevelNarrowing::slacks() {
         ++last;
       const double a = line_->x(std::min(left[first].first, one.first));
       const double b = line_->x(std::max(right[last].last, one.last));
-      layer.slack[k] = (b - a) * one.steep;
+      layer.slack[k] = (b - a) * one.slope;
       for (const std::size_t node : {std::size_t{layer.before[k]}, std::size_t{layer.before[k]} + 1})
         layer.node_slack[node] = std::max(layer.node_slack[node], layer.slack[k]);
     }
@@ -310,7 +310,7 @@ bool LevelNarrowing::split() {
     std::vector<Interval> parts;
     for (const Interval& one : layer.alive) {
       const std::uint32_t width = one.last - one.first;
-      if (width <= 1 || !(one.steep > 0)) {
+      if (width <= 1 || !(one.slope > 0)) {
         parts.push_back(one);
         continue;
       }
@@ -329,7 +329,7 @@ bool LevelNarrowing::split() {
 bool LevelNarrowing::certain() const {
   for (const Layer& layer : layer_)
     for (const Interval& one : layer.alive)
-      if (one.steep > 0) return false;
+      if (one.slope > 0) return false;
   return true;
 }
 
@@ -338,7 +338,7 @@ std::vector<std::uint32_t> LevelNarrowing::open_bins() const {
   for (std::size_t t = 1; t + 1 < levels_; ++t)
     for (const Interval& one : layer_[t].alive)
       for (std::uint32_t e = one.first; e < one.last; ++e)
-        if (one.steep > 0 && line_->bin_after(e) >= 0) bins.push_back(static_cast<std::uint32_t>(line_->bin_after(e)));
+        if (one.slope > 0 && line_->bin_after(e) >= 0) bins.push_back(static_cast<std::uint32_t>(line_->bin_after(e)));
   std::ranges::sort(bins);
   bins.erase(std::unique(bins.begin(), bins.end()), bins.end());
   return bins;

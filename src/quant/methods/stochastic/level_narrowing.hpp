@@ -47,7 +47,7 @@ class LevelNarrowing {
  private:
   struct Interval {
     std::uint32_t first, last;  // edges
-    double steep;               // C(first, last) / (x(last) - x(first))
+    double slope;               // C(first, last) / (x(last) - x(first))
   };
   struct Layer {
     std::vector<Interval> alive;                 // ascending; neighbours may share an edge

@@ -10,7 +10,7 @@
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/sort_floats.hpp"
 #include "lmq/kernels/stochastic.hpp"
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 #include "worst_levels.hpp"
 
 namespace lmq {
@@ -64,13 +64,13 @@ StochasticLevels many_values(std::span<const float> values, std::span<const floa
     importance.values = weights;
     importance.quantum = importance_quantum(largest, values.size());
   }
-  Tally tally = Tally::of(view, importance, {});
+  ValueHistogram histogram = ValueHistogram::of(view, importance, {});
   for (;;) {
-    const Group group = tally.group(importance.quantum);
+    const Group group = histogram.group(importance.quantum);
     LevelFit fit = fit_levels(group, choice);
     const auto ranges = ranges_of_bins(group, fit.open_bins);
     if (ranges.empty()) return std::move(fit.levels);
-    tally.refine(Tally::of(view, importance, ranges), ranges);
+    histogram.refine(ValueHistogram::of(view, importance, ranges), ranges);
   }
 }
 

@@ -29,8 +29,8 @@ double grid_variance(double range, std::size_t levels) {
 }
 }  // namespace
 
-// hopeful: at most so far whatever the bins hold; else at least so far.
-double WorstLevels::next(double q, double v, bool hopeful) const {
+// optimistic: at most so far whatever the bins hold; else at least so far.
+double WorstLevels::next(double q, double v, bool optimistic) const {
   const double target = q + std::sqrt(v);
   const auto bin_from = [&](double x, bool beyond) {
     return static_cast<std::size_t>((beyond ? std::ranges::upper_bound(high_, x) : std::ranges::lower_bound(high_, x)) -
@@ -40,10 +40,10 @@ double WorstLevels::next(double q, double v, bool hopeful) const {
   double result = high_.back();
   for (std::size_t bin = at > least ? at - 1 : at; bin < std::min(at + 2, low_.size()); ++bin) {
     const bool sure = low_[bin] > q;  // all its values lie behind q
-    if (hopeful && !sure) continue;
+    if (optimistic && !sure) continue;
     const double low = sure ? low_[bin] : q, high = high_[bin];
     double reach;
-    if (hopeful)
+    if (optimistic)
       reach = std::max(farthest(q, v, low), farthest(q, v, high));
     else if (low <= target && target <= high)
       reach = low == high ? farthest(q, v, low) : q + 2 * std::sqrt(v);
@@ -54,15 +54,15 @@ double WorstLevels::next(double q, double v, bool hopeful) const {
   return std::max(result, std::nextafter(q, kInfinity));
 }
 
-std::vector<double> WorstLevels::reach(double v, std::size_t most, bool hopeful) const {
+std::vector<double> WorstLevels::reach(double v, std::size_t most, bool optimistic) const {
   std::vector<double> levels{low_.front()};
-  while (levels.back() < high_.back() && levels.size() < most) levels.push_back(next(levels.back(), v, hopeful));
+  while (levels.back() < high_.back() && levels.size() < most) levels.push_back(next(levels.back(), v, optimistic));
   return levels;
 }
 
-double WorstLevels::least(std::size_t levels, bool hopeful) const {
+double WorstLevels::least(std::size_t levels, bool optimistic) const {
   return least_that_serves(grid_variance(high_.back() - low_.front(), levels),
-                           [&](double v) { return reach(v, levels, hopeful).back() >= high_.back(); });
+                           [&](double v) { return reach(v, levels, optimistic).back() >= high_.back(); });
 }
 
 // Unresolved bins that decide how far the levels reach.

@@ -29,9 +29,9 @@ class WorstLevels {
   [[nodiscard]] Result solve(std::size_t levels, double slack) const;
 
  private:
-  [[nodiscard]] double next(double q, double v, bool hopeful) const;
-  [[nodiscard]] std::vector<double> reach(double v, std::size_t most, bool hopeful) const;
-  [[nodiscard]] double least(std::size_t levels, bool hopeful) const;
+  [[nodiscard]] double next(double q, double v, bool optimistic) const;
+  [[nodiscard]] std::vector<double> reach(double v, std::size_t most, bool optimistic) const;
+  [[nodiscard]] double least(std::size_t levels, bool optimistic) const;
   void touched(std::span<const double> levels, double v, std::vector<std::uint32_t>& bins) const;
 
   std::span<const double> low_, high_;

@@ -80,8 +80,9 @@ class SpreadCount {
                                                 : 1.0;
   }
 
-  [[nodiscard]] SpreadTally tally(const std::vector<double>& row_gain, const std::vector<double>& col_gain) const {
-    SpreadTally made;
+  [[nodiscard]] SpreadHistogram histogram(const std::vector<double>& row_gain,
+                                          const std::vector<double>& col_gain) const {
+    SpreadHistogram made;
     std::vector<int> col(cols_);
     for (std::size_t j = 0; j < cols_; ++j) col[j] = eighths_of(col_[j]);
     for (std::size_t i = 0; i < rows_; ++i) {
@@ -107,7 +108,7 @@ struct Layer {
   }
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
-  [[nodiscard]] SpreadTally count() {
+  [[nodiscard]] SpreadHistogram count() {
     std::vector<double> row_gain;
     for (const CurvatureFactor& lane : sides.outputs) {
       const std::vector<double> gain = noise_gain(lane);
@@ -115,7 +116,7 @@ struct Layer {
     }
     if (sides.inputs != nullptr && inputs->gain.empty()) inputs->gain = noise_gain(*sides.inputs);
     return SpreadCount(weights, cols, sides)
-        .tally(row_gain, sides.inputs != nullptr ? inputs->gain : std::vector<double>());
+        .histogram(row_gain, sides.inputs != nullptr ? inputs->gain : std::vector<double>());
   }
 
   std::size_t cols, rows;
@@ -148,11 +149,13 @@ class Waterfill final : public Quantizer {
     return measure_error(window.view, coded.values, window.importance);
   }
 
-  [[nodiscard]] SpreadTally spreads(const RowWindow& window) const override { return Layer(window, damping_).count(); }
+  [[nodiscard]] SpreadHistogram spreads(const RowWindow& window) const override {
+    return Layer(window, damping_).count();
+  }
 
-  [[nodiscard]] std::vector<RatePoint> spread_curve(const SpreadTally& tally,
+  [[nodiscard]] std::vector<RatePoint> spread_curve(const SpreadHistogram& histogram,
                                                     std::span<const double> lambdas) const override {
-    return trellis_curve(tally, states_, lambdas);
+    return trellis_curve(histogram, states_, lambdas);
   }
 
   [[nodiscard]] LayerNeeds layer_needs(const LayerShape& shape) const override;

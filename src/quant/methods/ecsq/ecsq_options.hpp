@@ -5,7 +5,7 @@
 namespace lmq {
 
 /// What a method's options ask for.
-[[nodiscard]] EntropyWish entropy_wish(EntropyWay way, const QuantizerOptions& options);
+[[nodiscard]] EcsqOptions ecsq_options(EcsqAlgorithm way, const QuantizerOptions& options);
 /// The same options with a slope of their own instead of what they say of the rate.
 [[nodiscard]] QuantizerOptions options_at(QuantizerOptions options, double lambda);
 /// Levels and cuts, levels and prices, or a grid.

@@ -8,10 +8,10 @@
 #include <span>
 #include <vector>
 
+#include "histogram_count.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/kernels/keys.hpp"
 #include "lmq/kernels/widen.hpp"
-#include "tally_count.hpp"
 
 namespace lmq {
 
@@ -77,7 +77,7 @@ void add_pattern_bins(DType type, std::span<const std::uint16_t> used, std::uint
 }
 
 /// Appends a bin of 2^16 keys from the sums by the upper half of the key; infinities and NaNs have their own there.
-inline void add_wide_bin(Counted& counted, std::size_t upper, std::uint16_t layer, const Tally::Bin& sums) {
+inline void add_wide_bin(Counted& counted, std::size_t upper, std::uint16_t layer, const ValueHistogram::Bin& sums) {
   const auto key = static_cast<std::uint32_t>(upper << 16);
   if (sums.count == 0) return;
   if (key < kLowestKey || key > kHighestKey) {

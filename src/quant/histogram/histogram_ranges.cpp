@@ -7,16 +7,16 @@
 #include <utility>
 
 #include "core/steps.hpp"
+#include "histogram_window.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/pool.hpp"
 #include "lmq/kernels/keys.hpp"
 #include "lmq/kernels/widen.hpp"
-#include "tally_window.hpp"
 
 namespace lmq {
 namespace {
-using Bin = Tally::Bin;
+using Bin = ValueHistogram::Bin;
 using Wide = unsigned __int128;
 
 constexpr std::size_t kTask = kCountTask, kBlock = kCountBlock;
@@ -37,7 +37,7 @@ std::uint64_t steps_of(const Hit& hit) noexcept { return hit.steps; }
 struct Slot {
   std::uint64_t count = 0, first = 0, second = 0;
 };
-constexpr std::size_t kMostSlots = std::size_t{1} << 19;
+constexpr std::size_t kMaxSlots = std::size_t{1} << 19;
 
 /// Where the slots of a block begin, and their width; no slots unless the filter has the block.
 struct SlotBlock {
@@ -47,7 +47,7 @@ struct SlotBlock {
 /// ranges' ends demand.
 struct SlotMap {
   std::vector<SlotBlock> blocks;  // [65536]
-  std::size_t slots = 0;          // may be more than kMostSlots: then there is no use in them
+  std::size_t slots = 0;          // may be more than kMaxSlots: then there is no use in them
 };
 
 struct HitScratch {
@@ -85,7 +85,7 @@ SlotMap map_slots(std::span<const KeyRange> ranges, const KeyFilter& filter) {
     if ((filter[upper / 32] >> upper % 32 & 1) == 0) continue;
     map.blocks[upper].begin = static_cast<std::uint32_t>(map.slots);
     map.slots += std::size_t{1} << (16 - map.blocks[upper].shift);
-    if (map.slots > kMostSlots) break;
+    if (map.slots > kMaxSlots) break;
   }
   return map;
 }
@@ -236,7 +236,7 @@ Counted count_ranges(const TensorView& view, const Importance& importance, std::
   check_ranges(ranges);
   const KeyFilter filter = filter_of(ranges);
   const SlotMap map = map_slots(ranges, filter);
-  const bool dense = map.slots <= kMostSlots && importance.kind == Importance::Kind::none;
+  const bool dense = map.slots <= kMaxSlots && importance.kind == Importance::Kind::none;
   PerWorker<HitScratch> scratch(pool(), thread_count());
   parallel_for_worker((view.count + kTask - 1) / kTask, [&](std::size_t task, std::size_t worker) {
     const std::size_t begin = task * kTask;

@@ -1,4 +1,4 @@
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 #include <catch2/catch.hpp>
 #include <cstring>
@@ -10,7 +10,7 @@
 using lmq::DType;
 using lmq::Importance;
 using lmq::KeyRange;
-using lmq::Tally;
+using lmq::ValueHistogram;
 
 namespace {
 using Wide = unsigned __int128;
@@ -27,9 +27,9 @@ std::uint64_t steps_of(const Importance& importance, std::size_t index) {
       static_cast<std::uint64_t>(std::nearbyint(double{samples::weight_of(importance, index)} / importance.quantum)));
 }
 
-std::vector<Tally::Bin> plain_bins(const lmq::TensorView& view, const Importance& importance,
-                                   std::span<const KeyRange> ranges) {
-  std::map<std::uint32_t, Tally::Bin> bins;
+std::vector<ValueHistogram::Bin> plain_bins(const lmq::TensorView& view, const Importance& importance,
+                                            std::span<const KeyRange> ranges) {
+  std::map<std::uint32_t, ValueHistogram::Bin> bins;
   const auto values = samples::widened(view);
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) continue;
@@ -41,18 +41,20 @@ std::vector<Tally::Bin> plain_bins(const lmq::TensorView& view, const Importance
       if (range == ranges.end()) continue;
       span = range->span_bits;
     }
-    Tally::Bin& bin = bins[key >> span << span];
+    ValueHistogram::Bin& bin = bins[key >> span << span];
     const std::uint64_t steps = steps_of(importance, i), offset = key - (key >> span << span);
     bin.key = key >> span << span, bin.span_bits = span;
     bin.count += 1, bin.mass += steps;
     bin.first += Wide{steps} * offset, bin.second += Wide{steps} * offset * offset;
   }
-  std::vector<Tally::Bin> ascending;
+  std::vector<ValueHistogram::Bin> ascending;
   for (const auto& [key, bin] : bins) ascending.push_back(bin);
   return ascending;
 }
 
-bool same(std::span<const Tally::Bin> a, const std::vector<Tally::Bin>& b) { return std::ranges::equal(a, b); }
+bool same(std::span<const ValueHistogram::Bin> a, const std::vector<ValueHistogram::Bin>& b) {
+  return std::ranges::equal(a, b);
+}
 
 /// Every bin's mean and scatter against sums over the weights it holds, in long double.
 void check_group(const lmq::Group& group, const lmq::TensorView& view, const Importance& importance) {
@@ -86,7 +88,7 @@ void check_group(const lmq::Group& group, const lmq::TensorView& view, const Imp
 }
 }  // namespace
 
-TEST_CASE("a tally counts every weight exactly, any type, length, thread count, with and without importance",
+TEST_CASE("a histogram counts every weight exactly, any type, length, thread count, with and without importance",
           "[slow]") {
   for (const DType type : samples::kAllTypes)
     for (const std::size_t length : {0, 1, 65, 4099, 200001})
@@ -105,18 +107,18 @@ TEST_CASE("a tally counts every weight exactly, any type, length, thread count, 
           const auto plain = plain_bins(view, importance, {});
           for (const std::size_t threads : {1, 2, 3, 7}) {
             const samples::Threads set(threads);
-            const Tally tally = Tally::of(view, importance, {});
+            const ValueHistogram histogram = ValueHistogram::of(view, importance, {});
             INFO(lmq::name(type) << " " << length << " kind " << kind << " threads " << threads);
-            REQUIRE(same(tally.bins(), plain));
-            REQUIRE(tally.count() == length);
-            REQUIRE(tally.nonfinite() == 0);
-            if (threads == 2 && length > 0) check_group(tally.group(importance.quantum), view, importance);
+            REQUIRE(same(histogram.bins(), plain));
+            REQUIRE(histogram.count() == length);
+            REQUIRE(histogram.nonfinite() == 0);
+            if (threads == 2 && length > 0) check_group(histogram.group(importance.quantum), view, importance);
           }
         }
       }
 }
 
-TEST_CASE("layers counted apart are the tallies of their weights, and together the tally of all") {
+TEST_CASE("layers counted apart are the histograms of their weights, and together the histogram of all") {
   for (const DType type : {DType::bf16, DType::f16, DType::f8_e4m3, DType::f32, DType::f64})
     for (const std::size_t threads : {1, 3}) {
       const samples::Threads set(threads);
@@ -128,14 +130,15 @@ TEST_CASE("layers counted apart are the tallies of their weights, and together t
       for (const bool near : {false, true}) {
         if (near && size <= 2) continue;
         const std::span<const KeyRange> ranges = near ? std::span<const KeyRange>(closer) : std::span<const KeyRange>();
-        const Tally layered = Tally::of(samples::view_of(type, bytes), by_weight(weights, quantum), ranges, true);
-        REQUIRE((Tally::from_bytes(layered.to_bytes(), "test") == layered));
+        const ValueHistogram layered =
+            ValueHistogram::of(samples::view_of(type, bytes), by_weight(weights, quantum), ranges, true);
+        REQUIRE((ValueHistogram::from_bytes(layered.to_bytes(), "test") == layered));
         std::map<std::size_t, std::vector<std::size_t>> members;
         for (std::size_t i = 0; i < length; ++i) {
           const double steps = std::max(1.0, std::nearbyint(double{weights[i]} / quantum));
           members[lmq::layer_of(static_cast<std::uint64_t>(steps))].push_back(i);
         }
-        std::vector<Tally::Bin> expected;
+        std::vector<ValueHistogram::Bin> expected;
         for (const auto& [layer, indices] : members) {
           std::vector<std::byte> part;
           std::vector<float> of_part;
@@ -144,14 +147,16 @@ TEST_CASE("layers counted apart are the tallies of their weights, and together t
                         bytes.begin() + static_cast<std::ptrdiff_t>((i + 1) * size));
             of_part.push_back(weights[i]);
           }
-          const Tally one = Tally::of(samples::view_of(type, part), by_weight(of_part, quantum), ranges);
-          for (Tally::Bin bin : one.bins()) bin.layer = static_cast<std::uint16_t>(layer), expected.push_back(bin);
+          const ValueHistogram one =
+              ValueHistogram::of(samples::view_of(type, part), by_weight(of_part, quantum), ranges);
+          for (ValueHistogram::Bin bin : one.bins())
+            bin.layer = static_cast<std::uint16_t>(layer), expected.push_back(bin);
         }
         INFO(lmq::name(type) << " threads " << threads << " ranges " << near);
         REQUIRE(same(layered.bins(), expected));
         const lmq::Group group = layered.group(quantum);
         const lmq::Group plain =
-            Tally::of(samples::view_of(type, bytes), by_weight(weights, quantum), ranges).group(quantum);
+            ValueHistogram::of(samples::view_of(type, bytes), by_weight(weights, quantum), ranges).group(quantum);
         CHECK((group.low == plain.low && group.high == plain.high && group.count == plain.count));
         CHECK((group.mass == plain.mass && group.mean == plain.mean && group.scatter == plain.scatter));
         CHECK((group.minimum == plain.minimum && group.maximum == plain.maximum));
@@ -162,16 +167,16 @@ TEST_CASE("layers counted apart are the tallies of their weights, and together t
     }
 }
 
-TEST_CASE("layers merge and are refined like single tallies") {
+TEST_CASE("layers merge and are refined like single histograms") {
   const auto bytes = samples::bytes(DType::f32, 30011, 0, 4);
   const auto weights = samples::importance(30011, 5);
   const auto count = [&](std::size_t begin, std::size_t end, std::span<const KeyRange> ranges) {
-    return Tally::of(samples::view_of(DType::f32, std::span(bytes).subspan(begin * 4, (end - begin) * 4)),
-                     by_weight(std::span(weights).subspan(begin, end - begin), 0x1p-30), ranges, true);
+    return ValueHistogram::of(samples::view_of(DType::f32, std::span(bytes).subspan(begin * 4, (end - begin) * 4)),
+                              by_weight(std::span(weights).subspan(begin, end - begin), 0x1p-30), ranges, true);
   };
   const std::vector<KeyRange> closer{{0x3F000000u, 0x7FFEFFFFu, 9}, {0x80000000u, 0xBF7FFFFFu, 0}};
   const std::vector<KeyRange> all{{0x00800000u, 0xFF7FFFFFu, 0}};
-  Tally parts = count(0, 12345, {}), finer = count(0, 12345, closer);
+  ValueHistogram parts = count(0, 12345, {}), finer = count(0, 12345, closer);
   parts.merge(count(12345, 30011, {}));
   finer.merge(count(12345, 30011, closer));
   CHECK((parts == count(0, 30011, {})));
@@ -187,7 +192,7 @@ TEST_CASE("layers merge and are refined like single tallies") {
   CHECK((before == 30011 && after == 30011));
 }
 
-TEST_CASE("windows merge to the tally of the whole, in any order, also as bytes") {
+TEST_CASE("windows merge to the histogram of the whole, in any order, also as bytes") {
   for (const DType type : {DType::bf16, DType::f32, DType::f8_e5m2}) {
     const auto bytes = samples::bytes(type, 30011, 0, 4);
     const auto weights = samples::importance(30011, 5);
@@ -195,15 +200,16 @@ TEST_CASE("windows merge to the tally of the whole, in any order, also as bytes"
     for (const bool weighted : {false, true}) {
       const auto window = [&](std::size_t begin, std::size_t end) {
         const auto part = std::span(bytes).subspan(begin * size, (end - begin) * size);
-        return Tally::of(samples::view_of(type, part),
-                         weighted ? by_weight(std::span(weights).subspan(begin, end - begin), 0x1p-30) : none(), {});
+        return ValueHistogram::of(
+            samples::view_of(type, part),
+            weighted ? by_weight(std::span(weights).subspan(begin, end - begin), 0x1p-30) : none(), {});
       };
-      const Tally whole = window(0, 30011);
+      const ValueHistogram whole = window(0, 30011);
       const std::size_t cuts[] = {0, 1, 4097, 20000, 20000, 30011};
-      Tally forwards, backwards;
+      ValueHistogram forwards, backwards;
       for (std::size_t k = 0; k + 1 < std::size(cuts); ++k) {
         forwards.merge(window(cuts[k], cuts[k + 1]));
-        backwards.merge(Tally::from_bytes(window(cuts[4 - k], cuts[5 - k]).to_bytes(), "test"));
+        backwards.merge(ValueHistogram::from_bytes(window(cuts[4 - k], cuts[5 - k]).to_bytes(), "test"));
       }
       CHECK((forwards == whole));
       CHECK((backwards == whole));
@@ -219,23 +225,23 @@ TEST_CASE("refining ranges gives the bins of the finer resolution", "[slow]") {
         const auto view = samples::view_of(type, bytes);
         const auto weights = samples::importance(70001, 32);
         const Importance importance = weighted ? by_weight(weights, 0x1p-20) : none();
-        Tally tally = Tally::of(view, importance, {});
+        ValueHistogram histogram = ValueHistogram::of(view, importance, {});
         for (const std::uint32_t span : {11u, 4u, 0u}) {
           std::vector<KeyRange> ranges;
-          const lmq::Group group = tally.group(importance.quantum);
+          const lmq::Group group = histogram.group(importance.quantum);
           for (std::size_t bin = 0; bin < group.size(); bin += 5)
             if (group.low[bin] != group.high[bin])
               ranges.push_back({lmq::ordered_key(group.low[bin]), lmq::ordered_key(group.high[bin]), span});
           if (ranges.empty()) break;
           for (const std::size_t threads : {1, 3}) {
             const samples::Threads set(threads);
-            const Tally finer = Tally::of(view, importance, ranges);
+            const ValueHistogram finer = ValueHistogram::of(view, importance, ranges);
             REQUIRE(same(finer.bins(), plain_bins(view, importance, ranges)));
-            REQUIRE((Tally::from_bytes(finer.to_bytes(), "test") == finer));
-            if (threads == 3) tally.refine(finer, ranges);
+            REQUIRE((ValueHistogram::from_bytes(finer.to_bytes(), "test") == finer));
+            if (threads == 3) histogram.refine(finer, ranges);
           }
-          REQUIRE(tally.count() == 70001);
-          check_group(tally.group(importance.quantum), view, importance);
+          REQUIRE(histogram.count() == 70001);
+          check_group(histogram.group(importance.quantum), view, importance);
         }
       }
 }
@@ -260,9 +266,9 @@ TEST_CASE("ragged ranges of any width, neighbours or far apart, hold just their 
         const std::uint32_t begin = ranges[r].begin >> ranges[r].span_bits << ranges[r].span_bits;
         if (begin <= ranges[r - 1].end) ranges[r].span_bits = 0;
       }
-      const Tally found = Tally::of(view, none(), ranges);
+      const ValueHistogram found = ValueHistogram::of(view, none(), ranges);
       REQUIRE(same(found.bins(), plain_bins(view, none(), ranges)));
-      REQUIRE((Tally::from_bytes(found.to_bytes(), "test") == found));
+      REQUIRE((ValueHistogram::from_bytes(found.to_bytes(), "test") == found));
     }
 }
 
@@ -270,20 +276,21 @@ TEST_CASE("everything refined to single keys is resolved") {
   const auto bytes = samples::bytes(DType::f32, 5000, 0, 8);
   const auto view = samples::view_of(DType::f32, bytes);
   const std::vector<KeyRange> all{{0x00800000u, 0xFF7FFFFFu, 0}};
-  Tally tally = Tally::of(view, none(), {});
-  CHECK_FALSE(tally.group(1).resolved());
-  tally.refine(Tally::of(view, none(), all), all);
-  CHECK(tally.group(1).resolved());
+  ValueHistogram histogram = ValueHistogram::of(view, none(), {});
+  CHECK_FALSE(histogram.group(1).resolved());
+  histogram.refine(ValueHistogram::of(view, none(), all), all);
+  CHECK(histogram.group(1).resolved());
   auto values = samples::widened(view);
   std::ranges::sort(values);
   const auto distinct = std::unique(values.begin(), values.end()) - values.begin();
-  CHECK(tally.bins().size() == static_cast<std::size_t>(distinct));
+  CHECK(histogram.bins().size() == static_cast<std::size_t>(distinct));
 }
 
 TEST_CASE("bins of one repeated float are resolved at once") {
   const std::vector<float> values(1000, 0.1f);
-  const Tally tally = Tally::of(samples::view_of(DType::f32, std::as_bytes(std::span(values))), none(), {});
-  const lmq::Group group = tally.group(1);
+  const ValueHistogram histogram =
+      ValueHistogram::of(samples::view_of(DType::f32, std::as_bytes(std::span(values))), none(), {});
+  const lmq::Group group = histogram.group(1);
   REQUIRE(group.size() == 1);
   CHECK(group.resolved());
   CHECK(group.mean[0] == double{0.1f});
@@ -300,41 +307,42 @@ TEST_CASE("what is not finite is left out and counted") {
     const std::uint64_t lost = type == DType::f8_e4m3 ? 2 : 3;  // that type has no infinity
     const auto weights = samples::importance(3000, 2);
     for (const Importance& importance : {none(), by_weight(weights, 0x1p-20)}) {
-      const Tally tally = Tally::of(samples::view_of(type, bytes), importance, {});
-      CHECK(tally.nonfinite() == lost);
-      CHECK(tally.count() == 3000 - lost);
-      CHECK(tally.group(1).minimum == 1.5f);
-      if (lost == 3) CHECK(tally.group(1).maximum == 1.5f);
+      const ValueHistogram histogram = ValueHistogram::of(samples::view_of(type, bytes), importance, {});
+      CHECK(histogram.nonfinite() == lost);
+      CHECK(histogram.count() == 3000 - lost);
+      CHECK(histogram.group(1).minimum == 1.5f);
+      if (lost == 3) CHECK(histogram.group(1).maximum == 1.5f);
     }
   }
 }
 
-TEST_CASE("tallies of different resolution refuse to merge") {
+TEST_CASE("histograms of different resolution refuse to merge") {
   const auto bytes = samples::bytes(DType::f32, 100, 0, 3);
   const auto view = samples::view_of(DType::f32, bytes);
   const std::vector<KeyRange> all{{0x00800000u, 0xFF7FFFFFu, 3}};
-  Tally coarse = Tally::of(view, none(), {});
-  CHECK_THROWS_AS(coarse.merge(Tally::of(view, none(), all)), lmq::Error);
+  ValueHistogram coarse = ValueHistogram::of(view, none(), {});
+  CHECK_THROWS_AS(coarse.merge(ValueHistogram::of(view, none(), all)), lmq::Error);
 }
 
 TEST_CASE("hostile bytes are refused, never trusted") {
   const auto f32 = samples::bytes(DType::f32, 400, 0, 3), bf16 = samples::bytes(DType::bf16, 400, 0, 3);
   const auto weights = samples::importance(400, 4);
-  for (const Tally& tally : {Tally(), Tally::of(samples::view_of(DType::f32, f32), none(), {}),
-                             Tally::of(samples::view_of(DType::f32, f32), by_weight(weights, 0x1p-20), {}),
-                             Tally::of(samples::view_of(DType::f32, f32), by_weight(weights, 0x1p-20), {}, true),
-                             Tally::of(samples::view_of(DType::bf16, bf16), none(), {})}) {
-    const auto good = tally.to_bytes();
-    REQUIRE((Tally::from_bytes(good, "test") == tally));
+  for (const ValueHistogram& histogram :
+       {ValueHistogram(), ValueHistogram::of(samples::view_of(DType::f32, f32), none(), {}),
+        ValueHistogram::of(samples::view_of(DType::f32, f32), by_weight(weights, 0x1p-20), {}),
+        ValueHistogram::of(samples::view_of(DType::f32, f32), by_weight(weights, 0x1p-20), {}, true),
+        ValueHistogram::of(samples::view_of(DType::bf16, bf16), none(), {})}) {
+    const auto good = histogram.to_bytes();
+    REQUIRE((ValueHistogram::from_bytes(good, "test") == histogram));
     for (std::size_t cut = 0; cut < good.size(); cut += cut < 64 ? 1 : 97)
-      CHECK_THROWS_AS(Tally::from_bytes(std::span(good).first(cut), "test"), lmq::Error);
+      CHECK_THROWS_AS(ValueHistogram::from_bytes(std::span(good).first(cut), "test"), lmq::Error);
     std::mt19937 random(1);
     for (int trial = 0; trial < 4000; ++trial) {
       auto bad = good;
       for (unsigned flips = 1 + random() % 3; flips > 0; --flips)
         bad[random() % bad.size()] ^= static_cast<std::byte>(1u << random() % 8);
       try {
-        const Tally read = Tally::from_bytes(bad, "test");
+        const ValueHistogram read = ValueHistogram::from_bytes(bad, "test");
         const lmq::Group group = read.group(1);  // whatever is accepted can be used
         for (std::size_t bin = 0; bin < group.size(); ++bin) {
           REQUIRE(group.low[bin] <= group.high[bin]);
@@ -348,13 +356,13 @@ TEST_CASE("hostile bytes are refused, never trusted") {
     }
     auto longer = good;
     longer.push_back(std::byte{0});
-    CHECK_THROWS_AS(Tally::from_bytes(longer, "test"), lmq::Error);
+    CHECK_THROWS_AS(ValueHistogram::from_bytes(longer, "test"), lmq::Error);
   }
   std::vector<std::byte> many(40, std::byte{0xFF});  // 2^64 - 1 bins
   const std::uint32_t magic = 0x594C4154, head = 2;
   std::memcpy(many.data(), &magic, 4);
   std::memcpy(many.data() + 4, &head, 4);
-  CHECK_THROWS_AS(Tally::from_bytes(many, "test"), lmq::Error);
+  CHECK_THROWS_AS(ValueHistogram::from_bytes(many, "test"), lmq::Error);
 }
 
 TEST_CASE("a quantum keeps sums of steps below 2^62 and small importance above nothing") {

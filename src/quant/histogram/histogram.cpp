@@ -1,15 +1,15 @@
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
+#include "histogram_count.hpp"
 #include "lmq/base/error.hpp"
-#include "tally_count.hpp"
 
 namespace lmq {
 namespace {
-using Bin = Tally::Bin;
+using Bin = ValueHistogram::Bin;
 using Wide = unsigned __int128;
 
 std::uint32_t last_key(const Bin& bin) noexcept { return bin.key + ((std::uint32_t{1} << bin.span_bits) - 1); }
@@ -98,36 +98,37 @@ void merge_bins(std::vector<Bin>& bins, std::span<const Bin> other) {
     } else if (a == bins.cend() || before(*b, *a)) {
       merged.push_back(*b++);
     } else {
-      if (a->span_bits != b->span_bits) fail(Errc::internal, "tallies of different resolution cannot be merged");
+      if (a->span_bits != b->span_bits) fail(Errc::internal, "histograms of different resolution cannot be merged");
       merged.push_back(*a++);
       add(merged.back(), *b++);
     }
     if (merged.size() > 1 && merged[merged.size() - 2].layer == merged.back().layer &&
         last_key(merged[merged.size() - 2]) >= merged.back().key)
-      fail(Errc::internal, "tallies of different resolution cannot be merged");
+      fail(Errc::internal, "histograms of different resolution cannot be merged");
   }
   bins.swap(merged);
 }
 
-Tally Tally::of(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges, bool layered) {
+ValueHistogram ValueHistogram::of(const TensorView& view, const Importance& importance,
+                                  std::span<const KeyRange> ranges, bool layered) {
   Counted counted =
       ranges.empty() ? count_all(view, importance, layered) : count_ranges(view, importance, ranges, layered);
-  Tally tally;
-  tally.bins_ = std::move(counted.bins);
-  tally.nonfinite_ = counted.nonfinite;
-  tally.minimum_key_ = counted.minimum_key;
-  tally.maximum_key_ = counted.maximum_key;
-  return tally;
+  ValueHistogram histogram;
+  histogram.bins_ = std::move(counted.bins);
+  histogram.nonfinite_ = counted.nonfinite;
+  histogram.minimum_key_ = counted.minimum_key;
+  histogram.maximum_key_ = counted.maximum_key;
+  return histogram;
 }
 
-void Tally::merge(const Tally& other) {
+void ValueHistogram::merge(const ValueHistogram& other) {
   merge_bins(bins_, other.bins_);
   nonfinite_ += other.nonfinite_;
   minimum_key_ = std::min(minimum_key_, other.minimum_key_);
   maximum_key_ = std::max(maximum_key_, other.maximum_key_);
 }
 
-void Tally::refine(const Tally& finer, std::span<const KeyRange> ranges) {
+void ValueHistogram::refine(const ValueHistogram& finer, std::span<const KeyRange> ranges) {
   auto range = ranges.begin();
   std::uint16_t layer = 0;
   const auto replaced = [&](const Bin& bin) {
@@ -139,7 +140,7 @@ void Tally::refine(const Tally& finer, std::span<const KeyRange> ranges) {
   merge_bins(bins_, finer.bins_);
 }
 
-Group Tally::group(double quantum) const {
+Group ValueHistogram::group(double quantum) const {
   if (bins_.empty() || bins_.front().layer == bins_.back().layer)
     return group_of(bins_, quantum, minimum_key_, maximum_key_);
   Group group = group_of(fold_layers(bins_), quantum, minimum_key_, maximum_key_);
@@ -152,7 +153,7 @@ Group Tally::group(double quantum) const {
   return group;
 }
 
-std::uint64_t Tally::count() const noexcept {
+std::uint64_t ValueHistogram::count() const noexcept {
   std::uint64_t sum = 0;
   for (const Bin& bin : bins_) sum += bin.count;
   return sum;

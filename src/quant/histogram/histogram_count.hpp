@@ -3,13 +3,13 @@
 #include <span>
 #include <vector>
 
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 namespace lmq {
 
-/// What counting a window gives: a tally's content.
+/// What counting a window gives: a histogram's content.
 struct Counted {
-  std::vector<Tally::Bin> bins;
+  std::vector<ValueHistogram::Bin> bins;
   std::uint64_t nonfinite = 0;
   std::uint32_t minimum_key = 0xFFFFFFFFu, maximum_key = 0;
 };
@@ -21,6 +21,6 @@ struct Counted {
                                    std::span<const KeyRange> ranges, bool layered);
 /// Adds the bins of `other` to `bins`; both ascending by layer, then key. Errc::internal when two bins overlap without
 /// being the same.
-void merge_bins(std::vector<Tally::Bin>& bins, std::span<const Tally::Bin> other);
+void merge_bins(std::vector<ValueHistogram::Bin>& bins, std::span<const ValueHistogram::Bin> other);
 
 }  // namespace lmq

@@ -1,11 +1,11 @@
-#include "tally_count.hpp"
+#include "histogram_count.hpp"
 
 #include <memory>
 #include <mutex>
 
+#include "histogram_window.hpp"
 #include "lmq/base/pool.hpp"
 #include "lmq/kernels/histogram.hpp"
-#include "tally_window.hpp"
 
 namespace lmq {
 namespace {

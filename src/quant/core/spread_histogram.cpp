@@ -1,4 +1,4 @@
-#include "lmq/quant/spread_tally.hpp"
+#include "lmq/quant/spread_histogram.hpp"
 
 #include <algorithm>
 
@@ -7,8 +7,8 @@
 
 namespace lmq {
 namespace {
-constexpr std::uint32_t kMagic = 0x41545053;                    // "SPTA"
-constexpr std::uint64_t kMostWeights = std::uint64_t{1} << 40;  // of a bin, so that sums of tallies stay numbers
+constexpr std::uint32_t kMagic = 0x41545053;                   // "SPTA"
+constexpr std::uint64_t kMaxWeights = std::uint64_t{1} << 40;  // of a bin, so that sums of histograms stay numbers
 
 double square_of(int eighths) noexcept {
   const double spread = octave_eighths(eighths);
@@ -16,15 +16,15 @@ double square_of(int eighths) noexcept {
 }
 }  // namespace
 
-void SpreadTally::add(int eighths, std::uint64_t weights, double gain) {
+void SpreadHistogram::add(int eighths, std::uint64_t weights, double gain) {
   if (weights == 0) return;
   if (count_.empty()) count_.resize(kBins), gain_.resize(kBins);
   const auto bin = static_cast<std::size_t>(std::clamp(eighths, kLowest, kLowest + kBins - 1) - kLowest);
   count_[bin] += weights;
-  gain_[bin] += weights * static_cast<std::uint64_t>(kGainOne * std::clamp(gain, 0.0, kMostGain) + 0.5);
+  gain_[bin] += weights * static_cast<std::uint64_t>(kGainOne * std::clamp(gain, 0.0, kMaxGain) + 0.5);
 }
 
-void SpreadTally::merge(const SpreadTally& other) {
+void SpreadHistogram::merge(const SpreadHistogram& other) {
   if (other.empty()) return;
   if (empty()) {
     *this = other;
@@ -34,13 +34,13 @@ void SpreadTally::merge(const SpreadTally& other) {
     count_[bin] += other.count_[bin], gain_[bin] += other.gain_[bin];
 }
 
-std::uint64_t SpreadTally::weights() const noexcept {
+std::uint64_t SpreadHistogram::weights() const noexcept {
   std::uint64_t sum = 0;
   for (const std::uint64_t count : count_) sum += count;
   return sum;
 }
 
-double SpreadTally::mean_square() const noexcept {
+double SpreadHistogram::mean_square() const noexcept {
   double sum = 0, weights = 0;
   for (std::size_t bin = 0; bin < count_.size(); ++bin) {
     const auto count = static_cast<double>(count_[bin]);
@@ -50,7 +50,7 @@ double SpreadTally::mean_square() const noexcept {
   return weights > 0 ? sum / weights : 0;
 }
 
-std::vector<SpreadTally::Bin> SpreadTally::bins() const {
+std::vector<SpreadHistogram::Bin> SpreadHistogram::bins() const {
   std::vector<Bin> made;
   for (std::size_t bin = 0; bin < count_.size(); ++bin)
     if (count_[bin] > 0)
@@ -59,7 +59,7 @@ std::vector<SpreadTally::Bin> SpreadTally::bins() const {
   return made;
 }
 
-std::vector<std::byte> SpreadTally::to_bytes() const {
+std::vector<std::byte> SpreadHistogram::to_bytes() const {
   ByteWriter out;
   out.le(kMagic);
   out.le(static_cast<std::uint32_t>(std::ranges::count_if(count_, [](std::uint64_t count) { return count > 0; })));
@@ -68,24 +68,24 @@ std::vector<std::byte> SpreadTally::to_bytes() const {
   return out.take();
 }
 
-SpreadTally SpreadTally::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+SpreadHistogram SpreadHistogram::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
   ByteReader in(bytes, source);
-  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no tally of spreads");
+  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no histogram of spreads");
   const auto held = in.le<std::uint32_t>("bins");
   if (held > kBins) in.refuse("more bins than there are");
-  SpreadTally tally;
-  if (held > 0) tally.count_.resize(kBins), tally.gain_.resize(kBins);
+  SpreadHistogram histogram;
+  if (held > 0) histogram.count_.resize(kBins), histogram.gain_.resize(kBins);
   for (std::uint32_t k = 0, next = 0; k < held; ++k) {
     const auto bin = in.le<std::uint32_t>("bin");
     if (bin < next || bin >= static_cast<std::uint32_t>(kBins)) in.refuse("bins that do not ascend");
     next = bin + 1;
     const auto weights = in.le<std::uint64_t>("weights"), gain = in.le<std::uint64_t>("gain");
-    if (weights == 0 || weights > kMostWeights) in.refuse("a bin of " + std::to_string(weights) + " weights");
-    if (gain > weights * static_cast<std::uint64_t>(kGainOne * kMostGain)) in.refuse("a gain that cannot be");
-    tally.count_[bin] = weights, tally.gain_[bin] = gain;
+    if (weights == 0 || weights > kMaxWeights) in.refuse("a bin of " + std::to_string(weights) + " weights");
+    if (gain > weights * static_cast<std::uint64_t>(kGainOne * kMaxGain)) in.refuse("a gain that cannot be");
+    histogram.count_[bin] = weights, histogram.gain_[bin] = gain;
   }
   if (in.left() != 0) in.refuse("bytes after the last bin");
-  return tally;
+  return histogram;
 }
 
 }  // namespace lmq

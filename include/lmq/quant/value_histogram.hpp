@@ -16,7 +16,7 @@ namespace lmq {
 /// of a bin have one sign and one exponent, so value = first value + offset * (one unit in the last place), exactly.
 /// 16-bit and 8-bit sources give one bin per distinct value at once; F32 (and F64, rounded to F32) starts with bins of
 /// 2^16 keys and is refined where the solver asks.
-class Tally {
+class ValueHistogram {
  public:
   struct Bin {
     std::uint32_t key = 0;         ///< first key, a multiple of 2^span_bits
@@ -33,13 +33,13 @@ class Tally {
   /// (ascending, disjoint), at their resolution. Non-finite values are left out; without ranges they are counted in
   /// nonfinite(). layered: each layer of importance by itself. Parallel inside; O(count): about 0.5 ns per BF16 weight
   /// and core, 1.2 ns per F32 weight.
-  [[nodiscard]] static Tally of(const TensorView& view, const Importance& importance, std::span<const KeyRange> ranges,
-                                bool layered = false);
+  [[nodiscard]] static ValueHistogram of(const TensorView& view, const Importance& importance,
+                                         std::span<const KeyRange> ranges, bool layered = false);
 
-  void merge(const Tally& other);
+  void merge(const ValueHistogram& other);
   /// Replaces the bins inside `ranges` by those of `finer` (measured with the same ranges, over the same weights). A
   /// range covers every value of each bin that it touches.
-  void refine(const Tally& finer, std::span<const KeyRange> ranges);
+  void refine(const ValueHistogram& finer, std::span<const KeyRange> ranges);
   /// The statistics as a solver wants them. `quantum` turns steps back into importance. A bin all of whose weights have
   /// one value becomes that value (low == high). Layers that were counted apart are in the group's layers, too.
   [[nodiscard]] Group group(double quantum) const;
@@ -48,12 +48,12 @@ class Tally {
   [[nodiscard]] std::uint64_t count() const noexcept;
   [[nodiscard]] std::uint64_t nonfinite() const noexcept { return nonfinite_; }
 
-  /// For messages between ranks: about 12 bytes a bin of an unweighted 16-bit tally, 25 of an F32 one.
+  /// For messages between ranks: about 12 bytes a bin of an unweighted 16-bit histogram, 25 of an F32 one.
   [[nodiscard]] std::vector<std::byte> to_bytes() const;
-  /// Errc::malformed names `source` when the bytes are no tally (any byte string is handled).
-  [[nodiscard]] static Tally from_bytes(std::span<const std::byte> bytes, const std::string& source);
+  /// Errc::malformed names `source` when the bytes are no histogram (any byte string is handled).
+  [[nodiscard]] static ValueHistogram from_bytes(std::span<const std::byte> bytes, const std::string& source);
 
-  friend bool operator==(const Tally&, const Tally&) = default;
+  friend bool operator==(const ValueHistogram&, const ValueHistogram&) = default;
 
  private:
   std::vector<Bin> bins_;  // ascending by layer, then key; those of a layer disjoint

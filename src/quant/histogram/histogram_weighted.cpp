@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "core/steps.hpp"
+#include "histogram_window.hpp"
 #include "lmq/base/pool.hpp"
-#include "tally_window.hpp"
 
 namespace lmq {
 namespace {
-using Bin = Tally::Bin;
+using Bin = ValueHistogram::Bin;
 using Wide = unsigned __int128;
 
 /// Sums by pattern for types of 8 and 16 bits, by the key's upper half for floats.

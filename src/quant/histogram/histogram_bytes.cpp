@@ -1,20 +1,20 @@
-// A tally as bytes, little-endian: u32 magic, u8 version, u8 flags (1 weighted, 2 wide bins, 4 layers), u16 0, u64
+// A histogram as bytes, little-endian: u32 magic, u8 version, u8 flags (1 weighted, 2 wide bins, 4 layers), u16 0, u64
 // bins, u64 nonfinite, u32 minimum key, u32 maximum key, then by column: u32 key, u64 count, [weighted: u64 mass],
 // [layers: u8 layer], [wide: u8 span_bits, u64 + u64 first, u64 + u64 second (low, high)].
 #include <algorithm>
 
 #include "lmq/base/bytes.hpp"
-#include "lmq/quant/tally.hpp"
+#include "lmq/quant/value_histogram.hpp"
 
 namespace lmq {
 namespace {
-using Bin = Tally::Bin;
+using Bin = ValueHistogram::Bin;
 using Wide = unsigned __int128;
 
 constexpr std::uint32_t kMagic = 0x594C4154;  // "TALY"
 constexpr std::uint8_t kVersion = 2, kWeighted = 1, kWideBins = 2, kLayered = 4;
-constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 62;  // sum of all importance steps (importance_quantum)
-constexpr std::uint32_t kNoKey = 0x7FFFFFFFu;                 // would be -0
+constexpr std::uint64_t kMaxSteps = std::uint64_t{1} << 62;  // sum of all importance steps (importance_quantum)
+constexpr std::uint32_t kNoKey = 0x7FFFFFFFu;                // would be -0
 
 void put_wide(ByteWriter& out, Wide value) {
   out.le(static_cast<std::uint64_t>(value));
@@ -33,12 +33,11 @@ void check_bin(const ByteReader& in, const Bin& bin) {
   if ((bin.key & widest) != 0) in.refuse("a bin's key " + std::to_string(bin.key) + " is no multiple of its width");
   if (bin.key < kLowestKey || bin.key > kHighestKey || (bin.key == kNoKey && widest == 0))
     in.refuse("a bin's key " + std::to_string(bin.key) + " is that of no finite float");
-  if (bin.count == 0 || bin.mass < bin.count || bin.mass >= kMostSteps)
-    in.refuse("a bin's count or mass is impossible");
+  if (bin.count == 0 || bin.mass < bin.count || bin.mass >= kMaxSteps) in.refuse("a bin's count or mass is impossible");
   // Offsets are 0 .. widest and mass >= 1, so first <= mass * widest, first <= second <= first * widest.
   if (bin.first > bin.mass * widest || bin.second < bin.first || bin.second > bin.first * widest)
     in.refuse("a bin's moments are impossible");
-  // Cauchy-Schwarz, second * mass >= first^2, in the form that cannot overflow (see Tally::group).
+  // Cauchy-Schwarz, second * mass >= first^2, in the form that cannot overflow (see ValueHistogram::group).
   const Wide q = bin.first / bin.mass, r = bin.first % bin.mass;
   if (bin.second < q * (bin.first + r)) in.refuse("a bin's moments are impossible");
   const Wide about_q = bin.second - q * (bin.first + r);
@@ -58,7 +57,7 @@ bool has_wide_bins(std::span<const Bin> bins) {
 bool has_layers(std::span<const Bin> bins) { return !bins.empty() && bins.back().layer > 0; }
 }  // namespace
 
-std::vector<std::byte> Tally::to_bytes() const {
+std::vector<std::byte> ValueHistogram::to_bytes() const {
   const std::uint8_t flags = (is_weighted(bins_) ? kWeighted : 0) | (has_wide_bins(bins_) ? kWideBins : 0) |
                              (has_layers(bins_) ? kLayered : 0);
   ByteWriter out;
@@ -85,27 +84,27 @@ std::vector<std::byte> Tally::to_bytes() const {
   return out.take();
 }
 
-Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
+ValueHistogram ValueHistogram::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
   ByteReader in(bytes, source);
-  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no tally");
+  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no histogram");
   if (const auto version = in.le<std::uint8_t>("version"); version != kVersion)
-    in.refuse("tally version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
+    in.refuse("histogram version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
   const auto flags = in.le<std::uint8_t>("flags");
   if (flags > 7 || in.le<std::uint16_t>("reserved") != 0) in.refuse("unknown flags");
   const auto size = in.le<std::uint64_t>("bins");
-  Tally tally;
-  tally.nonfinite_ = in.le<std::uint64_t>("nonfinite");
-  tally.minimum_key_ = in.le<std::uint32_t>("minimum key");
-  tally.maximum_key_ = in.le<std::uint32_t>("maximum key");
+  ValueHistogram histogram;
+  histogram.nonfinite_ = in.le<std::uint64_t>("nonfinite");
+  histogram.minimum_key_ = in.le<std::uint32_t>("minimum key");
+  histogram.maximum_key_ = in.le<std::uint32_t>("maximum key");
   const auto keys = in.array<std::uint32_t>(size, "keys");
   const auto counts = in.array<std::uint64_t>(size, "counts");
   const auto masses = in.array<std::uint64_t>(flags & kWeighted ? size : 0, "masses");
   const auto layers = in.array<std::uint8_t>(flags & kLayered ? size : 0, "layers");
-  tally.bins_.resize(keys.size());
+  histogram.bins_.resize(keys.size());
   std::uint64_t steps = 0, next_key = 0;
   std::uint64_t first_end = ~std::uint64_t{0}, last_key = 0, end_key = 0;  // of the bins of all layers
   for (std::size_t j = 0; j < keys.size(); ++j) {
-    Bin& bin = tally.bins_[j];
+    Bin& bin = histogram.bins_[j];
     bin.key = keys[j], bin.count = counts[j], bin.mass = masses.empty() ? counts[j] : masses[j];
     if (flags & kWideBins) {
       bin.span_bits = in.le<std::uint8_t>("span bits");
@@ -114,7 +113,7 @@ Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& sou
     }
     check_bin(in, bin);
     if (!layers.empty()) bin.layer = layers[j];
-    const std::uint16_t layer_before = j > 0 ? tally.bins_[j - 1].layer : 0;
+    const std::uint16_t layer_before = j > 0 ? histogram.bins_[j - 1].layer : 0;
     if (bin.layer < layer_before || bin.layer >= kLayers || (bin.layer == layer_before && bin.key < next_key))
       in.refuse("bins are not ascending");
     next_key = std::uint64_t{bin.key} + (std::uint64_t{1} << bin.span_bits);
@@ -122,19 +121,20 @@ Tally Tally::from_bytes(std::span<const std::byte> bytes, const std::string& sou
     last_key = std::max<std::uint64_t>(last_key, bin.key);
     end_key = std::max(end_key, next_key);
     steps += static_cast<std::uint64_t>(bin.mass);
-    if (steps >= kMostSteps) in.refuse("the sum of importance steps exceeds 2^62");
+    if (steps >= kMaxSteps) in.refuse("the sum of importance steps exceeds 2^62");
   }
   if (in.left() != 0) in.refuse(std::to_string(in.left()) + " bytes too many");
-  if (tally.bins_.empty()) {
-    if (tally.minimum_key_ != 0xFFFFFFFFu || tally.maximum_key_ != 0) in.refuse("extremes of an empty tally");
-    return tally;
+  if (histogram.bins_.empty()) {
+    if (histogram.minimum_key_ != 0xFFFFFFFFu || histogram.maximum_key_ != 0)
+      in.refuse("extremes of an empty histogram");
+    return histogram;
   }
-  const std::uint32_t first_key = std::ranges::min(tally.bins_, {}, &Bin::key).key;
-  if (tally.minimum_key_ < first_key || tally.minimum_key_ >= first_end || tally.maximum_key_ < last_key ||
-      tally.maximum_key_ >= end_key || tally.maximum_key_ < tally.minimum_key_ || tally.minimum_key_ == kNoKey ||
-      tally.maximum_key_ == kNoKey)
+  const std::uint32_t first_key = std::ranges::min(histogram.bins_, {}, &Bin::key).key;
+  if (histogram.minimum_key_ < first_key || histogram.minimum_key_ >= first_end || histogram.maximum_key_ < last_key ||
+      histogram.maximum_key_ >= end_key || histogram.maximum_key_ < histogram.minimum_key_ ||
+      histogram.minimum_key_ == kNoKey || histogram.maximum_key_ == kNoKey)
     in.refuse("the extremes lie outside the bins");
-  return tally;
+  return histogram;
 }
 
 }  // namespace lmq
