@@ -86,7 +86,9 @@ SizeEstimate estimate_size(const Catalogue& catalogue, const Plan& plan, const s
   std::vector<Codebook> books;
   std::vector<const Codebook*> book_of_scope;
   for (std::uint64_t s = 0; s < plan.scopes.size(); ++s)
-    books.push_back(Codebook::table(invented_levels(plan.scopes[s].spec, plan.units.size() + s)));
+    books.push_back(plan.scopes[s].layers  // which have none
+                        ? Codebook()
+                        : Codebook::table(invented_levels(plan.scopes[s].spec, plan.units.size() + s)));
   for (const Codebook& book : books) book_of_scope.push_back(&book);
   const OutputContents contents{catalogue, plan, units, book_of_scope, recipe_json, provenance_json};
   const Output output = lay_out(contents, report_tensors(contents));
