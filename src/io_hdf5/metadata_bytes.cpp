@@ -190,8 +190,9 @@ std::uint64_t metadata_block(const FileLayout& layout) {
 
 std::uint64_t metadata_bytes(const FileLayout& layout) {
   const Counter counter = count_metadata(layout);
-  const std::uint64_t block = metadata_block(layout);
-  return ceil_div(counter.bytes(), block) * block + counter.heap_bytes();
+  // One block is there as a whole; of several the rest of the last one may be cut off or hold the heaps.
+  return std::max(counter.bytes(), counter.bytes() <= kLargestBlock ? metadata_block(layout) : 0) +
+         counter.heap_bytes();
 }
 
 }  // namespace lmq::h5
