@@ -19,6 +19,7 @@ if(LMQ_HDF5 STREQUAL "parallel" AND NOT HDF5_IS_PARALLEL)
   message(FATAL_ERROR "LMQ_HDF5=parallel, but the HDF5 that was found (${HDF5_C_LIBRARIES}) is serial")
 endif()
 
+find_path(HWY_INCLUDE_DIR hwy/highway.h REQUIRED)
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(lmq_xxhash INTERFACE)

@@ -4,7 +4,6 @@
 #include <cstdlib>
 
 #include "lmq/base/filter_id.hpp"
-#include "lmq/base/parallel.hpp"
 #include "lmq/h5filter/decode_chunk.hpp"
 
 namespace {
@@ -39,10 +38,5 @@ const H5Z_class2_t kFilter{.version = H5Z_CLASS_T_VERS,
 
 extern "C" {
 __attribute__((visibility("default"))) H5PL_type_t H5PLget_plugin_type() { return H5PL_TYPE_FILTER; }
-__attribute__((visibility("default"))) const void* H5PLget_plugin_info() {
-  // A guest starts no threads: its host may fork after reading, and a child cannot use OpenMP threads of its parent.
-  // This is the plug-in's own copy of the setting.
-  lmq::set_thread_count(1);
-  return &kFilter;
-}
+__attribute__((visibility("default"))) const void* H5PLget_plugin_info() { return &kFilter; }
 }
