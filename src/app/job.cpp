@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "default_method.hpp"
 #include "input.hpp"
@@ -111,6 +112,35 @@ bool looks_at_curvature(const TensorPlan& tensor) {
   return traits.sees == Sees::rows && traits.grid;
 }
 
+/// For each method of uniform grids, the tensors for which it knows nothing between weights. One line each.
+std::vector<std::string> nearest_level_lines(const Job& job) {
+  constexpr std::size_t kNamed = 5;
+  struct Wish {
+    std::size_t tensors = 0, missing = 0;
+    std::string names;
+  };
+  std::map<std::string_view, Wish> wishes;
+  for (const TensorPlan& plan : job.plan.tensors) {
+    if (plan.treatment != Treatment::quantize || plan.lane_rows > 0) continue;
+    if (const Traits traits = traits_of(plan.spec); traits.sees != Sees::rows || !traits.grid) continue;
+    Wish& wish = wishes[find_quantizer(plan.spec.method)->name];
+    ++wish.tensors;
+    if (plan.importance.gram) continue;
+    if (++wish.missing <= kNamed)
+      wish.names += (wish.names.empty() ? "" : ", ") + printable(job.reader->catalogue().tensors[plan.tensor].name);
+  }
+  std::vector<std::string> lines;
+  for (const auto& [method, wish] : wishes) {
+    if (wish.missing == 0) continue;
+    lines.push_back(
+        fmt::format("{}: no Gram matrix (NAME.gram of --importance; rows and groups) for {} of {} tensors, "
+                    "whose weights get the nearest levels: {}",
+                    method, wish.missing, wish.tensors, wish.names));
+    if (wish.missing > kNamed) lines.back() += fmt::format(" and {} more", wish.missing - kNamed);
+  }
+  return lines;
+}
+
 /// The importance of the tensors that `draft`, a plan without importance, quantizes: what is kept needs none and is not
 /// compared with the file.
 void share_importance(Comm& comm, const Options& options, Job& job, const Plan& draft) {
@@ -195,7 +225,8 @@ Job open_job(Comm& comm, const Options& options, bool scan, const std::function<
   if (comm.rank() == 0) {
     for (const std::string& line : idle_rules(job.reader->catalogue().tensors, job.recipe, job.plan)) warn(line);
     if (!options.quiet)
-      for (const std::string& line : importance_lines(job)) note(line);
+      for (const auto& lines : {importance_lines(job), nearest_level_lines(job)})
+        for (const std::string& line : lines) note(line);
   }
   return job;
 }

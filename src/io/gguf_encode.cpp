@@ -247,13 +247,18 @@ bool find_exact(const Levels& levels, std::span<const float> values, Best& best)
   return false;
 }
 
+/// The values span q of the 15 steps, and begin at code c of what the block's numbers say.
 bool find_exact_least(std::span<const float> values, Best& best) noexcept {
   const auto [low, high] = std::ranges::minmax(values);
-  best.least = to_half(low);
-  if (half_value(best.least) != low) return false;
   for (int q = 1; q <= 15; ++q) {
     best.scale = to_half((high - low) / static_cast<float>(q));
-    if (assign_least(values, half_value(best.scale), low, best.codes) == 0) return true;
+    const float scale = half_value(best.scale);
+    for (int c = 0; c <= 15 - q; ++c) {
+      best.least = to_half(low - static_cast<float>(c) * scale);
+      const float least = half_value(best.least);
+      if (scale * static_cast<float>(c) + least != low || scale * static_cast<float>(c + q) + least != high) continue;
+      if (assign_least(values, scale, least, best.codes) == 0) return true;
+    }
   }
   return false;
 }

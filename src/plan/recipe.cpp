@@ -233,16 +233,17 @@ QuantSpec resolve(const Rule& rule) {
   check_range(rule.group, kMinGroup, kMaxGroup, rule, "group");
   check_range(rule.row_axes, 0, kMaxRank, rule, "row_axes");
   spec.options = method_values(method, rule);
-  spec.granularity = rule.granularity.value_or(Granularity::tensor);
+  const Traits traits = traits_of(spec);
+  const bool rows = traits.sees == Sees::rows && traits.grid;  // what lies between weights counts by rows alone
+  spec.granularity = rule.granularity.value_or(rows ? Granularity::row : Granularity::tensor);
   const bool grouped = spec.granularity == Granularity::group;
   if (rule.group && !grouped)
     fail(Errc::usage, fmt::format("{}: found {} with granularity \"{}\", allowed only with granularity \"group\"",
                                   field_of(rule, "group"), *rule.group, name(spec.granularity)));
   spec.group = grouped ? rule.group.value_or(kDefaultGroup) : 0;
-  const Sees sees = traits_of(spec).sees;
-  if (sees == Sees::layer) check_layer(rule, spec);
+  if (traits.sees == Sees::layer) check_layer(rule, spec);
   const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
-  if (shared && sees != Sees::values && !traits_of(spec).grid)
+  if (shared && traits.sees != Sees::values && !traits.grid)
     fail(Errc::usage,
          fmt::format("{}: factors of rows and columns want granularity \"row\" or \"group\"", field_of(rule, "scale")));
   spec.level_type = rule.level_type.value_or(shared ? LevelType::f32 : LevelType::f16);

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 import gguf_plain
-from lmq_harness import STORIES, LmqTest, bf16, read_safetensors, run, widen, write_safetensors
+from lmq_harness import STORIES, LmqTest, bf16, curvature, read_safetensors, run, widen, write_safetensors
 
 RANDOM = np.random.default_rng(23)
 
@@ -151,6 +151,23 @@ class Gguf(ExportsTest):
                     self.assertIn("the same values", done.out)
                     self.assertEqual(kind, number)
                     np.testing.assert_array_equal(values_of(kind, out), expected)
+
+    def test_uniform_grids_of_gptq_come_out_as_blocks_of_the_same_values(self):
+        w, gram = (RANDOM.standard_normal((48, 512)) * 0.02).astype("<f4"), curvature(RANDOM, 512)
+        write_safetensors(self.at("m.safetensors"), {"w": ("F32", w.shape, w)})
+        write_safetensors(self.at("gram.safetensors"), {"w.gram": ("F32", gram.shape, gram)})
+        for name, how in (("Q4_0", ("--levels", 16, "--group", 32)), ("Q4_1", ("--levels", 16, "--group", 32, "--zero-point", "free")),
+                          ("Q8_0", ("--levels", 256, "--group", 32)), ("Q4_0", ("--levels", 8, "--group", 64)),
+                          ("TQ2_0", ("--levels", 3, "--group", 256))):
+            with self.subTest(name=name, how=how):
+                ours = self.quantized(self.at("m.safetensors"), "q.h5", "--method", "gptq", *how, "--importance", self.at("gram.safetensors"))
+                self.export(ours, "safetensors", "q.safetensors")
+                expected = widen("F32", read_safetensors(self.at("q.safetensors"))[0]["w"][2]).reshape(w.shape)
+                done = self.export(ours, "gguf", "q.gguf")
+                kind, _, out = read_gguf(self.at("q.gguf"))[1]["w"]
+                self.assertIn("the same values", done.out)
+                self.assertEqual(kind, gguf_plain.TYPES[name][0])
+                np.testing.assert_array_equal(values_of(kind, out).reshape(w.shape), expected)
 
     def test_other_values_are_f16_and_what_was_kept_keeps_its_type(self):
         ours = self.quantized(STORIES, "q.h5", "--method", "kmeans", "--levels", 16)

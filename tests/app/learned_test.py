@@ -45,7 +45,7 @@ class Learned(LmqTest):
 
     def test_a_gram_matrix_lowers_the_layer_loss_and_the_file_is_the_same_on_any_layout(self):
         for granularity in (["--granularity", "row"], ["--group", "32"]):
-            for method in ("learned", "cpq"):
+            for method in ("learned", "cpq", "gptq"):
                 with self.subTest(method=method, granularity=granularity):
                     arguments = ["--method", method, "--levels", "8", *granularity]
                     by_gram = self.losses(self.quantize(*arguments, "--importance", self.grams))
@@ -56,7 +56,7 @@ class Learned(LmqTest):
                         found.add(sha256(self.quantize(*arguments, "--importance", self.grams, "--threads", threads, ranks=ranks, **extra)))
                     self.assertEqual(len(found), 1)
                     by_columns = self.losses(self.quantize(*arguments, "--importance", self.columns))
-                    bound = 0.8 if method == "learned" else 1.0
+                    bound = 1.0 if method == "cpq" else 0.8
                     self.assertTrue(np.all(by_gram < bound * by_columns), (by_gram, by_columns))
 
     def test_a_tensors_one_grid_is_verified_with_the_same_file(self):
@@ -74,13 +74,30 @@ class Learned(LmqTest):
         dropped = self.quantize(*arguments, "--drop", "0.2", "--drop-by", "bits", "--seed", "3")
         self.assertTrue(np.all(self.losses(dropped) < 1))
 
+    def test_gptq_looks_at_rows_by_itself_and_says_where_no_matrix_is_known(self):
+        one = self.at("one.safetensors")
+        write_safetensors(one, {"block.0.weight.gram": ("F32", (64, 64), self.gram["block.0.weight"])})
+        for file, granularity, words in ((self.grams, [], None), (one, [], ["1 of 2", "block.1.weight"]), (self.columns, [], ["2 of 2"]),
+                                         (None, [], ["2 of 2"]), (self.grams, ["--granularity", "tensor"], ["2 of 2", "rows"])):
+            with self.subTest(words=words):
+                weighted = [*granularity, *(["--importance", file] if file else [])]
+                done = self.ok(run("quantize", self.source, "-o", self.at("out.h5"), "--method", "gptq", *weighted, "--resume", "never"))
+                notes = [line for line in done.err.splitlines() if "nearest level" in line]
+                self.assertEqual(len(notes), words is not None, done.err)
+                for word in words or []:
+                    self.assertIn(word, notes[0])
+        plain = self.losses(self.quantize("--method", "gptq", "--importance", self.columns))
+        for more in ([], ["--order", "natural"], ["--damping-inputs", "0.1"], ["--zero-point", "free"]):
+            with self.subTest(more=more):
+                self.assertTrue(np.all(self.losses(self.quantize("--method", "gptq", "--importance", self.grams, *more)) < plain))
+
     def test_weights_on_their_grid_come_back_exactly(self):
         random = np.random.default_rng(9)
         steps = {"a.weight": 0.0123291015625, "b.weight": 0.25}
         tensors = {name: (step * random.integers(-4, 4, (24, 40))).astype(np.float32) for name, step in steps.items()}
         source = self.at("grid.safetensors")
         write_safetensors(source, {name: ("F32", w.shape, w) for name, w in tensors.items()})
-        for method in ("cpq", "learned"):
+        for method in ("cpq", "learned", "gptq"):
             for granularity in ("tensor", "row"):
                 with self.subTest(method=method, granularity=granularity):
                     found = self.decoded(self.quantize("--method", method, "--levels", "8", "--granularity", granularity, source=source))
@@ -111,7 +128,7 @@ class Learned(LmqTest):
         write_safetensors(source, {"flat.weight": ("F32", (8, 16), np.full((8, 16), 0.375, np.float32)),
                                    "thin.weight": ("F32", (50, 1), np.linspace(-1, 1, 50, dtype=np.float32)),
                                    "zero.weight": ("F32", (4, 4), np.zeros((4, 4), np.float32))})
-        for method in ("cpq", "learned"):
+        for method in ("cpq", "learned", "gptq"):
             for granularity in (["--group", "128"], ["--granularity", "row"], ["--granularity", "tensor"]):
                 with self.subTest(method=method, granularity=granularity):
                     found = self.decoded(self.quantize("--method", method, "--levels", "4", *granularity, source=source))
@@ -120,7 +137,7 @@ class Learned(LmqTest):
                     self.assertTrue(np.all(np.isfinite(found["thin.weight"])))
 
     def test_a_budget_is_met_and_one_below_the_smallest_width_is_refused(self):
-        for method in ("learned", "cpq"):
+        for method in ("learned", "cpq", "gptq"):
             with self.subTest(method=method):
                 out = self.at("out.h5")
                 self.ok(run("quantize", self.source, "-o", out, "--method", method, "--bits", "6", "--resume", "never"))

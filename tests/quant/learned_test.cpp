@@ -247,11 +247,11 @@ TEST_CASE("values that lie on a grid of so many levels come back exactly", "[lea
     }
 }
 
-TEST_CASE("learned and cpq by rows: the same codes for any number of threads and any cut of rows into windows",
+TEST_CASE("learned, cpq and gptq by rows: the same codes for any number of threads and any cut of rows into windows",
           "[learned]") {
   const std::size_t rows = 40, cols = 72;
   const auto layer = samples::correlated_layer(rows, cols, 13);
-  for (const char* name : {"learned", "cpq"})
+  for (const char* name : {"learned", "cpq", "gptq"})
     for (const bool gram : {false, true})
       for (const std::uint64_t group : {std::uint64_t{72}, std::uint64_t{32}}) {
         const auto& entry = lmq::find_quantizer(name);
@@ -287,8 +287,9 @@ TEST_CASE("learned and cpq by rows: the same codes for any number of threads and
       }
 }
 
-TEST_CASE("learned: odd rows and matrices end well: constant, zero, huge, subnormal, one column, dead inputs",
-          "[learned]") {
+TEST_CASE(
+    "learned, cpq, gptq: odd rows and matrices end well: constant, zero, huge, subnormal, one column, dead inputs",
+    "[learned]") {
   const std::size_t cols = 48;
   std::vector<std::vector<float>> odd(8, std::vector<float>(2 * cols, 0.0F));
   for (std::size_t i = 0; i < 2 * cols; ++i) {
@@ -301,7 +302,7 @@ TEST_CASE("learned: odd rows and matrices end well: constant, zero, huge, subnor
   const std::vector<float> none(cols * cols, 0.0F);
   for (const auto& values : odd)
     for (const std::size_t levels : {2u, 3u, 16u, 256u})
-      for (const char* name : {"learned", "cpq"})
+      for (const char* name : {"learned", "cpq", "gptq"})
         for (const int kind : {0, 1, 2})
           for (const auto type : {lmq::LevelType::f32, lmq::LevelType::f16}) {
             CAPTURE(values[0], values[1], levels, name, kind);

@@ -78,6 +78,7 @@ GridShape grid_shape(std::size_t cols, std::size_t group, std::size_t levels, Ze
 
 void solve_grids(GridRows& rows, const GridSearch& search, const FeedbackFactor* factor, SolverScratch& scratch) {
   search_steps(rows, std::max(kStepFactors, 2 * rows.shape.levels));  // many levels fit few weights in many ways
+  if (search.single_pass) return;
   measure_rows(rows);
   scratch.best.clear(rows.shape);
   scratch.best.keep(rows);
@@ -88,6 +89,16 @@ void solve_grids(GridRows& rows, const GridSearch& search, const FeedbackFactor*
   } else if (factor != nullptr) {
     pass_and_descend(rows, search, *factor, scratch);
   }
+  scratch.best.restore(rows);
+}
+
+void pass_on_once(GridRows& rows, const FeedbackFactor& factor, SolverScratch& scratch) {
+  assign_nearest(rows);
+  measure_rows(rows);
+  scratch.best.clear(rows.shape);
+  scratch.best.keep(rows);
+  feedback_rows(rows, factor, scratch.room);
+  scratch.best.keep(rows);
   scratch.best.restore(rows);
 }
 

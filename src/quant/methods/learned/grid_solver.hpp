@@ -26,6 +26,10 @@ struct GridSearch {
   std::size_t descents =
       2;  ///< rounds of descend_rows and rescale_rows after either; each ends early when it gains little
   std::size_t again = 1;  ///< times that errors are passed on anew with the steps found
+  /// Steps of the diagonal alone; then, on the steps as they are stored, errors are passed on once (pass_on_once).
+  bool single_pass = false;
+  double damping = 0.003;  ///< of a Gram matrix, as a share of its mean diagonal (docs/methods/waterfill.md)
+  ColumnOrder order = ColumnOrder::curvature;
 };
 
 struct SolverScratch {
@@ -39,5 +43,9 @@ struct SolverScratch {
 /// without training that grid is the answer, for codes of a given grid are best when they are nearest.
 /// Cost with a Gram matrix, untrained: about factors / 2 + 2 descents (again + 1) + 3 products as measure_rows.
 void solve_grids(GridRows& rows, const GridSearch& search, const FeedbackFactor* factor, SolverScratch& scratch);
+
+/// Codes of rows on grids that stay as they are: of rounding to nearest and of errors passed on those of lower loss, row
+/// by row. In: steps, offsets. Cost: one and a half products as measure_rows.
+void pass_on_once(GridRows& rows, const FeedbackFactor& factor, SolverScratch& scratch);
 
 }  // namespace lmq

@@ -15,7 +15,6 @@
 namespace lmq {
 namespace {
 constexpr std::size_t kMaxBins = std::size_t{1} << 16;
-constexpr double kDamping = 0.003;  // of the mean diagonal (docs/methods/waterfill.md)
 constexpr std::size_t kBlockWeights = std::size_t{1} << 18, kBlockRows = 16, kMaxBlockRows = 128;
 
 /// Power of two by which values of this magnitude come near 1; 1 for 0.
@@ -49,11 +48,28 @@ struct Numbers {
 };
 Numbers numbers_of(double step, double offset, const GridShape& shape, double scale) noexcept {
   if (!(step > 0)) return {static_cast<float>(offset * scale), 0};
+  if (static_cast<float>(step * scale) == 0)  // one level in the middle
+    return {static_cast<float>((offset + step * (shape.first + static_cast<double>(shape.levels - 1) / 2)) * scale), 0};
   // Readers add to the lowest level: the whole span must be a float.
   const double most = 0x1.ff8p127 / scale / static_cast<double>(std::max<std::size_t>(shape.levels, 2) - 1);
   step = std::min(step, most);
   const double first = shape.first;
   return {static_cast<float>((offset + step * first) * scale), static_cast<float>(step * scale)};
+}
+
+/// Rounds grids to what is stored. A step that comes out as 0 leaves one level, in the middle.
+void round_numbers(QuantizedUnit& unit) {
+  const std::vector<float> wanted = unit.book;
+  round_levels(unit.book, unit.level_type);
+  bool moved = false;
+  for (std::size_t b = 0; b < wanted.size(); b += 2) {
+    if (unit.book[b + 1] != 0 || wanted[b + 1] == 0) continue;
+    unit.book[b] =
+        static_cast<float>(double{wanted[b]} + double{wanted[b + 1]} * (static_cast<double>(unit.levels) - 1) / 2);
+    moved = true;
+  }
+  if (moved) round_levels(unit.book, unit.level_type);
+  for (float& number : unit.book) number += 0.0F;  // -0 becomes +0
 }
 
 Codebook grid_codebook(double step, double offset, const GridShape& shape, double scale) {
@@ -87,19 +103,22 @@ Pool<BlockScratch>& pool() {
 /// The factor of the Gram matrix a rank had last: a layer's windows come one after another.
 struct KnownFactor {
   std::uint64_t key = 0;
+  double damping = 0;
+  ColumnOrder order = ColumnOrder::curvature;
   FeedbackFactor factor;
 };
 Pool<KnownFactor>& factors() {
   static Pool<KnownFactor> known;
   return known;
 }
-const FeedbackFactor& factor_of(const Importance& importance, std::size_t cols, KnownFactor& known) {
-  if (importance.gram_key != 0 && importance.gram_key == known.key && known.factor.order.size() == cols)
+const FeedbackFactor& factor_of(const Importance& importance, std::size_t cols, const GridSearch& search,
+                                KnownFactor& known) {
+  if (importance.gram_key != 0 && importance.gram_key == known.key && known.factor.order.size() == cols &&
+      known.damping == search.damping && known.order == search.order)
     return known.factor;
-  known.key = 0;
-  known.factor = {};
-  known.factor = feedback_factor(importance.gram, cols, kDamping);
-  known.key = importance.gram_key;
+  known = {};  // its memory first
+  known.factor = feedback_factor(importance.gram, cols, search.damping, search.order);
+  known.key = importance.gram_key, known.damping = search.damping, known.order = search.order;
   return known.factor;
 }
 
@@ -212,7 +231,8 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
   unit.levels = static_cast<std::uint32_t>(levels_);
   unit.book.assign(static_cast<std::size_t>(blocks.rows) * per_row, 0.0F);
   const auto known = factors().lease();
-  const FeedbackFactor* const factor = blocks.by_gram() ? &factor_of(window.importance, shape.cols, *known) : nullptr;
+  const FeedbackFactor* const factor =
+      blocks.by_gram() ? &factor_of(window.importance, shape.cols, search_, *known) : nullptr;
   PerWorker<BlockScratch> scratch(pool(), thread_count());
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
@@ -226,8 +246,7 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
     }
     std::ranges::copy(mine.rows.codes, unit.codes.begin() + static_cast<std::ptrdiff_t>(first * shape.cols));
   });
-  round_levels(unit.book, unit.level_type);
-  for (float& number : unit.book) number += 0.0F;  // -0 becomes +0
+  round_numbers(unit);
   std::vector<float> decoded(static_cast<std::size_t>(unit.count));
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
@@ -237,7 +256,9 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
     const auto codes = std::span(unit.codes).subspan(first * shape.cols, mine.x.size());
     take_numbers(numbers, mine);
     std::ranges::copy(codes, mine.rows.codes.begin());
-    if (factor == nullptr || search_.descents > 0) {
+    if (factor != nullptr && search_.single_pass) {
+      pass_on_once(mine.rows, *factor, mine.solver);
+    } else if (factor == nullptr || search_.descents > 0) {
       if (factor != nullptr) measure_rows(mine.rows);
       descend_rows(mine.rows);
     }
@@ -262,9 +283,10 @@ LayerNeeds LearnedQuantizer::layer_needs(const LayerShape& shape) const {
                    kPivot = 4e-11;  // seconds an operation: 2 cols to a weight and product, cols^3 / 3
   const auto cols = static_cast<double>(shape.cols), weights = static_cast<double>(shape.rows) * cols;
   const double descents = static_cast<double>(search_.descents) * 2;
-  const double products = search_.trains ? static_cast<double>(search_.training.steps) + 2 + descents
-                                         : static_cast<double>(search_.factors) / 2 + 3 + descents +
-                                               static_cast<double>(search_.again) * (3 + descents);
+  const double products = search_.trains        ? static_cast<double>(search_.training.steps) + 2 + descents
+                          : search_.single_pass ? 2
+                                                : static_cast<double>(search_.factors) / 2 + 3 + descents +
+                                                      static_cast<double>(search_.again) * (3 + descents);
   LayerNeeds needs;
   needs.scratch_bytes = 24 * shape.cols * shape.cols;
   needs.factor_seconds = kPivot * cols * cols * cols / 3;
