@@ -8,11 +8,11 @@
 Needs h5py and NumPy, and the HDF5 filter plug-in libh5zlmq.so: beside this file, in the folder LMQ_PLUGIN or HDF5_PLUGIN_PATH names, or where
 `cmake --install` puts it.
 """
-from .codes import codes
+from .codes import Steps, codes
 from .file import File, Tensor, info, load, state_dict
 from .plugin import PluginMissing, register
 
-__all__ = ["File", "PluginMissing", "Tensor", "codes", "info", "load", "register", "state_dict"]
+__all__ = ["File", "PluginMissing", "Steps", "Tensor", "codes", "info", "load", "register", "state_dict"]
 
 try:
     register()

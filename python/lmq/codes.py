@@ -3,7 +3,7 @@ import struct
 
 import numpy as np
 
-from . import plugin
+from . import plugin, trellis
 from .file import File
 
 TABLE, GRID, BASES, CENTRED, FACTORS = range(5)
@@ -21,7 +21,7 @@ def codebooks(record):
     """float32 [codebooks, levels], and how weights choose among them: (columns of a row, weights of a group; 0: one codebook)."""
     magic, version = record[:4], record[4]
     if magic != b"LMQR" or version != 3:
-        raise NotImplementedError(f"a record of version {version}: its values are in File[name], codes are read of version 3")
+        raise NotImplementedError(f"a record of version {version}: its values are in File[name], codes are read of versions 3 and 4")
     kind, numbers, exponent = record[8], record[9], struct.unpack_from("<b", record, 11)[0]
     levels, = struct.unpack_from("<H", record, 14)
     count, cols, group = struct.unpack_from("<QQQ", record, 16)
@@ -51,13 +51,43 @@ def _match(values, levels):
     return order[np.searchsorted(levels[order], values)].astype(np.uint8)
 
 
+class Steps:
+    """Steps of a tensor whose codes are whole numbers of them (a trellis): rows float32 [matrix rows], columns float32 [chunks, columns],
+    chunk_rows: matrix rows of a chunk, the last one perhaps fewer."""
+
+    def __init__(self, rows, columns, chunk_rows):
+        self.rows, self.columns, self.chunk_rows = rows, columns, chunk_rows
+
+    def values(self, codes):
+        """float32 of the shape of `codes`: (code * row step) * column step, each product rounded once; bit for bit the tensor's values."""
+        matrix = codes.reshape(len(self.rows), -1)
+        chunk = np.arange(len(self.rows)) // self.chunk_rows
+        return (matrix.astype(np.float32) * self.rows[:, None] * self.columns[chunk]).reshape(codes.shape)
+
+
+def trellis_codes(tensor):
+    """(codes int32, Steps) of a tensor whose records are those of a trellis."""
+    out, rows, columns, chunk_rows = np.empty(tensor.shape, np.int32), [], [], 1
+    for begin, count in tensor.chunks():
+        record = tensor.record(begin)
+        row, column = trellis.steps(record)
+        part = out[begin:begin + count].reshape(len(row), len(column))
+        part[:] = trellis.numbers(plugin.decode(record, part.size).reshape(part.shape), row, column)
+        rows.append(row)
+        columns.append(column)
+        chunk_rows = max(chunk_rows, len(row))
+    return out, Steps(np.concatenate(rows), np.stack(columns), chunk_rows)
+
+
 def codes(path, name):
     """(codes, codebooks) of a quantized tensor: codes uint8 of its shape; codebooks float32 [levels] where one serves all of it, else
-    [rows, groups, levels]. codebooks[...][codes] are its values, bit for bit."""
+    [rows, groups, levels]. codebooks[...][codes] are its values, bit for bit. Of waterfill's tensors (codes int32, Steps)."""
     with (path if isinstance(path, File) else File(path)) as file:
         tensor = file[name]
         if not tensor.quantized:
             raise ValueError(f"{name}: is kept raw and has no codes")
+        if tensor.shape and tensor.shape[0] and trellis.is_trellis(tensor.record(0)):
+            return trellis_codes(tensor)
         out = np.empty(tensor.shape, np.uint8)
         books, shared = [], None
         for begin, rows in tensor.chunks():

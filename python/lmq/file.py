@@ -54,18 +54,23 @@ class Tensor:
         with self._file._lock:
             return self._dataset.id.read_direct_chunk((begin,) + (0,) * (len(self.shape) - 1))[1]
 
+    def _row(self):
+        """Numbers of a row."""
+        return int(np.prod(self.shape[1:], dtype=np.int64))
+
+    def _each_chunk(self, part):
+        """part((first row, rows)) for each chunk, by the file's threads."""
+        if self.shape and self.shape[0] * self._row():
+            list(self._file._pool.map(part, self.chunks()))
+
     def floats(self):
-        """All values of a quantized tensor as float32, decoded by the file's threads."""
-        out = np.empty(self.shape, np.float32)
-        row = int(np.prod(self.shape[1:], dtype=np.int64))
-        decode = plugin.decoder()
+        """All values of a quantized tensor as float32."""
+        out, row, decode = np.empty(self.shape, np.float32), self._row(), plugin.decoder()
 
         def part(chunk):
             begin, rows = chunk
             decode(self.record(begin), out[begin:begin + rows].reshape(rows * row))
-
-        if out.size:
-            list(self._file._pool.map(part, self.chunks()))
+        self._each_chunk(part)
         return out
 
     def numpy(self):
@@ -86,9 +91,17 @@ class Tensor:
         """In the checkpoint's type; BF16 where block scales of an 8-bit type were folded into the values."""
         import torch
         kind = getattr(torch, TORCH[self.dtype])
+        if self.quantized:  # chunk by chunk: floats of the whole tensor are never there
+            out = torch.empty(self.shape, dtype=torch.bfloat16 if self.dtype.startswith("F8") else kind)
+            row, decode = self._row(), plugin.decoder()
+
+            def part(chunk):
+                begin, rows = chunk
+                target = out[begin:begin + rows]
+                decode.apply(self.record(begin), rows * row, lambda values: target.copy_(torch.from_numpy(values).reshape(target.shape)))
+            self._each_chunk(part)
+            return out
         values = torch.from_numpy(np.ascontiguousarray(self.numpy())) if self.shape else torch.tensor(self.numpy())
-        if self.quantized:
-            return values.to(torch.bfloat16 if self.dtype.startswith("F8") else kind)
         return values.view(kind).reshape(self.shape) if self.dtype.startswith("F8") else values.to(kind)
 
     def __getitem__(self, key):

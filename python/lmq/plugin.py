@@ -67,19 +67,24 @@ class Decoder:
         self._libc.malloc.argtypes = [ctypes.c_size_t]
         self._libc.free.argtypes = [ctypes.c_void_p]
 
-    def __call__(self, record, out):
-        """Floats of one record into `out`, a contiguous float32 array of the chunk's size or less. ValueError for a damaged record."""
+    def apply(self, record, count, use):
+        """use(float32[count] of the record), which is gone afterwards. ValueError for a damaged record."""
         buffer = ctypes.c_void_p(self._libc.malloc(max(len(record), 1)))
         ctypes.memmove(buffer, record, len(record))
         size = ctypes.c_size_t(len(record))
         values = (ctypes.c_uint * 2)(0, 0)  # as many bytes as the record has weights
         try:
             given = self._filter(REVERSE, 2, values, len(record), ctypes.byref(size), ctypes.byref(buffer))
-            if given != out.nbytes:
-                raise ValueError(f"the record is damaged: {given} bytes, expected {out.nbytes}")
-            ctypes.memmove(out.ctypes.data_as(ctypes.c_void_p), buffer, given)
+            if given != 4 * count:
+                raise ValueError(f"the record is damaged: {given} bytes, expected {4 * count}")
+            if count:
+                use(np.ctypeslib.as_array(ctypes.cast(buffer, ctypes.POINTER(ctypes.c_float)), (count,)))
         finally:
             self._libc.free(buffer)
+
+    def __call__(self, record, out):
+        """Floats of one record into `out`, a contiguous float32 array of the chunk's size. ValueError for a damaged record."""
+        self.apply(record, out.size, lambda values: np.copyto(out.reshape(-1), values))
         return out
 
 

@@ -285,6 +285,27 @@ class PythonPackage(ExportsTest):
                 got = books[rows, columns // group if group else 0 * columns, codes]
             self.assertEqual(got.tobytes(), values.tobytes(), how)
 
+    def test_codes_of_a_trellis_are_whole_numbers_of_steps(self):
+        ours = self.quantized(STORIES, "q.h5", "--bits", 4)
+        shapes = {"wide": (9, 3000), "tall": (3000, 9), "stack.experts": (3, 20, 30)}
+        write_safetensors(self.at("wide.safetensors"), {name: ("F32", shape, RANDOM.standard_normal(shape).astype("<f4").tobytes())
+                                                        for name, shape in shapes.items()})
+        other = self.quantized(self.at("wide.safetensors"), "wide.h5", "--method", "waterfill", "--rate", 5)
+        count = 0
+        for path in (ours, other):
+            with self.lmq.load(path) as file:
+                found = {name: file[name].floats() for name in file if file[name].method == "waterfill"}
+            for name, values in found.items():
+                codes, steps = self.lmq.codes(path, name)
+                self.assertEqual((codes.dtype, codes.shape), (np.int32, values.shape))
+                np.testing.assert_array_equal(steps.values(codes), values, name)
+            count += len(found)
+        self.assertGreater(count, 20)
+        from lmq import trellis
+        for record in (b"", b"LMQR\x04", b"LMQR\x03" + bytes(30), b"LMQR\x04" + b"\xff" * 30):
+            with self.assertRaises(ValueError):
+                trellis.fields(record)
+
     def test_info_says_recipe_source_and_tensors(self):
         ours = self.quantized(STORIES, "q.h5")
         info = self.lmq.info(ours)
