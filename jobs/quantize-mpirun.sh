@@ -14,12 +14,16 @@
 #
 # USR1 or TERM to this script stops cleanly with exit code 75; the same command goes on. In a Slurm job that happens by
 # itself: the job is put back into the queue.
+# ---- To adapt: account and partition of your cluster (take one # away), resources, the modules below.
+##SBATCH --account=PROJECT
+##SBATCH --partition=NAME
 #SBATCH --job-name=lmq
 #SBATCH --time=4:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=lmq-%j.log
+# module load lmq openmpi
 set -uo pipefail
 
 if (($# < 2)); then
@@ -29,6 +33,15 @@ fi
 input=$1 output=$2
 shift 2
 lmq=${LMQ:-lmq}
+
+command -v "$lmq" >/dev/null || {
+  echo "quantize-mpirun.sh: $lmq is not on PATH: load its module, source its lmqrc, or set LMQ=/path/to/lmq" >&2
+  exit 69
+}
+command -v mpirun >/dev/null || {
+  echo "quantize-mpirun.sh: mpirun is not on PATH: load the MPI that lmq was built with ($lmq --version)" >&2
+  exit 69
+}
 
 options=()
 [[ -n ${LMQ_HOSTFILE:-} ]] && options+=(--hostfile "$LMQ_HOSTFILE")
