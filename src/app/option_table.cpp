@@ -35,6 +35,7 @@ constexpr CommandEntry kCommands[] = {
      "Examples:\n"
      "  lmq plan model/ --bits 4 --ranks 16 --threads 8\n"
      "  lmq plan model/ --recipe recipe.json --json | jq .memory_per_rank_bytes\n"
+     "  lmq plan model/ --bits 4 --threads 64 --simulate 1,8,64 --storage 100GB\n"
      "  lmq plan model/ --path model.layers.0.mlp.up_proj.weight\n"},
     {Command::inspect, "inspect", "FILE [--codebook TENSOR] [--json]", "what a file holds",
      "FILE is a checkpoint (.safetensors, folder, index.json) or a file that lmq wrote; told apart by content. With "
@@ -144,6 +145,14 @@ constexpr OptionEntry kOptions[] = {
     {"threads", 't', "N", "threads of a rank (default: its share of the CPUs)", Topic::running, kJob | kVerify},
     {"threads", 't', "N", "threads (default: all CPUs)", Topic::running, kExport},
     {"ranks", 'n', "N", "ranks to plan for (default 1)", Topic::running, kPlan},
+    {"simulate", 0, "N,...",
+     "how long runs with so many ranks take on a cluster, and where their time goes (--threads of each)",
+     Topic::running, kPlan},
+    {"cores", 0, "N", "--simulate: that all ranks share, on one machine (default: one for each thread)", Topic::running,
+     kPlan},
+    {"storage", 0, "SIZE", "--simulate: what the file system gives all ranks together each second (default 100GB)",
+     Topic::running, kPlan},
+    {"rank-io", 0, "SIZE", "--simulate: what it gives one rank each second (default 5GB)", Topic::running, kPlan},
     {"max-time", 0, "TIME", "stop cleanly, with exit code 75, before this time is over", Topic::running, kQuantize},
     {"dry-run", 0, "", "what lmq plan prints, for these ranks; no file is made", Topic::running, kQuantize},
     {"summary", 0, "", "a line for each kind of tensor: names that differ in numbers together", Topic::running,

@@ -21,7 +21,8 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr std::size_t kAnyWidth = 80;  // of help that is asked for its errors only
+constexpr std::size_t kAnyWidth = 80;              // of help that is asked for its errors only
+constexpr std::uint64_t kMaxSimulated = 1u << 16;  // ranks
 
 /// Option values of one command, taken by name; each complaint names the option and the value.
 class Values {
@@ -34,12 +35,18 @@ class Values {
     return value;
   }
   [[nodiscard]] std::uint64_t whole(const char* name, std::uint64_t least, std::uint64_t most) const {
+    return whole_of(name, text(name), least, most);
+  }
+  /// Whole numbers between commas.
+  [[nodiscard]] std::vector<std::size_t> whole_list(const char* name, std::uint64_t least, std::uint64_t most) const {
     const std::string value = text(name);
-    std::uint64_t number = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc{} || end != value.data() + value.size() || number < least || number > most)
-      fail(Errc::usage, fmt::format("--{} {}: a whole number from {} to {} is expected", name, value, least, most));
-    return number;
+    std::vector<std::size_t> numbers;
+    for (std::size_t at = 0; at <= value.size();) {
+      const std::size_t comma = std::min(value.find(',', at), value.size());
+      numbers.push_back(whole_of(name, value.substr(at, comma - at), least, most));
+      at = comma + 1;
+    }
+    return numbers;
   }
   [[nodiscard]] double number(const char* name) const {
     const std::string value = text(name);
@@ -66,6 +73,14 @@ class Values {
   }
 
  private:
+  static std::uint64_t whole_of(const char* name, const std::string& value, std::uint64_t least, std::uint64_t most) {
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc{} || end != value.data() + value.size() || number < least || number > most)
+      fail(Errc::usage, fmt::format("--{} {}: a whole number from {} to {} is expected", name, value, least, most));
+    return number;
+  }
+
   po::variables_map values_;
 };
 
@@ -242,6 +257,22 @@ void take_quantize(const Values& values, Options& options) {
   options.force = values.has("force");
 }
 
+void take_plan(const Values& values, Options& options) {
+  take_job(values, options);
+  if (values.has("path")) options.path_tensor = values.text("path");
+  if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
+  if (values.has("simulate")) options.simulate = values.whole_list("simulate", 1, kMaxSimulated);
+  if (values.has("cores")) options.cores = static_cast<std::size_t>(values.whole("cores", 1, 1u << 20));
+  for (const char* name : {"cores", "storage", "rank-io"})
+    if (values.has(name) && options.simulate.empty())
+      fail(Errc::usage, fmt::format("--{} belongs to --simulate N, which is not given", name));
+  for (const auto& [name, rate] : {std::pair{"storage", &options.storage}, {"rank-io", &options.rank_io}}) {
+    if (!values.has(name)) continue;
+    *rate = parse_size(values.text(name), fmt::format("--{}", name));
+    if (*rate == 0) fail(Errc::usage, fmt::format("--{} 0: nothing could be read", name));
+  }
+}
+
 void take_export(const Values& values, Options& options) {
   std::string names;
   for (const ExportFormat& format : export_formats())
@@ -309,8 +340,6 @@ Options parse_options(int argc, char** argv) {
     if (*options.memory == 0) fail(Errc::usage, "--memory 0: nothing can be done without memory");
   }
   if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
-  if (values.has("path")) options.path_tensor = values.text("path");
-  if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
   if (values.has("against")) options.against = values.text("against");
   if (values.has("repeat")) options.repeat = values.whole("repeat", 1, 1u << 20);
   if (values.has("codebook")) options.codebook = values.text("codebook");
@@ -323,7 +352,7 @@ Options parse_options(int argc, char** argv) {
   options.quiet = values.has("quiet");
   if (options.quiet) options.progress = ProgressMode::none;
   if (entry->command == Command::quantize) take_quantize(values, options);
-  if (entry->command == Command::plan) take_job(values, options);
+  if (entry->command == Command::plan) take_plan(values, options);
   if (entry->command == Command::export_) take_export(values, options);
   if (entry->command == Command::verify && values.has("importance")) options.importance = values.text("importance");
   return options;

@@ -32,9 +32,12 @@ struct Options {
   std::optional<std::uint64_t> memory;       ///< bytes a rank may hold; also verify
   std::size_t threads = 0;                   ///< 0: the default
   std::size_t ranks = 1;                     ///< plan
-  std::string path_tensor;                   ///< plan --path: the tensor whose errors are wanted, by number of levels
-  bool method_given = false;                 ///< --method was given
-  std::filesystem::path work_dir;            ///< OUT.h5.lmq-work when not given
+  std::vector<std::size_t> simulate;         ///< plan --simulate: numbers of ranks
+  std::uint64_t storage = 100'000'000'000, rank_io = 5'000'000'000;  ///< bytes a second for that
+  std::size_t cores = 0;                                             ///< that its ranks share; 0: one for each thread
+  std::string path_tensor;         ///< plan --path: the tensor whose errors are wanted, by number of levels
+  bool method_given = false;       ///< --method was given
+  std::filesystem::path work_dir;  ///< OUT.h5.lmq-work when not given
   bool resume = true;
   bool force = false;  ///< quantize: an output or report that is none of ours is replaced, too
   double max_minutes = 0;

@@ -13,6 +13,7 @@
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/budget.hpp"
 #include "lmq/run/forecast.hpp"
+#include "plan_simulate.hpp"
 #include "table.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
@@ -195,6 +196,7 @@ struct Report {
   const Expected& expected;
   MemoryEstimate memory;
   std::size_t ranks = 1, threads = 1;
+  std::vector<Simulated> simulated = {};
 };
 
 /// A tensor of the plan.
@@ -221,7 +223,7 @@ nlohmann::json tensor_json(const Report& report, const TensorPlan& plan, const T
 }
 
 nlohmann::json plan_json(const Options& options, const Report& report) {
-  const auto& [job, expected, memory, ranks, threads] = report;
+  const auto& [job, expected, memory, ranks, threads, simulated] = report;
   const Counted counted = count(job);
   const Suggested suggested = suggest(options, ranks, threads);
   nlohmann::json list = nlohmann::json::array();
@@ -247,12 +249,13 @@ nlohmann::json plan_json(const Options& options, const Report& report) {
             {"output", memory.output},
             {"coordinator", memory.coordinator}}},
           {"estimated_seconds", estimate_seconds(job.plan, ranks, threads)},
+          {"simulated", to_json(simulated)},
           {"srun", suggested.srun},
           {"mpirun", suggested.mpirun}};
 }
 
 std::string plan_text(const Options& options, const Report& report) {
-  const auto& [job, expected, memory, ranks, threads] = report;
+  const auto& [job, expected, memory, ranks, threads, simulated] = report;
   const Counted counted = count(job);
   const Suggested suggested = suggest(options, ranks, threads);
   const auto shared = std::ranges::count_if(job.plan.scopes, &Scope::shares_codebook);
@@ -292,8 +295,8 @@ int plan(Comm& comm, const Options& options) {
     if (comm.rank() != 0) return;
     const std::size_t ranks = options.dry_run ? static_cast<std::size_t>(comm.size()) : options.ranks;
     const std::size_t threads = thread_count();
-    const Report report{job, expected, estimate_memory(job.reader->catalogue().tensors, job.plan, threads, ranks),
-                        ranks, threads};
+    const Report report{job,   expected, estimate_memory(job.reader->catalogue().tensors, job.plan, threads, ranks),
+                        ranks, threads,  simulate_runs(options, job, output_bytes(job, expected), threads)};
     check_memory(options, report.memory);
     if (job.recipe.nonfinite == Recipe::Nonfinite::keep && !options.dry_run)
       note(
@@ -305,7 +308,9 @@ int plan(Comm& comm, const Options& options) {
     if (expected && expected->sampled && !options.quiet)
       note("the model is large: levels, bits and SNR are those of a part of each tensor");
     if (options.json) print_json(*options.json, plan_json(options, report));
-    if (options.json != "-" && !options.quiet) print(plan_text(options, report));
+    if (options.json == "-" || options.quiet) return;
+    print(plan_text(options, report));
+    if (!report.simulated.empty()) print("\n" + simulation_text(options, report.simulated));
   });
   return 0;
 }

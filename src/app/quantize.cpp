@@ -25,6 +25,17 @@ std::string units_text(const RunReport& report) {
   return text;
 }
 
+/// Where the time of each rank's computing thread went.
+nlohmann::json rank_seconds_json(const std::vector<RankTimes>& ranks) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const RankTimes& rank : ranks)
+    list.push_back({{"computing", rank.computing},
+                    {"writing", rank.writing},
+                    {"waiting_for_input", rank.waiting_input},
+                    {"waiting_for_work", rank.waiting_work}});
+  return list;
+}
+
 nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report,
                            const std::vector<TensorLine>& lines, const Totals& totals, int ranks) {
   return {{"lmq_version", kVersion},
@@ -39,6 +50,7 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
           {"units_done", report.units_done},
           {"units_resumed", report.units_resumed},
           {"ranks", ranks},
+          {"rank_seconds", rank_seconds_json(report.ranks)},
           {"threads", thread_count()}};
 }
 
@@ -95,6 +107,7 @@ int quantize(Comm& comm, const Options& options) {
                         format_duration(report.seconds), static_cast<double>(report.source_bytes) * 1e-9 / seconds,
                         comm.size(), comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
                         printable(options.output.string())));
+      print(wrap(text_of(report.ranks), output_width(), 0));
       if (!notes.empty()) print(wrap(notes.front(), output_width(), 0));
     } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
     } catch (const Error& error) {

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "lmq/base/error.hpp"
@@ -21,7 +20,7 @@ Commit::Commit(const OutputContents& contents, const std::vector<SpoolPlace>& sp
       output_(lay_out(contents, tensors_)),
       part_(part_path(output, ranks.lock_run, ranks.lock_run), format, output_.layout, begun.part),
       origin_(origin_of_part(output, part_.path().filename().string())),
-      queues_(static_cast<std::size_t>(ranks.count) + 1),
+      queues_(static_cast<std::size_t>(ranks.count)),
       kept_digests_(contents.plan.units.size()),
       copied_again_(contents.plan.units.size(), false) {
   for (std::uint64_t unit = 0; unit < contents.plan.units.size(); ++unit) {
@@ -37,22 +36,14 @@ Commit::Commit(const OutputContents& contents, const std::vector<SpoolPlace>& sp
     const SpoolPlace& place = spooled[unit];
     const bool at_hand =
         place.length > 0 && place.run == ranks.run && place.rank < static_cast<std::uint32_t>(ranks.count);
-    queues_[at_hand ? place.rank : queues_.size() - 1].push_back(unit);
+    queues_.offer(unit, at_hand ? place.rank : SIZE_MAX);
     ++waiting_;
   }
 }
 
 std::optional<Task> Commit::next(int rank) {
-  const auto take = [&](std::deque<std::uint64_t>& queue) {
-    const std::uint64_t unit = queue.front();
-    queue.pop_front();
-    return copy_task(unit);
-  };
-  if (auto& own = queues_[static_cast<std::size_t>(rank)]; !own.empty()) return take(own);
-  if (auto& nobodys = queues_.back(); !nobodys.empty()) return take(nobodys);
-  const auto longest = std::ranges::max_element(queues_, {}, &std::deque<std::uint64_t>::size);
-  if (longest->empty()) return std::nullopt;
-  return take(*longest);
+  const auto unit = queues_.next(static_cast<std::size_t>(rank));
+  return unit ? std::optional(copy_task(*unit)) : std::nullopt;
 }
 
 Task Commit::copy_task(std::uint64_t unit) const {
@@ -99,7 +90,7 @@ void Commit::compared(std::uint64_t unit, const CopyResult& result) {
     fail(Errc::io,
          fmt::format("{}: twice, what was written is not what is read back", printable(part_.path().string())));
   copied_again_[unit] = true;
-  queues_.back().push_back(unit);
+  queues_.offer(unit);
   ++waiting_;
 }
 

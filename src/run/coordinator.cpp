@@ -12,11 +12,6 @@
 namespace lmq {
 namespace {
 
-// A rank has at least so many tasks: one in hand, one whose input is read meanwhile ...
-constexpr int kMinDealt = 2;
-// ... and, when they are short, so many that the next message comes before it runs dry.
-constexpr int kMaxDealt = 32;
-constexpr double kDealtSeconds = 0.05;
 // What phases cost relative to each other; for the progress line only.
 constexpr double kMeasureCost = 0.25, kQuantizeCost = 1, kCopyCostPerByte = 0.4;
 
@@ -42,7 +37,8 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
                 options.provenance_json},
       lock_(lock),
       run_(work_dir.run()),
-      dealt_(static_cast<std::size_t>(comm.size())),
+      dealer_(comm.size()),
+      rank_times_(static_cast<std::size_t>(comm.size())),
       made_again_(context.plan.units.size(), false),
       progress_(options.progress) {
   if (chosen_plan_) budget_.emplace(context.plan, raw_bytes(context.plan, context.reader.catalogue().tensors));
@@ -99,6 +95,7 @@ void Coordinator::on_message(const Message& message) {
       break;
     case MessageType::bye:
       ++byes_;
+      rank_times_[static_cast<std::size_t>(message.from)] = times_of(message.bytes);
       break;
     case MessageType::task:
     case MessageType::stop:
@@ -108,12 +105,7 @@ void Coordinator::on_message(const Message& message) {
 
 void Coordinator::take(int from, const Outcome& outcome) {
   const TaskKey& key = outcome.finished.key;
-  if (const auto found = in_hand_.find(key); found != in_hand_.end()) {
-    Dealt& dealt = dealt_[static_cast<std::size_t>(from)];
-    --dealt.tasks;
-    dealt.seconds -= found->second;
-    in_hand_.erase(found);
-  }
+  dealer_.returned(from, key);
   if (stopping_) return;
   switch (key.kind) {
     case TaskKind::measure:
@@ -179,7 +171,7 @@ bool Coordinator::advance() {
   if (budget_ && !budget_started_ && phase_ == Phase::computing && schedule_.all_curved()) start_budget();
   bool busy = deal();
   if (progress_.due()) progress_.tell(snapshot());
-  if (busy || stopping_ || !in_hand_.empty()) return busy;
+  if (busy || stopping_ || !dealer_.all_back()) return busy;
   if (phase_ == Phase::checking) {
     restore();
     return true;
@@ -237,23 +229,9 @@ std::optional<Task> Coordinator::next_of_schedule(int rank) {
 }
 
 bool Coordinator::deal() {
-  bool busy = false, more = true;
-  while (more) {
-    more = false;
-    for (int rank = 0; rank < comm_.size(); ++rank) {
-      Dealt& dealt = dealt_[static_cast<std::size_t>(rank)];
-      const bool room = dealt.tasks < kMinDealt || (dealt.tasks < kMaxDealt && dealt.seconds < kDealtSeconds);
-      if (!room) continue;
-      const std::optional<Task> task = next(rank);
-      if (!task) continue;
-      ++dealt.tasks;
-      dealt.seconds += task->seconds;
-      in_hand_[task->key] = task->seconds;
-      comm_.send(rank, task_message(*task));
-      busy = more = true;
-    }
-  }
-  return busy;
+  return dealer_.deal([this](int rank) { return next(rank); },
+                      [this](int rank, const Task& task) { comm_.send(rank, task_message(task)); },
+                      phase_ == Phase::syncing ? Dealer::Dry::for_rank : Dealer::Dry::for_all);
 }
 
 void Coordinator::begin_commit() {
@@ -364,6 +342,7 @@ RunReport Coordinator::report() {
   for (const TensorLine& tensor : report.tensors) report.source_bytes += tensor.source_bytes;
   report.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   report.units_resumed = units_resumed_;
+  report.ranks = rank_times_;
   report.units_done = context_.plan.units.size() - units_resumed_;
   return report;
 }

@@ -51,7 +51,12 @@ std::vector<std::byte> verdict_message(MessageType word, const RunStatus& verdic
   return out.take();
 }
 
-std::vector<std::byte> word_message(MessageType word) { return begin(word).take(); }
+std::vector<std::byte> bye_message(const RankTimes& times) {
+  ByteWriter out = begin(MessageType::bye);
+  for (const double seconds : {times.computing, times.writing, times.waiting_input, times.waiting_work})
+    out.le(seconds);
+  return out.take();
+}
 
 MessageType word_of(std::span<const std::byte> message) {
   ByteReader in(message, kMessage);
@@ -77,6 +82,14 @@ RunStatus verdict_of(std::span<const std::byte> message) {
   verdict.code = in.le<std::int32_t>("code");
   verdict.text = in.text("text");
   return verdict;
+}
+
+RankTimes times_of(std::span<const std::byte> message) {
+  ByteReader in(rest(message), kMessage);
+  RankTimes times;
+  for (double* seconds : {&times.computing, &times.writing, &times.waiting_input, &times.waiting_work})
+    *seconds = in.le<double>("seconds");
+  return times;
 }
 
 RunStatus current_verdict(int rank, int ranks) {

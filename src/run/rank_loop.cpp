@@ -106,7 +106,7 @@ bool RankLoop::leave() {
     } catch (const Error&) {
       // What could not be kept is made again; the verdict stands.
     }
-    comm_.send(0, word_message(MessageType::bye));
+    comm_.send(0, bye_message(worker_.times()));
     bye_ = true;
   }
   if (coordinator_ == nullptr) return bye_;

@@ -3,6 +3,13 @@
 #include <utility>
 
 namespace lmq {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point from) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
+}
+
+}  // namespace
 
 Worker::Worker(const RunContext& context, Spool& spool) : executor_(context, spool) {
   loader_ = std::thread([this] { load_all(); });
@@ -91,22 +98,33 @@ void Worker::load_all() {
   }
 }
 
+/// Waits for a task whose input is read; false: stopped.
+bool Worker::next_loaded(LoadedTask& loaded) {
+  std::unique_lock lock(mutex_);
+  while (!stopping_ && !loaded_) {
+    const bool for_input = loading_ || !queue_.empty();
+    const auto from = std::chrono::steady_clock::now();
+    work_.wait(lock);
+    (for_input ? times_.waiting_input : times_.waiting_work) += seconds_since(from);
+  }
+  if (stopping_) return false;
+  loaded = std::move(*loaded_);
+  loaded_.reset();
+  running_ = true;
+  return true;
+}
+
 void Worker::run_all() {
   try {
-    for (;;) {
-      LoadedTask loaded;
-      {
-        std::unique_lock lock(mutex_);
-        work_.wait(lock, [&] { return stopping_ || loaded_; });
-        if (stopping_) return;
-        loaded = std::move(*loaded_);
-        loaded_.reset();
-        running_ = true;
-      }
+    for (LoadedTask loaded; next_loaded(loaded);) {
       work_.notify_all();
+      const auto from = std::chrono::steady_clock::now();
       Outcome outcome = executor_.run(loaded);
+      const TaskKind kind = loaded.task.key.kind;
+      const bool writes = kind == TaskKind::copy || kind == TaskKind::compare || kind == TaskKind::sync;
       {
         const std::lock_guard lock(mutex_);
+        (writes ? times_.writing : times_.computing) += seconds_since(from);
         finished_.push_back(std::move(outcome));
         running_ = false;
       }
@@ -115,6 +133,11 @@ void Worker::run_all() {
   } catch (...) {
     keep_failure(running_);
   }
+}
+
+RankTimes Worker::times() {
+  const std::lock_guard lock(mutex_);
+  return times_;
 }
 
 }  // namespace lmq

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lmq/container/layout.hpp"
+#include "lmq/run/copy_queues.hpp"
 #include "lmq/run/part_file.hpp"
 #include "lmq/run/run_lock.hpp"
 #include "lmq/run/task.hpp"
@@ -69,8 +70,7 @@ class Commit {
   Output output_;
   PartFile part_;
   std::string origin_;  // of the part file
-  std::vector<std::deque<std::uint64_t>>
-      queues_;                               // [ranks + 1] units by who offered best; the last: nobody in particular
+  CopyQueues queues_;
   std::deque<std::uint64_t> to_compare_;     // units
   std::vector<std::uint64_t> kept_digests_;  // [units]
   std::vector<bool> copied_again_;           // [units] that were found different once

@@ -1,7 +1,6 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -10,6 +9,7 @@
 #include "lmq/run/budget.hpp"
 #include "lmq/run/comm.hpp"
 #include "lmq/run/commit.hpp"
+#include "lmq/run/dealer.hpp"
 #include "lmq/run/executor.hpp"
 #include "lmq/run/progress.hpp"
 #include "lmq/run/protocol.hpp"
@@ -21,8 +21,7 @@
 
 namespace lmq {
 
-/// Rank 0's other half: deals tasks to all ranks (itself included), takes their results, ends the run. A rank has
-/// enough tasks at any time to read ahead and to bridge a message's way, at least two.
+/// Rank 0's other half: deals tasks to all ranks (itself included), takes their results, ends the run.
 class Coordinator {
  public:
   Coordinator(Comm& comm, const RunContext& context, LayoutFormat& format, const RunOptions& options,
@@ -44,10 +43,6 @@ class Coordinator {
   using Clock = std::chrono::steady_clock;
   /// checking: values that earlier runs have read are read again, for their files are others now.
   enum class Phase : std::uint8_t { checking, computing, copying, syncing, comparing };
-  struct Dealt {
-    int tasks = 0;
-    double seconds = 0;
-  };
 
   void look_at_parts();
   void remove_part(const std::string& part) const;
@@ -93,8 +88,8 @@ class Coordinator {
   std::optional<Commit> commit_;
   const RunLock& lock_;  // of the output
   std::uint32_t run_;
-  std::vector<Dealt> dealt_;           // [ranks]
-  std::map<TaskKey, double> in_hand_;  // estimated seconds
+  Dealer dealer_;
+  std::vector<RankTimes> rank_times_;  // [ranks] as they said good-bye
   std::vector<bool> synced_;           // [ranks] has been asked to
   std::vector<bool> made_again_;       // [units] whose record was found damaged once
   Phase phase_ = Phase::checking;

@@ -6,6 +6,7 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/run/executor.hpp"
+#include "lmq/run/rank_times.hpp"
 #include "lmq/run/task.hpp"
 
 namespace lmq {
@@ -29,13 +30,14 @@ struct RunStatus {
 [[nodiscard]] std::vector<std::byte> task_message(const Task& task);
 [[nodiscard]] std::vector<std::byte> result_message(const Outcome& outcome);
 [[nodiscard]] std::vector<std::byte> verdict_message(MessageType word, const RunStatus& verdict);
-[[nodiscard]] std::vector<std::byte> word_message(MessageType word);
+[[nodiscard]] std::vector<std::byte> bye_message(const RankTimes& times);
 
 [[nodiscard]] MessageType word_of(std::span<const std::byte> message);
 /// The rest of a message after its word. Errc::malformed when it is not what the word promises.
 [[nodiscard]] Task task_of(std::span<const std::byte> message);
 [[nodiscard]] Outcome outcome_of(std::span<const std::byte> message);
 [[nodiscard]] RunStatus verdict_of(std::span<const std::byte> message);
+[[nodiscard]] RankTimes times_of(std::span<const std::byte> message);
 
 /// What an exception means for all ranks; to be called in a catch block. Errors of one machine (io, internal) name rank
 /// and host when there are several ranks; those of the input are the same wherever they are found.

@@ -12,6 +12,7 @@
 #include "lmq/io/reader.hpp"
 #include "lmq/plan/plan.hpp"
 #include "lmq/run/comm.hpp"
+#include "lmq/run/rank_times.hpp"
 
 namespace lmq {
 
@@ -42,6 +43,7 @@ struct RunReport {
   double seconds = 0;
   std::uint64_t units_done = 0;     ///< in this run
   std::uint64_t units_resumed = 0;  ///< found finished
+  std::vector<RankTimes> ranks;     ///< [ranks] where their time went
   std::string finished_by;          ///< who made the file while we waited; empty: we have, and the rest is filled in
 };
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "lmq/run/executor.hpp"
+#include "lmq/run/rank_times.hpp"
 
 namespace lmq {
 
@@ -29,10 +30,13 @@ class Worker {
   void stop() noexcept;
   /// Stopped, and nothing in hand any more.
   [[nodiscard]] bool at_rest();
+  /// Where the time of the computing thread went, up to its last task or wake.
+  [[nodiscard]] RankTimes times();
 
  private:
   void load_all();
   void run_all();
+  [[nodiscard]] bool next_loaded(LoadedTask& loaded);
   void keep_failure(bool& mine);
 
   Executor executor_;
@@ -46,6 +50,7 @@ class Worker {
   std::deque<Outcome> finished_;
   std::exception_ptr failure_;
   bool stopping_ = false, loading_ = false, running_ = false;
+  RankTimes times_;
   std::thread loader_, runner_;
 };
 

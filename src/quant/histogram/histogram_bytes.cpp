@@ -37,6 +37,7 @@ void check_bin(const ByteReader& in, const Bin& bin) {
   // Offsets are 0 .. widest and mass >= 1, so first <= mass * widest, first <= second <= first * widest.
   if (bin.first > bin.mass * widest || bin.second < bin.first || bin.second > bin.first * widest)
     in.refuse("a bin's moments are impossible");
+  if (widest == 0) return;  // both moments are 0; the divisions below take most of the time
   // Cauchy-Schwarz, second * mass >= first^2, in the form that cannot overflow (see ValueHistogram::group).
   const Wide q = bin.first / bin.mass, r = bin.first % bin.mass;
   if (bin.second < q * (bin.first + r)) in.refuse("a bin's moments are impossible");
