@@ -1,9 +1,12 @@
 // What every method of the registry must do; a new method is tested here before its own test exists.
 #include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
 #include <optional>
 
 #include "lmq/base/error.hpp"
 #include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/unit.hpp"
 #include "quant_samples.hpp"
 
 using lmq::Codebook;
@@ -117,6 +120,31 @@ TEST_CASE("every method fits what it is given, the same for any number of thread
             if (threads == 1) first = levels_of(book);
             REQUIRE((levels_of(book) == first));
           }
+        }
+}
+
+TEST_CASE("every method: rows as large as floats go have levels and errors that are numbers, stored in 32 or 16 bits") {
+  constexpr std::size_t kRows = 8, kCols = 32;
+  constexpr float kMost = std::numeric_limits<float>::max();
+  auto values = samples::floats(kRows * kCols, 0, 3);
+  values[0] = kMost, values[kCols] = -kMost, values[2 * kCols] = kMost, values[2 * kCols + 1] = -kMost;
+  for (std::size_t i = 3 * kCols; i < 4 * kCols; ++i) values[i] = i % 2 == 0 ? kMost : -kMost;
+  for (std::size_t i = 4 * kCols; i < 5 * kCols; ++i) values[i] *= 8e37f;
+  const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
+  for (const lmq::QuantizerEntry& entry : level_methods())
+    for (const std::size_t levels : {2, 3, 5, 17, 100, 256})
+      for (const auto type : {lmq::LevelType::f32, lmq::LevelType::f16})
+        for (const auto granularity : {lmq::Granularity::tensor, lmq::Granularity::row, lmq::Granularity::group}) {
+          INFO(entry.name << ", " << levels << " levels, type " << int(type) << ", granularity " << int(granularity));
+          const auto options = options_of(entry, levels);
+          if (!options) continue;
+          const lmq::QuantSpec spec{entry.id, *options, granularity, 16, type, lmq::CoderChoice::cheapest};
+          const auto outcome = lmq::quantize_unit(view, spec, kCols, {}, nullptr);
+          for (const float number : outcome.unit.book) REQUIRE(std::isfinite(number));
+          if (outcome.unit.kind != lmq::CodebookKind::rank1)
+            for (std::uint64_t book = 0; book < outcome.unit.codebooks(); ++book)
+              for (const float level : lmq::levels_of(outcome.unit, book)) REQUIRE(std::isfinite(level));
+          REQUIRE(std::isfinite(outcome.stats.squared_error));
         }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "assigner.hpp"
+#include "core/grid_rounding.hpp"
 #include "core/steps.hpp"
 #include "core/unit_errors.hpp"
 #include "lmq/base/math.hpp"
@@ -146,6 +147,8 @@ void settle_book(std::span<const FittedBook> fitted, std::size_t levels, bool co
   }
   if (cover && unit.kind == CodebookKind::table)
     round_levels_covering(unit.book, unit.levels, unit.level_type);
+  else if (unit.kind == CodebookKind::grid)
+    round_grids(unit.book, unit.levels, unit.level_type);
   else
     round_levels(unit.book, unit.level_type);
   for (float& number : unit.book) number += 0.0f;  // -0 becomes +0

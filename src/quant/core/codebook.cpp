@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/grid_rounding.hpp"
 #include "lmq/base/error.hpp"
 
 namespace lmq {
@@ -100,7 +101,7 @@ Codebook Codebook::stored_as(LevelType type, bool cover) const {
   std::vector<float> rounded;  // as many as levels_, ascending
   if (kind_ == CodebookKind::grid) {
     std::array numbers{low(), step_};
-    round_levels(numbers, type);
+    round_grids(numbers, levels_.size(), type);
     const bool single = levels_.size() == 1 || !(numbers[1] > 0);
     book = single ? grid(numbers[0], 0, 1) : grid(numbers[0], numbers[1], levels_.size());
     for (std::size_t k = 0; k < levels_.size(); ++k)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/grid_rounding.hpp"
 #include "core/steps.hpp"
 #include "core/unit_errors.hpp"
 #include "lmq/base/math.hpp"
@@ -60,7 +61,7 @@ Numbers numbers_of(double step, double offset, const GridShape& shape, double sc
 /// Rounds grids to what is stored. A step that comes out as 0 leaves one level, in the middle.
 void round_numbers(QuantizedUnit& unit) {
   const std::vector<float> wanted = unit.book;
-  round_levels(unit.book, unit.level_type);
+  round_grids(unit.book, unit.levels, unit.level_type);
   bool moved = false;
   for (std::size_t b = 0; b < wanted.size(); b += 2) {
     if (unit.book[b + 1] != 0 || wanted[b + 1] == 0) continue;
