@@ -93,7 +93,7 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
   const std::uint64_t arriving = open > 0 ? bins * (2 * kHistogramBinBytes + kMessageBinBytes + kGroupBinBytes) : 0;
   const auto budgeted = static_cast<std::uint64_t>(
       std::ranges::count_if(plan.scopes, [](const Scope& scope) { return scope.spec.budgeted; }));
-  return plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + budgeted * kCurveBytes +
+  return kRankZeroBytes + plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + budgeted * kCurveBytes +
          std::min(tensors.size() * kLayoutBytes, kMaxLayoutBytes) +
          open * bins * (kHistogramBinBytes + kHistogramBinBytes / 2) + arriving;
 }

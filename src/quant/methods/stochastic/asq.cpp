@@ -25,7 +25,10 @@ class AsqQuantizer final : public Quantizer {
       : Quantizer({.rounding = Rounding::stochastic,
                    .importance = weighted,
                    .seed = static_cast<std::uint64_t>(option(options, known, kSeed)),
-                   .cost = {.row_level = 50, .row_each = 60, .level_bytes = 4}}) {
+                   .cost = {.row_level = 50,
+                            .row_each = 60,
+                            .value_bytes = objective == LevelObjective::largest_variance ? 60u : 140u,
+                            .level_bytes = objective == LevelObjective::largest_variance ? 0u : 4u}}) {
     choice_.levels = options.levels;
     choice_.objective = objective;
     choice_.slack = option(options, known, kSlack);
