@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "lmq/base/digest.hpp"
@@ -46,6 +47,15 @@ Verdict verdict(std::span<const std::byte> from, std::size_t count) {
     decode_record_values(record.view(), room, "hostile");
   });
   if (header == Verdict::refused) REQUIRE(values == Verdict::refused);
+  if (header == Verdict::refused || claimed == count) {
+    const Verdict pieces = attempt([&] {
+      decode_record_pieces(record.view(), "hostile", [&](std::uint64_t begin, std::span<const float> part) {
+        if (begin % kRecordPiece != 0 || begin + part.size() > count)
+          std::abort();  // a piece that is not of the record
+      });
+    });
+    REQUIRE(pieces == values);
+  }
   if (header == Verdict::read && claimed <= 100'000) {  // more is allocated only where the caller wants it
     const Verdict unit = attempt([&] { (void)decode_record(record.view(), "hostile"); });
     if (claimed == count) REQUIRE(unit == values);

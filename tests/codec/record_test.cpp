@@ -1,5 +1,7 @@
 #include "lmq/codec/record.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -31,6 +33,17 @@ EncodedRecord round_trip(const QuantizedUnit& unit, CoderChoice choice) {
   std::vector<float> values(unit.count, -7);
   decode_record_values(record.bytes, values, "test");
   REQUIRE(values == values_of(unit));
+  std::vector<float> pieces(unit.count, -7);
+  std::vector<std::uint8_t> times(unit.count, 0);  // pieces do not overlap, so threads do not meet here
+  std::atomic<bool> whole = true;
+  decode_record_pieces(record.bytes, "test", [&](std::uint64_t begin, std::span<const float> part) {
+    if (begin % kRecordPiece != 0 || part.size() != std::min<std::uint64_t>(kRecordPiece, unit.count - begin))
+      whole = false;
+    for (std::size_t i = 0; i < part.size() && whole; ++i) pieces[begin + i] = part[i], ++times[begin + i];
+  });
+  REQUIRE(whole);
+  REQUIRE(pieces == values);
+  REQUIRE(std::ranges::count(times, 1) == static_cast<std::ptrdiff_t>(unit.count));
   return record;
 }
 }  // namespace

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "lmq/base/error.hpp"
+#include "lmq/base/parallel.hpp"
 #include "lmq/kernels/error.hpp"
 #include "quant_samples.hpp"
 
@@ -326,6 +327,32 @@ TEST_CASE("importance that does not cover its window is refused") {
   CHECK(refused());
   outer.length = 0;
   CHECK(refused());
+}
+
+TEST_CASE("errors are the same, bit for bit, from blocks in any order and from several threads") {
+  for (const DType type : {DType::f32, DType::bf16, DType::f16})
+    for (const std::size_t count : {0, 1, 4095, 4096, 4097, 70001}) {
+      const auto bytes = samples::bytes(type, count, 1, 5);
+      const auto view = samples::view_of(type, bytes);
+      const auto decoded = samples::floats(count, 0, 6);
+      const auto weights = samples::importance(count, 9);
+      for (const bool weighted : {false, true}) {
+        CAPTURE(int(type), count, weighted);
+        const Importance importance = weighted ? Importance{Importance::Kind::weights, weights, 0, 1.0} : Importance{};
+        const lmq::UnitStats expected = lmq::measure_error(view, decoded, importance);
+        const std::size_t blocks = (count + 4095) / 4096;
+        const auto add = [&](lmq::ErrorMeter& meter, std::size_t block) {
+          meter.add(block * 4096,
+                    std::span(decoded).subspan(block * 4096, std::min<std::size_t>(4096, count - block * 4096)));
+        };
+        lmq::ErrorMeter backwards(view, importance), parallel(view, importance);
+        for (std::size_t block = blocks; block-- > 0;) add(backwards, block);
+        const samples::Threads set(3);
+        lmq::parallel_for(blocks, [&](std::size_t block) { add(parallel, block); });
+        REQUIRE(same(backwards.stats(), expected));
+        REQUIRE(same(parallel.stats(), expected));
+      }
+    }
 }
 
 TEST_CASE("contradictions are refused") {

@@ -124,3 +124,47 @@ TEST_CASE("journal: every kind of body survives its bytes", "[run][journal]") {
   REQUIRE_THROWS_AS(codebook_from_bytes({}, "test"), Error);
   REQUIRE_THROWS_AS(fit_from_bytes(std::vector<std::byte>(3), "test"), Error);
 }
+
+TEST_CASE("journal: a scan of a file gives what read_journal gives of its bytes, and where each entry lies",
+          "[run][journal]") {
+  TempFolder folder;
+  std::vector<std::size_t> ends;
+  auto bytes = journal_of(30, &ends);
+  for (const std::size_t length :
+       {std::size_t{5} << 18, std::size_t{3} << 20, std::size_t{0}}) {  // over pieces of 1 MiB
+    Finished large = entry(7);
+    large.body.assign(length, std::byte{0x5A});
+    const auto more = journal_entry(large);
+    bytes.insert(bytes.end(), more.begin(), more.end());
+    ends.push_back(bytes.size());
+  }
+  std::vector<std::size_t> lengths{0, 1, kJournalMagicBytes, ends[0] - 1, bytes.size() - 1, bytes.size()};
+  for (const std::size_t end : ends) lengths.insert(lengths.end(), {end, end + 1, end + 5});
+  for (std::size_t flip = 0; flip < 2; ++flip)
+    for (const std::size_t length : lengths) {
+      if (length > bytes.size()) continue;
+      CAPTURE(length, flip);
+      auto torn = bytes;
+      torn.resize(length);
+      if (flip == 1 && length > 0) torn[length * 2 / 3] ^= std::byte{0x10};
+      const auto path = folder / "journal";
+      File(path, File::Mode::create).write(0, torn);
+      const JournalContents expected = read_journal(torn, "test");
+      JournalContents about;
+      std::vector<Finished> entries;
+      scan_journal(File(path, File::Mode::read), about,
+                   [&](Finished&& finished, std::uint64_t offset, std::uint32_t size) {
+                     REQUIRE(about.readable);
+                     REQUIRE(offset + size <= torn.size());
+                     const auto there = std::span(torn).subspan(offset, size);
+                     REQUIRE(std::ranges::equal(finished.to_bytes(), there));
+                     entries.push_back(std::move(finished));
+                   });
+      REQUIRE(about.readable == expected.readable);
+      REQUIRE(about.entries.empty());
+      REQUIRE(about.ignored_bytes == expected.ignored_bytes);
+      REQUIRE(about.header.plan_digest == expected.header.plan_digest);
+      REQUIRE(entries.size() == expected.entries.size());
+      for (std::size_t i = 0; i < entries.size(); ++i) REQUIRE(same(entries[i], expected.entries[i]));
+    }
+}
