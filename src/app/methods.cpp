@@ -53,6 +53,29 @@ std::string fallback_text(const MethodOption& known) {
   return fmt::format("{}", known.fallback);
 }
 
+/// What to say for what is wanted, for those who do not know the methods. Figures: docs/quality.md, SmolLM2-135M.
+std::string advice_text(std::size_t width) {
+  Table table({{"say", Table::Align::left}, {"for", Table::Align::left}});
+  table.row({"--bits 4",
+             "the best file of 4 bits a weight, all bytes counted, without any data (waterfill): KL .20; "
+             "--bits 3: .87; --target-size 2G: the same for a size"});
+  table.row(
+      {"--bits 3 --importance FILE",
+       "fewer bits for the same loss, with statistics that lmq-calibrate collects (docs/calibration.md): KL .48 at "
+       "3 bits"});
+  table.row({"--bits 4 --method ecsq-uniform --cuts plain",
+             "two thirds of the time: one step for all weights, entropy-coded: KL .29; --bits 3: 1.11"});
+  table.row({"--method kmeans --levels 16 --granularity row",
+             "a few seconds: 16 levels for each row, 4.1 bits a weight: KL .52"});
+  table.row({"--method kmeans --levels 256", "256 levels for each tensor, 8 bits a weight at most"});
+  table.row(
+      {"--method asq --levels 16", "sums and means that stay right (gradients): rounding that is true on average"});
+  table.row({"--method ternary, binary-1", "codes of 1 to 2 bits, for models that were trained for them"});
+  return fmt::format(
+      "What to take\n{}KL: how far predictions move, nats a token (SmolLM2-135M; docs/quality.md has more)\n",
+      table.text(width));
+}
+
 std::string all_methods_text() {
   const std::size_t width = output_width();
   Table table({{"method", Table::Align::left}, {"levels found by (source)", Table::Align::left}});
@@ -63,8 +86,8 @@ std::string all_methods_text() {
     for (const OptionMeaning& meaning : meanings_of(known->name))
       options.row({fmt::format("--{}", known->name),
                    fmt::format("{}: {} ({})", meaning.methods, meaning.option->help, allowed_text(*meaning.option))});
-  return fmt::format("{}\n{}\nlmq methods METHOD: its options with their defaults\n", table.text(width),
-                     options.text(width));
+  return fmt::format("{}\n{}\n{}\nlmq methods METHOD: its options with their defaults\n", advice_text(width),
+                     table.text(width), options.text(width));
 }
 
 std::string method_text(const QuantizerEntry& entry) {

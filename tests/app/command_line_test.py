@@ -134,6 +134,8 @@ class CommandLine(LmqTest):
 
     def test_methods_lists_every_method_with_its_source(self):
         text = self.ok(run("methods")).out
+        self.assertTrue(text.startswith("What to take\n"), text)  # for those who do not know the methods
+        self.assertIn("--bits 4", text.split("\n\n")[0])
         for word in ("uniform", "kmeans", "source"):
             self.assertIn(word, text)
 
