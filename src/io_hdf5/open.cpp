@@ -133,7 +133,8 @@ class Opener {
       out_.places.offsets.push_back(contiguous_place(id, dataset));
     } else if (kind == H5D_CHUNKED) {
       read_chunking(creation.get(), dataset);
-      if (dataset.text && !dataset.deflated) calls_.fail(Errc::unsupported, "a text in chunks");
+      if (dataset.text && !dataset.deflated)
+        calls_.fail(Errc::malformed, "the filter was stripped, as h5repack leaves it");
       out_.places.offsets.push_back(chunk_places(id, dataset));
     } else {
       calls_.fail(Errc::unsupported, kind == H5D_COMPACT ? "compact storage; contiguous or chunked is read"
