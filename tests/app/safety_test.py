@@ -1,5 +1,6 @@
 """What people do to a run without meaning harm: an output name that is taken, advice that is followed, inputs that are staged in
 again, names of their own in our folders, signals in the first instants, limits of the shell."""
+import json
 import os
 import resource
 import shutil
@@ -11,7 +12,7 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import LmqTest, bf16, command, environment, finish, run, sha256, start, write_safetensors
+from lmq_harness import SHARDED, LmqTest, bf16, command, environment, finish, run, sha256, start, write_safetensors
 
 NO_OUTPUT, IO, STOPPED = 73, 74, 75
 
@@ -282,6 +283,45 @@ class Limits(LmqTest):
                 self.assertRegex(error, "open files|Too many open files")
         self.assertIn(0, codes)
         self.assertIn(IO, codes)
+
+    def peak_of_verify(self, *arguments):
+        """Peak resident bytes of `lmq verify`, which finds no difference."""
+        process = start("verify", *arguments)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0, process.stderr.read())
+        process.stderr.close()
+        return used.ru_maxrss * 1024
+
+    def test_verify_decodes_long_records_in_pieces(self):
+        # Rows of 2^24 equal weights: records of some hundred bytes that stand for 64 MiB of floats each.
+        cols = 1 << 24
+        source, small = self.at("equal.safetensors"), self.at("small.safetensors")
+        write_safetensors(source, {"w": ("BF16", [2, cols], bytes(4 * cols))})
+        write_safetensors(small, {"w": ("BF16", [64, 64], bytes(2 * 64 * 64))})
+        for name in (source, small):
+            self.ok(run("quantize", name, "-o", name + ".h5", "--method", "uniform", "--levels", 2, "--granularity", "row"))
+        least = self.peak_of_verify(small + ".h5", "--threads", 2)
+        self.assertLess(os.path.getsize(source + ".h5"), 1 << 16)
+        self.assertLess(self.peak_of_verify(source + ".h5", "--threads", 2) - least, 24 << 20)
+
+    def test_verify_stays_within_memory_or_says_what_it_needs(self):
+        self.ok(run("quantize", SHARDED, "-o", self.at("m.h5"), "--method", "kmeans", "--levels", 4))
+        with open(self.at("m.h5"), "r+b") as file:  # a difference to be found by all
+            file.seek(os.path.getsize(self.at("m.h5")) // 2)
+            byte = file.read(1)[0]
+            file.seek(-1, 1)
+            file.write(bytes([byte ^ 0x20]))
+        verify = ["verify", self.at("m.h5"), "--against", SHARDED, "--json"]
+        found = {}
+        for threads, memory in ((1, None), (1, "64M"), (4, "64M"), (4, "1G")):
+            done = run(*verify, "--threads", threads, *(["--memory", memory] if memory else []))
+            self.assertEqual(done.code, 1, done)
+            found[threads, memory] = json.loads(done.out)["differences"]
+        self.assertEqual(len(set(map(str, found.values()))), 1, found)
+        done = run(*verify, "--memory", "2M")
+        self.assertEqual(done.code, 64, done)
+        self.assertRegex(done.err, r"--memory 2\.00 MiB: a rank needs [0-9.]+ MiB")
 
     def test_a_finished_file_is_success_whatever_becomes_of_standard_output(self):
         source = self.small_checkpoint()
