@@ -6,6 +6,7 @@
 #include <random>
 
 #include "lmq/quant/quantizer.hpp"
+#include "methods/ecsq/entropy_fit.hpp"
 #include "rate_samples.hpp"
 
 using namespace lmq;
@@ -123,6 +124,37 @@ TEST_CASE("plain steps: at 2 to 5 bits within .2 dB of the best uniform code of 
   const double decibels = 10 * std::log10(plain.code.distortion / best.code.distortion) + 6.02 * bits;
   REQUIRE(decibels <= 0.2);
   REQUIRE(decibels >= -0.02);
+}
+
+TEST_CASE("plain steps: what guards levels that do not reach gives the same code as the whole search",
+          "[quant][ecsq]") {
+  std::size_t bound = 0, free = 0;
+  IntervalSearch search, whole;
+  EntropyFitter fitter(nullptr);
+  EcsqOptions wish;
+  wish.way = EcsqAlgorithm::uniform, wish.cuts = CutRule::plain;
+  for (const std::size_t levels : {16u, 64u, 256u})
+    for (const double reach : {4.0, 40.0, 4000.0}) {
+      const Group group = with_outliers(40, reach, static_cast<unsigned>(levels + static_cast<std::size_t>(reach)));
+      const RateLine line(group);
+      wish.most_levels = levels;
+      for (int octave = 2; octave >= -24; octave -= 3) {
+        const double lambda = std::ldexp(1.0, octave);
+        const UniformCode plain = plain_code(line, lambda, levels);
+        const double price = 0.95 * plain.code.price(lambda);
+        const IntervalCode optimum = whole.quick(line, lambda, levels);
+        const auto cheaper = search.cheaper(line, lambda, levels, price);
+        const bool better = optimum.price(lambda) < price;
+        CAPTURE(levels, reach, octave);
+        REQUIRE(cheaper.has_value() == better);
+        if (better) REQUIRE(cheaper->ends == optimum.ends);
+        const bool takes = better && !plain.on_grid;
+        REQUIRE(fitter.at(line, wish, lambda, true).found.code.ends == (takes ? optimum.ends : plain.code.ends));
+        (takes ? bound : free) += 1;
+      }
+    }
+  REQUIRE(bound > 5);
+  REQUIRE(free > 20);
 }
 
 TEST_CASE("plain steps: one value, two values, a few", "[quant][ecsq]") {

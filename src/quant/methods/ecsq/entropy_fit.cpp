@@ -71,8 +71,8 @@ EntropyCode EntropyFitter::plain(const RateLine& line, const EcsqOptions& wish, 
   constexpr double kTooDear = 0.95;
   EntropyCode code{plain_code(line, lambda, wish.most_levels), lambda};
   if (code.found.on_grid) return code;
-  IntervalCode optimum = search_.quick(line, lambda, wish.most_levels);
-  if (optimum.price(lambda) < kTooDear * code.found.code.price(lambda)) code.found = {.code = std::move(optimum)};
+  const double price = kTooDear * code.found.code.price(lambda);
+  if (auto optimum = search_.cheaper(line, lambda, wish.most_levels, price)) code.found = {.code = std::move(*optimum)};
   return code;
 }
 

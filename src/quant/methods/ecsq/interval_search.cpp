@@ -147,4 +147,16 @@ IntervalCode IntervalSearch::quick(const RateLine& line, double lambda, std::siz
   return interval_code(line, std::move(path));
 }
 
+std::optional<IntervalCode> IntervalSearch::cheaper(const RateLine& line, double lambda, std::size_t most_cells,
+                                                    double price) {
+  constexpr double kMissed = 1e-3;  // of the price: ten times what a search of few edges misses
+  IntervalCode code = interval_code(line, few_edges(line, lambda, 0));
+  if (code.cells() > most_cells) {
+    if (code.price(lambda) > price * (1 + kMissed)) return std::nullopt;
+    code = interval_code(line, few_edges(line, lambda, toll_for(line, lambda, most_cells)));
+  }
+  if (!(code.price(lambda) < price)) return std::nullopt;
+  return code;
+}
+
 }  // namespace lmq

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "rate_line.hpp"
@@ -21,6 +22,10 @@ class IntervalSearch {
   /// The same over edges no closer than a part of a cell's width, then over all edges near those found: some 100 times
   /// quicker, within 1e-4 of the optimum as a rule (tests/quant/ecsq_test.cpp).
   [[nodiscard]] IntervalCode quick(const RateLine& line, double lambda, std::size_t most_cells = kMaxCells);
+  /// `quick` where it costs less than `price` (distortion + lambda * bits), else nothing. Known after one search where
+  /// even cells without number cost more.
+  [[nodiscard]] std::optional<IntervalCode> cheaper(const RateLine& line, double lambda, std::size_t most_cells,
+                                                    double price);
 
  private:
   struct Columns {
