@@ -15,6 +15,8 @@ constexpr double kClipped = 32;
 // Without importance, language models of 1 and 135 million weights lost .5 and 1.0 nats at 17 dB (docs/quality.md).
 constexpr double kBadDecibels = 15;
 constexpr std::size_t kNamed = 3;
+// Bits a weight beside the codes from which the number of levels says little of the size.
+constexpr double kMuchBeside = 1;
 
 double decibels(const TensorLine& line) { return 10 * std::log10(line.energy / line.squared_error); }
 
@@ -34,6 +36,40 @@ std::string list(const std::vector<const TensorLine*>& of, const Number& number)
   return text;
 }
 
+/// What is stored beside the codes where rows or groups have codebooks, in words; empty where it is little.
+std::string beside_codes(const std::vector<TensorLine>& lines, const Plan& plan) {
+  double weights = 0, stored = 0, codes = 0;
+  std::uint64_t group = 0;  // of the tensors that have groups
+  for (std::size_t t = 0; t < lines.size(); ++t) {
+    const QuantSpec& spec = plan.tensors[t].spec;
+    if (!lines[t].quantized() || plan.tensors[t].lane_rows > 0 || spec.budgeted || spec.granularity < Granularity::row)
+      continue;
+    const auto count = static_cast<double>(lines[t].weights);
+    weights += count, stored += count * lines[t].bits_per_weight, codes += count * lines[t].entropy_bits;
+    if (spec.granularity == Granularity::group) group = spec.group;
+  }
+  if (!(weights > 0) || (stored - codes) / weights < kMuchBeside) return {};
+  const std::string what = group > 0 ? fmt::format("groups of {}", group) : std::string("rows");
+  return fmt::format(
+      "codes of {:.1f} bits become {:.1f} bits a weight, because {} have codebooks of their own: --bits says "
+      "bits of the whole file, codebooks counted",
+      codes / weights, stored / weights, what);
+}
+
+/// Tensors that have the most of the error by importance, with their shares; empty without importance.
+std::string most_weighted(const std::vector<TensorLine>& lines) {
+  std::vector<const TensorLine*> weighted;
+  double all = 0;
+  for (const TensorLine& line : lines)
+    if (line.quantized() && line.weighted_error) weighted.push_back(&line), all += *line.weighted_error;
+  if (!(all > 0)) return {};
+  std::ranges::stable_sort(weighted, {}, [](const TensorLine* line) { return -*line->weighted_error; });
+  weighted.resize(std::min(weighted.size(), kNamed));
+  return "; most of the error by importance: " + list(weighted, [&](const TensorLine& line) {
+           return fmt::format("{:.0f} %", 100 * *line.weighted_error / all);
+         });
+}
+
 }  // namespace
 
 std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
@@ -51,7 +87,9 @@ std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, con
   std::ranges::stable_sort(all, {}, [](const TensorLine* line) { return decibels(*line); });
   std::ranges::stable_sort(clipped, {}, [](const TensorLine* line) { return -crest(*line); });
   all.resize(std::min(all.size(), kNamed));
-  notes.push_back("least SNR: " + list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }));
+  notes.push_back("least SNR: " + list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }) +
+                  most_weighted(lines));
+  if (std::string beside = beside_codes(lines, plan); !beside.empty()) notes.push_back(std::move(beside));
   if (!clipped.empty())
     notes.push_back("largest error many times the root mean square error, so the levels clip a few large weights: " +
                     list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
