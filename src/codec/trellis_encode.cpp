@@ -47,68 +47,74 @@ struct Split {
 };
 static_assert(sizeof(Split) == 8);
 
-/// The codes that the next diagonals need, rows of a lane by columns by lanes: diagonals of rows far apart would touch
-/// a line of memory for every code.
-class CodeTile {
- public:
-  explicit CodeTile(const TrellisUnit& unit)
-      : unit_(unit), lanes_(static_cast<std::size_t>(unit.lanes())), codes_(unit.lane_rows * kCols * lanes_) {}
-  /// The codes of all lanes at a row of a lane; columns are asked for from the last on.
-  [[nodiscard]] const std::int32_t* at(std::size_t row, std::uint64_t col) {
-    std::int32_t* const tile = codes_.data() + row * kCols * lanes_;
-    if (col + 1 == unit_.cols || col % kCols == kCols - 1) {
-      const std::uint64_t first = col / kCols * kCols;
-      for (std::size_t lane = 0; lane < lanes_ && lane * unit_.lane_rows + row < unit_.rows; ++lane) {
-        const std::int32_t* from = unit_.codes.data() + (lane * unit_.lane_rows + row) * unit_.cols + first;
-        for (std::size_t c = 0; c <= col - first; ++c) tile[c * lanes_ + lane] = from[c];
-      }
-    }
-    return tile + col % kCols * lanes_;
-  }
-
- private:
-  static constexpr std::size_t kCols = 16;
-  const TrellisUnit& unit_;
-  std::size_t lanes_;
-  std::vector<std::int32_t> codes_;
-};
-
 /// Codes in the order of coding, [step][lane] over all diagonals, and how often tables met magnitudes.
 struct Walk {
   std::vector<Split> codes;
   TableCounts counts{};
   std::uint64_t raw_bits = 0;
 };
+
+/// What a class's codes use, by quantizer.
+struct Choice {
+  std::uint8_t table = 0, raw = 0;
+  bool zero = false;  ///< of the table
+};
+using Choices = std::array<std::array<Choice, 2>, kSpreadClasses>;
+Choices choices_of(unsigned states) {
+  Choices choices;
+  for (unsigned spread = 0; spread < kSpreadClasses; ++spread)
+    for (unsigned q = 0; q < 2; ++q) {
+      const SpreadChoice choice = spread_choice(states, q, spread);
+      choices[spread][q] = {static_cast<std::uint8_t>(choice.table), static_cast<std::uint8_t>(choice.raw),
+                            spread_family()[choice.table].zero};
+    }
+  return choices;
+}
+
+/// Weights of one diagonal.
+struct DiagonalRange {
+  std::size_t first_row, rows, first_col;
+};
+std::vector<DiagonalRange> diagonals_of(const TrellisUnit& unit) {
+  std::vector<DiagonalRange> made;
+  for_each_diagonal(unit.lane_rows, unit.cols, [&](std::size_t first_row, std::size_t rows, std::size_t first_col) {
+    made.push_back({first_row, rows, first_col});
+  });
+  return made;
+}
+
+/// A lane's part of a diagonal; returns the state behind it.
+unsigned walk_lane(const TrellisUnit& unit, const Choices& choices, const DiagonalRange& diagonal, std::size_t lane,
+                   unsigned state, Split* out, Walk& walked) {
+  const auto lanes = static_cast<std::size_t>(unit.lanes()), cols = static_cast<std::size_t>(unit.cols);
+  const std::size_t first = lane * static_cast<std::size_t>(unit.lane_rows) + diagonal.first_row;
+  const auto rows = static_cast<std::size_t>(unit.rows);
+  const TrellisTaps taps = trellis_taps(unit.states);
+  for (std::size_t s = first < rows ? 0 : first - rows + 1; s < diagonal.rows; ++s) {
+    const std::size_t row = first - s, col = diagonal.first_col + s;
+    const std::int32_t k = unit.codes[row * cols + col];
+    const Choice choice = choices[spread_of(unit, row, col)][state & 1];
+    const std::int32_t high = k >> choice.raw;
+    out[s * lanes + lane] = {high, static_cast<std::uint16_t>(k & ((1 << choice.raw) - 1)), choice.table, choice.raw};
+    ++walked.counts[choice.table][std::min(trellis_magnitude(choice.zero, high), kCounted - 1)];
+    walked.raw_bits += choice.raw;
+    if (unit.states > 1) state = trellis_next(taps, state, k);
+  }
+  return state;
+}
+
 Walk walk(const TrellisUnit& unit) {
   const auto lanes = static_cast<std::size_t>(unit.lanes());
-  std::array<std::array<SpreadChoice, 2>, kSpreadClasses> choices;
-  std::array<bool, kSpreadTables> zero;
-  for (unsigned spread = 0; spread < kSpreadClasses; ++spread)
-    for (unsigned q = 0; q < 2; ++q) choices[spread][q] = spread_choice(unit.states, q, spread);
-  for (std::size_t t = 0; t < zero.size(); ++t) zero[t] = spread_family()[t].zero;
+  const Choices choices = choices_of(unit.states);
   Walk walked;
-  walked.codes.reserve(unit.lane_rows * unit.cols * lanes);
+  walked.codes.resize(unit.lane_rows * unit.cols * lanes);
   std::array<unsigned, kMaxTrellisLanes> state{};
-  const TrellisTaps taps = trellis_taps(unit.states);
-  CodeTile tile(unit);
-  for_each_diagonal(unit.lane_rows, unit.cols, [&](std::size_t first_row, std::size_t rows, std::size_t first_col) {
-    for (std::size_t s = 0; s < rows; ++s) {
-      const std::uint64_t col = first_col + s;
-      const std::int32_t* const codes = tile.at(first_row - s, col);
-      for (std::size_t lane = 0; lane < lanes; ++lane) {
-        const std::uint64_t row = lane * unit.lane_rows + first_row - s;
-        Split& code = walked.codes.emplace_back();
-        if (row >= unit.rows) continue;
-        const std::int32_t k = codes[lane];
-        const SpreadChoice choice = choices[spread_of(unit, row, col)][state[lane] & 1];
-        code = {k >> choice.raw, static_cast<std::uint16_t>(k & ((1 << choice.raw) - 1)),
-                static_cast<std::uint8_t>(choice.table), static_cast<std::uint8_t>(choice.raw)};
-        ++walked.counts[choice.table][std::min(trellis_magnitude(zero[choice.table], code.high), kCounted - 1)];
-        walked.raw_bits += choice.raw;
-        if (unit.states > 1) state[lane] = trellis_next(taps, state[lane], k);
-      }
-    }
-  });
+  Split* out = walked.codes.data();
+  for (const DiagonalRange& diagonal : diagonals_of(unit)) {
+    for (std::size_t lane = 0; lane < lanes; ++lane)
+      state[lane] = walk_lane(unit, choices, diagonal, lane, state[lane], out, walked);
+    out += diagonal.rows * lanes;
+  }
   return walked;
 }
 
@@ -144,59 +150,94 @@ double entropy_bits(const Walk& walked) {
   return bits;
 }
 
+/// A range of a table, and what divides by its frequency: floor(x / freq) = floor(x * inverse / 2^64) for every 32-bit
+/// x, because inverse is above 2^64 / freq by less than 1. For freq = 1 that would be 2^64: its quotient is one less, and
+/// the start 2^kSpreadBits - 1 more.
+struct CodedRange {
+  std::uint64_t inverse = 0;
+  std::uint32_t start = 0, freq = 0;
+  CodedRange() = default;
+  explicit CodedRange(const SpreadSymbol& symbol) : start(symbol.start), freq(symbol.freq) {
+    constexpr std::uint64_t kAll = ~std::uint64_t{0};
+    if (freq == 1)
+      inverse = kAll, start += (1U << kSpreadBits) - 1;
+    else
+      inverse = kAll / freq + 1;
+  }
+};
+
 /// Lanes coded from the last weight to the first; words come in reverse.
 class LaneCoder {
  public:
-  LaneCoder(const TrellisUnit& unit, const SpreadFamily& family) : unit_(unit), family_(family) {
-    for (std::size_t t = 0; t < family.size(); ++t)
+  LaneCoder(const TrellisUnit& unit, const SpreadFamily& family, const TableCounts& counts)
+      : unit_(unit), family_(family) {
+    for (std::size_t t = 0; t < family.size(); ++t) {
+      if (std::ranges::all_of(counts[t], [](std::uint64_t count) { return count == 0; })) continue;
       for (std::uint32_t m = 0; m <= family[t].magnitudes; ++m)
         for (unsigned negative = 0; negative < 2; ++negative)
-          ranges_[t][2 * m + negative] = symbol_range(family[t], m, negative != 0);
+          ranges_[t][2 * m + negative] = CodedRange(symbol_range(family[t], m, negative != 0));
+    }
     state_.fill(kTrellisLow);
   }
   void code(const Walk& walked) {
     const auto lanes = static_cast<std::size_t>(unit_.lanes());
-    std::vector<std::array<std::size_t, 2>> diagonals;
-    for_each_diagonal(unit_.lane_rows, unit_.cols, [&](std::size_t first_row, std::size_t rows, std::size_t) {
-      diagonals.push_back({first_row, rows});
-    });
+    const std::vector<DiagonalRange> diagonals = diagonals_of(unit_);
+    words_.resize(walked.codes.size() / 2);
     std::size_t at = walked.codes.size();
     for (std::size_t d = diagonals.size(); d-- > 0;)
-      for (std::size_t s = diagonals[d][1]; s-- > 0;) {
+      for (std::size_t s = diagonals[d].rows; s-- > 0;) {
         at -= lanes;
-        const bool all = (lanes - 1) * unit_.lane_rows + diagonals[d][0] - s < unit_.rows;
+        const bool all = (lanes - 1) * unit_.lane_rows + diagonals[d].first_row - s < unit_.rows;
         step(std::span(walked.codes).subspan(at, all ? lanes : lanes - 1));
       }
   }
   [[nodiscard]] std::span<const std::uint32_t> states() const {
     return std::span(state_).first(unit_.codes.empty() ? 0 : unit_.lanes());
   }
-  [[nodiscard]] const std::vector<std::uint16_t>& words_reversed() const noexcept { return words_; }
+  [[nodiscard]] std::span<const std::uint16_t> words_reversed() const noexcept {
+    return std::span(words_).first(written_);
+  }
 
  private:
+  static constexpr std::size_t kMaxWords = 6;  ///< of a weight: its symbol, raw bits, four of an escape
+
   void step(std::span<const Split> codes) {
-    for (std::size_t lane = codes.size(); lane-- > 0;) escape(lane, codes[lane]);
-    for (std::size_t lane = codes.size(); lane-- > 0;) raw(lane, codes[lane].low, codes[lane].raw);
-    for (std::size_t lane = codes.size(); lane-- > 0;) symbol(lane, codes[lane]);
+    if (words_.size() < written_ + kMaxWords * codes.size())
+      words_.resize(2 * words_.size() + kMaxWords * codes.size());
+    std::array<const CodedRange*, kMaxTrellisLanes> range;
+    bool more = false;  // than symbols
+    for (std::size_t lane = 0; lane < codes.size(); ++lane) {
+      const Split& code = codes[lane];
+      const SpreadTable& table = family_[code.table];
+      const std::uint32_t magnitude = trellis_magnitude(table.zero, code.high);
+      more |= code.raw > 0 || magnitude >= table.magnitudes;
+      range[lane] =
+          &ranges_[code.table][2 * std::min<std::uint32_t>(magnitude, table.magnitudes) + (code.high < 0 ? 1 : 0)];
+    }
+    if (more) {
+      for (std::size_t lane = codes.size(); lane-- > 0;) escape(lane, codes[lane]);
+      for (std::size_t lane = codes.size(); lane-- > 0;) raw(lane, codes[lane].low, codes[lane].raw);
+    }
+    for (std::size_t lane = codes.size(); lane-- > 0;) symbol(lane, *range[lane]);
   }
-  void emit(std::size_t lane) {
-    words_.push_back(static_cast<std::uint16_t>(state_[lane]));
-    state_[lane] >>= 16;
+  /// The low word where `full`.
+  void emit(std::uint32_t& x, bool full) noexcept {
+    words_[written_] = static_cast<std::uint16_t>(x);
+    written_ += full ? 1 : 0;
+    x >>= full ? 16 : 0;
   }
-  void symbol(std::size_t lane, const Split& code) {
-    const SpreadTable& table = family_[code.table];
-    const std::uint32_t magnitude = std::min<std::uint32_t>(trellis_magnitude(table.zero, code.high), table.magnitudes);
-    const SpreadSymbol range = ranges_[code.table][2 * magnitude + (code.high < 0 ? 1 : 0)];
-    if (state_[lane] >= range.freq << (32 - kSpreadBits)) emit(lane);
-    const std::uint32_t x = state_[lane], quotient = x / range.freq;
+  void symbol(std::size_t lane, const CodedRange& range) noexcept {
+    std::uint32_t x = state_[lane];
+    emit(x, x >= range.freq << (32 - kSpreadBits));
+    const auto quotient = static_cast<std::uint32_t>(static_cast<unsigned __int128>(range.inverse) * x >> 64);
     state_[lane] = (quotient << kSpreadBits) + (x - quotient * range.freq) + range.start;
   }
-  void raw(std::size_t lane, std::uint32_t value, unsigned bits) {
+  void raw(std::size_t lane, std::uint32_t value, unsigned bits) noexcept {
     if (bits == 0) return;
-    if (state_[lane] >= 1U << (32 - bits)) emit(lane);
+    emit(state_[lane], state_[lane] >= 1U << (32 - bits));
     state_[lane] = state_[lane] << bits | value;
   }
-  void escape(std::size_t lane, const Split& code) {
+  void escape(std::size_t lane, const Split& code) noexcept {
     const SpreadTable& table = family_[code.table];
     const std::uint32_t magnitude = trellis_magnitude(table.zero, code.high);
     if (magnitude < table.magnitudes) return;
@@ -210,9 +251,10 @@ class LaneCoder {
 
   const TrellisUnit& unit_;
   const SpreadFamily& family_;
-  std::array<std::array<SpreadSymbol, 2 * kMaxMagnitudes + 2>, kSpreadTables> ranges_{};
+  std::array<std::array<CodedRange, 2 * kMaxMagnitudes + 2>, kSpreadTables> ranges_{};
   std::array<std::uint32_t, kMaxTrellisLanes> state_{};
-  std::vector<std::uint16_t> words_;
+  std::vector<std::uint16_t> words_;  ///< room; `written_` of them
+  std::size_t written_ = 0;
 };
 
 void put_varint(ByteWriter& out, std::uint64_t value) {
@@ -227,7 +269,7 @@ EncodedRecord encode_trellis_record(const TrellisUnit& unit) {
   const Walk walked = walk(unit);
   SpreadFamily family = spread_family();
   const std::vector<bool> own = choose_tables(walked.counts, family);
-  LaneCoder lanes(unit, family);
+  LaneCoder lanes(unit, family, walked.counts);
   if (!unit.codes.empty()) lanes.code(walked);
   const std::vector<std::byte> side = write_side(unit, family, own);
   ByteWriter out;

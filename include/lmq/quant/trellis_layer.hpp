@@ -27,8 +27,9 @@ struct LayerCoding {
   unsigned states = 8;  ///< 1, 4, 8, 16, 32
   float step = 1;       ///< c: the step of a weight whose pivots are 1
   std::size_t lane_rows =
-      256;               ///< rows of a lane where outputs do not say; fewer where the record cannot hold the lanes
-  unsigned passes = 2;   ///< spread classes come from the weights first, then from the targets of the pass before
+      256;              ///< rows of a lane where outputs do not say; fewer where the record cannot hold the lanes
+  unsigned passes = 2;  ///< spread classes come from the weights first, then from the targets of the pass before; where
+                        ///< no errors are passed on targets are known beforehand, and one pass gives the same
   bool coarsen = false;  ///< a step so fine that a weight is more than 2^18 away from 0 is made coarser, until none is
 };
 

@@ -4,15 +4,15 @@
 #include <array>
 #include <cmath>
 
+#include "free_codes.hpp"
 #include "lmq/kernels/product.hpp"
 
 namespace lmq {
 namespace {
 using Signed = std::ptrdiff_t;
-constexpr std::size_t kFreeRun = 4096;  // weights between decisions where nothing depends on them, or a few more
-constexpr Signed kBand = 200;           // anti-diagonals whose columns' sums are prepared together
-constexpr Signed kGroup = 36;           // rows prepared together: they share kBand + kGroup - 1 columns
-constexpr Signed kPanel = 32;           // columns of B' that lie together
+constexpr Signed kBand = 200;  // anti-diagonals whose columns' sums are prepared together
+constexpr Signed kGroup = 36;  // rows prepared together: they share kBand + kGroup - 1 columns
+constexpr Signed kPanel = 32;  // columns of B' that lie together
 
 /// Weights of an anti-diagonal: rows first .. last, columns at - row.
 struct Diagonal {
@@ -152,14 +152,6 @@ class BandedSums {
   std::vector<float> near_, below_;  ///< [k]: B' of columns j + k and j, j descending; A' of rows i + k and i
 };
 
-/// y in 1/256 step, y * scale, rounded; halves up.
-std::int32_t target_of(double scaled) noexcept {
-  constexpr double kUp = 2.0 * kMaxTrellisTarget + 0.5;  // so that casts round down
-  return static_cast<std::int32_t>(std::min(std::max(scaled, -1.0 * kMaxTrellisTarget), 1.0 * kMaxTrellisTarget) +
-                                   kUp) -
-         2 * kMaxTrellisTarget;
-}
-
 /// Between [rows][cols] and [diagonals][rows], in tiles.
 template <class Number, class Move>
 void for_slanted(std::size_t rows, std::size_t cols, std::span<Number> slanted, const Move& move) {
@@ -173,13 +165,17 @@ void for_slanted(std::size_t rows, std::size_t cols, std::span<Number> slanted, 
 template <class Sums>
 class Canceller {
  public:
-  Canceller(const CancellationUnit& unit, const TrellisRates& rates) : unit_(unit), rates_(rates), sums_(unit) {
+  Canceller(const CancellationUnit& unit, const TrellisRates& rates)
+      : unit_(unit),
+        rates_(rates),
+        sums_(unit),
+        row_scale_(row_scales(unit.row_step)),
+        col_scale_(col_scales(unit.col_step)) {
     const std::size_t slanted = (unit.rows + unit.cols) * unit.rows;
     weight_in_.resize(slanted), codes_.resize(slanted), targets_.resize(slanted), values_.resize(slanted);
     for_slanted(unit.rows, unit.cols, std::span(weight_in_),
                 [&](std::size_t at, float& to) { to = unit_.weights[at]; });
-    for (const float step : unit.row_step) row_scale_.push_back(kTrellisOne / double{step});
-    for (std::size_t j = unit.cols; j-- > 0;) col_scale_.push_back(1 / double{unit.col_step[j]});
+    std::ranges::reverse(col_scale_);
     for (const float weight : unit.row_weight) row_weight_.push_back(256.0 * weight);
   }
   Canceller(const Canceller&) = delete;
@@ -207,10 +203,8 @@ class Canceller {
     for (std::size_t p = before, i = diagonal.last; p < before + count; ++p, --i) {  // the path begins at the last row
       const std::size_t j = diagonal.at - i;
       target_[p] = targets[i];
-      spread_[p] = static_cast<std::uint8_t>(
-          std::clamp(unit_.row_spread[i] + unit_.col_spread[j], 0, static_cast<int>(kSpreadClasses) - 1));
-      if (!row_weight_.empty())
-        weight_[p] = static_cast<std::uint16_t>(std::clamp(row_weight_[i] * unit_.col_weight[j] + 0.5, 1.0, 511.0));
+      spread_[p] = spread_class(unit_.row_spread[i], unit_.col_spread[j]);
+      if (!row_weight_.empty()) weight_[p] = search_weight(row_weight_[i], unit_.col_weight[j]);
     }
     diagonals_.push_back(diagonal);
   }
@@ -273,8 +267,8 @@ class Canceller {
   Sums sums_;
   std::vector<float> weight_in_, values_;  ///< [diagonals][rows], as what follows
   std::vector<std::int32_t> codes_, targets_;
-  std::vector<double> row_scale_, row_weight_;
-  std::vector<double> col_scale_;  ///< the last column first
+  std::vector<double> row_scale_, col_scale_;  ///< columns: the last first
+  std::vector<double> row_weight_;
   double squared_steps_ = 0;
   std::size_t clamped_ = 0;
   unsigned state_ = 0;
@@ -300,6 +294,16 @@ std::vector<float> in_panels(std::span<const float> inputs, std::size_t cols) {
 }
 
 CancelledCodes cancel(const CancellationUnit& unit, const TrellisRates& rates) {
+  if (unit.inputs.empty() && unit.outputs.empty()) {
+    CancelledCodes coded;
+    const std::size_t count = unit.rows * unit.cols;
+    coded.codes.resize(count), coded.targets.resize(count), coded.values.resize(count);
+    free_targets(unit, coded.targets);
+    FreeCodes made{coded.targets, coded.codes, coded.values};
+    free_codes(unit, rates, made);
+    coded.squared_steps = made.squared_steps, coded.clamped = made.clamped;
+    return coded;
+  }
   return Canceller<BandedSums>(unit, rates).run();
 }
 

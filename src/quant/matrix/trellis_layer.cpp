@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
+#include "free_codes.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/kernels/rate_cells.hpp"
@@ -65,6 +67,7 @@ std::int8_t kept(int spread) noexcept { return static_cast<std::int8_t>(std::cla
 template <class SquareOf>
 void choose_spreads(TrellisUnit& unit, const SquareOf& square_of) {
   const auto rows = static_cast<std::size_t>(unit.rows), cols = static_cast<std::size_t>(unit.cols);
+  constexpr std::size_t kLanes = 16;
   std::vector<double> column(cols, 0.0), scale(cols);
   for (std::size_t i = 0; i < rows; ++i)
     for (std::size_t j = 0; j < cols; ++j) column[j] += square_of(i, j);
@@ -75,8 +78,13 @@ void choose_spreads(TrellisUnit& unit, const SquareOf& square_of) {
     scale[j] = 1 / mean;
   }
   for (std::size_t i = 0; i < rows; ++i) {
+    std::array<double, kLanes> lane{};
+    std::size_t j = 0;
+    for (; j + kLanes <= cols; j += kLanes)
+      for (std::size_t k = 0; k < kLanes; ++k) lane[k] += square_of(i, j + k) * scale[j + k];
+    for (; j < cols; ++j) lane[j % kLanes] += square_of(i, j) * scale[j];
     double sum = 0;
-    for (std::size_t j = 0; j < cols; ++j) sum += square_of(i, j) * scale[j];
+    for (const double part : lane) sum += part;
     unit.row_spread[i] = kept(thirds_of(sum / static_cast<double>(cols)));
   }
 }
@@ -100,9 +108,24 @@ float finest_step(std::span<const float> weights, const TrellisUnit& unit) {
   return static_cast<float>(largest / kMaxStepsAway);
 }
 
-/// All lanes of the layer; targets replace those of the pass before.
+bool passes_errors_on(const LayerSides& sides) noexcept { return sides.inputs != nullptr || !sides.outputs.empty(); }
+
+/// Rows [first, first + rows) with the steps and classes of the layer.
+CancellationUnit part_of(const LayerWeights& weights, const Steps& steps, const TrellisUnit& unit, std::size_t first,
+                         std::size_t rows) {
+  CancellationUnit part;
+  part.rows = rows, part.cols = weights.cols;
+  part.weights = weights.values.subspan(first * weights.cols, rows * weights.cols);
+  part.row_step = std::span(steps.row).subspan(first, rows), part.col_step = steps.col;
+  if (!unit.row_spread.empty())  // classes are chosen by targets
+    part.row_spread = std::span(unit.row_spread).subspan(first, rows), part.col_spread = unit.col_spread;
+  part.row_weight = std::span(steps.row_weight).subspan(first, rows), part.col_weight = steps.col_weight;
+  return part;
+}
+
+/// All lanes of the layer; targets replace those of the pass before, or are there where no errors are passed on.
 double code_lanes(const LayerWeights& weights, const LayerSides& sides, const Steps& steps, CodedLayer& layer,
-                  std::vector<std::int32_t>& targets) {
+                  std::span<std::int32_t> targets) {
   TrellisUnit& unit = layer.unit;
   const double rho = unit.states == 1 ? kScalarRho : kTrellisRho;
   const TrellisRates rates = make_trellis_rates(spread_family(), unit.states, rho);
@@ -111,24 +134,28 @@ double code_lanes(const LayerWeights& weights, const LayerSides& sides, const St
   parallel_for(lanes, [&](std::size_t lane) {
     const std::size_t first = lane * static_cast<std::size_t>(unit.lane_rows);
     const std::size_t rows = std::min(static_cast<std::size_t>(unit.lane_rows), weights.rows - first);
-    CancellationUnit part;
-    part.rows = rows, part.cols = weights.cols;
-    part.weights = weights.values.subspan(first * weights.cols, rows * weights.cols);
-    if (!sides.outputs.empty()) part.outputs = sides.outputs[lane].unit;
-    if (sides.inputs != nullptr) part.inputs = sides.inputs->unit, part.panels = steps.panels;
-    part.row_step = std::span(steps.row).subspan(first, rows), part.col_step = steps.col;
-    part.row_spread = std::span(unit.row_spread).subspan(first, rows), part.col_spread = unit.col_spread;
-    part.row_weight = std::span(steps.row_weight).subspan(first, rows), part.col_weight = steps.col_weight;
-    const CancelledCodes coded = cancel(part, rates);
-    const auto to = static_cast<std::ptrdiff_t>(first * weights.cols);
-    std::ranges::copy(coded.codes, unit.codes.begin() + to);
-    std::ranges::copy(coded.values, layer.values.begin() + to);
-    std::ranges::copy(coded.targets, targets.begin() + to);
-    squared[lane] = coded.squared_steps;
-    if (coded.clamped > 0)
+    CancellationUnit part = part_of(weights, steps, unit, first, rows);
+    const std::size_t from = first * weights.cols, count = rows * weights.cols;
+    std::size_t clamped = 0;
+    if (passes_errors_on(sides)) {
+      if (!sides.outputs.empty()) part.outputs = sides.outputs[lane].unit;
+      if (sides.inputs != nullptr) part.inputs = sides.inputs->unit, part.panels = steps.panels;
+      const CancelledCodes coded = cancel(part, rates);
+      const auto to = static_cast<std::ptrdiff_t>(from);
+      std::ranges::copy(coded.codes, unit.codes.begin() + to);
+      std::ranges::copy(coded.values, layer.values.begin() + to);
+      std::ranges::copy(coded.targets, targets.begin() + to);
+      squared[lane] = coded.squared_steps, clamped = coded.clamped;
+    } else {
+      FreeCodes made{targets.subspan(from, count), std::span(unit.codes).subspan(from, count),
+                     std::span(layer.values).subspan(from, count)};
+      free_codes(part, rates, made);
+      squared[lane] = made.squared_steps, clamped = made.clamped;
+    }
+    if (clamped > 0)
       fail(Errc::usage,
            fmt::format("a step of {} is too fine: {} weights of rows {} to {} lie more than 2^20 steps from 0",
-                       unit.step, coded.clamped, first, first + rows - 1));
+                       unit.step, clamped, first, first + rows - 1));
   });
   double sum = 0;
   for (const double lane : squared) sum += lane;
@@ -158,16 +185,20 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
   if (sides.inputs != nullptr) steps.panels = in_panels(sides.inputs->unit, weights.cols);
   unit.codes.resize(weights.values.size()), layer.values.resize(weights.values.size());
   std::vector<std::int32_t> targets(weights.values.size());
-  choose_spreads(unit, [&](std::size_t i, std::size_t j) {
-    const double u = weights.values[i * weights.cols + j] / (double{steps.row[i]} * steps.col[j]);
+  const auto by_targets = [&](std::size_t i, std::size_t j) {
+    const double u = targets[i * weights.cols + j] / double{kTrellisOne};
     return u * u;
-  });
-  for (unsigned pass = 0; pass < std::max(coding.passes, 1U); ++pass) {
-    if (pass > 0)
-      choose_spreads(unit, [&](std::size_t i, std::size_t j) {
-        const double u = targets[i * weights.cols + j] / double{kTrellisOne};
-        return u * u;
-      });
+  };
+  const bool free = !passes_errors_on(sides);
+  if (free)
+    free_targets(part_of(weights, steps, unit, 0, weights.rows), targets);
+  else
+    choose_spreads(unit, [&](std::size_t i, std::size_t j) {
+      const double u = weights.values[i * weights.cols + j] / (double{steps.row[i]} * steps.col[j]);
+      return u * u;
+    });
+  for (unsigned pass = 0; pass < (free ? 1 : std::max(coding.passes, 1U)); ++pass) {
+    if (free || pass > 0) choose_spreads(unit, by_targets);
     layer.squared_steps = code_lanes(weights, sides, steps, layer, targets);
   }
   return layer;

@@ -1,6 +1,7 @@
 #include "layer_sides.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace lmq {
@@ -128,10 +129,31 @@ const CurvatureFactor* input_factor(const RowWindow& window, std::size_t cols, d
 }
 }  // namespace
 
+SquareSums square_sums(std::span<const float> weights, std::size_t cols) {
+  constexpr std::size_t kLanes = 16;
+  SquareSums sums{std::vector<double>(weights.size() / cols), std::vector<double>(cols)};
+  double* const col = sums.col.data();
+  for (std::size_t i = 0; i < sums.row.size(); ++i) {
+    const float* const w = weights.data() + i * cols;
+    std::array<double, kLanes> lane{};
+    std::size_t j = 0;
+    for (; j + kLanes <= cols; j += kLanes)
+      for (std::size_t k = 0; k < kLanes; ++k) {
+        const double square = double{w[j + k]} * w[j + k];
+        lane[k] += square, col[j + k] += square;
+      }
+    for (; j < cols; ++j) {
+      const double square = double{w[j]} * w[j];
+      lane[j % kLanes] += square, col[j] += square;
+    }
+    for (const double part : lane) sums.row[i] += part;
+    sums.all += sums.row[i];
+  }
+  return sums;
+}
+
 std::vector<double> prior_of_rows(std::span<const float> weights, std::size_t cols) {
-  std::vector<double> prior(weights.size() / cols);
-  for (std::size_t i = 0; i < prior.size(); ++i)
-    for (std::size_t j = 0; j < cols; ++j) prior[i] += double{weights[i * cols + j]} * weights[i * cols + j];
+  std::vector<double> prior = square_sums(weights, cols).row;
   const double mean = mean_of(prior);
   for (double& p : prior) p = p > 0 ? std::sqrt(std::sqrt(mean / p)) : 1;
   return prior;

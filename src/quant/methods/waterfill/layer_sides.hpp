@@ -30,6 +30,13 @@ struct InputFactor {
 [[nodiscard]] LayerSides sides_of(const RowWindow& window, std::span<const float> weights, const SideDamping& damping,
                                   InputFactor& kept);
 
+/// Sums of the squares of each row and each column of a window, and of all: doubles in fixed order.
+struct SquareSums {
+  std::vector<double> row, col;
+  double all = 0;
+};
+[[nodiscard]] SquareSums square_sums(std::span<const float> weights, std::size_t cols);
+
 /// (mean square of the row / that of the window)^(-1/4), 1 for rows of zeros: rows of large weights count less.
 [[nodiscard]] std::vector<double> prior_of_rows(std::span<const float> weights, std::size_t cols);
 

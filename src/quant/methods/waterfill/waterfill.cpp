@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <memory>
 
 #include "layer_sides.hpp"
@@ -61,13 +62,10 @@ int eighths_of(double square) noexcept {
 class SpreadCount {
  public:
   SpreadCount(std::span<const float> weights, std::size_t cols, const LayerSides& sides)
-      : rows_(weights.size() / cols), cols_(cols), row_(rows_, 0.0), col_(cols, 0.0) {
-    double all = 0;
-    for (std::size_t i = 0; i < rows_; ++i)
-      for (std::size_t j = 0; j < cols_; ++j) {
-        const double square = double{weights[i * cols_ + j]} * weights[i * cols_ + j];
-        row_[i] += square, col_[j] += square, all += square;
-      }
+      : rows_(weights.size() / cols), cols_(cols) {
+    SquareSums sums = square_sums(weights, cols);
+    const double all = sums.all;
+    row_ = std::move(sums.row), col_ = std::move(sums.col);
     for (double& r : row_) r /= static_cast<double>(cols_);
     for (double& c : col_) c = all > 0 ? c * static_cast<double>(cols_) / all : 0;
     std::size_t at = 0;
@@ -83,6 +81,12 @@ class SpreadCount {
   [[nodiscard]] SpreadHistogram histogram(const std::vector<double>& row_gain,
                                           const std::vector<double>& col_gain) const {
     SpreadHistogram made;
+    if (row_gain.empty() && col_gain.empty()) {  // pairs of classes instead of weights
+      const std::map<int, std::uint64_t> cols = counted(col_);
+      for (const auto& [row, rows] : counted(row_))
+        for (const auto& [col, count] : cols) made.add(row + col, rows * count);
+      return made;
+    }
     std::vector<int> col(cols_);
     for (std::size_t j = 0; j < cols_; ++j) col[j] = eighths_of(col_[j]);
     for (std::size_t i = 0; i < rows_; ++i) {
@@ -94,6 +98,12 @@ class SpreadCount {
   }
 
  private:
+  static std::map<int, std::uint64_t> counted(const std::vector<double>& squares) {
+    std::map<int, std::uint64_t> made;
+    for (const double square : squares) ++made[eighths_of(square)];
+    return made;
+  }
+
   std::size_t rows_, cols_;
   std::vector<double> row_, col_;  ///< mean squares; their product is that of a weight
 };
