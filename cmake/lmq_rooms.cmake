@@ -10,11 +10,15 @@ foreach(line IN LISTS layer_lines)
 endforeach()
 
 add_library(lmq_options INTERFACE)
-target_include_directories(lmq_options INTERFACE ${CMAKE_SOURCE_DIR}/include)
-# Same bits everywhere: no fused multiply-add unless the source says so.
-target_compile_options(lmq_options INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow $<$<BOOL:${LMQ_WERROR}>:-Werror>)
+target_include_directories(lmq_options INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>
+  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+# Same bits everywhere: no fused multiply-add unless the source says so. That holds for users of the headers, too, since the
+# linker may keep their copy of an inline function; warnings are ours.
+target_compile_options(lmq_options INTERFACE -ffp-contract=off
+  $<BUILD_INTERFACE:-Wall> $<BUILD_INTERFACE:-Wextra> $<BUILD_INTERFACE:-Wshadow> $<BUILD_INTERFACE:$<$<BOOL:${LMQ_WERROR}>:-Werror>>)
+target_compile_features(lmq_options INTERFACE cxx_std_20)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(lmq_options INTERFACE -Wno-restrict)  # false alarms on "text" + string (GCC bug 105651)
+  target_compile_options(lmq_options INTERFACE $<BUILD_INTERFACE:-Wno-restrict>)  # false alarms on "text" + string (GCC bug 105651)
 endif()
 if(LMQ_SANITIZE)
   # With sanitizers GCC sees uninitialized members in std::regex (GCC bug 105562).

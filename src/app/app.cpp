@@ -1,17 +1,35 @@
 #include "app.hpp"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <thread>
 
 #include "commands.hpp"
 #include "launch.hpp"
+#include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
+#include "lmq/base/text.hpp"
 #include "lmq/run/signals.hpp"
+#include "manual.hpp"
 #include "terminal.hpp"
 
 namespace lmq::app {
 namespace {
+
+/// lmq --man [COMMAND], lmq --completion SHELL: what an installation is made of. Nothing for other command lines.
+std::optional<std::string> documentation(int argc, char** argv) {
+  const std::string_view first = argv[1], second = argc > 2 ? argv[2] : "";
+  if (first != "--man" && first != "--completion") return std::nullopt;
+  if (argc > 3) fail(Errc::usage, fmt::format("{}: one argument is expected, found '{}'", first, printable(argv[3])));
+  if (first == "--man") return man_page(std::string(second));
+  if (second != "bash")
+    fail(Errc::usage, fmt::format("--completion: expected bash, found '{}'", printable(std::string(second))));
+  return bash_completion();
+}
 
 int dispatch(int argc, char** argv) {
   const bool first = launch_rank() == 0;
@@ -19,6 +37,11 @@ int dispatch(int argc, char** argv) {
     release_signals();
     if (first) print(help_text("", output_width()));
     return static_cast<int>(Errc::usage);
+  }
+  if (const std::optional<std::string> text = documentation(argc, argv)) {
+    release_signals();
+    if (first) print(*text);
+    return 0;
   }
   const Options options = parse_options(argc, argv);
   std::optional<SignalGuard> signals;  // from the first moment, MPI's start included, a signal means: stop, code 75

@@ -7,6 +7,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
 #include "lmq/plan/recipe.hpp"
+#include "manual.hpp"
 #include "option_table.hpp"
 #include "table.hpp"
 
@@ -93,15 +94,15 @@ std::string overview(std::size_t width) {
       "Examples:\n"
       "  lmq quantize model/ -o model.h5 --method kmeans --bits 4\n"
       "  lmq verify model.h5 --against model/\n\n";
-  return text +
-         prose(
-             "Exit codes: 0 done; 1 verify found a difference; 64 usage; 65 malformed input; 66 input missing; "
-             "69 unsupported; 70 internal; 73 output cannot be made; 74 I/O or out of space; 75 interrupted, run "
-             "the same command again.",
-             width);
+  return text + prose(fmt::format("Exit codes: {}.", exit_codes()), width);
 }
 
 }  // namespace
+
+std::string_view exit_codes() noexcept {
+  return "0 done; 1 verify found a difference; 64 usage; 65 malformed input; 66 input missing; 69 unsupported; "
+         "70 internal; 73 output cannot be made; 74 I/O or out of space; 75 interrupted, run the same command again";
+}
 
 std::string help_text(const std::string& topic, std::size_t width) {
   if (topic.empty()) return overview(width);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <boost/program_options/value_semantic.hpp>
+#include <utility>
 
 #include "lmq/plan/recipe.hpp"
 
@@ -214,6 +215,16 @@ constexpr OptionEntry kOptions[] = {
     {"help", 'h', "", "this text", Topic::seldom, kJob | kInspect | kVerify | kExport | kMethods},
 };
 
+constexpr std::pair<std::string_view, std::string_view> kChoices[] = {
+    {"granularity", "model tensor row group"},
+    {"coder", "cheapest fixed rans huffman planes"},
+    {"level-type", "f32 f16"},
+    {"nonfinite", "refuse keep"},
+    {"fp8", "refuse plain"},
+    {"progress", "auto plain none"},
+    {"resume", "auto never"},
+};
+
 void add(po::options_description& table, const OptionEntry& entry) {
   const std::string names =
       entry.letter == 0 ? std::string(entry.name) : fmt::format("{},{}", entry.name, entry.letter);
@@ -242,6 +253,12 @@ std::vector<const OptionEntry*> options_of(Command command) {
   for (const OptionEntry& entry : kOptions)
     if ((entry.commands & bit(command)) != 0) found.push_back(&entry);
   return found;
+}
+
+std::string_view choices_of(std::string_view option) noexcept {
+  for (const auto& [name, words] : kChoices)
+    if (name == option) return words;
+  return {};
 }
 
 bool takes_method_options(Command command) noexcept { return (bit(command) & kJob) != 0; }

@@ -41,6 +41,9 @@ struct OptionEntry {
 [[nodiscard]] const CommandEntry* find_command(std::string_view name) noexcept;
 /// The options of a command, without those of methods, in the order of help.
 [[nodiscard]] std::vector<const OptionEntry*> options_of(Command command);
+/// The words that an option of this name takes, with spaces between; empty where it takes others than fixed words, or words
+/// that a table elsewhere names (methods, formats of exports).
+[[nodiscard]] std::string_view choices_of(std::string_view option) noexcept;
 /// Whether a command takes the options of methods.
 [[nodiscard]] bool takes_method_options(Command command) noexcept;
 /// The same with those of methods, for the parser; values are strings, checked in options.cpp.

@@ -1,6 +1,7 @@
 """The command line: exit codes, one line for each error, JSON that parses, streams that break."""
 import json
 import os
+import re
 import subprocess
 import unittest
 
@@ -27,6 +28,31 @@ class CommandLine(LmqTest):
             self.assertIn(word, version)
         self.assertIn("baseline", self.ok(run("--version", LMQ_ISA="baseline")).out)
 
+    def test_manual_pages_and_completion_have_every_command_and_option(self):
+        overview = self.ok(run("--man")).out
+        completion = self.ok(run("--completion", "bash")).out
+        subprocess.run(["bash", "-n"], input=completion, text=True, check=True)
+        for command in ("quantize", "plan", "inspect", "verify", "export", "methods"):
+            self.assertIn(f"lmq-{command}", overview.replace("\\", ""))
+            page = self.ok(run("--man", command)).out.replace("\\", "")
+            self.assertTrue(page.startswith(f".TH lmq-{command} 1 "), page[:80])
+            for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):
+                self.assertIn(f"\n.SH {section}\n", page)
+            for option in re.findall(r"^ {2,6}(?:-., )?(--[a-z0-9-]+)", run(command, "--help").out, re.M):
+                self.assertIn(f"fB{option}fR", page)
+                self.assertIn(option, re.search(rf"^_lmq_{command}\(\) {{.*?^}}", completion, re.M | re.S)[0])
+
+    def test_words_that_completion_offers_are_accepted(self):
+        completion = self.ok(run("--completion", "bash")).out
+        plan = re.search(r"^_lmq_plan\(\) {.*?^}", completion, re.M | re.S)[0]
+        offered = [(option.split("|")[0], words.split()) for option, words in re.findall(r"^ +(\S+)\) words='(.*)' ;;", plan, re.M)]
+        self.assertGreater(len(offered), 5)
+        for option, words in offered:
+            for word in words:
+                done = run("plan", "no-such-file", option, word)
+                self.assertNotIn("expected", done.err, (option, word))
+                self.assertNotIn("unknown", done.err, (option, word))
+
     def test_bad_command_lines_are_refused_in_one_line(self):
         out = self.at("out.h5")
         quantize = ["quantize", STORIES, "-o", out]
@@ -41,6 +67,10 @@ class CommandLine(LmqTest):
             (["--verbose"], 64, ["--verbose"]),
             (["frobnicate"], 64, ["frobnicate"]),
             (["help", "quantise"], 64, ["quantize"]),
+            (["--man", "quantise"], 64, ["quantize"]),
+            (["--man", "plan", "more"], 64, ["more"]),
+            (["--completion"], 64, ["bash"]),
+            (["--completion", "fish"], 64, ["bash", "fish"]),
             (["methods", "kmean"], 64, ["did you mean kmeans"]),
             (["methods", "kmeans", "asq"], 64, ["one method"]),
             (["quantize"], 64, ["INPUT"]),
