@@ -1,4 +1,5 @@
 """What README and docs tell people to type does what they say, with the program as it is installed."""
+import glob
 import os
 import re
 import shlex
@@ -84,6 +85,22 @@ class Docs(LmqTest):
             if shutil.which(words[0]) or words[0] == "lmq":
                 with self.subTest(words=words):
                     self.assertEqual(self.type(words, HDF5_PLUGIN_PATH=plugins).returncode, 0)
+
+    def test_an_installation_is_used_by_one_line_and_nothing_of_it_stays(self):
+        prefix = self.at("apps", "lmq")
+        done = subprocess.run(["cmake", "--install", BUILD, "--prefix", prefix], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done)
+        for shell in ("sh", "bash"):
+            line = f". '{prefix}/bin/lmqrc' && command -v lmq && echo $MANPATH $HDF5_PLUGIN_PATH"
+            done = subprocess.run([shell, "-c", line], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+            self.assertEqual(done.stdout.split(), [f"{prefix}/bin/lmq", f"{prefix}/share/man:", f"{prefix}/lib/hdf5/plugins"], done)
+        with open(os.path.join(TOP, "docs", "install.md")) as file:
+            for name in re.findall(r"^\| `((?:bin|lib|share)/[^`]*)`", file.read(), re.M):
+                self.assertTrue(glob.glob(os.path.join(prefix, name.replace("VERSION", "*"))), name)
+        done = subprocess.run(["cmake", f"-DMANIFEST={BUILD}/install_manifest.txt", f"-DPREFIX_FILE={BUILD}/install/prefix.txt",
+                               "-P", os.path.join(TOP, "cmake", "uninstall.cmake")], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(os.listdir(prefix), [])
 
 
 if __name__ == "__main__":
