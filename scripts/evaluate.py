@@ -4,6 +4,7 @@
   evaluate KIND MODEL [--data FILE] -o FOLDER 'NAME: SETTING' ... [--settings FILE] [--baseline NAME]
   evaluate draw MODEL -o TOKENS.u16 --tokens N        calibration sequences drawn from a causal model itself
   evaluate tables FOLDER                              the tables of all receipts in FOLDER, on standard output
+  evaluate plots FOLDER                               their plots drawn anew, beside them
 
 KIND is causal or masked (a Hugging Face folder; FILE: tokens, little-endian u16, u32 above 65,536 of them; without FILE sequences
 are drawn from a causal model), resnet, lenet (safetensors) or keras (.h5; FILE: images and labels, safetensors). A SETTING is
@@ -36,10 +37,19 @@ def draw_tokens(arguments):
     print(f"{arguments.output}: {sum(len(part) for part in parts):,} tokens in sequences of {window}")
 
 
-def tables(folder):
+def receipts(folder):
+    """(path without .json, receipt) of each in the folder."""
     for name in sorted(os.listdir(folder)):
         if name.endswith(".json"):
-            print(table_of(read_receipt(os.path.join(folder, name))))
+            yield os.path.join(folder, name[:-5]), read_receipt(os.path.join(folder, name))
+
+
+def again(what, folder):
+    for place, receipt in receipts(folder):
+        if what == "tables":
+            print(table_of(receipt))
+        else:
+            svg_of(receipt, f"{place}.svg")
 
 
 def measure(arguments):
@@ -68,7 +78,7 @@ def measure(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", metavar="KIND", choices=(*KINDS, "draw", "tables"))
+    parser.add_argument("kind", metavar="KIND", choices=(*KINDS, "draw", "tables", "plots"))
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("setting", nargs="*", metavar="'NAME: SETTING'")
     parser.add_argument("-o", "--output", help="folder of the receipts, or with draw the token file")
@@ -84,8 +94,8 @@ def main():
     parser.add_argument("--threads", type=int, help="of torch and of lmq (default: all)")
     parser.add_argument("--cache", help="folder that keeps the float model's outputs and each setting's numbers (default: FOLDER/cache)")
     arguments = parser.parse_args()
-    if arguments.kind == "tables":
-        return tables(arguments.model)
+    if arguments.kind in ("tables", "plots"):
+        return again(arguments.kind, arguments.model)
     if not arguments.output:
         parser.error("-o is missing")
     if arguments.kind == "draw":

@@ -1,10 +1,21 @@
-"""A small writer of line plots as SVG: points joined by lines, a logarithmic horizontal axis, dashed levels, a legend."""
+"""A small writer of line plots as SVG: points joined by lines, a logarithmic horizontal axis, dashed levels, a legend. Light or dark paper,
+as the reader's system is set."""
 import math
 from xml.sax.saxutils import escape
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777", "#000000", "#994400", "#0000cc",
-           "#cc0066", "#669900", "#9999ff", "#ff9933")
+# Each has a contrast of at least 3 on both papers (tests/python/tools_test.py).
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#a08a00", "#2299bb", "#bb4488", "#7c7c7c", "#8866cc", "#bb5500", "#5566ee",
+           "#d11a6a", "#669900", "#7777dd", "#cc7711")
+LIGHT = {"paper": "#ffffff", "ink": "#222222", "grid": "#dddddd", "mark": "#555555"}
+DARK = {"paper": "#16181d", "ink": "#e8e8e8", "grid": "#3a3d45", "mark": "#aaaaaa"}
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 480, 60, 40, 300, 50
+
+
+def style():
+    """Colours of paper, text and lines, for both settings of the reader's system."""
+    rules = lambda c: (f".paper{{fill:{c['paper']}}} text{{fill:{c['ink']}}} .grid{{stroke:{c['grid']}}} .axis{{stroke:{c['ink']}}} "
+                       f".mark{{stroke:{c['mark']}}}")
+    return f"<style>{rules(LIGHT)} @media (prefers-color-scheme: dark){{{rules(DARK)}}}</style>"
 
 
 def ticks(low, high):
@@ -23,27 +34,27 @@ def plot(path, title, x_label, y_label, curves, levels=(), marks=(), y_range=Non
     py = lambda y: TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low)
     edge, foot = WIDTH - RIGHT, HEIGHT - BOTTOM
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">',
-           f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+           f'{style()}<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
            f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>']
     line = lambda x1, y1, x2, y2, style: out.append(
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>')
     text = lambda x, y, words, anchor="middle": out.append(
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>')
     for x in ticks(left, right):
-        line(px(x), TOP, px(x), foot, 'stroke="#dddddd"')
+        line(px(x), TOP, px(x), foot, 'class="grid"')
         text(px(x), foot + 16, f"{x:g}")
     step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if (high - low) / s <= 10)
     for k in range(math.ceil(low / step), math.floor(high / step) + 1):
-        line(LEFT, py(k * step), edge, py(k * step), 'stroke="#dddddd"')
+        line(LEFT, py(k * step), edge, py(k * step), 'class="grid"')
         text(LEFT - 6, py(k * step) + 4, f"{k * step:g}", "end")
     for label, y in levels:
-        line(LEFT, py(y), edge, py(y), 'stroke="#555555" stroke-dasharray="6 4"')
+        line(LEFT, py(y), edge, py(y), 'class="mark" stroke-dasharray="6 4"')
         text(LEFT + 4, py(y) - 4, label, "start")
     for label, x in marks:
-        line(px(x), TOP, px(x), foot, 'stroke="#555555" stroke-dasharray="2 3"')
+        line(px(x), TOP, px(x), foot, 'class="mark" stroke-dasharray="2 3"')
         text(px(x) + 4, foot - 6, label, "start")
-    line(LEFT, foot, edge, foot, 'stroke="black"')
-    line(LEFT, TOP, LEFT, foot, 'stroke="black"')
+    line(LEFT, foot, edge, foot, 'class="axis"')
+    line(LEFT, TOP, LEFT, foot, 'class="axis"')
     text((LEFT + edge) / 2, HEIGHT - 12, x_label)
     out.append(f'<text transform="translate(16 {(TOP + foot) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     for k, (label, points, dashed) in enumerate(curves):
