@@ -2,7 +2,9 @@
 import os
 import struct
 import sys
+import types
 import unittest
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -332,6 +334,36 @@ class PythonPackage(ExportsTest):
             file["x"] = bf16(np.ones(3))
         with self.assertRaises(ValueError):
             self.lmq.load(self.at("other.h5"))
+
+    def test_vllm_gets_a_load_format(self):
+        """Against the interface: a loader is made from a load configuration, and asked to download and to load."""
+        loaders, given = {}, {}
+        package = types.ModuleType("vllm.model_executor.model_loader")
+
+        class BaseModelLoader:
+            def __init__(self, load_config):
+                self.load_config = load_config
+        package.BaseModelLoader = BaseModelLoader
+        package.register_model_loader = lambda name: lambda kind: loaders.setdefault(name, kind)
+        outer = {name: types.ModuleType(name) for name in ("vllm", "vllm.model_executor")}
+        from lmq import vllm_loader
+        with mock.patch.dict(sys.modules, {**outer, package.__name__: package}):
+            vllm_loader.register()
+        self.quantized(STORIES, "q.h5")
+        model = types.SimpleNamespace(load_weights=given.update)
+        config = types.SimpleNamespace(model=self.folder)
+        for extra in ({}, {"file": "q.h5"}, {"file": self.at("q.h5")}):
+            loader = loaders["lmq"](types.SimpleNamespace(model_loader_extra_config=extra))
+            loader.download_model(config)
+            given.clear()
+            with mock.patch.object(self.lmq.Tensor, "torch", self.lmq.Tensor.numpy):  # torch may not be there
+                loader.load_weights(model, config)
+            self.assertEqual(len(given), 47)
+        with self.assertRaises(FileNotFoundError):
+            loaders["lmq"](types.SimpleNamespace(model_loader_extra_config={"file": "none.h5"})).download_model(config)
+        self.quantized(STORIES, "other.h5")
+        with self.assertRaisesRegex(ValueError, "2 .h5 files"):
+            loaders["lmq"](types.SimpleNamespace(model_loader_extra_config=None)).download_model(config)
 
     def test_a_state_dict_streams_into_a_model(self):
         try:
