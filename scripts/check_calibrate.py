@@ -269,6 +269,57 @@ def law_stream(work):
     expect(f"after {starts} starts the same file {done.stderr[-300:] if done.returncode else ''}", starts > 2 and sha256(out("stops")) == sha256(out("whole")))
 
 
+def law_targets():
+    """What --sequential codes in place of W: a ridge regression of the original's outputs on the inputs as they are now."""
+    from lmq_tools.sequential import DAMPING, moved
+    random = np.random.default_rng(5)
+    x, weight = random.standard_normal((200, 12)), torch.from_numpy(random.standard_normal((7, 12))).float()
+    original = x + .3 * random.standard_normal(x.shape)
+    gram, cross = x.T @ x / 200, original.T @ x / 200
+    ridge = (200 * DAMPING * np.trace(gram) / 12) ** .5 * np.eye(12)
+    wanted = np.linalg.lstsq(np.vstack([x, ridge]), np.vstack([original @ weight.double().numpy().T, ridge @ weight.double().numpy().T]), rcond=None)[0]
+    expect("W' is the ridge regression of the original's outputs, drawn to W", near(moved(weight, gram, cross, False).numpy(), wanted.T, 1e-5))
+    expect("of a matrix stored the other way round, too", near(moved(weight.T.contiguous(), gram, cross, True).numpy(), wanted, 1e-5))
+    expect("unchanged inputs leave W as it is", near(moved(weight, gram, gram, False).numpy(), weight.numpy(), 1e-6))
+
+
+def law_sequential(work, lmq):
+    """--sequential: one file for any ranks and after stops, no larger than it may be; every kind of layer."""
+    import transformers as t
+    tokens = os.path.join(work, "sequential.u16")
+    np.random.default_rng(5).integers(3, 64, 1600).astype("<u2").tofile(tokens)
+    torch.manual_seed(6)
+    models = {"llama": llama(os.path.join(work, "sequential"), True, layers=2, vocabulary=64, width=48),
+              "gpt2": os.path.join(work, "gpt2"), "mixtral": os.path.join(work, "mixtral")}
+    t.GPT2LMHeadModel(t.GPT2Config(vocab_size=64, n_positions=64, n_embd=48, n_layer=2, n_head=4)).save_pretrained(models["gpt2"])
+    t.MixtralForCausalLM(t.MixtralConfig(
+        hidden_size=48, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64, num_local_experts=4,
+        num_experts_per_tok=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2)).save_pretrained(models["mixtral"])
+    for label, model in models.items():
+        out = lambda name: os.path.join(work, f"sequential-{label}-{name}.h5")
+        settings = [model, "--sequential", "--bits", 5, "--tokens", tokens, "--window", 32, "--effort", "low", "--batch", 8, "--lmq", lmq, "--progress", "none"]
+        done = run(*settings, "-o", out("one"))
+        expect(f"{label} is coded in sequence {done.stderr[-300:] if done.returncode else ''}", done.returncode == 0)
+        if label != "llama":
+            continue
+        done = run(*settings, "-o", out("two"), ranks=2)
+        expect(f"the same file from two ranks {done.stderr[-300:] if done.returncode else ''}", sha256(out("two")) == sha256(out("one")))
+        starts = 0
+        while starts < 40:
+            done = run(*settings, "-o", out("stops"), "--max-time", .004 * 1.3 ** starts, ranks=1 + (starts == 3))
+            starts += 1
+            if done.returncode != 75:
+                break
+        expect(f"after {starts} starts the same file {done.stderr[-300:] if done.returncode else ''}",
+               starts > 2 and sha256(out("stops")) == sha256(out("one")))
+        size = 8 * os.path.getsize(out("one")) / sum(p.numel() for p in t.AutoModelForCausalLM.from_pretrained(model).parameters())
+        expect(f"{size:.3f} bits a weight, at most 5", size <= 5)
+        expect("no work folder is left", not os.path.exists(out("one") + ".work"))
+    for words, code in ((["--sequential"], 64), (["--bits", 3], 64), (["--sequential", "--bits", 3, "--importance", "none.h5"], 66)):
+        done = run(models["llama"], "-o", os.path.join(work, "no.h5"), *words)
+        expect(f"{' '.join(map(str, words))}: {done.stderr.strip()[-160:]}", done.returncode == code)
+
+
 def law_evaluate(work, lmq):
     """lmq-evaluate --check passes what lmq wrote and its export, and names a swapped tensor, a permuted expert, moved rows."""
     from safetensors.torch import load_file, save_file
@@ -337,12 +388,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", required=True)
     parser.add_argument("--lmq")
-    parser.add_argument("--only", help="one law: llama, others, ranks, stream, bad_input, evaluate")
+    parser.add_argument("--only", help="one law: llama, others, ranks, stream, targets, sequential, bad_input, evaluate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.makedirs(os.path.join(arguments.work, "journal"), exist_ok=True)
     os.environ["PYTHONPATH"] = PYTHON
-    for law in (law_llama, law_others, law_ranks, law_stream, law_bad_input, law_evaluate):
+    for law in (law_llama, law_others, law_ranks, law_stream, law_targets, law_sequential, law_bad_input, law_evaluate):
         if not arguments.only or law.__name__ == f"law_{arguments.only}":
             law(*(arguments.work, arguments.lmq)[:law.__code__.co_argcount])
 

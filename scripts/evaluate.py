@@ -38,10 +38,10 @@ def draw_tokens(arguments):
 
 
 def receipts(folder):
-    """(path without .json, receipt) of each in the folder."""
+    """(path without .json, receipt) of each sweep in the folder."""
     for name in sorted(os.listdir(folder)):
-        if name.endswith(".json"):
-            yield os.path.join(folder, name[:-5]), read_receipt(os.path.join(folder, name))
+        if name.endswith(".json") and "rows" in (receipt := read_receipt(os.path.join(folder, name))):
+            yield os.path.join(folder, name[:-5]), receipt
 
 
 def again(what, folder):

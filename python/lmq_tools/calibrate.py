@@ -4,6 +4,7 @@
   lmq-calibrate FILE.py:FUNCTION -o STATS.h5 [options]
   lmq-calibrate NETWORK.safetensors --images FILE.safetensors -o STATS.h5 [options]
   lmq-calibrate --optimizer STATE.pt -o ADAM.safetensors [MODEL | --names FILE]
+  lmq-calibrate MODEL --sequential --bits B -o OUT.h5 [--importance STATS.h5] [options]
   mpirun -n 4 lmq-calibrate ...
 
 MODEL is a folder (or a .safetensors file beside its config.json) as transformers loads it: a causal or masked language model, or an
@@ -76,6 +77,11 @@ def parser_of():
     parser.add_argument("--resume", default="auto", choices=("auto", "never"))
     parser.add_argument("--optimizer", help="a PyTorch optimizer file, whose second moments (Adam) are converted")
     parser.add_argument("--names", help="with --optimizer: names of its parameters in order, one a line")
+    parser.add_argument("--sequential", action="store_true", help="OUTPUT is the quantized model: layers are coded one group after another by lmq, "
+                        "each for what the layers before it have become")
+    parser.add_argument("--bits", type=float, help="with --sequential: of the whole file for each weight, as of lmq quantize")
+    parser.add_argument("--importance", help="with --sequential: statistics of the model (default: they are collected first)")
+    parser.add_argument("--lmq", help="with --sequential: the program (default: $LMQ, else of PATH)")
     parser.add_argument("--dry-run", action="store_true", help="say seconds, bytes and memory, and stop")
     parser.add_argument("--progress", default="auto", choices=("auto", "plain", "none"))
     parser.add_argument("--trust-remote-code", action="store_true")
@@ -95,6 +101,8 @@ def check_options(arguments):
             raise Failure(USAGE, f"--{name} {value}: at least 1")
     if not 0 <= arguments.seed < 1 << 63:
         raise Failure(USAGE, f"--seed {arguments.seed}: 0 to 2^63 - 1")
+    if not arguments.sequential and any((arguments.bits, arguments.importance, arguments.lmq)):
+        raise Failure(USAGE, "--bits, --importance and --lmq go with --sequential")
     folder = os.path.dirname(os.path.abspath(arguments.output))
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise Failure(CANNOT_CREATE, f"{arguments.output}: its folder is not there or cannot be written")
@@ -231,13 +239,16 @@ def same_model(arguments, comm):
 
 def run(arguments, comm):
     wanted = check_options(arguments)
-    if arguments.optimizer:
+    if arguments.optimizer and not arguments.sequential:
         from . import optimizer, output
         return output.write(arguments.output, optimizer.convert(arguments), {"lmq_importance": "1"})
-    if not arguments.model:
+    if not arguments.model and not arguments.sequential:
         raise Failure(USAGE, "MODEL is missing")
     torch = need("torch", "lmq-calibrate")
     torch.set_num_threads(arguments.threads)
+    if arguments.sequential:
+        from . import sequential_command
+        return sequential_command.run(arguments, comm)
     folder = arguments.work_dir or f"{arguments.output}.work"
     if arguments.resume == "never" and comm.rank == 0 and not arguments.dry_run:
         shutil.rmtree(folder, ignore_errors=True)
@@ -265,15 +276,29 @@ def chosen(arguments, comm, folder, rounds):
     """(model in pieces or None, subject, batches, facts, cost): in pieces where it is asked for, or where --memory leaves no other way."""
     from .cost import Cost, resident
     if may_stream(arguments, resident()):
-        from .stream import Streamed
-        streamed = Streamed(arguments.model, arguments.kind)
-        batches, facts = batches_of_model(arguments, streamed.subject, comm, folder, arguments.batch or 1)
-        weights = sum(p.numel() for p in streamed.subject.parameters.values())
-        whole = Cost(batches, streamed.subject.layers(), arguments.block, rounds, comm.size).memory + 4 * weights
-        if arguments.stream == "always" or whole > arguments.memory:
-            return streamed, streamed.subject, batches, facts, Cost.of_pieces(streamed, batches, arguments.block, rounds, comm.size)
+        pieces = in_pieces(arguments, comm, folder, rounds)
+        subject, batches = pieces[1:3]
+        weights = sum(p.numel() for p in subject.parameters.values())
+        if arguments.stream == "always" or Cost(batches, subject.layers(), arguments.block, rounds, comm.size).memory + 4 * weights > arguments.memory:
+            return pieces
     subject, batches, facts = subject_of(arguments, comm, folder)
-    return None, subject, batches, facts, Cost(batches, subject.layers(), arguments.block, rounds, comm.size)
+    cost = Cost(batches, subject.layers(), arguments.block, rounds, comm.size)
+    if arguments.memory and cost.memory > arguments.memory and pieces_are_possible(arguments):
+        return in_pieces(arguments, comm, folder, rounds)
+    return None, subject, batches, facts, cost
+
+
+def in_pieces(arguments, comm, folder, rounds):
+    """The same of the model in pieces."""
+    from .cost import Cost
+    from .stream import Streamed
+    streamed = Streamed(arguments.model, arguments.kind)
+    batches, facts = batches_of_model(arguments, streamed.subject, comm, folder, arguments.batch or 1)
+    return streamed, streamed.subject, batches, facts, Cost.of_pieces(streamed, batches, arguments.block, rounds, comm.size)
+
+
+def pieces_are_possible(arguments):
+    return ".py:" not in arguments.model and not arguments.images and arguments.stream != "never" and bool(arguments.text or arguments.tokens)
 
 
 def may_stream(arguments, base):
@@ -288,20 +313,27 @@ def may_stream(arguments, base):
     return base + (16 if arguments.text or arguments.tokens else 4) * weights > arguments.memory
 
 
-def collect(arguments, comm, folder, identity, what):
-    """(layers, results) of the model or, one after another, of its pieces."""
-    from .fit import Clock, Fit
-    from .journal import Journal
-    from .progress import Progress
-    streamed, subject, batches, wanted, rounds, memory = what
-    digest = hashlib.sha256(json.dumps([identity, bool(streamed)], sort_keys=True).encode()).hexdigest()
-    journal = Journal(folder, digest, comm.rank)
+def clock_of(arguments, journal, comm):
+    """Says when to stop: signals to any rank, --max-time."""
+    from .fit import Clock
     if comm.rank == 0:
         journal.remove(["stop"])
     comm.wait()
     clock = Clock(journal, arguments.max_time)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(clock, "signalled", True))
+    return clock
+
+
+def collect(arguments, comm, folder, identity, what):
+    """(layers, results) of the model or, one after another, of its pieces."""
+    from .fit import Fit
+    from .journal import Journal
+    from .progress import Progress
+    streamed, subject, batches, wanted, rounds, memory = what
+    digest = hashlib.sha256(json.dumps([identity, bool(streamed)], sort_keys=True).encode()).hexdigest()
+    journal = Journal(folder, digest, comm.rank)
+    clock = clock_of(arguments, journal, comm)
     progress = Progress(arguments.progress, comm.rank)
     keep = max(0, arguments.memory - memory) if arguments.memory else 1 << 30
 

@@ -1,5 +1,6 @@
 """The ranks of a run: one process, or those of mpirun and srun through mpi4py."""
 import os
+import time
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class One:
         return [value]
 
     def wait(self):
+        pass
+
+    def rest(self):
         pass
 
     def abort(self, code):
@@ -57,6 +61,12 @@ class Mpi:
 
     def wait(self):
         self.world.Barrier()
+
+    def rest(self):
+        """As wait, for long: leaves the processor to others."""
+        request = self.world.Ibarrier()
+        while not request.Test():
+            time.sleep(.05)
 
     def abort(self, code):
         self.world.Abort(code)

@@ -84,10 +84,10 @@ class Streamed:
         inside = lambda name: any(name.startswith(f"{own}.") for own in (self.blocks if block is None else [self.blocks[block]]))
         return [name for name in self.subject.parameters if inside(name) != (block is None)]
 
-    def load(self, block):
-        """Numbers for the parameters of a block or of the ends, from files that are closed again."""
+    def load(self, block, weights=None):
+        """Numbers for the parameters of a block or of the ends, from files that are closed again; or of `weights` by their names there."""
         from .weights import safetensors_weights
-        weights = safetensors_weights(self.path)
+        weights = weights if weights is not None else safetensors_weights(self.path)
         for name in self.names(block):
             if name in self.subject.apart:
                 values = torch.stack([torch.cat([weights[own].float() for _, _, own in parts]) for parts in self.subject.apart[name]])
@@ -177,9 +177,9 @@ class Borders:
 class BlockStage:
     """A block as the subject of a fit."""
 
-    def __init__(self, streamed, borders, block):
+    def __init__(self, streamed, borders, block, weights=None):
         self.streamed, self.borders, self.block = streamed, borders, block
-        streamed.load(block)
+        streamed.load(block, weights)
         names = set(streamed.names(block))
         self.parameters = {name: p for name, p in streamed.subject.parameters.items() if name in names}
 
@@ -207,9 +207,9 @@ class EndsStage:
 
     block = None
 
-    def __init__(self, streamed, borders):
+    def __init__(self, streamed, borders, weights=None):
         self.streamed, self.borders, self.last = streamed, borders, len(streamed.blocks)
-        streamed.load(None)
+        streamed.load(None, weights)
         names = set(streamed.names(None))
         self.parameters = {name: p for name, p in streamed.subject.parameters.items() if name in names}
 
@@ -267,7 +267,7 @@ class StreamedRun:
     def __init__(self, streamed, batches, comm, journal, clock, progress, make_fit):
         self.streamed, self.batches, self.comm, self.journal, self.clock = streamed, batches, comm, journal, clock
         self.progress, self.make_fit = progress, make_fit
-        self.borders = Borders(os.path.join(journal.folder, "borders"))
+        self.borders = Borders(os.path.join(journal.folder, f"borders-{journal.identity[:16]}"))
         self.last = len(streamed.blocks)
 
     def stop_together(self, stopped):

@@ -171,6 +171,9 @@ def language_model(path, kind, trust_remote_code=False):
         options["experts_implementation"] = "eager"
     if os.path.isfile(path):
         from safetensors.torch import load_file
+        with torch.device("meta"):
+            maker = type(maker.from_config(config))  # the class itself: Auto classes want a folder
+        options.pop("trust_remote_code")
         module = maker.from_pretrained(None, config=config, state_dict=load_file(path), **options)
     else:
         module, loaded = maker.from_pretrained(path, output_loading_info=True, **options)

@@ -1,18 +1,22 @@
 """lmq-calibrate and lmq-evaluate where no torch is needed: sums, journals, tokens, the file, what is refused."""
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
+from unittest import mock
 
 import h5py
 import numpy as np
 
 PYTHON = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python")
-sys.path.insert(0, PYTHON)
-from lmq_tools import measures, output, tokens, weights  # noqa: E402
-from lmq_tools.errors import Failure  # noqa: E402
+sys.path[:0] = [PYTHON, os.path.join(PYTHON, "..", "scripts")]
+import svg_plot  # noqa: E402
+from lmq_tools import measures, output, program, tokens, weights  # noqa: E402
+from lmq_tools.errors import Failure, Interrupted  # noqa: E402
 from lmq_tools.journal import Journal  # noqa: E402
 from lmq_tools.sums import BITS, Sums  # noqa: E402
 
@@ -64,6 +68,76 @@ class SumsTest(unittest.TestCase):
             sums.agree({"layer.gram": 1.0})
             with self.assertRaisesRegex(Failure, r"layer\.gram: batch 7"):
                 sums.add("layer.gram", np.array([1, wrong], np.float32), "batch 7")
+
+
+class PlotTest(unittest.TestCase):
+    @staticmethod
+    def luminance(colour):
+        parts = [int(colour[k:k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [c / 12.92 if c <= .03928 else ((c + .055) / 1.055) ** 2.4 for c in parts]
+        return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2]
+
+    def contrast(self, one, other):
+        low, high = sorted(map(self.luminance, (one, other)))
+        return (high + .05) / (low + .05)
+
+    def test_lines_and_words_of_a_plot_are_seen_on_light_and_dark_paper(self):
+        for paper in (svg_plot.LIGHT, svg_plot.DARK):
+            self.assertGreater(self.contrast(paper["ink"], paper["paper"]), 7)
+            for colour in (*svg_plot.COLOURS, paper["mark"]):
+                self.assertGreaterEqual(self.contrast(colour, paper["paper"]), 3, (colour, paper["paper"]))
+
+    def test_a_plot_is_xml_without_colours_that_one_paper_hides(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "plot.svg")
+            svg_plot.plot(path, "a < b", "x", "y", [("one & two", [(1, -1), (2, -2)], True)], [("level", -1.5)], [("mark", 1.5)], (-2, 0))
+            root = xml.etree.ElementTree.parse(path).getroot()
+        used = {value for element in root.iter() for name, value in element.attrib.items() if name in ("fill", "stroke")}
+        self.assertLessEqual(used, {"none", *svg_plot.COLOURS})
+        self.assertIn("one & two", [element.text for element in root.iter()])
+
+
+class ProgramTest(unittest.TestCase):
+    """lmq as it is called from here; a shell script stands for it."""
+
+    def script(self, folder, body):
+        path = os.path.join(folder, "lmq")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\n{body}\n")
+        os.chmod(path, 0o755)
+        return path
+
+    def test_a_rank_of_mpirun_calls_it_as_one_process(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1", "KEPT": "yes"}):
+            program.call(self.script(folder, f"env > {folder}/seen"), ["quantize"])
+            with open(os.path.join(folder, "seen"), encoding="utf-8") as file:
+                seen = dict(line.rstrip("\n").partition("=")[::2] for line in file)
+        self.assertEqual((seen.get("KEPT"), "OMPI_COMM_WORLD_SIZE" in seen, "PMIX_RANK" in seen), ("yes", False, False))
+
+    def test_its_exit_code_and_last_line_are_ours(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(Failure, "^x.h5: no space$") as caught:
+                program.call(self.script(folder, "echo 'lmq: note: first' >&2; echo 'lmq: x.h5: no space' >&2; exit 74"), [])
+            self.assertEqual(caught.exception.code, 74)
+            with self.assertRaises(Interrupted):
+                program.call(self.script(folder, "exit 75"), [])
+
+    def test_a_stop_is_passed_on_and_waited_for(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.script(folder, f"trap 'touch {folder}/saved; exit 75' TERM; touch {folder}/begun; while :; do sleep .05; done")
+            with self.assertRaises(Interrupted):
+                program.call(path, [], lambda: os.path.exists(os.path.join(folder, "begun")))
+            self.assertTrue(os.path.exists(os.path.join(folder, "saved")))
+
+    def test_a_program_that_is_not_there_is_said(self):
+        with self.assertRaises(Failure) as caught:
+            program.find("/nowhere/lmq")
+        self.assertEqual(caught.exception.code, 66)
+
+    def test_the_step_of_a_record(self):
+        record = b"LMQR\x04\x08\x00\x00\x00" + b"\x80\x02" + b"\x81\x80\x01" + b"\x40" + struct.pack("<f", .25)
+        self.assertEqual(program.step_of(record), .25)
+        self.assertIsNone(program.step_of(b"LMQR\x03" + bytes(40)))
 
 
 class JournalTest(unittest.TestCase):
