@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "layout.hpp"
 #include "lmq/base/bytes.hpp"
@@ -83,40 +84,70 @@ std::vector<DiagonalRange> diagonals_of(const TrellisUnit& unit) {
   return made;
 }
 
-/// A lane's part of a diagonal; returns the state behind it.
-unsigned walk_lane(const TrellisUnit& unit, const Choices& choices, const DiagonalRange& diagonal, std::size_t lane,
-                   unsigned state, Split* out, Walk& walked) {
-  const auto lanes = static_cast<std::size_t>(unit.lanes()), cols = static_cast<std::size_t>(unit.cols);
-  const std::size_t first = lane * static_cast<std::size_t>(unit.lane_rows) + diagonal.first_row;
-  const auto rows = static_cast<std::size_t>(unit.rows);
-  const TrellisTaps taps = trellis_taps(unit.states);
-  for (std::size_t s = first < rows ? 0 : first - rows + 1; s < diagonal.rows; ++s) {
-    const std::size_t row = first - s, col = diagonal.first_col + s;
-    const std::int32_t k = unit.codes[row * cols + col];
-    const Choice choice = choices[spread_of(unit, row, col)][state & 1];
-    const std::int32_t high = k >> choice.raw;
-    out[s * lanes + lane] = {high, static_cast<std::uint16_t>(k & ((1 << choice.raw) - 1)), choice.table, choice.raw};
-    ++walked.counts[choice.table][std::min(trellis_magnitude(choice.zero, high), kCounted - 1)];
-    walked.raw_bits += choice.raw;
-    if (unit.states > 1) state = trellis_next(taps, state, k);
+/// The codes that the next diagonals need, [rows][kCols]: diagonals touch a line of memory for every code, often a page.
+class CodeTile {
+ public:
+  explicit CodeTile(const TrellisUnit& unit)
+      : codes_(unit.codes), cols_(static_cast<std::size_t>(unit.cols)), tile_(unit.rows * kCols) {}
+  /// Columns of a row are asked for from the last on.
+  [[nodiscard]] std::int32_t at(std::size_t row, std::size_t col) noexcept {
+    if (col % kCols == kCols - 1 || col + 1 == cols_)
+      std::copy_n(codes_.data() + row * cols_ + col / kCols * kCols, col % kCols + 1, tile_.data() + row * kCols);
+    return tile_[row * kCols + col % kCols];
   }
-  return state;
-}
 
-Walk walk(const TrellisUnit& unit) {
-  const auto lanes = static_cast<std::size_t>(unit.lanes());
-  const Choices choices = choices_of(unit.states);
-  Walk walked;
-  walked.codes.resize(unit.lane_rows * unit.cols * lanes);
-  std::array<unsigned, kMaxTrellisLanes> state{};
-  Split* out = walked.codes.data();
-  for (const DiagonalRange& diagonal : diagonals_of(unit)) {
-    for (std::size_t lane = 0; lane < lanes; ++lane)
-      state[lane] = walk_lane(unit, choices, diagonal, lane, state[lane], out, walked);
-    out += diagonal.rows * lanes;
+ private:
+  static constexpr std::size_t kCols = 16;
+  const std::vector<std::int32_t>& codes_;
+  std::size_t cols_;
+  std::vector<std::int32_t> tile_;
+};
+
+class Walker {
+ public:
+  explicit Walker(const TrellisUnit& unit)
+      : unit_(unit),
+        lanes_(static_cast<std::size_t>(unit.lanes())),
+        choices_(choices_of(unit.states)),
+        taps_(trellis_taps(unit.states)),
+        tile_(unit) {}
+  [[nodiscard]] Walk run() && {
+    walked_.codes.resize(unit_.lane_rows * unit_.cols * lanes_);
+    std::array<unsigned, kMaxTrellisLanes> state{};
+    Split* out = walked_.codes.data();
+    for (const DiagonalRange& diagonal : diagonals_of(unit_)) {
+      for (std::size_t lane = 0; lane < lanes_; ++lane)
+        state[lane] = walk_lane(diagonal, lane, state[lane], out + lane);
+      out += diagonal.rows * lanes_;
+    }
+    return std::move(walked_);
   }
-  return walked;
-}
+
+ private:
+  /// A lane's part of a diagonal; returns the state behind it.
+  unsigned walk_lane(const DiagonalRange& diagonal, std::size_t lane, unsigned state, Split* out) {
+    const std::size_t first = lane * static_cast<std::size_t>(unit_.lane_rows) + diagonal.first_row;
+    const auto rows = static_cast<std::size_t>(unit_.rows);
+    for (std::size_t s = first < rows ? 0 : first - rows + 1; s < diagonal.rows; ++s) {
+      const std::size_t row = first - s, col = diagonal.first_col + s;
+      const std::int32_t k = tile_.at(row, col);
+      const Choice choice = choices_[spread_of(unit_, row, col)][state & 1];
+      const std::int32_t high = k >> choice.raw;
+      out[s * lanes_] = {high, static_cast<std::uint16_t>(k & ((1 << choice.raw) - 1)), choice.table, choice.raw};
+      ++walked_.counts[choice.table][std::min(trellis_magnitude(choice.zero, high), kCounted - 1)];
+      walked_.raw_bits += choice.raw;
+      if (unit_.states > 1) state = trellis_next(taps_, state, k);
+    }
+    return state;
+  }
+
+  const TrellisUnit& unit_;
+  std::size_t lanes_;
+  Choices choices_;
+  TrellisTaps taps_;
+  CodeTile tile_;
+  Walk walked_;
+};
 
 std::uint64_t price(const SpreadTable& table, std::span<const std::uint64_t> counts) noexcept {
   std::uint64_t bits = 0;
@@ -266,7 +297,7 @@ void put_varint(ByteWriter& out, std::uint64_t value) {
 
 EncodedRecord encode_trellis_record(const TrellisUnit& unit) {
   check(unit);
-  const Walk walked = walk(unit);
+  const Walk walked = Walker(unit).run();
   SpreadFamily family = spread_family();
   const std::vector<bool> own = choose_tables(walked.counts, family);
   LaneCoder lanes(unit, family, walked.counts);

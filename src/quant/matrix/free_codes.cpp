@@ -14,6 +14,7 @@ class FreeCoder {
     place_.resize(room), target_.resize(room), code_.resize(room), spread_.resize(room);
     if (!unit.row_weight.empty()) weight_.resize(room);
     for (const float weight : unit.row_weight) row_weight_.push_back(256.0 * weight);
+    targets_.resize(unit.rows * kCols), codes_.resize(unit.rows * kCols), values_.resize(unit.rows * kCols);
   }
 
   void run() {
@@ -28,9 +29,11 @@ class FreeCoder {
 
  private:
   void add(std::size_t row, std::size_t col) noexcept {
-    const std::size_t p = count_++, at = row * unit_.cols + col;
+    const std::size_t p = count_++, in_tile = row * kCols + col % kCols, first = col / kCols * kCols;
+    if (col % kCols == kCols - 1 || col + 1 == unit_.cols)
+      std::copy_n(made_.targets.data() + row * unit_.cols + first, col - first + 1, targets_.data() + row * kCols);
     place_[p] = {static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(col)};
-    target_[p] = made_.targets[at];
+    target_[p] = targets_[in_tile];
     spread_[p] = spread_class(unit_.row_spread[row], unit_.col_spread[col]);
     if (!weight_.empty()) weight_[p] = search_weight(row_weight_[row], unit_.col_weight[col]);
   }
@@ -49,10 +52,15 @@ class FreeCoder {
   }
 
   void take(std::size_t p, unsigned quantizer) noexcept {
-    const std::size_t row = place_[p].row, col = place_[p].col, at = row * unit_.cols + col;
+    const std::size_t row = place_[p].row, col = place_[p].col, in_tile = row * kCols + col % kCols;
     const std::int32_t value = trellis_value(rates_.states, quantizer, spread_[p], code_[p]);
-    made_.codes[at] = code_[p];
-    made_.values[at] = static_cast<float>(value) * unit_.row_step[row] * unit_.col_step[col];
+    codes_[in_tile] = code_[p];
+    values_[in_tile] = static_cast<float>(value) * unit_.row_step[row] * unit_.col_step[col];
+    if (col % kCols == 0) {
+      const std::size_t width = std::min(kCols, unit_.cols - col), to = row * unit_.cols + col;
+      std::copy_n(codes_.data() + row * kCols, width, made_.codes.data() + to);
+      std::copy_n(values_.data() + row * kCols, width, made_.values.data() + to);
+    }
     clamped_ += std::abs(target_[p]) == kMaxTrellisTarget ? 1 : 0;
     const double off = target_[p] / double{kTrellisOne} - value;
     squared_steps_ += (weight_.empty() ? 1.0 : weight_[p] / 256.0) * off * off;
@@ -61,6 +69,7 @@ class FreeCoder {
   struct Place {
     std::uint32_t row, col;
   };
+  static constexpr std::size_t kCols = 16;  ///< of the tiles: a diagonal touches a line of memory for every weight
   const CancellationUnit& unit_;
   const TrellisRates& rates_;
   FreeCodes& made_;
@@ -69,6 +78,8 @@ class FreeCoder {
   double squared_steps_ = 0;
   std::size_t clamped_ = 0, count_ = 0;  ///< count_: weights since the last decision
   unsigned state_ = 0;
+  std::vector<std::int32_t> targets_, codes_;  ///< [rows][kCols], columns of a row from the last on
+  std::vector<float> values_;
   std::vector<Place> place_;
   std::vector<std::int32_t> target_, code_;
   std::vector<std::uint8_t> spread_;
