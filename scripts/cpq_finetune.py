@@ -242,10 +242,9 @@ def main():
     for seed in range(arguments.seeds):
         results.append(run_seed(seed, arguments.bits, arguments.epochs))
         print(f"seed {seed}: {time.time() - begin:.0f} s", flush=True)
-    text = table(results, arguments.bits)
-    print(text)
-    with open(os.path.join(arguments.output, "cpq.json"), "w", encoding="utf-8") as file:
-        json.dump({"arguments": vars(arguments), "torch": torch.__version__, "results": results, "table": text}, file, indent=1)
+        with open(os.path.join(arguments.output, "cpq.json"), "w", encoding="utf-8") as file:   # of the seeds so far
+            json.dump({"arguments": vars(arguments), "torch": torch.__version__, "results": results, "table": table(results, arguments.bits)}, file, indent=1)
+    print(table(results, arguments.bits))
     data, held = digits(0)
     start = train(fresh(0), {}, data, 30, 0)
     grids = grids_for(start, {name: arguments.bits[0] for name in shapes()}, "cpq")
