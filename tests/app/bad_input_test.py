@@ -49,6 +49,28 @@ class BadInput(LmqTest):
                 self.ok(run("verify", self.out, "--against", source))
                 self.older()
 
+    def test_weights_as_large_as_floats_go_are_quantized_or_refused_by_name(self):
+        most = np.finfo(np.float32).max
+        rng = np.random.default_rng(5)
+        normal = rng.standard_normal((64, 64)).astype(np.float32)
+        outlier = normal.copy()
+        outlier[0, 0], outlier[1, 1] = most, -most
+        huge = {"normal": normal / np.abs(normal).max() * most, "outlier": outlier, "signs": np.where(normal > 0, most, -most)}
+        wanted = ([], ["--bits", 12], ["--method", "ecsq-uniform", "--rate", 4], ["--method", "ecsq-uniform", "--rate", 4, "--cuts", "plain"],
+                  ["--method", "waterfill", "--rate", 4], ["--method", "uniform", "--levels", 17, "--level-type", "f16"])
+        for name, values in huge.items():
+            source = self.at(name + ".safetensors")
+            write_safetensors(source, {"w": ("F32", values.shape, values.astype("<f4"))})
+            for options in wanted:
+                with self.subTest(values=name, options=options):
+                    self.older()
+                    done = self.quantize(source, *options)
+                    if done.code == 0:
+                        self.ok(run("verify", self.out, "--against", source))
+                    else:
+                        self.refused_and_older_stays(done, 64)
+                        self.assertRegex(done.err, "tensor 'w': its weights are too large|cannot be reached")
+
     def test_odd_tensors_pass_through(self):
         random = np.random.default_rng(2)
         source = self.at("odd.safetensors")

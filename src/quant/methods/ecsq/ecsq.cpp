@@ -81,6 +81,19 @@ QuantizerOptions options_at(QuantizerOptions options, double lambda) {
   return options;
 }
 
+/// The levels of a uniform code on its grid; a table of them where float cannot say low + k * step for all.
+Codebook grid_of(const UniformCode& found) {
+  const auto low = static_cast<float>(found.low), step = static_cast<float>(found.step);
+  const auto rise = static_cast<float>(found.grid_levels - 1) * step;
+  if (std::isfinite(low) && std::isfinite(rise)) return Codebook::grid(low, step, found.grid_levels);
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  std::vector<float> levels;
+  for (std::size_t k = 0; k < found.grid_levels; ++k)
+    levels.push_back(
+        static_cast<float>(std::clamp(found.low + static_cast<double>(k) * found.step, -kLargest, kLargest)));
+  return Codebook::table(std::move(levels));
+}
+
 Codebook entropy_codebook(const RateLine& line, const EntropyCode& code) {
   if (code.joint) {
     std::vector<double> prices = code.joint->lengths;
@@ -88,8 +101,7 @@ Codebook entropy_codebook(const RateLine& line, const EntropyCode& code) {
     return Codebook::table({code.joint->levels.begin(), code.joint->levels.end()}).with_prices(std::move(prices));
   }
   const UniformCode& found = code.found;
-  if (found.on_grid)
-    return Codebook::grid(static_cast<float>(found.low), static_cast<float>(found.step), found.grid_levels);
+  if (found.on_grid) return grid_of(found);
   if (!found.levels.empty()) return Codebook::table({found.levels.begin(), found.levels.end()});
   std::vector<float> levels, cuts;
   const auto& ends = found.code.ends;
