@@ -149,8 +149,9 @@ std::vector<Row> rows_of(const Job& job, bool summary, const Expected& expected)
 /// Levels, bits per weight and signal to noise that are expected; "-" where a rule says how many bits there are.
 std::vector<std::string> expected_cells(const Row& row) {
   if (!(row.weights > 0)) return {"-", "-", "-"};
-  return {row.fewest_levels == row.most_levels ? fmt::format("{}", row.most_levels)
-                                               : fmt::format("{}..{}", row.fewest_levels, row.most_levels),
+  return {row.most_levels == 0                   ? "-"  // codes without levels
+          : row.fewest_levels == row.most_levels ? fmt::format("{}", row.most_levels)
+                                                 : fmt::format("{}..{}", row.fewest_levels, row.most_levels),
           fmt::format("{:.2f}", row.bits / row.weights), decibel_text(row.distortion, row.energy)};
 }
 
