@@ -12,6 +12,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/quant/gram_use.hpp"
 #include "lmq/run/quantize_run.hpp"
 #include "terminal.hpp"
 
@@ -104,15 +105,14 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
   });
 }
 
-/// True where a method looks at what the file says between weights: methods that see layers, and grids of rows.
+/// True where a method looks at what the file says between weights: methods that see layers, and some of rows.
 bool looks_at_curvature(const TensorPlan& tensor) {
   if (tensor.lane_rows > 0) return true;
   if (tensor.treatment != Treatment::quantize || tensor.spec.granularity < Granularity::row) return false;
-  const Traits traits = traits_of(tensor.spec);
-  return traits.sees == Sees::rows && traits.grid;
+  return looks_at_gram(traits_of(tensor.spec));
 }
 
-/// For each method of uniform grids, the tensors for which it knows nothing between weights. One line each.
+/// For each method that looks at Gram matrices, the tensors for which it has none. One line each.
 std::vector<std::string> nearest_level_lines(const Job& job) {
   constexpr std::size_t kNamed = 5;
   struct Wish {
@@ -122,7 +122,7 @@ std::vector<std::string> nearest_level_lines(const Job& job) {
   std::map<std::string_view, Wish> wishes;
   for (const TensorPlan& plan : job.plan.tensors) {
     if (plan.treatment != Treatment::quantize || plan.lane_rows > 0) continue;
-    if (const Traits traits = traits_of(plan.spec); traits.sees != Sees::rows || !traits.grid) continue;
+    if (!looks_at_gram(traits_of(plan.spec))) continue;
     Wish& wish = wishes[find_quantizer(plan.spec.method)->name];
     ++wish.tensors;
     if (plan.importance.gram) continue;

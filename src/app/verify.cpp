@@ -14,6 +14,7 @@
 #include "lmq/base/digest.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/quant/gram_use.hpp"
 #include "open_output.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
@@ -119,14 +120,12 @@ std::string recorded_importance(const QuantizedFile& file) {
              : "";
 }
 
-/// Whether the method of a tensor saw the curvature between weights: one that sees layers, or grids of rows; false for one
-/// we do not know.
-bool saw_curvature(const StoredTensor& tensor) {
-  const auto known = quantizers();
-  const auto at = std::ranges::find(known, tensor.line.method, &QuantizerEntry::name);
-  if (at == known.end() || tensor.treatment != Treatment::quantize) return false;
-  const Traits traits = at->make(default_options(*at, kDefaultLevels))->traits();
-  return traits.sees == Sees::layer || (traits.sees == Sees::rows && traits.grid && !tensor.codebook);
+/// Whether the method of a tensor saw the curvature between weights, by what the file's recipe says of it; false for a
+/// method we do not know.
+bool saw_curvature(const StoredTensor& tensor, const TensorPlan& plan) {
+  const QuantizerEntry* const entry = find_quantizer(plan.spec.method);
+  if (tensor.treatment != Treatment::quantize || entry == nullptr || entry->name != tensor.line.method) return false;
+  return plan.lane_rows > 0 || (plan.spec.granularity >= Granularity::row && looks_at_gram(traits_of(plan.spec)));
 }
 
 /// Rank 0 reads the file; all get what it found.
@@ -137,12 +136,13 @@ void share_importance(Comm& comm, const Options& options, Inputs& inputs) {
     Recipe recipe = Recipe::parse(inputs.file->recipe().dump(), inputs.file->name() + ", /lmq/recipe");
     if (!inputs.file->recipe().contains("importance_damping"))
       recipe.importance_damping = 0;  // made before there was one
+    const Plan plan = make_plan(inputs.reader->catalogue().tensors, "", recipe, {}, inputs.reader->catalogue().notes);
     std::vector<bool> quantized(inputs.reader->catalogue().tensors.size(), false), layers = quantized;
     for (std::size_t t = 0; t < inputs.original.tensor_of.size(); ++t)
       if (const std::int64_t at = inputs.original.tensor_of[t]; at >= 0) {
         const StoredTensor& tensor = inputs.file->tensors()[t];
         quantized[static_cast<std::size_t>(at)] = tensor.treatment == Treatment::quantize;
-        layers[static_cast<std::size_t>(at)] = saw_curvature(tensor);
+        layers[static_cast<std::size_t>(at)] = saw_curvature(tensor, plan.tensors[static_cast<std::size_t>(at)]);
       }
     bytes =
         open_importance(

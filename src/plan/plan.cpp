@@ -15,6 +15,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/plan/names.hpp"
+#include "lmq/quant/gram_use.hpp"
 #include "recipe_words.hpp"
 #include "rule_use.hpp"
 
@@ -150,7 +151,7 @@ class Planner {
     out.chunk = chunk_dims(tensor.shape, row_axes);
     const Traits traits = traits_of(out.spec);
     const bool by_rows = out.spec.granularity == Granularity::row || out.spec.granularity == Granularity::group;
-    const bool looks = by_rows && traits.sees == Sees::rows && traits.grid;
+    const bool looks = by_rows && looks_at_gram(traits);
     out.importance.gram = out.importance.gram && !out.importance.gram_each && looks;
     out.importance.outer_rows = 0;
   }

@@ -9,6 +9,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
+#include "lmq/quant/gram_use.hpp"
 #include "recipe_words.hpp"
 
 namespace lmq {
@@ -234,8 +235,7 @@ QuantSpec resolve(const Rule& rule) {
   check_range(rule.row_axes, 0, kMaxRank, rule, "row_axes");
   spec.options = method_values(method, rule);
   const Traits traits = traits_of(spec);
-  const bool rows = traits.sees == Sees::rows && traits.grid;  // what lies between weights counts by rows alone
-  spec.granularity = rule.granularity.value_or(rows ? Granularity::row : Granularity::tensor);
+  spec.granularity = rule.granularity.value_or(looks_at_gram(traits) ? Granularity::row : Granularity::tensor);
   const bool grouped = spec.granularity == Granularity::group;
   if (rule.group && !grouped)
     fail(Errc::usage, fmt::format("{}: found {} with granularity \"{}\", allowed only with granularity \"group\"",
@@ -243,6 +243,9 @@ QuantSpec resolve(const Rule& rule) {
   spec.group = grouped ? rule.group.value_or(kDefaultGroup) : 0;
   if (traits.sees == Sees::layer) check_layer(rule, spec);
   const bool shared = spec.granularity == Granularity::model || spec.granularity == Granularity::tensor;
+  if (shared && looks_at_gram(traits) && !traits.grid)
+    fail(Errc::usage, fmt::format("{}: found {}, but here method \"{}\" looks at rows: allowed are \"row\", \"group\"",
+                                  field_of(rule, "granularity"), in_quotes(name(spec.granularity)), method.name));
   if (shared && traits.sees != Sees::values && !traits.grid)
     fail(Errc::usage,
          fmt::format("{}: factors of rows and columns want granularity \"row\" or \"group\"", field_of(rule, "scale")));

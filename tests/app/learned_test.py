@@ -91,6 +91,22 @@ class Learned(LmqTest):
             with self.subTest(more=more):
                 self.assertTrue(np.all(self.losses(self.quantize("--method", "gptq", "--importance", self.grams, *more)) < plain))
 
+    def test_free_levels_by_a_gram_matrix_lower_the_loss_and_the_file_is_the_same_on_any_layout(self):
+        arguments = ["--method", "kmeans", "--levels", "8"]
+        by_columns = self.losses(self.quantize(*arguments, "--granularity", "row", "--importance", self.columns))
+        for granularity in ([], ["--group", "32"]):
+            with self.subTest(granularity=granularity):
+                full = [*arguments, "--curvature", "full", *granularity, "--importance", self.grams]
+                self.assertTrue(np.all(self.losses(self.quantize(*full)) < 0.8 * by_columns))
+                found = {sha256(self.at("out.h5"))}
+                self.ok(run("verify", self.at("out.h5"), "--against", self.source, "--importance", self.grams))
+                for ranks, threads, isa in ((0, 1, "baseline"), (2, 1, ""), (3, 2, "")):
+                    found.add(sha256(self.quantize(*full, "--threads", threads, ranks=ranks, **({"LMQ_ISA": isa} if isa else {}))))
+                self.assertEqual(len(found), 1)
+        refused = ["quantize", self.source, "-o", self.at("bad.h5"), *arguments, "--curvature", "full"]
+        self.refused(run(*refused, "--granularity", "tensor"), 64, "--granularity", "row")
+        self.refused(run(*refused, "--zero", "on"), 64, "zero")
+
     def test_weights_on_their_grid_come_back_exactly(self):
         random = np.random.default_rng(9)
         steps = {"a.weight": 0.0123291015625, "b.weight": 0.25}

@@ -29,18 +29,6 @@ double total(const float* a, std::size_t count) noexcept {
 
 std::ptrdiff_t stride(std::size_t count) noexcept { return static_cast<std::ptrdiff_t>(count); }
 
-void measure_errors(GridRows& rows) {
-  const GridShape& shape = rows.shape;
-  for (std::size_t r = 0; r < shape.rows; ++r)
-    for (std::size_t g = 0; g < shape.groups(); ++g) {
-      const std::size_t book = r * shape.groups() + g;
-      for (std::size_t c = g * shape.group; c < shape.group_end(g); ++c) {
-        const std::size_t i = r * shape.cols + c;
-        rows.error[i] = static_cast<float>(rows.level(book, rows.codes[i]) - double{rows.x[i]});
-      }
-    }
-}
-
 /// What a group's codes, and an offset, do: their points times H.
 struct Panel {
   std::vector<float> points, moved, ones;  // [rows][group], [rows][cols] or [rows][group], [cols] or unused
@@ -127,7 +115,7 @@ void descend_panel(GridRows& rows, std::size_t r, std::size_t begin, std::size_t
     const std::size_t i = r * cols + j, book = rows.book(r, j);
     changes[j - begin] = 0;
     const double own = rows.diagonal(r, j);
-    if (!(rows.step[book] > 0) || !(own > 0)) continue;
+    if (!rows.has_choice(book) || !(own > 0)) continue;
     const double now = rows.level(book, rows.codes[i]);
     const Code code = rows.nearest(book, now - double{near[j - begin]} / own);
     if (code == rows.codes[i]) continue;
@@ -144,12 +132,25 @@ void descend_panel(GridRows& rows, std::size_t r, std::size_t begin, std::size_t
 void GridRows::prepare(const GridShape& wanted, std::span<const float> values, const RowCurvature& costs) {
   shape = wanted, x = values, curvature = costs;
   const std::size_t books = shape.rows * shape.groups();
-  step.assign(books, 0.0), offset.assign(books, 0.0), loss.assign(shape.rows, 0.0);
+  table.clear(), step.assign(books, 0.0), offset.assign(books, 0.0), loss.assign(shape.rows, 0.0);
   codes.assign(shape.weights(), 0);
   error.resize(shape.weights()), pull.resize(shape.weights());
 }
 
 Code GridRows::nearest(std::size_t book, double value) const noexcept {
+  if (!table.empty()) {
+    const float* const levels = table.data() + book * shape.levels;
+    std::size_t low = 0, high = shape.levels - 1;
+    while (low < high) {  // by halves: midpoints do not descend
+      const std::size_t middle = (low + high) / 2;
+      if (value > 0.5 * (double{levels[middle]} + double{levels[middle + 1]}))
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    while (low > 0 && levels[low - 1] == levels[low]) --low;
+    return static_cast<Code>(low);
+  }
   if (!(step[book] > 0)) return 0;
   const double place = (value - offset[book]) / step[book] - shape.first;
   return static_cast<Code>((std::min(std::max(place, 0.0), static_cast<double>(shape.levels - 1)) + kRound) - kRound);
@@ -158,6 +159,18 @@ Code GridRows::nearest(std::size_t book, double value) const noexcept {
 double GridRows::diagonal(std::size_t row, std::size_t col) const noexcept {
   if (!curvature.gram.empty()) return double{curvature.gram[col * shape.cols + col]} + curvature.damping;
   return curvature.weights.empty() ? 1.0 : double{curvature.weights[row * shape.cols + col]};
+}
+
+void measure_errors(GridRows& rows) {
+  const GridShape& shape = rows.shape;
+  for (std::size_t r = 0; r < shape.rows; ++r)
+    for (std::size_t g = 0; g < shape.groups(); ++g) {
+      const std::size_t book = r * shape.groups() + g;
+      for (std::size_t c = g * shape.group; c < shape.group_end(g); ++c) {
+        const std::size_t i = r * shape.cols + c;
+        rows.error[i] = static_cast<float>(rows.level(book, rows.codes[i]) - double{rows.x[i]});
+      }
+    }
 }
 
 void pull_rows(GridRows& rows) {
@@ -227,7 +240,7 @@ void descend_rows(GridRows& rows) {
 void BestRows::clear(const GridShape& shape) {
   step_.assign(shape.rows * shape.groups(), 0.0), offset_.assign(shape.rows * shape.groups(), 0.0);
   loss_.assign(shape.rows, std::numeric_limits<double>::infinity());
-  codes_.assign(shape.weights(), 0);
+  codes_.assign(shape.weights(), 0), table_.clear();
 }
 
 bool BestRows::keep(const GridRows& rows, double part) {
@@ -240,12 +253,15 @@ bool BestRows::keep(const GridRows& rows, double part) {
     std::copy_n(rows.step.data() + r * groups, groups, step_.data() + r * groups);
     std::copy_n(rows.offset.data() + r * groups, groups, offset_.data() + r * groups);
     std::copy_n(rows.codes.data() + r * cols, cols, codes_.data() + r * cols);
+    const std::size_t own = groups * rows.shape.levels;
+    if (!rows.table.empty()) table_.resize(rows.table.size());
+    if (!rows.table.empty()) std::copy_n(rows.table.data() + r * own, own, table_.data() + r * own);
   }
   return much;
 }
 
 void BestRows::restore(GridRows& rows) const {
-  rows.step = step_, rows.offset = offset_, rows.loss = loss_, rows.codes = codes_;
+  rows.step = step_, rows.offset = offset_, rows.table = table_, rows.loss = loss_, rows.codes = codes_;
 }
 
 }  // namespace lmq

@@ -27,13 +27,14 @@ struct RowCurvature {
   std::span<const float> weights;  ///< diagonal: [rows][cols] > 0; empty: all ones
 };
 
-/// Rows, their grids and codes, and what follows from them. Every row is a matter of its own: results do not depend on
+/// Rows, their grids (or tables of levels) and codes, and what follows from them. Every row is a matter of its own: results do not depend on
 /// how rows are put into blocks.
 struct GridRows {
   GridShape shape;
   std::span<const float> x;  ///< [rows][cols]
   RowCurvature curvature;
   std::vector<double> step, offset;  ///< [rows][groups]; a step of 0: the group has one level, its offset
+  std::vector<float> table;          ///< [rows][groups][levels] ascending: levels of their own; empty: grids
   std::vector<Code> codes;           ///< [rows][cols]
   std::vector<float> error, pull;    ///< [rows][cols]: e = level - x, and e H
   std::vector<double> loss;          ///< [rows]: e H e^T
@@ -44,14 +45,19 @@ struct GridRows {
     return row * shape.groups() + col / shape.group;
   }
   [[nodiscard]] double level(std::size_t book, std::size_t code) const noexcept {
+    if (!table.empty()) return double{table[book * shape.levels + code]};
     return step[book] > 0 ? offset[book] + step[book] * (shape.first + static_cast<double>(code)) : offset[book];
   }
-  /// The code whose level is nearest to a value.
+  /// False: the codebook has one level.
+  [[nodiscard]] bool has_choice(std::size_t book) const noexcept { return !table.empty() || step[book] > 0; }
+  /// The code whose level is nearest to a value; of a table the first of several.
   [[nodiscard]] Code nearest(std::size_t book, double value) const noexcept;
   /// H_jj of a row.
   [[nodiscard]] double diagonal(std::size_t row, std::size_t col) const noexcept;
 };
 
+/// Errors of the codes as they are.
+void measure_errors(GridRows& rows);
 /// pull of the errors as they are.
 void pull_rows(GridRows& rows);
 /// Errors, pull and losses of the codes as they are. With a Gram matrix one product of 2 rows cols^2 operations.
@@ -63,6 +69,12 @@ void assign_nearest(GridRows& rows);
 /// with the others held fast: the least of a parabola, so that no loss rises. A step that would not be positive stays.
 /// In: pull of the codes. Out: errors and pull, up to rounding. Cost: one product as measure_rows.
 void rescale_rows(GridRows& rows);
+
+/// The best levels of all tables for the codes as they are, one group after another with the others held fast: least
+/// squares under H, so that no loss rises. Levels without weights stay; levels come back ascending. In: pull of the
+/// codes. Out: errors and pull, up to rounding. Cost with a Gram matrix: cols additions a weight and a product as
+/// measure_rows.
+void refit_levels(GridRows& rows);
 
 /// The best code for each weight in turn, all others held fast: the level nearest to x's own optimum level - pull /
 /// H_jj. Every change lowers the loss by what it says. In: errors and pull; out: the same, up to rounding. With
@@ -82,6 +94,7 @@ class BestRows {
 
  private:
   std::vector<double> step_, offset_, loss_;
+  std::vector<float> table_;
   std::vector<Code> codes_;
 };
 

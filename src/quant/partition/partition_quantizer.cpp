@@ -95,7 +95,9 @@ Codebook table_of(const std::vector<double>& levels) {
 }  // namespace
 
 PartitionQuantizer::PartitionQuantizer(std::size_t levels, ZeroRule zero)
-    : Quantizer({.detail = Detail::levels, .cost = {.row_few = 30}}), levels_(levels), zero_(zero) {}
+    : PartitionQuantizer(levels, zero, {.detail = Detail::levels, .cost = {.row_few = 30}}) {}
+PartitionQuantizer::PartitionQuantizer(std::size_t levels, ZeroRule zero, const Traits& traits)
+    : Quantizer(traits), levels_(levels), zero_(zero) {}
 
 Fit PartitionQuantizer::fit(const Group& given) const {
   const std::optional<Group> heavy = with_heavy_zeros(given, zero_);

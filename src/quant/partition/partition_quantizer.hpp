@@ -17,6 +17,9 @@ class PartitionQuantizer : public Quantizer {
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     Workspace& workspace) const override;
 
+ protected:
+  PartitionQuantizer(std::size_t levels, ZeroRule zero, const Traits& traits);
+
  private:
   std::size_t levels_;
   ZeroRule zero_;

@@ -1,13 +1,28 @@
+#include <limits>
 #include <memory>
 
-#include "partition/partition_quantizer.hpp"
+#include "free_levels.hpp"
+#include "lmq/base/error.hpp"
 
 namespace lmq {
 namespace {
 
 constexpr std::string_view kZeroWords[] = {"auto", "off", "on"};
+constexpr std::string_view kCurvatureWords[] = {"diagonal", "full"};
+enum Place : std::size_t { kZero, kCurvature };
 constexpr MethodOption kOptions[] = {
-    {.name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords}};
+    {.name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords},
+    {.name = "curvature",
+     .help = "what errors weigh: diagonal (each for itself), full (by the Gram matrix; rows and groups)",
+     .fallback = std::numeric_limits<double>::quiet_NaN(),  // diagonal; not said, recipes are as they were before
+     .words = kCurvatureWords}};
+
+bool full(const QuantizerOptions& options) { return option(options, kOptions, kCurvature) == 1; }
+
+void settle(QuantizerOptions& options, bool) {
+  if (full(options) && option(options, kOptions, kZero) == 2)
+    fail(Errc::usage, "\"zero\": levels are free with curvature \"full\", so none stays at 0");
+}
 
 }  // namespace
 
@@ -20,9 +35,12 @@ const QuantizerEntry kKmeans{
         "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 3 (Hessian-weighted k-means); "
         "Bruce 1964 (exact, by dynamic programming)",
     .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<PartitionQuantizer>(options.levels, static_cast<ZeroRule>(option(options, kOptions, 0)));
+      if (full(options)) return std::make_unique<FreeLevelQuantizer>(options.levels);
+      return std::make_unique<PartitionQuantizer>(options.levels,
+                                                  static_cast<ZeroRule>(option(options, kOptions, kZero)));
     },
     .options = kOptions,
+    .settle = settle,
     .all = every_partition_with_zero};
 
 }  // namespace lmq

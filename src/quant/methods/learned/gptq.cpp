@@ -16,8 +16,8 @@ constexpr std::array kOptions{
 GridSearch search_of(const QuantizerOptions& options) {
   GridSearch search;
   search.single_pass = true;
-  search.order = static_cast<ColumnOrder>(option(options, kOptions, kOrder));
-  search.damping = option(options, kOptions, kDamping);
+  search.use = {.damping = option(options, kOptions, kDamping),
+                .order = static_cast<ColumnOrder>(option(options, kOptions, kOrder))};
   return search;
 }
 }  // namespace

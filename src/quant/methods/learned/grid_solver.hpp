@@ -4,6 +4,7 @@
 
 #include "matrix/feedback.hpp"
 #include "matrix/grid_rows.hpp"
+#include "matrix/row_blocks.hpp"
 #include "training.hpp"
 
 namespace lmq {
@@ -28,8 +29,7 @@ struct GridSearch {
   std::size_t again = 1;  ///< times that errors are passed on anew with the steps found
   /// Steps of the diagonal alone; then, on the steps as they are stored, errors are passed on once (pass_on_once).
   bool single_pass = false;
-  double damping = 0.003;  ///< of a Gram matrix, as a share of its mean diagonal (docs/methods/waterfill.md)
-  ColumnOrder order = ColumnOrder::curvature;
+  FeedbackUse use = {};
 };
 
 struct SolverScratch {

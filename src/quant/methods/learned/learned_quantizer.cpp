@@ -5,43 +5,15 @@
 #include <limits>
 
 #include "core/grid_rounding.hpp"
-#include "core/steps.hpp"
-#include "core/unit_errors.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/pool.hpp"
 #include "lmq/kernels/pack.hpp"
-#include "lmq/kernels/widen.hpp"
+#include "matrix/row_blocks.hpp"
 
 namespace lmq {
 namespace {
 constexpr std::size_t kMaxBins = std::size_t{1} << 16;
-constexpr std::size_t kBlockWeights = std::size_t{1} << 18, kBlockRows = 16, kMaxBlockRows = 128;
-
-/// Power of two by which values of this magnitude come near 1; 1 for 0.
-double near_one(float largest) noexcept { return largest > 0 ? std::ldexp(1.0, -std::ilogb(largest)) : 1.0; }
-
-float largest_of(std::span<const float> values) noexcept {
-  float largest = 0;
-  for (const float value : values) largest = std::max(largest, std::fabs(value));
-  return largest;
-}
-
-void scale_by(std::span<float> values, double scale) noexcept {
-  for (float& value : values) value = static_cast<float>(double{value} * scale);
-}
-
-/// Importance of a row as weights of errors: near 1, none below kMinWeight of the largest, all zero as all ones.
-void settle_weights(std::span<float> weights) noexcept {
-  const float largest = largest_of(weights);
-  if (!(largest > 0)) {
-    std::ranges::fill(weights, 1.0F);
-    return;
-  }
-  scale_by(weights, near_one(largest));
-  const auto least = static_cast<float>(double{largest_of(weights)} * kMinWeight);
-  for (float& weight : weights) weight = std::max(weight, least);
-}
 
 /// The two numbers of a stored grid.
 struct Numbers {
@@ -90,80 +62,14 @@ Codebook grid_codebook(double step, double offset, const GridShape& shape, doubl
 }
 
 /// What one worker keeps.
-struct BlockScratch {
-  std::vector<float> x, weights, levels;
-  std::vector<double> scale;  // [rows]: x was multiplied by
-  GridRows rows;
+struct BlockScratch : RowBlock {
+  std::vector<float> levels;
   SolverScratch solver;
 };
 Pool<BlockScratch>& pool() {
   static Pool<BlockScratch> scratch;
   return scratch;
 }
-
-/// The factor of the Gram matrix a rank had last: a layer's windows come one after another.
-struct KnownFactor {
-  std::uint64_t key = 0;
-  double damping = 0;
-  ColumnOrder order = ColumnOrder::curvature;
-  FeedbackFactor factor;
-};
-Pool<KnownFactor>& factors() {
-  static Pool<KnownFactor> known;
-  return known;
-}
-const FeedbackFactor& factor_of(const Importance& importance, std::size_t cols, const GridSearch& search,
-                                KnownFactor& known) {
-  if (importance.gram_key != 0 && importance.gram_key == known.key && known.factor.order.size() == cols &&
-      known.damping == search.damping && known.order == search.order)
-    return known.factor;
-  known = {};  // its memory first
-  known.factor = feedback_factor(importance.gram, cols, search.damping, search.order);
-  known.key = importance.gram_key, known.damping = search.damping, known.order = search.order;
-  return known.factor;
-}
-
-/// A window of rows in blocks: as many rows each as the columns say.
-struct Blocks {
-  const RowWindow& window;
-  std::uint64_t cols, group, rows, block;
-  Blocks(const RowWindow& from, const QuantizedUnit& unit)
-      : window(from),
-        cols(unit.cols),
-        group(unit.group),
-        rows(unit.count / unit.cols),
-        block(std::clamp<std::uint64_t>(kBlockWeights / unit.cols, kBlockRows, kMaxBlockRows)) {}
-  [[nodiscard]] std::size_t count() const noexcept { return static_cast<std::size_t>(ceil_div(rows, block)); }
-  [[nodiscard]] std::uint64_t first(std::size_t b) const noexcept { return b * block; }
-  [[nodiscard]] std::size_t size(std::size_t b) const noexcept {
-    return static_cast<std::size_t>(std::min(block, rows - b * block));
-  }
-  [[nodiscard]] bool by_gram() const noexcept { return !window.importance.gram.empty(); }
-
-  /// The rows of a block, each near 1, and what its errors weigh.
-  void load(std::size_t b, GridShape shape, const FeedbackFactor* factor, BlockScratch& mine) const {
-    shape.rows = size(b);
-    const std::size_t n = shape.weights(), width = shape.cols;
-    mine.x.resize(n), mine.scale.resize(shape.rows);
-    widen(window.view.dtype, bytes_of(window.view, first(b) * cols, n), mine.x);
-    for (std::size_t r = 0; r < shape.rows; ++r) {
-      const auto row = std::span(mine.x).subspan(r * width, width);
-      mine.scale[r] = near_one(largest_of(row));
-      scale_by(row, mine.scale[r]);
-    }
-    RowCurvature curvature;
-    mine.weights.clear();
-    if (factor != nullptr) {
-      curvature = {window.importance.gram, factor->damping, {}};
-    } else if (window.importance.kind != Importance::Kind::none) {
-      mine.weights.resize(n);
-      importance_at(window.importance, first(b) * cols, mine.weights);
-      for (std::size_t r = 0; r < shape.rows; ++r) settle_weights(std::span(mine.weights).subspan(r * width, width));
-      curvature.weights = mine.weights;
-    }
-    mine.rows.prepare(shape, mine.x, curvature);
-  }
-};
 
 /// Steps and offsets of a block from the numbers as they are stored.
 void take_numbers(std::span<const float> numbers, BlockScratch& mine) {
@@ -224,16 +130,16 @@ Fit LearnedQuantizer::fit(const Group& group) const {
 Codebook LearnedQuantizer::approximate_fit(const Group& group) const { return codebook_of(group, {}); }
 
 UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit& unit) const {
-  const Blocks blocks(window, unit);
+  const RowBlocks blocks(window, unit);
   const GridShape shape =
       grid_shape(static_cast<std::size_t>(blocks.cols), static_cast<std::size_t>(blocks.group), levels_, zero_);
   const std::size_t per_row = 2 * shape.groups();
   unit.kind = CodebookKind::grid;
   unit.levels = static_cast<std::uint32_t>(levels_);
   unit.book.assign(static_cast<std::size_t>(blocks.rows) * per_row, 0.0F);
-  const auto known = factors().lease();
+  const auto known = known_factors().lease();
   const FeedbackFactor* const factor =
-      blocks.by_gram() ? &factor_of(window.importance, shape.cols, search_, *known) : nullptr;
+      blocks.by_gram() ? &factor_of(window.importance, shape.cols, search_.use, *known) : nullptr;
   PerWorker<BlockScratch> scratch(pool(), thread_count());
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
@@ -273,8 +179,7 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
 RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) const {
   // Decoded values; for each thread a block: x, weights, error, pull, targets, codes thrice, three floats of training.
   const std::uint64_t row = std::max<std::uint64_t>(1, cols);
-  const std::uint64_t rows =
-      std::min(std::clamp<std::uint64_t>(kBlockWeights / row, kBlockRows, kMaxBlockRows), ceil_div(count, row));
+  const std::uint64_t rows = std::min(RowBlocks::rows_of(cols), ceil_div(count, row));
   const std::uint64_t logits = search_.trains && search_.training.backward == Backward::free_logits ? 61 : 0;
   return {count * 4 + thread_count() * rows * row * (5 * 4 + 3 + 12 + logits), 0};
 }

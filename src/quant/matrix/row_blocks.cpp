@@ -1,0 +1,74 @@
+#include "row_blocks.hpp"
+
+#include <cmath>
+
+#include "core/steps.hpp"
+#include "core/unit_errors.hpp"
+#include "lmq/kernels/widen.hpp"
+#include "lmq/quant/group.hpp"
+
+namespace lmq {
+
+double near_one(float largest) noexcept { return largest > 0 ? std::ldexp(1.0, -std::ilogb(largest)) : 1.0; }
+
+float largest_of(std::span<const float> values) noexcept {
+  float largest = 0;
+  for (const float value : values) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
+void scale_by(std::span<float> values, double scale) noexcept {
+  for (float& value : values) value = static_cast<float>(double{value} * scale);
+}
+
+void settle_weights(std::span<float> weights) noexcept {
+  const float largest = largest_of(weights);
+  if (!(largest > 0)) {
+    std::ranges::fill(weights, 1.0F);
+    return;
+  }
+  scale_by(weights, near_one(largest));
+  const auto least = static_cast<float>(double{largest_of(weights)} * kMinWeight);
+  for (float& weight : weights) weight = std::max(weight, least);
+}
+
+Pool<KnownFactor>& known_factors() {
+  static Pool<KnownFactor> known;
+  return known;
+}
+
+const FeedbackFactor& factor_of(const Importance& importance, std::size_t cols, const FeedbackUse& use,
+                                KnownFactor& known) {
+  if (importance.gram_key != 0 && importance.gram_key == known.key && known.factor.order.size() == cols &&
+      known.use == use)
+    return known.factor;
+  known = {};  // its memory first
+  known.factor = feedback_factor(importance.gram, cols, use.damping, use.order);
+  known.key = importance.gram_key, known.use = use;
+  return known.factor;
+}
+
+void RowBlocks::load(std::size_t b, GridShape shape, const FeedbackFactor* factor, RowBlock& mine) const {
+  shape.rows = size(b);
+  const std::size_t n = shape.weights(), width = shape.cols;
+  mine.x.resize(n), mine.scale.resize(shape.rows);
+  widen(window.view.dtype, bytes_of(window.view, first(b) * cols, n), mine.x);
+  for (std::size_t r = 0; r < shape.rows; ++r) {
+    const auto row = std::span(mine.x).subspan(r * width, width);
+    mine.scale[r] = near_one(largest_of(row));
+    scale_by(row, mine.scale[r]);
+  }
+  RowCurvature curvature;
+  mine.weights.clear();
+  if (factor != nullptr) {
+    curvature = {window.importance.gram, factor->damping, {}};
+  } else if (window.importance.kind != Importance::Kind::none) {
+    mine.weights.resize(n);
+    importance_at(window.importance, first(b) * cols, mine.weights);
+    for (std::size_t r = 0; r < shape.rows; ++r) settle_weights(std::span(mine.weights).subspan(r * width, width));
+    curvature.weights = mine.weights;
+  }
+  mine.rows.prepare(shape, mine.x, curvature);
+}
+
+}  // namespace lmq
