@@ -27,7 +27,7 @@ class AsqQuantizer final : public Quantizer {
                    .seed = static_cast<std::uint64_t>(option(options, known, kSeed)),
                    .cost = {.row_level = 50,
                             .row_each = 60,
-                            .value_bytes = objective == LevelObjective::largest_variance ? 60u : 140u,
+                            .value_bytes = objective == LevelObjective::largest_variance ? 40u : 140u,
                             .level_bytes = objective == LevelObjective::largest_variance ? 0u : 4u}}) {
     choice_.levels = options.levels;
     choice_.objective = objective;
