@@ -72,8 +72,8 @@ std::string advice_text(std::size_t width) {
       {"--method asq --levels 16", "sums and means that stay right (gradients): rounding that is true on average"});
   table.row({"--method ternary, binary-1", "codes of 1 to 2 bits, for models that were trained for them"});
   return fmt::format(
-      "What to take\n{}KL: how far predictions move, nats a token (SmolLM2-135M; docs/quality.md has more)\n",
-      table.text(width));
+      "What to take\n{}{}", table.text(width),
+      wrap("KL: how far predictions move, nats a token (SmolLM2-135M; docs/quality.md has more)", width, 0));
 }
 
 std::string all_methods_text() {
