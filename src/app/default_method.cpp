@@ -10,6 +10,10 @@
 namespace lmq::app {
 namespace {
 
+// Part of their mean added to columns that are all that is known: as they are they cost more than they give
+// (docs/quality.md).
+constexpr double kColumnsDamping = 4;
+
 const QuantizerEntry* layer_method() {
   const auto known = quantizers();
   const auto at = std::ranges::find_if(known, [](const QuantizerEntry& entry) {
@@ -33,11 +37,14 @@ bool is_open(const Options& options) {
 std::optional<Options> with_layer_method(const Options& options, const Catalogue& checkpoint) {
   const QuantizerEntry* const method = layer_method();
   if (method == nullptr || !is_open(options)) return std::nullopt;
-  const bool serves = options.importance
-                          ? has_curvature(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue})
-                          : options.target.has_value();
-  if (!serves) return std::nullopt;
+  if (!options.importance && !options.target) return std::nullopt;
   Options changed = options;
+  if (options.importance) {
+    const ImportanceContents contents =
+        contents_of_importance(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue});
+    if (contents == ImportanceContents::other) return std::nullopt;
+    if (contents == ImportanceContents::columns_alone) changed.rule.options["damping-inputs"] = kColumnsDamping;
+  }
   const bool rate_said = std::ranges::count(options.recipe_arguments, "--rate") > 0;
   changed.rule.method = method->name;
   changed.rule.options.erase("cuts");

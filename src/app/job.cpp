@@ -91,7 +91,7 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     if (const auto changed = with_layer_method(options, job.reader->catalogue())) {
       job.recipe = read_recipe(*changed);
       if (options.importance)
-        note(fmt::format("importance: its curvature between weights is for method {} (--method says another)",
+        note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
                          *changed->rule.method));
     }
     bytes = to_bytes({job.reader->catalogue().to_bytes(), job.recipe.canonical_json()});

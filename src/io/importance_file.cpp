@@ -183,16 +183,20 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
   digest_ = digest128_hex(all.bytes());
 }
 
-bool has_curvature(const std::filesystem::path& path, const Catalogue& checkpoint,
-                   const ImportanceFile::Options& options) {
+ImportanceContents contents_of_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
+                                          const ImportanceFile::Options& options) {
   std::set<std::string> wanted;
   for (const TensorInfo& weight : checkpoint.tensors)
     if (weight.shape.size() >= 2 && is_float(weight.value_type()))
       for (const char* matrix : {".gram", ".outer"}) wanted.insert(with_dots(weight.name) + matrix);
   std::vector<ImportanceStack> stacks;
   const Catalogue file = open_catalogue(path, options, stacks);
-  return std::ranges::any_of(file.tensors,
-                             [&](const TensorInfo& tensor) { return wanted.contains(with_dots(tensor.name)); });
+  if (std::ranges::any_of(file.tensors,
+                          [&](const TensorInfo& tensor) { return wanted.contains(with_dots(tensor.name)); }))
+    return ImportanceContents::curvature;
+  const auto is_columns = [](const TensorInfo& tensor) { return with_dots(tensor.name).ends_with(".columns"); };
+  const bool columns = !stacks.empty() || (!file.tensors.empty() && std::ranges::all_of(file.tensors, is_columns));
+  return columns ? ImportanceContents::columns_alone : ImportanceContents::other;
 }
 
 std::vector<std::byte> ImportanceFile::to_bytes() const {

@@ -1,6 +1,5 @@
 """Importance never hurts: on models whose loss is an exact quadratic form of the weights, a file made with importance has at most the
-loss of one of as many bits made without, for rows, rows x columns, numbers for each weight and every rate tried; columns alone with `waterfill`
-on both sides only: where no method is named they change it to plain steps, which costs more (docs/quality.md)."""
+loss of one of as many bits made without, for rows, rows x columns, columns, numbers for each weight and every rate tried."""
 import os
 import unittest
 
@@ -65,11 +64,11 @@ class ImportanceLawTest(LmqTest):
         self.assert_never_hurts(self.write("s.safetensors", {f"{n}.weights": numbers[n] for n in SHAPES}), numbers)
 
     def test_columns_alone(self):
-        """They weigh the columns of a tensor; the method is the same with and without."""
+        """They weigh the columns of a tensor, and nothing between tensors."""
         known = {n: self.columns[n] * 10. ** k for k, n in enumerate(SHAPES)}
         file = self.write("s.safetensors", {f"{n}.columns": known[n].astype(np.float32) for n in SHAPES})
         prior = {n: np.mean(np.square(w, dtype=np.float64)) ** -.375 for n, w in self.weights.items()}  # of Budget
-        self.assert_never_hurts(file, {n: prior[n] * self.columns[n][None, :] for n in SHAPES}, "--method", "waterfill")
+        self.assert_never_hurts(file, {n: prior[n] * self.columns[n][None, :] for n in SHAPES})
 
     def test_scale_of_columns(self):
         """Columns alone never decide between tensors: in a unit 1,000 times smaller those of one tensor change next to nothing."""

@@ -5,9 +5,14 @@
 
 namespace lmq {
 
-/// Whether an importance file has whole matrices (`NAME.outer`, or `NAME.gram`) for a matrix of the checkpoint: its
-/// names alone are looked at. options: read_hdf5. Errors: those of opening it.
-[[nodiscard]] bool has_curvature(const std::filesystem::path& path, const Catalogue& checkpoint,
-                                 const ImportanceFile::Options& options);
+/// What an importance file knows, by its names.
+enum class ImportanceContents : std::uint8_t {
+  curvature,      ///< whole matrices (`NAME.outer`, or `NAME.gram`) for a matrix of the checkpoint
+  columns_alone,  ///< an imatrix, or nothing but `NAME.columns`: which of a tensor's inputs matter, not which tensors
+  other,
+};
+/// options: read_hdf5. Errors: those of opening the file.
+[[nodiscard]] ImportanceContents contents_of_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
+                                                        const ImportanceFile::Options& options);
 
 }  // namespace lmq
