@@ -358,11 +358,12 @@ class Sequential:
         except Failure as error:
             if error.code != USAGE:
                 raise
-            self.write_recipe("recipe.json", rules)
+            # All layers get another step then; their targets stay.
+            self.write_recipe("recipe.json", [self.rule("*")], target_bits=self.arguments.bits)
             self.quantize(folder, self.arguments.output, "--recipe", recipe)
             if self.comm.rank == 0:
-                size = os.path.getsize(self.arguments.output)
-                say("lmq-calibrate", f"the last group alone cannot make up for what the others took: {size:,} bytes, above --bits")
+                say("lmq-calibrate", "the last group alone could not make up for what the others took: all layers were coded once more, at one "
+                    "step for this size")
 
     def write_checkpoint(self, folder):
         """All W' and what is not coded, as a checkpoint: the groups' files under a second name, the rest, the model's own json files."""
