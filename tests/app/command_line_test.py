@@ -53,6 +53,15 @@ class CommandLine(LmqTest):
                 self.assertNotIn("expected", done.err, (option, word))
                 self.assertNotIn("unknown", done.err, (option, word))
 
+    def test_a_run_is_simulated_for_each_number_of_ranks(self):
+        said = json.loads(self.ok(run("plan", STORIES, "--bits", "4", "--threads", "1", "--simulate", "1,2,100", "--json")).out)["simulated"]
+        self.assertEqual([one["ranks"] for one in said], [1, 2, 100])
+        self.assertEqual(said[0]["efficiency"], 1)
+        for one in said:
+            self.assertGreater(one["results"], 0)
+            self.assertAlmostEqual(one["seconds"], one["computing_seconds"] + one["writing_seconds"], 6)
+            self.assertTrue(0 < one["least_busy"] <= one["busy"] <= 1, one)
+
     def test_bad_command_lines_are_refused_in_one_line(self):
         out = self.at("out.h5")
         quantize = ["quantize", STORIES, "-o", out]
@@ -71,6 +80,11 @@ class CommandLine(LmqTest):
             (["--man", "plan", "more"], 64, ["more"]),
             (["--completion"], 64, ["bash"]),
             (["--completion", "fish"], 64, ["bash", "fish"]),
+            (["plan", STORIES, "--storage", "4G"], 64, ["--storage", "--simulate"]),
+            (["plan", STORIES, "--simulate", "0"], 64, ["--simulate 0", "from 1 to 65536"]),
+            (["plan", STORIES, "--simulate", "1,,8"], 64, ["--simulate", "whole number"]),
+            (["plan", STORIES, "--simulate", "8", "--rank-io", "0"], 64, ["--rank-io 0"]),
+            (["plan", STORIES, "--simulate", "8", "--cores", "0"], 64, ["--cores 0"]),
             (["methods", "kmean"], 64, ["did you mean kmeans"]),
             (["methods", "kmeans", "asq"], 64, ["one method"]),
             (["quantize"], 64, ["INPUT"]),
