@@ -20,13 +20,13 @@ class OwnModel(LlamaForCausalLM):
 '''
 
 
-def tiny(folder, tied=False, own_code=False, **save):
+def tiny(folder, tied=False, own_code=False, dtype=torch.bfloat16, **save):
     """A Llama of 2 layers with random weights, saved by transformers."""
     torch.manual_seed(7)
     config = transformers.LlamaConfig(
         vocab_size=256, hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         tie_word_embeddings=tied, max_position_embeddings=64)
-    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    model = transformers.LlamaForCausalLM(config).to(dtype)
     model.save_pretrained(folder, **save)
     if own_code:
         (folder / "configuration_own.py").write_text(CONFIGURATION)
@@ -84,6 +84,22 @@ def check(lmq, work, model, own_code, options):
     return not faults
 
 
+def check_packed(lmq, work, model):
+    """Packed integers: transformers with compressed-tensors gives the logits of the plain export, bit by bit."""
+    quantized, plain = work / "packed.h5", work / "plain"
+    run(lmq, "quantize", model, "-o", quantized, "--quiet", "--method", "gptq", "--levels", 16, "--group", 32, "--tensor", "*embed*=keep",
+        "--tensor", "lm_head*=keep")
+    run(lmq, "export", quantized, "--to", "safetensors", "-o", plain, "--source", model)
+    expected = transformers.AutoModelForCausalLM.from_pretrained(plain, dtype="auto")
+    run(lmq, "export", quantized, "--to", "compressed-tensors", "-o", work / "packed", "--source", model)
+    opened = transformers.AutoModelForCausalLM.from_pretrained(work / "packed", dtype="auto")
+    ids = torch.arange(1, 33)[None]
+    with torch.no_grad():
+        same = torch.equal(opened(input_ids=ids).logits, expected(input_ids=ids).logits)
+    print(f"compressed-tensors: {'the logits of the plain export' if same else 'other logits than the plain export'}", flush=True)
+    return same
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--lmq", required=True)
@@ -95,6 +111,7 @@ def main():
             check(a.lmq, a.work, tiny(a.work / "tied", tied=True), False, few),
             check(a.lmq, a.work, tiny(a.work / "shards", max_shard_size="100KB"), False, few),
             check(a.lmq, a.work, tiny(a.work / "own", own_code=True), True, few)]
+    good.append(check_packed(a.lmq, a.work, tiny(a.work / "halves", dtype=torch.float16)))
     good += [check(a.lmq, a.work, model.resolve(), False, ["--bits", "4"]) for model in a.models]
     if not all(good):
         sys.exit(1)

@@ -13,6 +13,10 @@
 namespace lmq::app {
 namespace {
 
+constexpr std::string_view kIntegers =
+    "int2-channel int2-g128 int2-g64 int2-g32 int3-channel int3-g128 int3-g64 int3-g32 int4-channel int4-g128 int4-g64 "
+    "int4-g32 int8-channel int8-g128 int8-g64 int8-g32";
+
 constexpr std::array kFormats{
     ExportFormat{"safetensors", "", "the original types, in the shards they came from",
                  "a folder, or a file that ends in .safetensors", export_safetensors},
@@ -20,6 +24,12 @@ constexpr std::array kFormats{
         "gguf", "tq2_0 q4_0 iq4_nl q4_1 q8_0 f16 bf16 f32",
         "blocks that decode to the same values where there are such, else F16; with a type: the best blocks of it",
         "a file", export_gguf},
+    ExportFormat{"compressed-tensors", kIntegers,
+                 "linear layers as packed integers (vLLM, transformers) where they have the same values; with bits and "
+                 "group: the best ones",
+                 "a folder; --source or the input is the model's folder", export_compressed_tensors},
+    ExportFormat{"gptq", kIntegers, "the same as GPTQ's tensors (GPTQModel, vLLM, transformers)",
+                 "a folder; --source or the input is the model's folder", export_gptq},
     ExportFormat{"hdf5", "", "plain HDF5 in the original types, read without a plug-in", "a file", export_hdf5},
 };
 

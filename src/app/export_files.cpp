@@ -1,10 +1,10 @@
 #include "export_files.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <initializer_list>
-#include <nlohmann/json.hpp>
 #include <span>
 
 #include "lmq/base/error.hpp"
@@ -139,6 +139,10 @@ class ModelCopy {
   CopiedFiles out_;
 };
 
+std::string list_text(const std::vector<std::string>& names) {
+  return names.empty() ? "nothing" : printable(fmt::format("{}", fmt::join(names, ", ")), 2000);
+}
+
 }  // namespace
 
 void check_replaceable(const fs::path& path) {
@@ -207,9 +211,26 @@ CopiedFiles copy_model_files(const fs::path& source, const fs::path& target, boo
   return ModelCopy(source, target, described).run();
 }
 
+std::string copied_text(const fs::path& source, const CopiedFiles& files) {
+  const std::string from = printable(source.string());
+  std::string text = fmt::format("copied from {}: {}\n", from, list_text(files.copied));
+  if (!files.changed.empty())
+    text += fmt::format("without their quantization_config, which no longer holds: {}\n", list_text(files.changed));
+  if (!files.left_out.empty()) text += fmt::format("left out: {}\n", list_text(files.left_out));
+  return text;
+}
+
 void write_index(const fs::path& path, const std::map<std::string, std::string>& shard_of, std::uint64_t total_bytes) {
   const nlohmann::json index{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}};
   write_text(path, index.dump(2) + "\n");
+}
+
+void describe_weights(const fs::path& folder, const Json& description) {
+  const fs::path path = folder / "config.json";
+  auto config = read_json_file<Json>(path, kConfigLimit);
+  if (!config.is_object()) fail(Errc::malformed, fmt::format("{}: is no JSON object", shown(path)));
+  config["quantization_config"] = description;
+  write_text(path, config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace lmq::app

@@ -1,6 +1,7 @@
 #pragma once
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,12 @@ struct CopiedFiles {
 /// says; else that is taken out of config.json wherever nested, and hf_quant_config.json stays behind.
 /// Errc::missing, Errc::io.
 CopiedFiles copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target, bool described);
+
+/// What was copied from the model's folder, changed on the way, and left out, in lines.
+[[nodiscard]] std::string copied_text(const std::filesystem::path& source, const CopiedFiles& files);
+
+/// Puts quantization_config into config.json of `folder`, in place of another. Errc::missing, Errc::malformed.
+void describe_weights(const std::filesystem::path& folder, const nlohmann::ordered_json& description);
 
 /// The index `path`: which shard has which tensor.
 void write_index(const std::filesystem::path& path, const std::map<std::string, std::string>& shard_of,

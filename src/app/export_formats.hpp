@@ -24,6 +24,8 @@ struct ExportFormat {
 // The rows' functions.
 std::string export_safetensors(const Options& options, const std::string& variant);
 std::string export_gguf(const Options& options, const std::string& variant);
+std::string export_compressed_tensors(const Options& options, const std::string& variant);
+std::string export_gptq(const Options& options, const std::string& variant);
 std::string export_hdf5(const Options& options, const std::string& variant);
 
 }  // namespace lmq::app

@@ -39,25 +39,6 @@ struct Chosen {
   std::uint64_t bytes = 0;
 };
 
-/// Calls body with runs of whole blocks, in order.
-void each_block_run(const ExportSource& source, const Tensor& tensor, std::size_t elements,
-                    const std::function<void(std::span<const float>)>& body) {
-  std::vector<float> rest;
-  source.floats(tensor, [&](std::span<const float> values) {
-    if (!rest.empty()) {
-      const std::size_t take = std::min(values.size(), elements - rest.size());
-      rest.insert(rest.end(), values.begin(), values.begin() + static_cast<std::ptrdiff_t>(take));
-      values = values.subspan(take);
-      if (rest.size() < elements) return;
-      body(rest);
-      rest.clear();
-    }
-    const std::size_t whole = values.size() / elements * elements;
-    if (whole > 0) body(values.first(whole));
-    rest.assign(values.begin() + static_cast<std::ptrdiff_t>(whole), values.end());
-  });
-}
-
 constexpr std::size_t kRun = 4096;  // values that one step of a thread encodes
 
 /// The smallest type of blocks that hold all values of a matrix exactly, or nullptr. One pass over the values; blocks
@@ -70,7 +51,7 @@ const GgufType* exact_type(const ExportSource& source, const Tensor& tensor) {
         type.bytes * 8 < type.elements * bits(tensor.dtype))
       left.push_back(&type), longest = std::max<std::size_t>(longest, type.elements);
   std::vector<std::byte> block(256 * sizeof(float));
-  each_block_run(source, tensor, longest, [&](std::span<const float> values) {
+  source.blocks(tensor, longest, [&](std::span<const float> values) {
     std::erase_if(left, [&](const GgufType* type) {
       for (std::size_t i = 0; i < values.size(); i += type->elements)
         if (!encode_block_exactly(*type, values.subspan(i, type->elements), std::span(block).first(type->bytes)))
@@ -233,7 +214,7 @@ class GgufExport {
     double& error = errors_[chosen.type].error;
     ++errors_[chosen.type].tensors;
     errors_[chosen.type].bytes += chosen.bytes;
-    each_block_run(source_, *chosen.tensor, chosen.type->elements, [&](std::span<const float> values) {
+    source_.blocks(*chosen.tensor, chosen.type->elements, [&](std::span<const float> values) {
       for (const float value : values) energy_ += double{value} * double{value};
       error += encode_run(*chosen.type, values, wanted_ == nullptr, out);
       append(out);

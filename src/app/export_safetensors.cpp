@@ -147,12 +147,6 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
   return shards;
 }
 
-std::uint64_t bytes_of(const OutgoingTensor& tensor) {
-  std::uint64_t count = 1;
-  for (const std::uint64_t dim : tensor.shape) count *= dim;
-  return (count * bits(tensor.dtype) + 7) / 8;
-}
-
 /// The name of the index that loaders look for; empty where the one file goes without.
 std::string index_name_of(const QuantizedFile& file, const std::vector<Shard>& shards) {
   const nlohmann::json& provenance = file.provenance();
@@ -169,20 +163,6 @@ std::string index_name_of(const QuantizedFile& file, const std::vector<Shard>& s
   return stem + ".safetensors.index.json";
 }
 
-std::string list_text(const std::vector<std::string>& names) {
-  return names.empty() ? "nothing" : printable(fmt::format("{}", fmt::join(names, ", ")), 2000);
-}
-
-/// What was copied from the model's folder, changed on the way, and left out.
-std::string copied_text(const std::filesystem::path& source, const CopiedFiles& files) {
-  const std::string from = printable(source.string());
-  std::string text = fmt::format("copied from {}: {}\n", from, list_text(files.copied));
-  if (!files.changed.empty())
-    text += fmt::format("without their quantization_config, which no longer holds: {}\n", list_text(files.changed));
-  if (!files.left_out.empty()) text += fmt::format("left out: {}\n", list_text(files.left_out));
-  return text;
-}
-
 /// Shards, model files and index in a folder.
 std::string export_folder(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
   const auto shards = shards_of(file, exporter, false);
@@ -197,7 +177,7 @@ std::string export_folder(const Options& options, const QuantizedFile& file, Exp
     write_safetensors(
         folder.path() / shard.name, shard.tensors, shard.metadata,
         [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
-    for (const OutgoingTensor& tensor : shard.tensors) shard_of[tensor.name] = shard.name, total += bytes_of(tensor);
+    for (const OutgoingTensor& tensor : shard.tensors) shard_of[tensor.name] = shard.name, total += byte_count(tensor);
   }
   if (!index.empty()) write_index(folder.path() / index, shard_of, total);
   if (options.source) {
@@ -219,7 +199,7 @@ std::string export_one_file(const Options& options, const QuantizedFile& file, E
       options.output, shards[0].tensors, shards[0].metadata,
       [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
   std::uint64_t total = 0;
-  for (const OutgoingTensor& tensor : shards[0].tensors) total += bytes_of(tensor);
+  for (const OutgoingTensor& tensor : shards[0].tensors) total += byte_count(tensor);
   return fmt::format("{} tensors, {}: {}\n", shards[0].tensors.size(), format_bytes(total),
                      printable(options.output.string()));
 }

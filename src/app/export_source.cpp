@@ -106,6 +106,24 @@ void ExportSource::floats(const Tensor& tensor, const std::function<void(std::sp
   });
 }
 
+void ExportSource::blocks(const Tensor& tensor, std::size_t elements,
+                          const std::function<void(std::span<const float>)>& take) const {
+  std::vector<float> rest;
+  floats(tensor, [&](std::span<const float> values) {
+    if (!rest.empty()) {
+      const std::size_t more = std::min(values.size(), elements - rest.size());
+      rest.insert(rest.end(), values.begin(), values.begin() + static_cast<std::ptrdiff_t>(more));
+      values = values.subspan(more);
+      if (rest.size() < elements) return;
+      take(rest);
+      rest.clear();
+    }
+    const std::size_t whole = values.size() / elements * elements;
+    if (whole > 0) take(values.first(whole));
+    rest.assign(values.begin() + static_cast<std::ptrdiff_t>(whole), values.end());
+  });
+}
+
 void ExportSource::bytes(const Tensor& tensor, const std::function<void(std::span<const std::byte>)>& take,
                          double& rounding) const {
   std::vector<std::byte> narrow;

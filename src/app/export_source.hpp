@@ -33,6 +33,9 @@ class ExportSource {
   [[nodiscard]] const std::string& format() const noexcept { return format_; }
   /// All values in order as floats, in pieces; digests are compared on the way.
   void floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const;
+  /// The same in runs of whole blocks of `elements` values.
+  void blocks(const Tensor& tensor, std::size_t elements,
+              const std::function<void(std::span<const float>)>& take) const;
   /// The same as values of the tensor's type: as stored, or rounded to it. Adds to `rounding` the squared error of that.
   void bytes(const Tensor& tensor, const std::function<void(std::span<const std::byte>)>& take, double& rounding) const;
 

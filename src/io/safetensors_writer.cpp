@@ -28,15 +28,6 @@ std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump();
 }
 
-std::uint64_t byte_count(const OutgoingTensor& tensor) {
-  std::uint64_t count = 0, bytes = 0;
-  if (tensor.shape.size() > kRankLimit || tensor.name.size() > kNameLimit || tensor.name == "__metadata__" ||
-      !count_elements(tensor.shape, count) || !count_bytes(tensor.dtype, count, bytes))
-    fail(Errc::internal, fmt::format("tensor '{}' of {} [{}] cannot be in a safetensors file", printable(tensor.name),
-                                     name(tensor.dtype), fmt::join(tensor.shape, ", ")));
-  return bytes;
-}
-
 /// Length field and JSON, padded with spaces to a multiple of 8. Tensors are in the order of their data.
 std::string make_header(const std::vector<OutgoingTensor>& tensors, const std::map<std::string, std::string>& metadata,
                         std::uint64_t& data_bytes) {
@@ -105,6 +96,15 @@ void write_tensor(Stream& stream, const OutgoingTensor& tensor,
 }
 
 }  // namespace
+
+std::uint64_t byte_count(const OutgoingTensor& tensor) {
+  std::uint64_t count = 0, bytes = 0;
+  if (tensor.shape.size() > kRankLimit || tensor.name.size() > kNameLimit || tensor.name == "__metadata__" ||
+      !count_elements(tensor.shape, count) || !count_bytes(tensor.dtype, count, bytes))
+    fail(Errc::internal, fmt::format("tensor '{}' of {} [{}] cannot be in a safetensors file", printable(tensor.name),
+                                     name(tensor.dtype), fmt::join(tensor.shape, ", ")));
+  return bytes;
+}
 
 void write_safetensors(const std::filesystem::path& path, std::vector<OutgoingTensor> tensors,
                        const std::map<std::string, std::string>& metadata,

@@ -96,4 +96,19 @@ void to_floats(DType type, std::span<const std::byte> bytes, std::span<float> fl
   }
 }
 
+std::uint16_t to_half(float value) noexcept {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value), sign = bits >> 16 & 0x8000;
+  const float magnitude = std::bit_cast<float>(bits & 0x7FFFFFFF);
+  if (magnitude >= 65504) return static_cast<std::uint16_t>(sign | 0x7BFF);
+  if (magnitude < 0x1p-14F)  // subnormal: whole multiples of 2^-24; adding 2^-1 leaves just those bits
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(magnitude + 0.5F) - 0x3F000000U));
+  const std::uint32_t rounded = (bits & 0x7FFFFFFF) + 0xFFF + (bits >> 13 & 1);
+  return static_cast<std::uint16_t>(sign | ((rounded >> 13) - (112U << 10)));
+}
+
+std::uint16_t to_bf16(float value) noexcept {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 }  // namespace lmq

@@ -17,6 +17,11 @@ namespace lmq {
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
+/// The half nearest to a finite value, ties to even; the largest one for what is beyond.
+[[nodiscard]] std::uint16_t to_half(float value) noexcept;
+/// The BF16 nearest to a finite value, ties to even.
+[[nodiscard]] std::uint16_t to_bf16(float value) noexcept;
+
 /// Values of an 8-bit float type by byte (F8_E4M3, F8_E5M2 and their FNUZ kin), exact.
 [[nodiscard]] const std::array<float, 256>& f8_values(DType type) noexcept;
 

@@ -16,11 +16,6 @@ std::vector<std::byte> content(const std::string& name, std::size_t bytes) {
   for (std::size_t i = 0; i < bytes; ++i) out[i] = static_cast<std::byte>(i * 7 + name.size());
   return out;
 }
-std::size_t byte_count(const OutgoingTensor& tensor) {
-  std::size_t count = 1;
-  for (const std::uint64_t dim : tensor.shape) count *= dim;
-  return count * bits(tensor.dtype) / 8;
-}
 }  // namespace
 
 TEST_CASE("what is written is read back, for every type") {

@@ -17,6 +17,9 @@ struct OutgoingTensor {
   std::vector<std::uint64_t> shape;
 };
 
+/// Bytes of its elements. Errc::internal when no safetensors file can have such a tensor.
+[[nodiscard]] std::uint64_t byte_count(const OutgoingTensor& tensor);
+
 /// Writes one safetensors file: header first (sorted by descending alignment, then name; "__metadata__" sorted; padded
 /// so that data starts at a multiple of 8), then each tensor's bytes as `fill` appends them through `append` in order.
 /// Written beside `path` and renamed last. Errc::cannot_create, Errc::io; Errc::internal when `fill` gives another
