@@ -64,11 +64,17 @@ constexpr CommandEntry kCommands[] = {
      "gguf: for llama.cpp, blocks (Q4_0, Q8_0, ...) where they decode to the very same values, else F16; keys and "
      "tokenizer come from --source MODEL.gguf. gguf:q4_0 (q4_1, q8_0, iq4_nl, tq2_0, f16, bf16, f32): matrices in the "
      "best blocks of that type; stock llama.cpp runs the file.\n"
-     "hdf5: plain HDF5, in the original types, read without a plug-in. gguf and hdf5 take any checkpoint that lmq "
+     "compressed-tensors, gptq: a model folder whose linear layers are packed integers, for vLLM, transformers, "
+     "GPTQModel: those whose values are integers times a scale as they are; with int4-g32 (int2, int3, int4, int8; "
+     "g32, "
+     "g64, g128, channel) all of them rounded to the best ones. --source FOLDER is the model's folder.\n"
+     "hdf5: plain HDF5, in the original types, read without a plug-in. All but safetensors take any checkpoint that "
+     "lmq "
      "reads, too.\n"
      "\n"
      "Examples:\n"
      "  lmq export model.h5 --to safetensors -o model-dequantized/ --source model/\n"
+     "  lmq export model.h5 --to compressed-tensors -o model-int4/ --source model/\n"
      "  lmq export model-f16.gguf --to gguf:q4_0 -o model-q4_0.gguf\n"},
     {Command::methods, "methods", "[METHOD] [--json]",
      "the table of methods with their sources, or one method's options",
@@ -89,11 +95,12 @@ constexpr OptionEntry kOptions[] = {
     {"force", 0, "", "replace a file that is no output of lmq, too (never one of the input's)", Topic::files,
      kQuantize},
     {"output", 'o', "OUT.h5", "named in the suggested command lines", Topic::files, kPlan},
-    {"to", 0, "FORMAT", "safetensors, gguf, gguf:TYPE or hdf5", Topic::files, kExport},
+    {"to", 0, "FORMAT", "safetensors, gguf, compressed-tensors, gptq or hdf5, some with :VARIANT", Topic::files,
+     kExport},
     {"output", 'o', "PATH", "the file, or the folder, to make", Topic::files, kExport},
     {"source", 0, "FROM",
-     "safetensors: the model's folder, of which all but the weights is copied; gguf: a .gguf file, whose keys are",
-     Topic::files, kExport},
+     "the model's folder, of which all but the weights is copied; gguf: a .gguf file, whose keys are", Topic::files,
+     kExport},
     {"against", 0, "INPUT", "the original: names, shapes, values and errors are compared", Topic::files, kVerify},
     {"importance", 0, "FILE",
      "what errors weigh: statistics of the inputs, squared gradients, Adam's moments (safetensors, HDF5) or "
