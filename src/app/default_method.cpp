@@ -25,7 +25,7 @@ const QuantizerEntry* layer_method() {
 /// The rule is what is made where nothing is said but how many bits are spent, and numbers are taken as they are.
 bool is_open(const Options& options) {
   const Rule& rule = options.rule;
-  if (options.recipe_file || options.method_given) return false;
+  if (options.recipe_file || options.method_given || options.allocation != Allocation::slope) return false;
   if (options.importance_power.value_or(1) != 1) return false;
   if (rule.levels || rule.granularity || rule.group || rule.coder || rule.level_type) return false;
   return std::ranges::all_of(rule.options,

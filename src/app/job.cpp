@@ -61,9 +61,11 @@ Recipe read_recipe(const Options& options) {
     recipe.importance_power = options.importance_power;
     recipe.importance_damping = options.importance_damping.value_or(kDefaultDamping);
     recipe.target = options.target;
+    recipe.allocation = options.allocation;
   }
   std::vector<Rule> rules;
-  for (const Rule& rule : options.tensor_rules) rules.push_back(with_method(rule, recipe.target.has_value()));
+  for (const Rule& rule : options.tensor_rules)
+    rules.push_back(with_method(rule, recipe.target.has_value(), recipe.allocation));
   recipe.rules.insert(recipe.rules.begin(), rules.begin(), rules.end());
   return recipe;
 }

@@ -192,10 +192,17 @@ Rule take_rule(const Values& values, Options& options) {
     options.target = Target{parse_size(values.text("target-size"), "--target-size"), 0};
     if (options.target->bytes == 0) fail(Errc::usage, "--target-size 0: nothing fits into no bytes");
   }
+  if (values.has("bit-allocation"))
+    options.allocation = values.choice<Allocation>("bit-allocation", {{"slope", Allocation::slope},
+                                                                      {"lagrangian", Allocation::lagrangian},
+                                                                      {"exact", Allocation::exact},
+                                                                      {"uniform", Allocation::uniform},
+                                                                      {"dropbits", Allocation::dropbits}});
+  check_allocation(options.allocation, options.target, "--bit-allocation", "--bits");
   const Rule said = rule;
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   if (!rule.method && !options.target && !sets_rate(rule) && shared) rule.options["rate"] = kDefaultRate;
-  rule = with_method(std::move(rule), options.target.has_value());
+  rule = with_method(std::move(rule), options.target.has_value(), options.allocation);
   take_inputs(values, options);
   return said;
 }

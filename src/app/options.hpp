@@ -26,13 +26,14 @@ struct Options {
   std::vector<Rule> tensor_rules;                   ///< --tensor, before all others
   Recipe::Nonfinite nonfinite = Recipe::Nonfinite::refuse;
   Recipe::Fp8 fp8 = Recipe::Fp8::refuse;
-  std::optional<double> importance_power;    ///< --importance-power
-  std::optional<double> importance_damping;  ///< --importance-damping
-  std::optional<Target> target;              ///< of --target-size, or of --bits where they are no number of levels
-  std::optional<std::uint64_t> memory;       ///< bytes a rank may hold; also verify
-  std::size_t threads = 0;                   ///< 0: the default
-  std::size_t ranks = 1;                     ///< plan
-  std::vector<std::size_t> simulate;         ///< plan --simulate: numbers of ranks
+  std::optional<double> importance_power;     ///< --importance-power
+  std::optional<double> importance_damping;   ///< --importance-damping
+  Allocation allocation = Allocation::slope;  ///< of that target
+  std::optional<Target> target;               ///< of --target-size, or of --bits where they are no number of levels
+  std::optional<std::uint64_t> memory;        ///< bytes a rank may hold; also verify
+  std::size_t threads = 0;                    ///< 0: the default
+  std::size_t ranks = 1;                      ///< plan
+  std::vector<std::size_t> simulate;          ///< plan --simulate: numbers of ranks
   std::uint64_t storage = 100'000'000'000, rank_io = 5'000'000'000;  ///< bytes a second for that
   std::size_t cores = 0;                                             ///< that its ranks share; 0: one for each thread
   std::string path_tensor;         ///< plan --path: the tensor whose errors are wanted, by number of levels

@@ -230,29 +230,31 @@ nlohmann::json plan_json(const Options& options, const Report& report) {
   nlohmann::json list = nlohmann::json::array();
   const auto& tensors = job.reader->catalogue().tensors;
   for (std::size_t t = 0; t < tensors.size(); ++t) list.push_back(tensor_json(report, job.plan.tensors[t], tensors[t]));
-  return {{"plan_digest", job.plan.digest},
-          {"ranks", ranks},
-          {"threads", threads},
-          {"tensors", std::move(list)},
-          {"units", job.plan.units.size()},
-          {"scopes", job.plan.scopes.size()},
-          {"largest_unit_weights", counted.largest_unit},
-          {"weights", counted.weights},
-          {"source_bytes", counted.source_bytes},
-          {"importance", importance_json(job)},
-          {"target_bytes", job.plan.target_bytes},
-          {"estimated_output_bytes", output_bytes(job, expected)},
-          {"memory_per_rank_bytes", memory.total()},
-          {"memory",
-           {{"program", memory.program},
-            {"input", memory.input},
-            {"work", memory.work},
-            {"output", memory.output},
-            {"coordinator", memory.coordinator}}},
-          {"estimated_seconds", estimate_seconds(job.plan, ranks, threads)},
-          {"simulated", to_json(simulated)},
-          {"srun", suggested.srun},
-          {"mpirun", suggested.mpirun}};
+  nlohmann::json json{{"plan_digest", job.plan.digest},
+                      {"ranks", ranks},
+                      {"threads", threads},
+                      {"tensors", std::move(list)},
+                      {"units", job.plan.units.size()},
+                      {"scopes", job.plan.scopes.size()},
+                      {"largest_unit_weights", counted.largest_unit},
+                      {"weights", counted.weights},
+                      {"source_bytes", counted.source_bytes},
+                      {"importance", importance_json(job)},
+                      {"target_bytes", job.plan.target_bytes},
+                      {"estimated_output_bytes", output_bytes(job, expected)},
+                      {"memory_per_rank_bytes", memory.total()},
+                      {"memory",
+                       {{"program", memory.program},
+                        {"input", memory.input},
+                        {"work", memory.work},
+                        {"output", memory.output},
+                        {"coordinator", memory.coordinator}}},
+                      {"estimated_seconds", estimate_seconds(job.plan, ranks, threads)},
+                      {"simulated", to_json(simulated)},
+                      {"srun", suggested.srun},
+                      {"mpirun", suggested.mpirun}};
+  if (expected) json["expected_loss"] = expected->loss;
+  return json;
 }
 
 std::string plan_text(const Options& options, const Report& report) {

@@ -44,6 +44,8 @@ std::vector<std::byte> UnitResult::to_bytes() const {
   for (const double value :
        {stats.squared_error, stats.weighted_error, stats.energy, stats.largest_error, entropy_bits})
     out.le(value);
+  out.le(std::uint8_t{stats.layer_loss.has_value()});
+  if (stats.layer_loss) out.le(*stats.layer_loss);
   for (const std::uint64_t value : {ledger.header, ledger.codebooks, ledger.tables, ledger.codes, source_digest})
     out.le(value);
   out.le(static_cast<std::uint8_t>(codebook.kind));
@@ -58,6 +60,7 @@ UnitResult UnitResult::from_bytes(std::span<const std::byte> bytes, const std::s
   for (double* value : {&result.stats.squared_error, &result.stats.weighted_error, &result.stats.energy,
                         &result.stats.largest_error, &result.entropy_bits})
     *value = in.le<double>("statistics");
+  if (in.le<std::uint8_t>("layer loss") != 0) result.stats.layer_loss = in.le<double>("layer loss");
   for (std::uint64_t* value : {&result.ledger.header, &result.ledger.codebooks, &result.ledger.tables,
                                &result.ledger.codes, &result.source_digest})
     *value = in.le<std::uint64_t>("ledger");

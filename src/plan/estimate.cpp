@@ -124,8 +124,10 @@ double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads
   const auto workers = static_cast<double>(std::max<std::size_t>(1, ranks)),
              cores = static_cast<double>(std::max<std::size_t>(1, threads));
   double total = 0, longest = 0, solve = 0;
+  const bool twice = plan.allocation != Allocation::slope && plan.allocation != Allocation::uniform;
   for (const WorkUnit& unit : plan.units) {
-    total += unit.seconds;
+    // Widths are chosen once uniform ones were made; few scopes keep those.
+    total += unit.seconds * (twice && plan.tensors[unit.tensor].spec.widths ? 2 : 1);
     longest = std::max(longest, unit.seconds);
   }
   for (const Scope& scope : plan.scopes) solve += scope.seconds;

@@ -62,7 +62,8 @@ class Planner {
       : tensors_(tensors),
         recipe_(recipe),
         importance_(importance),
-        default_rule_(with_method({.place = {.text = "the default rule"}}, recipe.target.has_value())),
+        default_rule_(
+            with_method({.place = {.text = "the default rule"}}, recipe.target.has_value(), recipe.allocation)),
         notes_(tensors.size(), nullptr),
         model_scopes_(recipe.rules.size() + 1, -1) {
     for (const Rule& rule : recipe.rules) add_spec(rule);
@@ -85,6 +86,7 @@ class Planner {
     for (std::size_t i = 0; i < tensors_.size(); ++i) cut(tensors_[i], plan_.tensors[i]);
     for (Scope& scope : plan_.scopes) scope.quantum = importance_quantum(largest(scope), scope.weights);
     plan_.target_bytes = target_bytes();
+    if (plan_.target_bytes > 0) plan_.allocation = recipe_.allocation;
     return std::move(plan_);
   }
 
@@ -92,8 +94,20 @@ class Planner {
   void add_spec(const Rule& rule) {
     QuantSpec spec = resolve(rule);
     spec.budgeted = recipe_.target && !rule.keep && !sets_rate(rule);
+    spec.widths = spec.budgeted && recipe_.allocation != Allocation::slope;
+    if (spec.widths) check_widths(rule, spec);
     if (spec.budgeted && find_quantizer(spec.method)->settle == nullptr) spec.options.levels = kMaxLevels;
     specs_.push_back(std::move(spec));
+  }
+
+  /// Widths are for methods that a number of levels tells how many bits they spend.
+  void check_widths(const Rule& rule, const QuantSpec& spec) const {
+    const QuantizerEntry& method = *find_quantizer(spec.method);
+    if (method.at_slope == nullptr && traits_of(spec).sees != Sees::layer) return;
+    fail(Errc::usage,
+         fmt::format("{}: \"{}\" spends bits at a slope and has no widths, which bit allocation {} shares out: leave "
+                     "that out, or take a method with levels such as {}",
+                     field_of(rule, "method"), method.name, name(recipe_.allocation), kWidthMethod));
   }
 
   void treat(const TensorInfo& tensor, TensorPlan& out) {
@@ -146,14 +160,17 @@ class Planner {
       cut_rows(tensor, whole_rows ? row_axes : tensor.shape.size(), out);
   }
 
-  /// Of both sides' curvature such units get the inputs' alone, where all rows share it and the method looks at it.
+  /// Of both sides' curvature such units get the inputs' alone, where the method looks at it; where each expert of a
+  /// stack has its own, units are rows of one expert.
   void cut_rows(const TensorInfo& tensor, std::size_t row_axes, TensorPlan& out) const {
-    out.chunk = chunk_dims(tensor.shape, row_axes);
     const Traits traits = traits_of(out.spec);
     const bool by_rows = out.spec.granularity == Granularity::row || out.spec.granularity == Granularity::group;
     const bool looks = by_rows && looks_at_gram(traits);
-    out.importance.gram = out.importance.gram && !out.importance.gram_each && looks;
+    out.importance.gram = out.importance.gram && looks;
     out.importance.outer_rows = 0;
+    const bool by_expert = out.importance.gram && out.importance.gram_each && row_axes == 2;
+    out.chunk = chunk_dims(std::span(tensor.shape).subspan(by_expert ? 1 : 0), row_axes - (by_expert ? 1 : 0));
+    if (by_expert) out.chunk.insert(out.chunk.begin(), 1);
   }
 
   /// Units of a method that sees layers are whole lanes.
@@ -215,14 +232,14 @@ class Planner {
 
   [[nodiscard]] static double unit_seconds(const TensorInfo& tensor, const TensorPlan& out, std::uint64_t begin,
                                            std::uint64_t count) {
+    const std::uint64_t layer = out.importance.gram_each ? tensor.count() / tensor.shape.front() : tensor.count();
     if (out.lane_rows == 0) {
       const double seconds = quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present);
       if (!out.importance.gram) return seconds;
       const LayerNeeds needs = layer_needs(out.spec, layer_shape(out, count));
-      return seconds + needs.seconds + (begin == 0 ? needs.factor_seconds : 0);
+      return seconds + needs.seconds + (begin % layer == 0 ? needs.factor_seconds : 0);
     }
     // A layer's factor is made once by each rank that has units of it; here, once.
-    const std::uint64_t layer = out.importance.gram_each ? tensor.count() / tensor.shape.front() : tensor.count();
     return layer_seconds(layer_needs(out.spec, layer_shape(out, count)), count, begin % layer == 0,
                          out.importance.present);
   }

@@ -189,6 +189,7 @@ std::string in_quotes(std::string_view text) {
 std::string_view name(Granularity granularity) noexcept { return word_for(kGranularityWords, granularity); }
 std::string_view name(LevelType type) noexcept { return word_for(kLevelTypeWords, type); }
 std::string_view name(CoderChoice coder) noexcept { return word_for(kCoderWords, coder); }
+std::string_view name(Allocation allocation) noexcept { return word_for(kAllocationWords, allocation); }
 
 bool sets_rate(const Rule& rule) {
   if (rule.levels) return true;
@@ -197,15 +198,31 @@ bool sets_rate(const Rule& rule) {
   });
 }
 
-Rule with_method(Rule rule, bool budgeted) {
+Rule with_method(Rule rule, bool budgeted, Allocation allocation) {
   if (rule.keep || rule.method) return rule;
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   rule.method = kDefaultMethod;
+  if (allocation != Allocation::slope && !sets_rate(rule)) {
+    rule.method = kWidthMethod;
+    return rule;
+  }
   const bool priced = (budgeted && !sets_rate(rule)) || (rule.options.contains("rate") && !rule.levels);
   if (!priced || !shared) return rule;
   rule.method = kBudgetMethod;
   rule.options.try_emplace("cuts", std::string(kBudgetCuts));
   return rule;
+}
+
+void check_allocation(Allocation allocation, const std::optional<Target>& target, const std::string& option,
+                      const std::string& bits) {
+  if (allocation == Allocation::slope) return;
+  if (!target)
+    fail(Errc::usage, fmt::format("{} {}: says how a size is shared out, but none is given: say bits or a size, too",
+                                  option, name(allocation)));
+  if (target->bytes == 0 && !(target->bits >= 1 && target->bits <= static_cast<double>(kMaxBits)))
+    fail(Errc::usage,
+         fmt::format("{} {}: a number from 1 to {} is expected with bit allocation {}: widths are whole bits", bits,
+                     target->bits, kMaxBits, name(allocation)));
 }
 
 std::string place_of(const Rule& rule) {
@@ -290,7 +307,7 @@ std::string Recipe::canonical_json() const {
       break;
     }
   }
-  if (!complete) list.push_back(canonical_rule(with_method({}, target.has_value()), target.has_value()));
+  if (!complete) list.push_back(canonical_rule(with_method({}, target.has_value(), allocation), target.has_value()));
   Json out{{"version", 1},
            {"min_elements", min_elements},
            {"keep_vectors", keep_vectors},
@@ -299,6 +316,7 @@ std::string Recipe::canonical_json() const {
   if (fp8 != Fp8::refuse) out["fp8"] = word_for(kFp8Words, fp8);
   out["importance_damping"] = importance_damping;
   if (importance_power) out["importance_power"] = *importance_power;
+  if (allocation != Allocation::slope) out["bit_allocation"] = name(allocation);
   if (target && target->bytes > 0) out["target_bytes"] = target->bytes;
   if (target && target->bytes == 0) out["target_bits"] = target->bits;
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);

@@ -126,7 +126,7 @@ std::vector<std::string_view> rule_keys() {
 
 const std::vector<std::string_view> kRecipeKeys{
     "version", "nonfinite",   "min_elements", "keep_vectors", "importance_power", "importance_damping",
-    "rules",   "target_bits", "target_bytes", "fp8"};
+    "rules",   "target_bits", "target_bytes", "fp8",          "bit_allocation"};
 
 bool take_rule_key(Rule& rule, const std::string& key, const Place& at) {
   constexpr std::size_t kLongestMatch = 1024;
@@ -250,6 +250,8 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
       target.bits = at.between(kMinTargetBits, kMaxTargetBits);
     else if (key == "target_bytes")
       target.bytes = at.whole(1, std::uint64_t{1} << 62);
+    else if (key == "bit_allocation")
+      recipe.allocation = at.word(kAllocationWords);
     else if (key == "rules")
       recipe.rules = parse_rules(at);
     else
@@ -264,8 +266,9 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
                                   "one of them is allowed",
                                   source));
   if (target.bits > 0 || target.bytes > 0) recipe.target = target;
+  check_allocation(recipe.allocation, recipe.target, source + ": bit_allocation", source + ": target_bits");
   for (std::size_t i = 0; i < recipe.rules.size(); ++i) {
-    recipe.rules[i] = with_method(std::move(recipe.rules[i]), recipe.target.has_value());
+    recipe.rules[i] = with_method(std::move(recipe.rules[i]), recipe.target.has_value(), recipe.allocation);
     (void)resolve(recipe.rules[i]);
   }
   return recipe;

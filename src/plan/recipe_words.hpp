@@ -28,6 +28,11 @@ inline constexpr std::array kNonfiniteWords{Word<Recipe::Nonfinite>{"refuse", Re
 inline constexpr std::array kFp8Words{Word<Recipe::Fp8>{"refuse", Recipe::Fp8::refuse},
                                       Word<Recipe::Fp8>{"plain", Recipe::Fp8::plain}};
 
+inline constexpr std::array kAllocationWords{
+    Word<Allocation>{"slope", Allocation::slope}, Word<Allocation>{"lagrangian", Allocation::lagrangian},
+    Word<Allocation>{"exact", Allocation::exact}, Word<Allocation>{"uniform", Allocation::uniform},
+    Word<Allocation>{"dropbits", Allocation::dropbits}};
+
 inline constexpr std::size_t kMinLevels = 2, kMaxLevels = 256;
 inline constexpr std::uint64_t kMaxBits = 8;
 inline constexpr std::uint64_t kMinGroup = 8, kMaxGroup = 65536;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -95,7 +96,14 @@ std::uint64_t Budget::sure_bytes() const { return static_cast<std::uint64_t>(std
 
 RatePoint Budget::expected(std::uint64_t scope) const {
   const State& state = states_[scope];
+  if (widths_) return state.curve.points[widths_->expected_points()[state.table]];
   return at_slope(state.curve, state.slope / state.scale);
+}
+
+double Budget::expected_loss() const {
+  double loss = 0;
+  for (const std::uint64_t s : scopes_) loss += states_[s].scale * expected(s).distortion;
+  return loss;
 }
 
 void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
@@ -163,7 +171,47 @@ std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
   least_ = (1 + kDoubt) * least + as_double(other_bytes);
   if ((1 - kDoubt) * least + raw_bytes_ > as_double(plan_.target_bytes)) refuse(0);
   const double room = (1 - kAim) * as_double(plan_.target_bytes) - as_double(other_bytes);
-  return set_slope(scopes_, slope_for(scopes_, room));
+  return plan_.allocation == Allocation::slope ? set_slope(scopes_, slope_for(scopes_, room)) : choose_widths(room);
+}
+
+/// Scopes whose width is another than before (empty: all).
+std::vector<Budget::Choice> Budget::width_choices(const std::vector<std::size_t>& before) const {
+  std::vector<Choice> choices;
+  for (const std::uint64_t s : scopes_) {
+    const State& state = states_[s];
+    const std::size_t point = widths_->points()[state.table];
+    if (!before.empty() && before[state.table] == point) continue;
+    choices.emplace_back(s, state.spec.options);
+    choices.back().second.levels = std::bit_ceil(state.curve.points[point].levels);
+  }
+  return choices;
+}
+
+std::vector<Budget::Choice> Budget::choose_widths(double room) {
+  std::vector<WidthTable> tables;
+  for (const std::uint64_t s : scopes_) {
+    State& state = states_[s];
+    state.table = tables.size();
+    WidthTable& table = tables.emplace_back();
+    for (const RatePoint& point : state.curve.points)
+      table.push_back({static_cast<std::size_t>(std::bit_width(point.levels - 1)), std::ceil(point.bits / 8),
+                       state.scale * point.distortion});
+  }
+  widths_.emplace(plan_.allocation, std::move(tables), room);
+  return width_choices({});
+}
+
+std::vector<Budget::Choice> Budget::correct_widths(double file, const std::vector<std::uint64_t>& record_bytes,
+                                                   const std::vector<double>& losses) {
+  std::vector<WidthResult> results;
+  double all = 0;
+  for (const std::uint64_t s : scopes_) {
+    results.push_back({as_double(record_bytes[s]), states_[s].scale * losses[s]});
+    all += results.back().bytes;
+  }
+  const std::vector<std::size_t> before = widths_->points();
+  if (!widths_->correct(as_double(plan_.target_bytes) - (file - all), results)) refuse(file);
+  return before == widths_->points() ? std::vector<Choice>() : width_choices(before);
 }
 
 std::vector<std::uint64_t> Budget::scopes_to_adjust(double gap, const std::vector<std::uint64_t>& record_bytes) const {
@@ -187,11 +235,13 @@ std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors
 }
 
 namespace {
-/// The recipe with a target of as many digits as any: what surrounds the records is as large for every size.
+/// The recipe with a target of as many digits as any, and one way to share it out: what surrounds the records is as
+/// large for every size and allocation.
 std::string whatever_the_target(const std::string& recipe_json) {
   nlohmann::json recipe = nlohmann::json::parse(recipe_json, nullptr, false);
   if (!recipe.is_object()) return recipe_json;
   recipe.erase("target_bits");
+  if (recipe.contains("bit_allocation")) recipe["bit_allocation"] = name(Allocation::lagrangian);
   recipe["target_bytes"] = std::numeric_limits<std::uint64_t>::max();
   return recipe.dump();
 }
@@ -208,8 +258,10 @@ std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const s
       .total();
 }
 
-std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes) {
+std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes,
+                                            const std::vector<double>& losses) {
   const double target = as_double(plan_.target_bytes), file = as_double(file_bytes);
+  if (widths_) return correct_widths(file, record_bytes, losses);
   if (settled_ || (file <= target && file >= (1 - kSlack) * target)) return {};
   if (file_bytes <= plan_.target_bytes && file_bytes > best_bytes_) {
     best_bytes_ = file_bytes;

@@ -253,13 +253,14 @@ void Coordinator::begin_commit() {
 /// Whether the file is not yet as large as it shall be; then what has to be done again is under way.
 bool Coordinator::over_budget() {
   std::vector<std::uint64_t> record_bytes(context_.plan.scopes.size());
+  std::vector<double> losses(context_.plan.scopes.size());
   for (const std::uint64_t scope : budget_->scopes())
     for (const std::uint32_t index : context_.plan.scopes[scope].tensors) {
       const TensorPlan& tensor = context_.plan.tensors[index];
       for (std::uint64_t unit = tensor.first_unit; unit < tensor.first_unit + tensor.units; ++unit)
-        record_bytes[scope] += units_[unit].bytes;
+        record_bytes[scope] += units_[unit].bytes, losses[scope] += units_[unit].result.stats.loss();
     }
-  const auto choices = budget_->correct(commit_->file_bytes(), record_bytes);
+  const auto choices = budget_->correct(commit_->file_bytes(), record_bytes, losses);
   if (choices.empty()) return false;
   commit_.reset();
   begin(choices);

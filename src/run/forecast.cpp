@@ -135,7 +135,9 @@ ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
   std::vector<double> slopes;
   double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
   for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  const RateCount count = spec.coder == CoderChoice::fixed ? RateCount::fixed_width : RateCount::entropy;
+  const RateCount count = spec.coder == CoderChoice::fixed ? RateCount::fixed_width
+                          : spec.widths                    ? RateCount::width_entropy
+                                                           : RateCount::entropy;
   return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
 }
 
@@ -179,6 +181,7 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
     (void)budget.choose(other_bytes);
     forecast.bytes = static_cast<double>(other_bytes);
     forecast.sure_bytes = budget.sure_bytes();
+    forecast.loss = budget.expected_loss();
     for (const std::uint64_t s : budget.scopes()) {
       const RatePoint point = budget.expected(s);
       forecast.scopes[s].levels = point.levels;

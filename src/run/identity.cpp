@@ -21,7 +21,7 @@ void put(ByteWriter& out, const QuantSpec& spec) {
   out.le(spec.group);
   out.le(static_cast<std::uint8_t>(spec.level_type));
   out.le(static_cast<std::uint8_t>(spec.coder));
-  out.le(std::uint8_t{spec.budgeted});
+  out.le(static_cast<std::uint8_t>(spec.budgeted + 2 * spec.widths));
 }
 
 void put_tensor(ByteWriter& out, const RunContext& context, const TensorPlan& tensor) {

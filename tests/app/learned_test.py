@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import LmqTest, curvature, read_safetensors, run, sha256, widen, write_safetensors
+from lmq_harness import STORIES, LmqTest, curvature, read_safetensors, run, sha256, widen, write_safetensors
 
 LAYERS = {"block.0.weight": (96, 64), "block.1.weight": (40, 80)}
 
@@ -160,6 +160,105 @@ class Learned(LmqTest):
                 weights = sum(rows * cols for rows, cols in LAYERS.values())
                 self.assertLessEqual(os.path.getsize(out), 6 * weights / 8)
                 self.refused(run("quantize", self.source, "-o", self.at("no.h5"), "--method", method, "--target-size", "100"), 64, "at least")
+
+    def test_widths_of_whole_bits_are_shared_out_and_the_file_is_the_same_on_any_layout(self):
+        weights = sum(rows * cols for rows, cols in LAYERS.values())
+        for method, how, more in (("learned", "exact", []), ("cpq", "lagrangian", ["--steps", "5"]), ("kmeans", "dropbits", []), ("uniform", "uniform", [])):
+            with self.subTest(method=method, how=how):
+                arguments = ["--method", method, "--bits", "6", "--bit-allocation", how, *more]
+                found = {sha256(self.quantize(*arguments))}
+                self.assertLessEqual(os.path.getsize(self.at("out.h5")), 6 * weights / 8)
+                levels = {self.levels_of(name) for name in LAYERS}
+                self.assertLessEqual(levels, {2, 4, 8, 16, 32, 64, 128, 256})
+                if how == "uniform":
+                    self.assertEqual(len(levels), 1)
+                self.ok(run("verify", self.at("out.h5"), "--against", self.source))
+                for ranks in (2, 3):
+                    found.add(sha256(self.quantize(*arguments, "--threads", "1", ranks=ranks)))
+                self.assertEqual(len(found), 1)
+
+    def levels_of(self, name):
+        """Levels of a tensor's codebooks in out.h5, which are all as many."""
+        lines = self.ok(run("inspect", self.at("out.h5"), "--codebook", name)).out.splitlines()
+        return max(len(line.split()) - 2 for line in lines if not line.startswith("#"))
+
+    def test_no_allocation_loses_more_than_one_width_for_all_at_its_bytes(self):
+        """By what is in the files: e H e^T with a Gram matrix, squares as a budget compares them without."""
+        random = np.random.default_rng(17)
+        weights = {f"{i}.weight": (random.standard_t(4, (24, 48)) * 0.02 * 2.0**(i % 3)).astype(np.float32) for i in range(6)}
+        grams = {name: (4.0**(i % 4) * curvature(random, 48)).astype(np.float32) for i, name in enumerate(weights)}
+        source, file = self.at("six.safetensors"), self.at("six_grams.safetensors")
+        write_safetensors(source, {name: ("F32", w.shape, w) for name, w in weights.items()})
+        write_safetensors(file, {f"{name}.gram": ("F32", h.shape, h) for name, h in grams.items()})
+        for more in (["--importance", file], []):
+            def cost(found, name):
+                w, h = weights[name].astype(np.float64), grams[name].astype(np.float64)
+                e = found[name] - w
+                if not more:
+                    return np.sum(e * e) * np.mean(w * w) ** -0.375
+                return np.sum(e @ (h + 0.003 * np.mean(np.diagonal(h)) * np.eye(len(h))) * e)
+            loss, size = {}, 0
+            for how in ("uniform", "exact", "lagrangian", "dropbits"):
+                wanted = ["--target-size", size] if size else ["--bits", "6"]
+                out = self.quantize("--method", "learned", "--granularity", "row", *wanted, "--bit-allocation", how, *more, source=source)
+                size = size or os.path.getsize(out) + 16  # the longer names of the others
+                self.assertLessEqual(os.path.getsize(out), size)
+                found = self.decoded(out)
+                loss[how] = sum(cost(found, name) for name in weights)
+            for how, found in loss.items():
+                with self.subTest(more=more, how=how):
+                    self.assertLessEqual(found, loss["uniform"] * (1 + 1e-6), loss)
+            if more:
+                self.assertLess(loss["exact"], 0.8 * loss["uniform"])
+
+    def test_exact_is_never_above_lagrangian_nor_that_above_uniform_at_the_bits_uniform_spends(self):
+        def expected(source, method, how, size):
+            return json.loads(self.ok(run("plan", source, "--method", method, "--coder", "fixed", "--target-size", size, "--bit-allocation", how, "--json")).out)
+        for source, method in ((STORIES, "uniform"), (self.source, "learned")):
+            weights = json.loads(self.ok(run("plan", source, "--json")).out)["weights"]
+            for bits in (3, 6):
+                with self.subTest(method=method, bits=bits):
+                    uniform = expected(source, method, "uniform", weights * (bits + 1) // 8 + 40000)
+                    size = uniform["estimated_output_bytes"] * 10005 // 10000 + 1  # a plan aims a little below
+                    losses = [expected(source, method, how, size)["expected_loss"] for how in ("exact", "lagrangian", "uniform")]
+                    self.assertEqual(losses[2], uniform["expected_loss"])
+                    self.assertLessEqual(losses[0], losses[1])
+                    self.assertLessEqual(losses[1], losses[2])
+
+    def test_bad_allocations_are_refused_in_one_line(self):
+        for arguments, words in ((["--bit-allocation", "exact"], ["--bit-allocation exact", "say bits or a size"]), (["--bits", "9", "--bit-allocation", "exact"], ["--bits 9", "1 to 8"]),
+                                 (["--bits", "0.9", "--bit-allocation", "uniform"], ["--bits 0.9", "1 to 8"]),
+                                 (["--bits", "4", "--bit-allocation", "fair"], ["fair", "exact"]),
+                                 (["--bits", "4", "--bit-allocation", "exact", "--method", "ecsq"], ["ecsq", "slope", "learned"]),
+                                 (["--bits", "4", "--bit-allocation", "exact", "--method", "waterfill"], ["waterfill", "slope"]),
+                                 (["--target-size", "100", "--bit-allocation", "exact"], ["at least"])):
+            with self.subTest(arguments=arguments):
+                self.refused(run("quantize", self.source, "-o", self.at("no.h5"), *arguments), 64, *words)
+
+    def test_each_expert_of_a_stack_has_its_matrix(self):
+        random = np.random.default_rng(5)
+        weight = (random.standard_t(5, (3, 40, 32)) * 0.02).astype(np.float32)
+        grams = np.stack([curvature(random, 32) for _ in range(3)]).astype(np.float32)
+        stack, source = self.at("stack.safetensors"), self.at("experts.safetensors")
+        write_safetensors(source, {"experts.up": ("F32", weight.shape, weight)})
+        write_safetensors(stack, {"experts.up.gram": ("F32", grams.shape, grams)})
+        for method in ("learned", "cpq"):
+            for granularity in (["--granularity", "row"], ["--group", "8"]):
+                with self.subTest(method=method, granularity=granularity):
+                    arguments = ["--method", method, "--levels", "8", *granularity, "--importance"]
+                    whole = self.decoded(self.quantize(*arguments, stack, source=source))["experts.up"]
+                    self.ok(run("verify", self.at("out.h5"), "--against", source, "--importance", stack))
+                    self.assertEqual(sha256(self.at("out.h5")), sha256(self.quantize(*arguments, stack, "--threads", "1", source=source, ranks=2)))
+                    for expert in range(3):
+                        one, gram = self.at("one.safetensors"), self.at("one_gram.safetensors")
+                        write_safetensors(one, {"w": ("F32", weight[expert].shape, weight[expert].copy())})
+                        write_safetensors(gram, {"w.gram": ("F32", grams[expert].shape, grams[expert].copy())})
+                        np.testing.assert_array_equal(self.decoded(self.quantize(*arguments, gram, source=one))["w"], whole[expert])
+        for spoil, words in ((lambda g: g.__setitem__((1, 2, 3), 9), ["symmetric"]), (lambda g: g.__setitem__((2, 0, 0), np.inf), ["experts.up"])):
+            bad = grams.copy()
+            spoil(bad)
+            write_safetensors(stack, {"experts.up.gram": ("F32", bad.shape, bad)})
+            self.refused(run("quantize", source, "-o", self.at("bad.h5"), "--method", "learned", "--granularity", "row", "--importance", stack), 65, "experts.up", *words)
 
     def test_a_plan_counts_the_matrix_and_the_time(self):
         arguments = ["plan", self.source, "--method", "learned", "--granularity", "row", "--json"]

@@ -97,6 +97,20 @@ TEST_CASE("recipe: a rule that shares in a target and names no method takes plai
   REQUIRE_THAT(recipe.canonical_json(), Contains(R"("cuts":"plain")"));
 }
 
+TEST_CASE("recipe: a size is shared out in widths where that is asked for, by a method with levels", "[plan][recipe]") {
+  const Recipe recipe = Recipe::parse(R"({"target_bits":4,"bit_allocation":"exact"})", "r.json");
+  REQUIRE(recipe.allocation == Allocation::exact);
+  REQUIRE(recipe.canonical_json() == Recipe::parse(recipe.canonical_json(), "again").canonical_json());
+  REQUIRE_THAT(recipe.canonical_json(), Contains(R"("bit_allocation":"exact")") && Contains(R"("method":"learned")"));
+  REQUIRE(canonical(R"({"target_bits":4,"bit_allocation":"slope"})") == canonical(R"({"target_bits":4})"));
+  REQUIRE(canonical(R"({"target_bits":4,"bit_allocation":"uniform"})") != recipe.canonical_json());
+  CHECK_THAT(refusal(R"({"bit_allocation":"exact"})"), Contains("r.json: bit_allocation exact: says how a size"));
+  CHECK_THAT(refusal(R"({"target_bits":4,"bit_allocation":"best"})"), Contains(R"(found "best", allowed are "slope")"));
+  for (const char* bits : {"0.99", "8.01", "64"})
+    CHECK_THAT(refusal(R"({"bit_allocation":"uniform","target_bits":)" + std::string(bits) + "}"),
+               Contains("r.json: target_bits ") && Contains("a number from 1 to 8"));
+}
+
 TEST_CASE("recipe: importance is damped by its mean unless the recipe says otherwise", "[plan][recipe]") {
   REQUIRE(Recipe::parse("{}", "r.json").importance_damping == 1);
   REQUIRE(Recipe::parse(R"({"importance_damping":0})", "r.json").importance_damping == 0);
@@ -164,7 +178,7 @@ TEST_CASE("recipe: every mistake is refused in one line with its place and what 
   says(R"({"keep_vectors":1})", "keep_vectors: found 1, allowed are true and false");
   says(
       R"({"rule":[]})",
-      R"(unknown key "rule", known are "version", "nonfinite", "min_elements", "keep_vectors", "importance_power", "importance_damping", "rules", "target_bits", "target_bytes", "fp8" (did you mean "rules"?))");
+      R"(unknown key "rule", known are "version", "nonfinite", "min_elements", "keep_vectors", "importance_power", "importance_damping", "rules", "target_bits", "target_bytes", "fp8", "bit_allocation" (did you mean "rules"?))");
   says(R"({"rules":{}})", "rules: found an object of 0 keys, allowed is a list of rules");
   says(R"({"rules":[7]})", "rules[0]: found 7");
   says(R"({"rules":[{"bits":4}]})", R"(rules[0]: the key "match" is missing)");

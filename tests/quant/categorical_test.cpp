@@ -8,7 +8,7 @@
 #include <sstream>
 #include <string>
 
-#include "methods/learned/plain_exp.hpp"
+#include "core/plain_exp.hpp"
 #include "test_data.hpp"
 
 namespace {

@@ -1,5 +1,6 @@
 #include "lmq/run/budget.hpp"
 
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <set>
@@ -39,6 +40,13 @@ ScopeCurve curve_of(double weights, double variance) {
   return curve;
 }
 
+/// The same at widths alone.
+ScopeCurve width_curve(double weights, double variance) {
+  ScopeCurve curve = curve_of(weights, variance);
+  std::erase_if(curve.points, [](const RatePoint& point) { return !std::has_single_bit(point.levels); });
+  return curve;
+}
+
 struct Model {
   std::vector<std::uint64_t> weights;
   std::vector<double> variance;
@@ -46,6 +54,7 @@ struct Model {
   std::uint64_t other = 5000;
   std::vector<std::size_t> levels;
   std::vector<double> bits;
+  double other_losses = 0;  // how far losses are from what the curves say, in powers of two, other for each width
 
   std::vector<std::uint64_t> records() const {
     std::vector<std::uint64_t> bytes;
@@ -54,6 +63,23 @@ struct Model {
                                                  (bits.empty() ? std::log2(static_cast<double>(levels[s])) : bits[s]) /
                                                  8 * (1 + error * (1 + static_cast<double>(s % 3)))));
     return bytes;
+  }
+  /// What errors of widths cost.
+  double loss_at(std::size_t scope, std::size_t width) const {
+    const auto draw = static_cast<double>((scope * 2654435761U + width * 40503U) / 7 % 1001) / 500 - 1;
+    return static_cast<double>(weights[scope]) * variance[scope] *
+           std::exp2(other_losses * draw - 2 * static_cast<double>(width));
+  }
+  std::vector<double> losses() const {
+    std::vector<double> losses;
+    for (std::size_t s = 0; s < weights.size(); ++s)
+      losses.push_back(levels.empty() ? 0 : loss_at(s, static_cast<std::size_t>(std::bit_width(levels[s] - 1))));
+    return losses;
+  }
+  double loss() const {
+    double sum = 0;
+    for (const double loss : losses()) sum += loss;
+    return sum;
   }
   std::uint64_t file() const {
     std::uint64_t sum = other;
@@ -75,15 +101,18 @@ struct Model {
 };
 
 /// Carries a budget out; how often something was done again.
-int carry_out(Model& model, std::uint64_t target) {
-  const Plan plan = plan_of(model.weights, target);
+int carry_out(Model& model, std::uint64_t target, Allocation how = Allocation::slope) {
+  Plan plan = plan_of(model.weights, target);
+  plan.allocation = how;
   Budget budget(plan, 1000);
   for (std::uint64_t s = 0; s < model.weights.size(); ++s)
-    budget.take_curve(s, curve_of(static_cast<double>(model.weights[s]), model.variance[s]));
+    budget.take_curve(s, how == Allocation::slope
+                             ? curve_of(static_cast<double>(model.weights[s]), model.variance[s])
+                             : width_curve(static_cast<double>(model.weights[s]), model.variance[s]));
   model.take(budget.choose(4000));
   for (int again = 0;; ++again) {
-    REQUIRE(again < 20);
-    const auto choices = budget.correct(model.file(), model.records());
+    REQUIRE(again < 30);
+    const auto choices = budget.correct(model.file(), model.records(), model.losses());
     if (choices.empty()) return again;
     model.take(choices);
   }
@@ -146,19 +175,68 @@ TEST_CASE("budget: of slopes: never above the target, within a thousandth below 
         for (std::uint64_t s = 0; s < scopes; ++s) budget.take_curve(s, smooth_curve(model, s));
         model.take_slopes(budget.choose(500));
         int again = 0;
-        for (auto choices = budget.correct(model.file(), model.records()); !choices.empty(); ++again) {
+        for (auto choices = budget.correct(model.file(), model.records(), {}); !choices.empty(); ++again) {
           REQUIRE(again < 10);
           model.take_slopes(choices);
-          choices = budget.correct(model.file(), model.records());
+          choices = budget.correct(model.file(), model.records(), {});
         }
         CHECK(model.file() <= target);
         CHECK(model.file() >= target - target / 1000);
       }
 }
 
+TEST_CASE("budget: of widths: powers of two of levels, never above the target, whatever the curves are off by",
+          "[run]") {
+  for (const Allocation how : {Allocation::lagrangian, Allocation::exact, Allocation::uniform, Allocation::dropbits})
+    for (const double error : {0.0, 0.004, -0.01, 0.3})
+      for (const double bits : {2.2, 4.0, 6.5}) {
+        Model model = sixty(error);
+        const std::uint64_t target = target_of(model, bits);
+        INFO(name(how) << ", curves off by " << error << ", " << bits << " bits");
+        CHECK(carry_out(model, target, how) <= 20);
+        CHECK(model.file() <= target);
+        for (const std::size_t levels : model.levels) CHECK(std::has_single_bit(levels));
+        if (how == Allocation::uniform)
+          CHECK(std::set(model.levels.begin(), model.levels.end()).size() == 1);
+        else
+          CHECK(static_cast<double>(model.file()) >= 0.96 * static_cast<double>(target));
+      }
+}
+
+TEST_CASE("budget: of widths: what was made never loses more than one width for all, however wrong the curves are",
+          "[run]") {
+  for (const double wrong : {0.0, 1.0, 3.0})
+    for (const double error : {0.0, 0.3})
+      for (const double bits : {2.3, 4.1, 6.5}) {
+        Model even = sixty(error);
+        even.other_losses = wrong;
+        const std::uint64_t target = target_of(even, bits);
+        Model exact = even, lagrangian = even, gates = even;
+        INFO("losses off by up to 2^" << wrong << ", bytes by " << error << ", " << bits << " bits");
+        carry_out(even, target, Allocation::uniform);
+        carry_out(exact, target, Allocation::exact);
+        carry_out(lagrangian, target, Allocation::lagrangian);
+        carry_out(gates, target, Allocation::dropbits);
+        for (const Model* model : {&exact, &lagrangian, &gates}) {
+          CHECK(model->file() <= target);
+          CHECK(model->loss() <= even.loss());
+        }
+        if (wrong == 0) CHECK(exact.loss() <= lagrangian.loss());
+      }
+}
+
+TEST_CASE("budget: of widths: what is below the smallest is refused, room for all is used", "[run]") {
+  for (const Allocation how : {Allocation::exact, Allocation::uniform}) {
+    Model model = sixty(0.01);
+    CHECK_THROWS_WITH(carry_out(model, target_of(model, 0.9), how), Catch::Contains("at least"));
+    CHECK_NOTHROW(carry_out(model, std::uint64_t{1} << 40, how));
+    for (const std::size_t levels : model.levels) CHECK(levels == 256);
+  }
+}
+
 TEST_CASE("budget: the first choice is the least distortion of its size", "[run]") {
   // Three scopes: every combination of levels is tried.
-  Model model{{1000, 2000, 500}, {1, 4, 16}, 0, 0, {}, {}};
+  Model model{{1000, 2000, 500}, {1, 4, 16}, 0, 0, {}, {}, 0};
   const Plan plan = plan_of(model.weights, 1400);
   Budget budget(plan, 0);
   std::vector<ScopeCurve> curves;

@@ -85,6 +85,7 @@ struct Plan {
   std::vector<WorkUnit> units;
   std::vector<Scope> scopes;
   std::uint64_t target_bytes = 0;  ///< of the whole file: options of budgeted scopes are chosen for it; 0: no such aim
+  Allocation allocation = Allocation::slope;  ///< how they are chosen
   std::string digest;  ///< digest128_hex of catalogue (names, types, shapes, header digests), recipe and importance
 };
 

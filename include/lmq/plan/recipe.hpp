@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lmq/quant/unit.hpp"
+#include "lmq/quant/width_allocation.hpp"
 
 namespace lmq {
 
@@ -15,6 +16,8 @@ namespace lmq {
 inline constexpr std::string_view kDefaultMethod = "kmeans";
 /// Method and its cuts where a size or an entropy is asked for, and the rule says neither levels nor rows or groups.
 inline constexpr std::string_view kBudgetMethod = "ecsq-uniform", kBudgetCuts = "plain";
+/// Method where a size is shared out in widths of whole bits, and the rule says none.
+inline constexpr std::string_view kWidthMethod = "learned";
 /// Entropy of the codes in bits per weight where the command line says nothing of bits, levels or a size.
 inline constexpr double kDefaultRate = 4;
 inline constexpr double kDefaultDamping = 1, kMaxDamping = 1e6;
@@ -71,6 +74,7 @@ struct Recipe {
   /// d), in 0..1e6; measured (docs/importance.md). A recipe of an earlier file that does not say it has 0.
   double importance_damping = kDefaultDamping;
   std::optional<Target> target = {};  ///< shared out among the tensors whose rules do not say how many bits they get
+  Allocation allocation = Allocation::slope;  ///< how; only with a target
 
   /// JSON text (docs/recipe.md); default_rules() where it has no "rules". Errc::usage with `source`, the place, what
   /// was found and what is allowed.
@@ -81,8 +85,14 @@ struct Recipe {
 };
 
 /// The rule with a method where it says none: kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) or
-/// has the option "rate", and one codebook serves a tensor or model; else kDefaultMethod.
-[[nodiscard]] Rule with_method(Rule rule, bool budgeted);
+/// has the option "rate", and one codebook serves a tensor or model; kWidthMethod when the target is shared out in
+/// widths; else kDefaultMethod.
+[[nodiscard]] Rule with_method(Rule rule, bool budgeted, Allocation allocation = Allocation::slope);
+
+/// Errc::usage where widths are asked for without a target, or with one that no width between 1 and 8 bits can be.
+/// option, bits: what the user calls both ("--bit-allocation", "r.json: target_bits").
+void check_allocation(Allocation allocation, const std::optional<Target>& target, const std::string& option,
+                      const std::string& bits);
 
 /// What practitioners keep whatever the method: the routers of mixture-of-experts models (small, and an error there
 /// sends tokens to the wrong expert). A recipe file with "rules" replaces them.
@@ -126,5 +136,6 @@ void set_field(Rule& rule, const std::string& key, const std::string& text);
 [[nodiscard]] std::string_view name(Granularity granularity) noexcept;
 [[nodiscard]] std::string_view name(LevelType type) noexcept;
 [[nodiscard]] std::string_view name(CoderChoice coder) noexcept;
+[[nodiscard]] std::string_view name(Allocation allocation) noexcept;
 
 }  // namespace lmq

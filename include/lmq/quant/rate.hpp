@@ -10,14 +10,19 @@
 
 namespace lmq {
 
-/// How the codes will be stored, which is what bits are counted for.
-enum class RateCount : std::uint8_t { entropy, fixed_width };
+/// How the codes will be stored, which is what bits are counted for, and which numbers of levels are tried.
+enum class RateCount : std::uint8_t {
+  entropy,        ///< of any number of levels
+  fixed_width,    ///< whole bits a code; powers of two of levels
+  width_entropy,  ///< entropy, powers of two of levels
+};
 
 /// Points of the rate-distortion curve of a method on a group; pure: a function of the arguments.
 /// methods with a slope  one point per lambda, in that order, by the quick search: a real code each, its price within
 ///                       1e-4 of what the method's fit finds at that slope. ecsq: 40 slopes of 5,000 values in 20 ms
 /// other methods         one point per number of levels, least first: 2 .. 8 each, then about eight an octave up to
-///                       256; fixed width: the powers of two. `lambdas` is not looked at
+///                       256; of widths: the powers of two, 2 .. 256; none above the first that has a level for
+///                       every value. `lambdas` is not looked at
 /// options  settled ones of the method; what they say of rate, lambda, slope and levels is not looked at
 /// Distortions of an unresolved group (wide types in bins) count every bin as if it lay at its mean, plus the scatter
 /// inside. Errc::internal when no method has that id.

@@ -20,6 +20,7 @@ struct QuantSpec {
   LevelType level_type = LevelType::f32;
   CoderChoice coder = CoderChoice::cheapest;
   bool budgeted = false;  ///< how many bits it gets is decided by a budget over all tensors
+  bool widths = false;    ///< which gives whole bits: a power of two of levels
 };
 
 struct UnitOutcome {

@@ -16,6 +16,10 @@ struct UnitStats {
   double weighted_error = 0;  ///< sum importance * (w - q)^2; equals squared_error without importance
   double energy = 0;          ///< sum w^2
   double largest_error = 0;   ///< max |w - q|
+  /// Sum over rows of e H e^T where a Gram matrix H decided codes (damping included); measure_error does not know it.
+  std::optional<double> layer_loss = {};
+  /// What the method made small.
+  [[nodiscard]] double loss() const noexcept { return layer_loss.value_or(weighted_error); }
 };
 
 /// Errors of decoded values against a window of the source: exactly what quantize_unit recorded for the same values.

@@ -9,6 +9,7 @@
 #include "lmq/io/reader.hpp"
 #include "lmq/plan/plan.hpp"
 #include "lmq/run/task.hpp"
+#include "lmq/run/width_budget.hpp"
 
 namespace lmq {
 
@@ -20,8 +21,9 @@ namespace lmq {
 /// counts as if all its weights had the mean importance of those that have some; where none has any, squared errors
 /// count the less the larger the weights of the tensor are (measured: docs/quality.md). First all scopes get the slope
 /// at which the curves predict the target. What they weigh then corrects the curves; the rest of the gap goes to as few
-/// scopes as can bear it at nearly the same slope, so that little is done again. Source: Shoham & Gersho 1988,
-/// Efficient bit allocation for an arbitrary set of quantizers, section III.
+/// scopes as can bear it at nearly the same slope, so that little is done again. With another Plan::allocation scopes
+/// get whole widths (width_budget.hpp), by what they weigh and lose as soon as that is known. Source: Shoham & Gersho
+/// 1988, Efficient bit allocation for an arbitrary set of quantizers, section III.
 class Budget {
  public:
   using Choice = std::pair<std::uint64_t, QuantizerOptions>;  ///< scope and its options
@@ -33,23 +35,28 @@ class Budget {
   /// Options of every budgeted scope. other_bytes: expected size of all but their records. Errc::usage when even the
   /// fewest bits are too many; it names the smallest size that is sure to be reached, the same here and in correct().
   [[nodiscard]] std::vector<Choice> choose(std::uint64_t other_bytes);
-  /// After a choice was carried out: file_bytes the file would have, record_bytes [scopes] of the scopes' records.
+  /// After a choice was carried out: file_bytes the file would have; [plan.scopes] record_bytes of the scopes' records
+  /// and their losses (UnitStats::loss; looked at where widths are shared out).
   /// Scopes to do again with other options; empty: the file is as it shall be.
-  [[nodiscard]] std::vector<Choice> correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes);
+  [[nodiscard]] std::vector<Choice> correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes,
+                                            const std::vector<double>& losses);
   /// The smallest size of the file that is sure to be reached; once chosen.
   [[nodiscard]] std::uint64_t sure_bytes() const;
-  /// What the curve of a budgeted scope promises for what was chosen last: bits, distortion, levels (of methods with
-  /// slopes those of the nearest point).
+  /// What the curve of a budgeted scope promises for what was chosen last (of widths: what curves alone choose): bits,
+  /// distortion, levels (of methods with slopes those of the nearest point).
   [[nodiscard]] RatePoint expected(std::uint64_t scope) const;
+  /// The sum of their distortions as they compare: what the choice makes small.
+  [[nodiscard]] double expected_loss() const;
   [[nodiscard]] const std::vector<std::uint64_t>& scopes() const noexcept { return scopes_; }
 
  private:
   struct State {
     ScopeCurve curve;
     QuantSpec spec;
-    double scale = 1;   // distortion times this compares with other scopes
-    double factor = 1;  // bytes stored over bytes predicted, at the slope of the last choice
-    double slope = 0;   // of the last choice, common units
+    double scale = 1;       // distortion times this compares with other scopes
+    double factor = 1;      // bytes stored over bytes predicted, at the slope of the last choice
+    double slope = 0;       // of the last choice, common units
+    std::size_t table = 0;  // of widths_
   };
   [[nodiscard]] double predicted(const State& state, double slope) const;
   [[nodiscard]] double predicted(const std::vector<std::uint64_t>& scopes, double slope) const;
@@ -58,6 +65,10 @@ class Budget {
   [[nodiscard]] std::vector<Choice> set_slope(const std::vector<std::uint64_t>& scopes, double slope);
   [[nodiscard]] std::vector<std::uint64_t> scopes_to_adjust(double gap,
                                                             const std::vector<std::uint64_t>& record_bytes) const;
+  [[nodiscard]] std::vector<Choice> width_choices(const std::vector<std::size_t>& before) const;
+  [[nodiscard]] std::vector<Choice> choose_widths(double room);
+  [[nodiscard]] std::vector<Choice> correct_widths(double file, const std::vector<std::uint64_t>& record_bytes,
+                                                   const std::vector<double>& losses);
   [[noreturn]] void refuse(double file_bytes) const;
 
   const Plan& plan_;
@@ -66,6 +77,7 @@ class Budget {
   std::vector<std::uint64_t> scopes_;  // budgeted, ascending
   std::vector<State> states_;          // [plan.scopes]
   double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
+  std::optional<WidthBudget> widths_;  // where the plan asks for widths, once chosen
   int corrections_ = 0;
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
   std::vector<double> best_slopes_;  // [plan.scopes]

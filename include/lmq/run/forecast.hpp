@@ -28,6 +28,7 @@ struct ScopeForecast {
 struct Forecast {
   std::vector<ScopeForecast> scopes;  ///< [plan.scopes], of the budgeted ones
   double bytes = 0;                   ///< of the file
+  double loss = 0;                    ///< Budget::expected_loss
   std::uint64_t sure_bytes = 0;       ///< the smallest size of the file that is sure to be reached
   bool sampled = false;               ///< not all weights were looked at
 };

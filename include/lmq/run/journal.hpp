@@ -13,7 +13,7 @@ namespace lmq {
 
 /// Version of what journals and spools hold. A change of any result's bytes raises it: other versions are not
 /// continued.
-inline constexpr std::uint32_t kJournalVersion = 3;
+inline constexpr std::uint32_t kJournalVersion = 4;
 
 /// What a journal is about. It stands at its beginning:
 ///   8 bytes "LMQJRNL\n", u32 version, u32 run, u32 rank, text plan digest, text input stamp, u64 digest64 of

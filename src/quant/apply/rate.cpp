@@ -26,7 +26,7 @@ const QuantizerEntry& entry_of(std::uint16_t method) {
 // Numbers of levels that are tried for methods without a slope.
 std::vector<std::size_t> level_ladder(RateCount count) {
   std::vector<std::size_t> levels;
-  if (count == RateCount::fixed_width) {
+  if (count != RateCount::entropy) {
     for (std::size_t k = 2; k <= kMaxLevels; k *= 2) levels.push_back(k);
     return levels;
   }

@@ -190,6 +190,10 @@ void pull_rows(GridRows& rows) {
 void measure_rows(GridRows& rows) {
   measure_errors(rows);
   pull_rows(rows);
+  sum_losses(rows);
+}
+
+void sum_losses(GridRows& rows) {
   for (std::size_t r = 0; r < rows.shape.rows; ++r)
     rows.loss[r] =
         dot(rows.error.data() + r * rows.shape.cols, rows.pull.data() + r * rows.shape.cols, rows.shape.cols);

@@ -62,6 +62,8 @@ void measure_errors(GridRows& rows);
 void pull_rows(GridRows& rows);
 /// Errors, pull and losses of the codes as they are. With a Gram matrix one product of 2 rows cols^2 operations.
 void measure_rows(GridRows& rows);
+/// Losses of errors and pull as they are: what measure_rows says, up to rounding, without a product.
+void sum_losses(GridRows& rows);
 /// The nearest code for every weight.
 void assign_nearest(GridRows& rows);
 

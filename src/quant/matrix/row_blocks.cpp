@@ -71,4 +71,10 @@ void RowBlocks::load(std::size_t b, GridShape shape, const FeedbackFactor* facto
   mine.rows.prepare(shape, mine.x, curvature);
 }
 
+double unscaled_loss(const RowBlock& mine) noexcept {
+  double sum = 0;
+  for (std::size_t r = 0; r < mine.rows.shape.rows; ++r) sum += mine.rows.loss[r] / (mine.scale[r] * mine.scale[r]);
+  return sum;
+}
+
 }  // namespace lmq

@@ -64,4 +64,7 @@ struct RowBlocks {
   void load(std::size_t b, GridShape shape, const FeedbackFactor* factor, RowBlock& mine) const;
 };
 
+/// Losses of a block's rows in the units of the window, added up in their order.
+[[nodiscard]] double unscaled_loss(const RowBlock& mine) noexcept;
+
 }  // namespace lmq

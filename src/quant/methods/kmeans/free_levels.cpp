@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
@@ -133,6 +134,7 @@ UnitStats FreeLevelQuantizer::quantize_rows(const RowWindow& window, QuantizedUn
   settle(std::ranges::max(most), unit);
   shape.levels = unit.levels;
   std::vector<float> decoded(static_cast<std::size_t>(unit.count));
+  std::vector<double> losses(factor != nullptr ? blocks.count() : 0);
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     Scratch& mine = scratch[worker];
     blocks.load(b, shape, factor, mine);
@@ -144,11 +146,14 @@ UnitStats FreeLevelQuantizer::quantize_rows(const RowWindow& window, QuantizedUn
     std::ranges::copy(codes, mine.rows.codes.begin());
     if (factor != nullptr) measure_rows(mine.rows);
     descend_rows(mine.rows);
+    if (factor != nullptr) sum_losses(mine.rows), losses[b] = unscaled_loss(mine);
     std::ranges::copy(mine.rows.codes, codes.begin());
     decode(unit, first, mine.rows, std::span(decoded).subspan(first * shape.cols, codes.size()));
   });
   scratch.finish([](Scratch&) {});
-  return measure_error(window.view, decoded, window.importance);
+  UnitStats stats = measure_error(window.view, decoded, window.importance);
+  if (factor != nullptr) stats.layer_loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+  return stats;
 }
 
 RowNeeds FreeLevelQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) const {

@@ -4,16 +4,12 @@
 #include <array>
 #include <bit>
 
+#include "core/plain_exp.hpp"
 #include "lmq/kernels/rate_cells.hpp"
-#include "plain_exp.hpp"
 
 namespace lmq {
 namespace {
-constexpr double kGamma = -0.1, kZeta = 1.1, kTau = 2.0 / 3;
-constexpr double kLn2 = 0.69314718055994530942;
 constexpr std::size_t kWholeMean = 8;  // levels of which the mean takes all
-
-double plain_ln(double x) noexcept { return plain_log2(x) * kLn2; }
 
 /// Points code - 2 .. code + 2 within the grid.
 GridPoints about(const GridPoints& grid, std::size_t code) noexcept {
@@ -185,27 +181,6 @@ void gate_gradient(const Masks& masks, std::span<const double> gates, std::span<
       for (std::size_t other = 0; other < masks.gate_of[ring]; ++other) others *= other == gate ? 1.0 : gates[other];
       by_gate[gate] += by_ring[ring] * others;
     }
-}
-
-Gate hard_concrete(double phi, double draw) noexcept {
-  const double s = plain_sigmoid((plain_ln(draw) - plain_ln(1 - draw) + phi) / kTau);
-  const double value = s * (kZeta - kGamma) + kGamma;
-  if (value <= 0) return {0, 0};
-  if (value >= 1) return {1, 0};
-  return {value, (kZeta - kGamma) * s * (1 - s) / kTau};
-}
-
-double settled_gate(double phi) noexcept {
-  return std::min(std::max(plain_sigmoid(phi) * (kZeta - kGamma) + kGamma, 0.0), 1.0);
-}
-
-Gate open_probability(double phi) noexcept {
-  const double p = plain_sigmoid(phi - kTau * plain_ln(-kGamma / kZeta));
-  return {p, p * (1 - p)};
-}
-
-double phi_of_drop(double drop) noexcept {
-  return plain_ln(1 - drop) - plain_ln(drop) + kTau * plain_ln(-kGamma / kZeta);
 }
 
 }  // namespace lmq

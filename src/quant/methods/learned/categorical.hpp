@@ -4,6 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "core/hard_concrete.hpp"
+
 namespace lmq {
 
 // The categorical model of cluster-promoting quantization: a weight x with logistic noise of scale sigma falls into the
@@ -80,18 +82,5 @@ void masked_gradient(double v, double noise, const GridPoints& grid, const Masks
 /// d loss / d gate [gates] from d loss / d mask [rings].
 void gate_gradient(const Masks& masks, std::span<const double> gates, std::span<const double> by_ring,
                    std::span<double> by_gate) noexcept;
-
-/// Hard concrete gates (Louizos, Welling & Kingma 2018, section 2.2): gamma = -.1, zeta = 1.1, tau = 2/3.
-struct Gate {
-  double value = 0, dphi = 0;
-};
-/// draw in (0, 1).
-[[nodiscard]] Gate hard_concrete(double phi, double draw) noexcept;
-/// The gate without noise, as it is used in the end.
-[[nodiscard]] double settled_gate(double phi) noexcept;
-/// P(gate > 0), and its derivative.
-[[nodiscard]] Gate open_probability(double phi) noexcept;
-/// The phi of a gate that is 0 with probability `drop`, 0 < drop < 1.
-[[nodiscard]] double phi_of_drop(double drop) noexcept;
 
 }  // namespace lmq

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "core/plain_exp.hpp"
 #include "lmq/kernels/rate_cells.hpp"
 #include "pace.hpp"
-#include "plain_exp.hpp"
 
 namespace lmq {
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "core/grid_rounding.hpp"
 #include "lmq/base/math.hpp"
@@ -155,6 +156,7 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
   });
   round_numbers(unit);
   std::vector<float> decoded(static_cast<std::size_t>(unit.count));
+  std::vector<double> losses(factor != nullptr ? blocks.count() : 0);
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
     blocks.load(b, shape, factor, mine);
@@ -165,15 +167,19 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
     std::ranges::copy(codes, mine.rows.codes.begin());
     if (factor != nullptr && search_.single_pass) {
       pass_on_once(mine.rows, *factor, mine.solver);
-    } else if (factor == nullptr || search_.descents > 0) {
+    } else {
       if (factor != nullptr) measure_rows(mine.rows);
-      descend_rows(mine.rows);
+      if (factor == nullptr || search_.descents > 0) descend_rows(mine.rows);
+      if (factor != nullptr) sum_losses(mine.rows);
     }
+    if (factor != nullptr) losses[b] = unscaled_loss(mine);
     std::ranges::copy(mine.rows.codes, codes.begin());
     decode(numbers, codes, mine.rows.shape, mine.levels, std::span(decoded).subspan(first * shape.cols, codes.size()));
   });
   scratch.finish([](BlockScratch&) {});
-  return measure_error(window.view, decoded, window.importance);
+  UnitStats stats = measure_error(window.view, decoded, window.importance);
+  if (factor != nullptr) stats.layer_loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+  return stats;
 }
 
 RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) const {

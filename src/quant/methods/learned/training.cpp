@@ -4,11 +4,11 @@
 #include <array>
 #include <cmath>
 
+#include "core/plain_exp.hpp"
 #include "free_logits.hpp"
 #include "lmq/base/random.hpp"
 #include "lmq/kernels/rate_cells.hpp"
 #include "pace.hpp"
-#include "plain_exp.hpp"
 
 namespace lmq {
 namespace {
