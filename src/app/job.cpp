@@ -6,6 +6,7 @@
 #include <map>
 
 #include "default_method.hpp"
+#include "format_grids.hpp"
 #include "input.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
@@ -88,6 +89,7 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     if (comm.rank() != 0) return;
     job.recipe = read_recipe(options);
     job.reader = open_input(options.input);
+    if (!options.format.empty()) job.recipe = read_recipe(with_plain_tensors(options, job.reader->catalogue()));
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
     if (const auto changed = with_layer_method(options, job.reader->catalogue())) {

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "export_formats.hpp"
+#include "format_grids.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
@@ -176,6 +177,14 @@ Rule take_rule(const Values& values, Options& options) {
     fail(Errc::usage, fmt::format("--group {} belongs to --granularity group, not to --granularity {}",
                                   values.text("group"), values.text("granularity")));
   if (values.has("group")) rule.granularity = Granularity::group;
+  if (values.has("for")) {
+    for (const char* other : {"bits", "levels", "target-size", "granularity", "group", "level-type", "zero-point"})
+      if (values.has(other))
+        fail(Errc::usage,
+             fmt::format("--for {} says what --{} says, too: give one of them", values.text("for"), other));
+    options.format = values.text("for");
+    take_format_grid(rule, options.format);
+  }
   for (const OptionEntry* entry : options_of(options.command)) {
     const std::string option(entry->name);
     if (!entry->field.empty() && values.has(option.c_str()))

@@ -56,7 +56,7 @@ struct Options {
   std::optional<std::filesystem::path> against;
   std::uint64_t repeat = 0;  ///< draws of stochastic rounding that are averaged; 0: none
   // export
-  std::string format;  ///< --to: a row of the table of exporters, perhaps with a variant: "gguf:q4_0"
+  std::string format;  ///< --to: a row of the table of exporters, perhaps with a variant: "gguf:q4_0"; quantize: --for
   std::optional<std::filesystem::path> source;  ///< model folder whose files, or GGUF file whose keys are copied
 };
 

@@ -337,6 +337,42 @@ class Packed(ExportsTest):
         self.export(ours, "gptq", "packed", "--source", model)
         self.assertEqual(self.config("packed")["dynamic"]["-:^model\\.embed_tokens$"], {})
 
+    def test_codes_made_for_a_format_are_held_by_it_and_beat_rounding_under_the_gram_matrix(self):
+        model = self.model()
+        up = f"{self.BLOCK}.mlp.up_proj.weight"
+        weights = widen(*read_safetensors(self.at("m", "model.safetensors"))[0][up][::2]).reshape(64, 128)
+        gram = curvature(RANDOM, 128)
+        write_safetensors(self.at("gram.safetensors"), {f"{up}.gram": ("F32", gram.shape, gram)})
+        for form, bits, group in (("compressed-tensors", 4, 32), ("gptq", 3, 64), ("compressed-tensors", 2, 0)):
+            with self.subTest(form=form, bits=bits, group=group):
+                word = f"{form}:int{bits}-" + (f"g{group}" if group else "channel")
+                ours = self.quantized(model, "q.h5", "--force", "--for", word, "--importance", self.at("gram.safetensors"))
+                loss = {}
+                for source, form_of in ((ours, form), (model, word)):  # made for the format; rounded to its best grids
+                    done = self.export(source, form_of, "packed", "--source", model)
+                    packed, rest = plain_of_packed(self.at("packed", "model.safetensors"), bits, group, form)
+                    self.assertEqual(set(packed), {f"{self.BLOCK}.mlp.up_proj", f"{self.BLOCK}.mlp.down_proj"})
+                    errors = packed[up[:-7]].astype(float) - weights
+                    loss[form_of] = np.einsum("ri,ij,rj", errors, gram.astype(float), errors)
+                    if source is ours:
+                        self.assertIn("the same values", done.out)
+                        raw = read_safetensors(self.at("m", "model.safetensors"))[0]
+                        for name, values in rest.items():  # what the format leaves plain is not quantized
+                            np.testing.assert_array_equal(values.reshape(-1), widen(*raw[name][::2]), name)
+                    shutil.rmtree(self.at("packed"))
+                self.assertLess(loss[form], 0.8 * loss[word])
+        for word, number in (("q4_0", 2), ("q4_1", 3), ("q8_0", 8)):
+            with self.subTest(word=word):
+                ours = self.quantized(model, "q.h5", "--force", "--for", f"gguf:{word}")
+                self.assertIn("the same values", self.export(ours, "gguf", "q.gguf").out)
+                self.assertEqual(read_gguf(self.at("q.gguf"))[1][up][0], number)
+
+    def test_a_format_to_quantize_for_that_does_not_exist_or_is_said_twice_is_refused(self):
+        model = self.model()
+        for words, said in ((("gguf:q9",), "gguf:q4_0"), (("gguf:q4_0", "--bits", 4), "--bits"), (("gptq:int4-g32", "--group", 64), "--group"),
+                            (("gguf:q4_0", "--method", "kmeans"), "uniform grids"), (("compressed-tensors:int5-g32",), "B 2, 3, 4, 8")):
+            self.refused(run("quantize", model, "-o", self.at("x.h5"), "--for", *words), 64, said)
+
     def test_what_cannot_be_packed_is_said(self):
         model = self.model()
         ours = self.quantized(model, "q.h5", "--method", "kmeans", "--levels", 16)
