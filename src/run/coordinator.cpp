@@ -153,9 +153,11 @@ void Coordinator::take_histogram(const TaskKey& key, std::span<const std::byte> 
 void Coordinator::take_record(const Finished& finished, bool resumed) {
   const std::uint64_t unit = finished.key.subject;
   if (unit >= units_.size() || schedule_.is_quantized(unit) || schedule_.version(unit) != finished.key.round) return;
+  squared_error_ -= units_[unit].result.stats.squared_error, energy_ -= units_[unit].result.stats.energy;
   units_[unit] = {
       finished.place.length, finished.place.digest,
       UnitResult::from_bytes(finished.body, resumed ? "journal of an earlier run" : "result of another rank")};
+  squared_error_ += units_[unit].result.stats.squared_error, energy_ += units_[unit].result.stats.energy;
   spooled_[unit] = finished.place;
   schedule_.quantized(unit);
   if (resumed) ++units_resumed_;
@@ -333,6 +335,7 @@ ProgressSnapshot Coordinator::snapshot() const {
   snapshot.done_before = done_before_;
   snapshot.weights = weights_done_;
   snapshot.source_bytes = bytes_done_;
+  snapshot.squared_error = squared_error_, snapshot.energy = energy_;
   return snapshot;
 }
 

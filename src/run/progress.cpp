@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "lmq/base/text.hpp"
@@ -31,6 +32,8 @@ std::string progress_line(const ProgressSnapshot& snapshot, double seconds, bool
   if (snapshot.weights > 0 && seconds > 0)
     line += fmt::format(", {:.1f} M weights/s, {:.0f} MB/s", 1e-6 * static_cast<double>(snapshot.weights) / seconds,
                         1e-6 * static_cast<double>(snapshot.source_bytes) / seconds);
+  if (snapshot.energy > 0)
+    line += fmt::format(", relative error {:.3g}", std::sqrt(std::max(snapshot.squared_error, 0.0) / snapshot.energy));
   if (now > kEnoughToTell) line += fmt::format(", {} left", format_duration(seconds * (1 - done) / now));
   return line;
 }

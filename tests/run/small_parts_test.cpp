@@ -47,7 +47,7 @@ TEST_CASE("signals: the second interrupt from the keyboard ends the process", "[
   REQUIRE(WTERMSIG(status) == SIGINT);
 }
 
-TEST_CASE("progress: a line says part, phase, rate and time left", "[run][progress]") {
+TEST_CASE("progress: a line says part, phase, rate, error so far and time left", "[run][progress]") {
   ProgressSnapshot snapshot;
   snapshot.phase = "quantizing";
   snapshot.done = 0.5;
@@ -55,6 +55,8 @@ TEST_CASE("progress: a line says part, phase, rate and time left", "[run][progre
   snapshot.source_bytes = 400'000'000;
   REQUIRE(progress_line(snapshot, 2.0, false) == " 50.0 % quantizing, 100.0 M weights/s, 200 MB/s, 2.0 s left");
   REQUIRE_THAT(progress_line(snapshot, 2.0, true), Catch::StartsWith("[############............]  50.0 %"));
+  snapshot.squared_error = 4, snapshot.energy = 100;
+  REQUIRE_THAT(progress_line(snapshot, 2.0, false), Catch::EndsWith(" 200 MB/s, relative error 0.2, 2.0 s left"));
   snapshot.done_before = 0.4;  // what an earlier run did says nothing about this one's speed
   REQUIRE_THAT(progress_line(snapshot, 2.0, false), Catch::EndsWith("10.0 s left"));
   snapshot = {};

@@ -99,6 +99,7 @@ class Coordinator {
   Progress progress_;
   std::uint64_t results_ = 0, units_resumed_ = 0;
   std::uint64_t weights_done_ = 0, bytes_done_ = 0;  // quantized in this run
+  double squared_error_ = 0, energy_ = 0;            // of the records there are; for the progress line
   double done_before_ = 0;
   std::vector<TensorLine> tensors_;  // once the file is there
   std::uint64_t file_bytes_ = 0;

@@ -14,9 +14,11 @@ struct ProgressSnapshot {
   double done_before = 0;          ///< of it by earlier runs
   std::uint64_t weights = 0;       ///< quantized in this run
   std::uint64_t source_bytes = 0;  ///< of them
+  double squared_error = 0;        ///< of all weights that are quantized by now, as they are stored
+  double energy = 0;               ///< of them
 };
 
-/// The line a person reads: bar, percentage, phase, rates, time left. seconds: since the start.
+/// The line a person reads: bar, percentage, phase, rates, relative error so far, time left. seconds: since the start.
 [[nodiscard]] std::string progress_line(const ProgressSnapshot& snapshot, double seconds, bool bar);
 
 /// Tells how far the run is, on standard error of rank 0: on a terminal one line that is rewritten ten times a second,
