@@ -287,6 +287,67 @@ TEST_CASE("learned, cpq and gptq by rows: the same codes for any number of threa
       }
 }
 
+TEST_CASE("by rows with a Gram matrix: the layer loss that is said is that of what readers see", "[learned]") {
+  const std::size_t rows = 24, cols = 72;
+  const auto layer = samples::correlated_layer(rows, cols, 19);
+  lmq::Importance importance;
+  importance.gram = layer.gram, importance.length = cols;
+  double mean = 0;
+  for (std::size_t c = 0; c < cols; ++c) mean += double{layer.gram[c * cols + c]} / static_cast<double>(cols);
+  for (const char* name : {"learned", "cpq", "gptq"}) {
+    const auto& entry = lmq::find_quantizer(name);
+    const lmq::QuantSpec spec{entry.id,
+                              lmq::default_options(entry, 8),
+                              lmq::Granularity::row,
+                              0,
+                              lmq::LevelType::f32,
+                              lmq::CoderChoice::cheapest};
+    const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
+    const auto outcome = lmq::quantize_unit(view, spec, cols, importance, nullptr);
+    CHECK_FALSE(lmq::quantize_unit(view, spec, cols, {}, nullptr).stats.layer_loss);
+    const double damping = mean * (std::string_view(name) == "gptq" ? 0.01 : 0.003);
+    double loss = 0;
+    for (std::size_t r = 0; r < rows; ++r) {
+      std::vector<double> e;
+      for (std::size_t c = 0; c < cols; ++c)
+        e.push_back(double{outcome.unit.book[2 * r]} +
+                    double{outcome.unit.book[2 * r + 1]} * static_cast<double>(outcome.unit.codes[r * cols + c]) -
+                    double{layer.x[r * cols + c]});
+      for (std::size_t i = 0; i < cols; ++i)
+        for (std::size_t j = 0; j < cols; ++j)
+          loss += e[i] * e[j] * (double{layer.gram[i * cols + j]} + (i == j ? damping : 0));
+    }
+    CAPTURE(name);
+    REQUIRE(outcome.stats.layer_loss);
+    CHECK(*outcome.stats.layer_loss == Approx(loss).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("by rows with a Gram matrix: numbers that are nothing beside its diagonal change no bit", "[learned]") {
+  const std::size_t rows = 9, cols = 200;
+  auto layer = samples::correlated_layer(rows, cols, 23);
+  for (std::size_t i = 0; i < cols; ++i)  // down to 2^-199, of which floats keep those above 2^-149
+    for (std::size_t j = 0; j < cols; ++j)
+      layer.gram[i * cols + j] = std::ldexp(1.0F, -static_cast<int>(i > j ? i - j : j - i));
+  std::vector<float> without = layer.gram;
+  for (float& value : without) value = value < 0x1p-100F ? 0.0F : value;
+  const auto unit_of = [&](const char* name, std::span<const float> gram) {
+    const auto& entry = lmq::find_quantizer(name);
+    lmq::QuantizerOptions options = lmq::default_options(entry, 8);
+    const lmq::QuantSpec spec{
+        entry.id, options, lmq::Granularity::row, 0, lmq::LevelType::f32, lmq::CoderChoice::cheapest};
+    lmq::Importance importance;
+    importance.gram = gram, importance.length = cols;
+    const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
+    return lmq::quantize_unit(view, spec, cols, importance, nullptr).unit;
+  };
+  for (const char* name : {"learned", "cpq", "gptq"}) {
+    CAPTURE(name);
+    CHECK((unit_of(name, layer.gram).codes == unit_of(name, without).codes));
+    CHECK((unit_of(name, layer.gram).book == unit_of(name, without).book));
+  }
+}
+
 TEST_CASE(
     "learned, cpq, gptq: odd rows and matrices end well: constant, zero, huge, subnormal, one column, dead inputs",
     "[learned]") {

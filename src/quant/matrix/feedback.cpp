@@ -46,6 +46,8 @@ FeedbackFactor feedback_factor(std::span<const float> gram, std::size_t cols, do
       ordered[i * cols + j] = double{gram[std::size_t{factor.order[i]} * cols + factor.order[j]]};
   CurvatureFactor taken = factor_curvature(ordered, cols, share, mean_diagonal(ordered, cols), "Gram matrix");
   factor.unit = std::move(taken.unit), factor.pivot = std::move(taken.pivot);
+  for (float& value : factor.unit)
+    if (std::fabs(double{value}) < kNothing) value = 0;  // products that are no normal floats take tens of times longer
   factor.damping = taken.is_identity ? 1 : taken.damping;
   return factor;
 }

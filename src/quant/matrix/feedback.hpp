@@ -21,6 +21,8 @@ struct FeedbackFactor {
   std::vector<double> pivot;         ///< [cols]
   double damping = 0;                ///< what was added to the diagonal
 };
+/// What is nothing beside 1: below it numbers of a factor or Gram matrix (beside its mean diagonal) are taken as 0.
+inline constexpr double kNothing = 0x1p-100;
 /// share: damping as a share of the mean diagonal. Errors: those of factor_curvature. Cost: cols^3 / 3 fused
 /// multiply-adds, 20 cols^2 bytes.
 [[nodiscard]] FeedbackFactor feedback_factor(std::span<const float> gram, std::size_t cols, double share,

@@ -31,11 +31,12 @@ struct KnownFactor {
   std::uint64_t key = 0;
   FeedbackUse use;
   FeedbackFactor factor;
+  std::vector<float> gram;  ///< the matrix without numbers that are nothing beside its diagonal; empty: it has none
 };
 [[nodiscard]] Pool<KnownFactor>& known_factors();
 /// The factor of the importance's Gram matrix, made anew where `known` is another. Errors: those of factor_curvature.
-const FeedbackFactor& factor_of(const Importance& importance, std::size_t cols, const FeedbackUse& use,
-                                KnownFactor& known);
+const KnownFactor& factor_of(const Importance& importance, std::size_t cols, const FeedbackUse& use,
+                             KnownFactor& known);
 
 /// What one worker keeps of a block.
 struct RowBlock {
@@ -60,8 +61,9 @@ struct RowBlocks {
     return static_cast<std::size_t>(std::min(block, rows - b * block));
   }
   [[nodiscard]] bool by_gram() const noexcept { return !window.importance.gram.empty(); }
-  /// The rows of a block, each near 1, and what its errors weigh: by the Gram matrix with a factor, else by the diagonal.
-  void load(std::size_t b, GridShape shape, const FeedbackFactor* factor, RowBlock& mine) const;
+  /// The rows of a block, each near 1, and what its errors weigh: by the Gram matrix with a factor, else by the
+  /// diagonal.
+  void load(std::size_t b, GridShape shape, const KnownFactor* known, RowBlock& mine) const;
 };
 
 /// Losses of a block's rows in the units of the window, added up in their order.

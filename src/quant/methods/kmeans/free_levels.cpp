@@ -115,14 +115,14 @@ UnitStats FreeLevelQuantizer::quantize_rows(const RowWindow& window, QuantizedUn
   unit.kind = CodebookKind::table;
   unit.levels = static_cast<std::uint32_t>(levels_);
   unit.book.assign(static_cast<std::size_t>(blocks.rows) * shape.groups() * levels_, 0.0F);
-  const auto known = known_factors().lease();
-  const FeedbackFactor* const factor =
-      blocks.by_gram() ? &factor_of(window.importance, shape.cols, {}, *known) : nullptr;
+  const auto lease = known_factors().lease();
+  const KnownFactor* const known = blocks.by_gram() ? &factor_of(window.importance, shape.cols, {}, *lease) : nullptr;
+  const FeedbackFactor* const factor = known != nullptr ? &known->factor : nullptr;
   PerWorker<Scratch> scratch(pool(), thread_count());
   std::vector<std::size_t> most(blocks.count(), 1);
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     Scratch& mine = scratch[worker];
-    blocks.load(b, shape, factor, mine);
+    blocks.load(b, shape, known, mine);
     most[b] = start(*this, mine);
     if (factor != nullptr) improve(*factor, mine), most[b] = levels_;
     const auto first = static_cast<std::size_t>(blocks.first(b));
@@ -137,7 +137,7 @@ UnitStats FreeLevelQuantizer::quantize_rows(const RowWindow& window, QuantizedUn
   std::vector<double> losses(factor != nullptr ? blocks.count() : 0);
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     Scratch& mine = scratch[worker];
-    blocks.load(b, shape, factor, mine);
+    blocks.load(b, shape, known, mine);
     const auto first = static_cast<std::size_t>(blocks.first(b));
     const std::size_t own = shape.groups() * shape.levels;
     const auto codes = std::span(unit.codes).subspan(first * shape.cols, mine.x.size());

@@ -138,13 +138,14 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
   unit.kind = CodebookKind::grid;
   unit.levels = static_cast<std::uint32_t>(levels_);
   unit.book.assign(static_cast<std::size_t>(blocks.rows) * per_row, 0.0F);
-  const auto known = known_factors().lease();
-  const FeedbackFactor* const factor =
-      blocks.by_gram() ? &factor_of(window.importance, shape.cols, search_.use, *known) : nullptr;
+  const auto lease = known_factors().lease();
+  const KnownFactor* const known =
+      blocks.by_gram() ? &factor_of(window.importance, shape.cols, search_.use, *lease) : nullptr;
+  const FeedbackFactor* const factor = known != nullptr ? &known->factor : nullptr;
   PerWorker<BlockScratch> scratch(pool(), thread_count());
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
-    blocks.load(b, shape, factor, mine);
+    blocks.load(b, shape, known, mine);
     solve_grids(mine.rows, search_, factor, mine.solver);
     const auto first = static_cast<std::size_t>(blocks.first(b));
     for (std::size_t book = 0; book < mine.rows.step.size(); ++book) {
@@ -159,7 +160,7 @@ UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit
   std::vector<double> losses(factor != nullptr ? blocks.count() : 0);
   parallel_for_worker(blocks.count(), [&](std::size_t b, std::size_t worker) {
     BlockScratch& mine = scratch[worker];
-    blocks.load(b, shape, factor, mine);
+    blocks.load(b, shape, known, mine);
     const auto first = static_cast<std::size_t>(blocks.first(b));
     const auto numbers = std::span<const float>(unit.book).subspan(first * per_row, blocks.size(b) * per_row);
     const auto codes = std::span(unit.codes).subspan(first * shape.cols, mine.x.size());
@@ -191,8 +192,8 @@ RowNeeds LearnedQuantizer::row_needs(std::uint64_t count, std::uint64_t cols) co
 }
 
 LayerNeeds LearnedQuantizer::layer_needs(const LayerShape& shape) const {
-  constexpr double kProduct = 5e-11,
-                   kPivot = 4e-11;  // seconds an operation: 2 cols to a weight and product, cols^3 / 3
+  // Seconds an operation: 2 cols to a weight and product, cols^3 / 3; and what decides codes beside a product, a weight.
+  constexpr double kProduct = 5e-11, kPivot = 4e-11, kDecide = 5.5e-8;
   const auto cols = static_cast<double>(shape.cols), weights = static_cast<double>(shape.rows) * cols;
   const double descents = static_cast<double>(search_.descents) * 2;
   const double products = search_.trains        ? static_cast<double>(search_.training.steps) + 2 + descents
@@ -202,7 +203,7 @@ LayerNeeds LearnedQuantizer::layer_needs(const LayerShape& shape) const {
   LayerNeeds needs;
   needs.scratch_bytes = 24 * shape.cols * shape.cols;
   needs.factor_seconds = kPivot * cols * cols * cols / 3;
-  needs.seconds = products * kProduct * 2 * cols * weights;
+  needs.seconds = products * (kProduct * 2 * cols + (search_.trains ? 0 : kDecide)) * weights;
   return needs;
 }
 
