@@ -19,8 +19,9 @@ def style():
 
 
 def ticks(low, high):
-    """1, 2, 3, 5, 7 times powers of ten inside [low, high]."""
-    values = [m * 10.0 ** e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 3, 5, 7)]
+    """1, 2, 3, 5, 7 times powers of ten inside [low, high]; 1, 3 where that is more than two decades."""
+    steps = (1, 2, 3, 5, 7) if high <= 100 * low else (1, 3)
+    values = [m * 10.0 ** e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in steps]
     return [v for v in values if low <= v <= high]
 
 
