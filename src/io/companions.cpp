@@ -70,6 +70,15 @@ std::size_t first_word(std::string_view leaf) noexcept {
   return leaf.npos;
 }
 
+/// Integers that are packed weights by their shape, whatever their name: matrices, but no places and masks.
+bool is_packed_matrix(const TensorInfo& tensor) {
+  if (!can_be_packed(tensor.dtype) || is_f8(tensor.dtype)) return false;
+  const std::string leaf = lower(leaf_of(tensor.name));
+  for (const char* other : {"position", "mask", "token", "relative"})
+    if (leaf.find(other) != leaf.npos) return false;
+  return std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) >= 2;
+}
+
 /// Does what is called `leaf` (lower case, one of kWords begins at `word`) belong to the weight called `packed`?
 bool belongs(std::string_view leaf, std::size_t word, std::string_view packed) noexcept {
   std::string_view stem = leaf.substr(0, word);
@@ -100,15 +109,29 @@ class PackedWeights {
       if (const std::int64_t at = catalogue_.find(above); at >= 0) return is_packed(at) ? at : -1;
     const std::string leaf = lower(leaf_of(tensor.name));
     const std::size_t word = first_word(leaf);
-    if (word == std::string_view::npos) return -1;
-    const auto siblings = in_module_.find(module_of(tensor.name));
-    if (siblings == in_module_.end()) return -1;
-    for (const std::int64_t at : siblings->second)
-      if (belongs(leaf, word, lower(leaf_of(catalogue_.tensors[static_cast<std::size_t>(at)].name)))) return at;
-    return -1;
+    const std::string_view module = module_of(tensor.name);
+    const auto siblings = in_module_.find(module);
+    if (word != std::string_view::npos && siblings != in_module_.end())
+      for (const std::int64_t at : siblings->second)
+        if (belongs(leaf, word, lower(leaf_of(catalogue_.tensors[static_cast<std::size_t>(at)].name)))) return at;
+    return matrix_beside(tensor, module);
   }
 
  private:
+  /// Matrices of floats in a module of packed integers, or in a part of it that a word names ("X.centroids.weight"):
+  /// tables of its codes, whatever the tool calls them.
+  [[nodiscard]] std::int64_t matrix_beside(const TensorInfo& tensor, std::string_view module) const {
+    if (!is_float(tensor.dtype) || is_f8(tensor.dtype)) return -1;
+    if (std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) < 2) return -1;
+    const bool is_part = first_word(lower(leaf_of(module))) != std::string_view::npos;
+    for (const std::string_view place : {module, is_part ? module_of(module) : std::string_view{}}) {
+      const auto siblings = in_module_.find(place);
+      if (place.empty() || siblings == in_module_.end()) continue;
+      for (const std::int64_t at : siblings->second)
+        if (is_packed_matrix(catalogue_.tensors[static_cast<std::size_t>(at)])) return at;
+    }
+    return -1;
+  }
   [[nodiscard]] bool is_packed(std::int64_t at) const {
     const auto known = in_module_.find(module_of(catalogue_.tensors[static_cast<std::size_t>(at)].name));
     return known != in_module_.end() && std::ranges::find(known->second, at) != known->second.end();
@@ -140,12 +163,18 @@ void mark_companions(Catalogue& catalogue, const std::vector<std::int64_t>& owne
   for (const auto* kept : {&packed, &others})
     for (const auto& [tensor, why] : *kept) catalogue.notes.push_back({tensor, Fitness::companion, why});
   std::ranges::sort(catalogue.notes, {}, &TensorNote::tensor);
+  const bool any_f8 = std::ranges::any_of(catalogue.tensors, [](const TensorInfo& t) { return is_f8(t.dtype); });
+  if (packed.empty() && !any_f8 && !config.method.empty())
+    catalogue.warnings.push_back(fmt::format(
+        "{} says that weights are quantized ({}), but none is found that is: what is here is taken as it is",
+        config.source, config.method));
   if (packed.empty()) return;
-  catalogue.warnings.push_back(fmt::format(
-      "{}: {} weight{} quantized already{}, such as '{}': kept raw with {} scales; start from the unquantized model",
-      printable(catalogue.folder.native()), packed.size(), packed.size() == 1 ? " is" : "s are",
-      config.method.empty() ? "" : fmt::format(" ({} says {})", config.source, config.method),
-      printable(catalogue.tensors[packed.begin()->first].name), packed.size() == 1 ? "its" : "their"));
+  catalogue.warnings.push_back(
+      fmt::format("{}: {} weight{} quantized already{}, such as '{}': kept raw with what belongs to {}; start from the "
+                  "unquantized model",
+                  printable(catalogue.folder.native()), packed.size(), packed.size() == 1 ? " is" : "s are",
+                  config.method.empty() ? "" : fmt::format(" ({} says {})", config.source, config.method),
+                  printable(catalogue.tensors[packed.begin()->first].name), packed.size() == 1 ? "it" : "them"));
 }
 
 }  // namespace lmq
