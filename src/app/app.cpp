@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "commands.hpp"
+#include "job.hpp"
 #include "launch.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
@@ -31,6 +32,14 @@ std::optional<std::string> documentation(int argc, char** argv) {
   return bash_completion();
 }
 
+/// Before anything is read that takes time: may the report go where it shall?
+int with_report(Comm& comm, const Options& options, int (*command)(Comm&, const Options&)) {
+  run_agreed(comm, [&] {
+    if (comm.rank() == 0) check_report(options);
+  });
+  return command(comm, options);
+}
+
 int dispatch(int argc, char** argv) {
   const bool first = launch_rank() == 0;
   if (argc <= 1) {
@@ -50,19 +59,20 @@ int dispatch(int argc, char** argv) {
   switch (options.command) {
     case Command::quantize: {
       settle_threads(options.threads);
-      return with_comm(argc, argv, [&](Comm& comm) { return quantize(comm, options); });
+      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, quantize); });
     }
     case Command::plan:
       if (options.threads > 0) set_thread_count(options.threads);  // of another machine, perhaps
-      return with_comm(argc, argv, [&](Comm& comm) { return plan(comm, options); });
+      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, plan); });
     case Command::verify:
       settle_threads(options.threads);
-      return with_comm(argc, argv, [&](Comm& comm) { return verify(comm, options); });
+      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, verify); });
     default:
       break;
   }
   if (!first) return 0;  // one rank is enough for the rest
   if (options.threads > 0) set_thread_count(options.threads);
+  check_report(options);
   switch (options.command) {
     case Command::help:
       print(help_text(options.topic, output_width()));

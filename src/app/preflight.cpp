@@ -63,13 +63,13 @@ bool is_quantized_file(const fs::path& path) {
   return text.starts_with(kSignature) && text.find(kMark) != std::string::npos;
 }
 
-/// A report of --json.
+/// A report of --json, whose first key is kReportMark.
 bool is_report(const fs::path& path) {
-  constexpr std::uint64_t kSearched = 1u << 20;
+  const std::string start = fmt::format("{{\n  \"{}\"", kReportMark);
   const File file(path, File::Mode::read);
-  std::string text(static_cast<std::size_t>(std::min(file.size(), kSearched)), '\0');
+  std::string text(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), start.size())), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
-  return text.starts_with('{') && text.find("\"bits_per_weight\"") != std::string::npos;
+  return text == start;
 }
 
 /// Files of the checkpoint, listed or not: all in a folder that was given as the input; beside a single file its
@@ -114,6 +114,21 @@ std::uint64_t machine_memory() {
 
 }  // namespace
 
+void check_report(const Options& options) {
+  if (!options.json || *options.json == "-") return;
+  const fs::path json = *options.json;
+  const std::string name = fmt::format("--json {}", printable(json.string()));
+  std::error_code error;
+  const fs::file_status status = fs::status(json, error);
+  if (fs::is_directory(status)) fail(Errc::cannot_create, fmt::format("{}: is a folder", name));
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    fail(Errc::cannot_create, fmt::format("{}: exists and is no ordinary file; --json - is standard output", name));
+  check_folder(folder_of(json), name);
+  const bool may_force = options.command == Command::quantize;
+  if (!fs::exists(status) || is_report(json) || (may_force && !options.dry_run)) return;  // of which check_output asks
+  fail(Errc::cannot_create, fmt::format("{}: exists and is no earlier report of lmq: choose another name", name));
+}
+
 void check_output(const Options& options, const Reader& reader) {
   const std::string output = printable(options.output.string());
   std::error_code error;
@@ -145,9 +160,7 @@ void check_output(const Options& options, const Reader& reader) {
     const std::string name = fmt::format("--json {}", printable(json.string()));
     if (fs::absolute(json) == fs::absolute(options.output))
       fail(Errc::usage, fmt::format("{}: that is the output", name));
-    if (fs::is_directory(json, error)) fail(Errc::cannot_create, fmt::format("{}: is a folder", name));
     if (fs::exists(json, error)) check_replaceable(json, name, is_report(json), "report", options, catalogue);
-    check_folder(folder_of(json), name);
   }
   if (fs::exists(options.work_dir, error) && !fs::is_directory(options.work_dir, error))
     fail(Errc::cannot_create,

@@ -19,6 +19,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "version.hpp"
 
 namespace lmq::app {
 namespace {
@@ -57,7 +58,8 @@ void print(std::string_view text) {
   }
 }
 
-void print_json(const std::string& to, const nlohmann::json& json) {
+void print_json(const std::string& to, nlohmann::json json) {
+  json[kReportMark] = kVersion;
   const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
   if (to == "-") return print(text);
   write_whole(to, fmt::format(".{}.partial", ::getpid()),

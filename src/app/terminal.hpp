@@ -15,8 +15,11 @@ void guard_standard_streams();
 /// Results: all of `text` to standard output. Errc::io when it cannot be written (BrokenPipe when nobody reads).
 void print(std::string_view text);
 
-/// A report as JSON: to standard output when `to` is "-", else to that file, written beside its name and renamed.
-void print_json(const std::string& to, const nlohmann::json& json);
+/// The key, with lmq's version, by which a report is known: it sorts before all others.
+inline constexpr const char* kReportMark = "#lmq";
+/// A report (an object) as JSON, kReportMark first: to standard output when `to` is "-", else to that file, written
+/// beside its name and renamed. What may be replaced is for check_report to say.
+void print_json(const std::string& to, nlohmann::json json);
 
 /// The reader of standard output has left; nothing needs to be said about it.
 struct BrokenPipe {};

@@ -79,6 +79,20 @@ class Names(LmqTest):
         self.ok(run("quantize", source, "-o", out, "--json", report, "--force"))
         self.ok(run("quantize", source, "-o", out, "--json", report))
 
+    def test_no_command_writes_its_report_over_anything_else(self):
+        source, out, text = self.small_checkpoint(), self.at("out.h5"), self.at("diary.txt")
+        self.ok(run("quantize", source, "-o", out, "--progress", "none"))
+        self.write(text, "{\n a diary")
+        commands = (["inspect", out], ["inspect", source], ["plan", source], ["verify", out], ["methods", "uniform"], ["quantize", source, "--dry-run"])
+        for words in commands:
+            for file in (text, out, source):
+                before = sha256(file)
+                self.refused(run(*words, "--json", file), 73, file, "no earlier report of lmq")
+                self.assertEqual(sha256(file), before)
+            self.refused(run(*words, "--json", "/dev/null"), 73, "/dev/null", "no ordinary file")
+            self.ok(run(*words, "--json", self.at("report.json")))  # over that of the command before
+        self.refused(run("plan", source, "--json", text, ranks=2), 73, "no earlier report of lmq")
+
     def test_a_work_directory_may_be_any_folder_and_inputs_may_have_any_names(self):
         ours = ("lock", "spool-000001-000000", "journal-000001-000000", "lmq-spool-000001-000000", "lmq-journal-000001-000000")
         for name in ours:
