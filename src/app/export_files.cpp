@@ -53,14 +53,39 @@ bool is_weights(const std::string& name) {
          name.ends_with(".index.json");
 }
 
+constexpr std::string_view kQuantizationKeys[] = {"quantization_config", "compression_config", "quantization"};
+
+/// Files that describe quantized weights and nothing else.
+bool describes_quantization(const std::string& name) {
+  return std::ranges::any_of(std::initializer_list<const char*>{"hf_quant_config.json", "quantize_config.json",
+                                                                "quant_config.json", "quantization_config.json"},
+                             [&](const char* known) { return name == known; });
+}
+
 /// Takes descriptions of quantized weights out, wherever nested; true when there was one.
-bool erase_quantization(Json& object) {
+bool erase_quantization(Json& tree) {
   bool found = false;
-  for (const char* key : {"quantization_config", "compression_config", "quantization"})
-    if (const auto at = object.find(key); at != object.end() && at->is_object()) object.erase(key), found = true;
-  for (auto& [key, value] : object.items())
-    if (value.is_object() && erase_quantization(value)) found = true;
+  if (tree.is_object())
+    for (const std::string_view key : kQuantizationKeys)
+      if (const auto at = tree.find(key); at != tree.end() && at->is_object()) tree.erase(at), found = true;
+  if (tree.is_structured())
+    for (Json& value : tree)
+      if (erase_quantization(value)) found = true;
   return found;
+}
+
+/// Whether a small text file names one of kQuantizationKeys.
+bool speaks_of_quantization(const fs::path& path) {
+  const File file(path, File::Mode::read);
+  if (file.size() > kConfigLimit) return false;  // vocabularies
+  std::string text(static_cast<std::size_t>(file.size()), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return std::ranges::any_of(kQuantizationKeys,
+                             [&](std::string_view key) { return text.find(fmt::format("\"{}\"", key)) != text.npos; });
+}
+
+std::string text_of(const Json& config) {
+  return bare_python_numbers(config.dump(2, ' ', false, Json::error_handler_t::replace)) + "\n";
 }
 
 void copy_one(const fs::path& from, const fs::path& to) {
@@ -79,7 +104,7 @@ class ModelCopy {
 
   CopiedFiles run() {
     walk({}, 0);
-    for (auto* names : {&out_.copied, &out_.changed, &out_.left_out}) std::ranges::sort(*names);
+    for (auto* names : {&out_.copied, &out_.changed, &out_.left_out, &out_.unread}) std::ranges::sort(*names);
     return std::move(out_);
   }
 
@@ -111,9 +136,9 @@ class ModelCopy {
     const std::string name = file.filename().string();
     std::error_code error;
     if (top && is_weights(name) && fs::exists(target_ / name, error)) return;  // the export has its own
-    if (is_left_out(name) || (top && (is_weights(name) || (!described_ && name == "hf_quant_config.json")))) {
+    if (is_left_out(name) || (top && is_weights(name)) || (!described_ && describes_quantization(name))) {
       out_.left_out.push_back(file.string());
-    } else if (top && !described_ && name == "config.json" && write_config(file)) {
+    } else if (!described_ && name.ends_with(".json") && write_config(file)) {
       out_.changed.push_back(file.string());
     } else {
       copy_one(source_ / file, target_ / file);
@@ -123,14 +148,18 @@ class ModelCopy {
 
   /// False when nothing in it describes quantized weights.
   bool write_config(const fs::path& file) {
+    if (!speaks_of_quantization(source_ / file)) return false;
     Json config;
     try {
-      config = read_json_file<Json>(source_ / file, kConfigLimit);
+      config = read_python_json_file<Json>(source_ / file, kConfigLimit);
     } catch (const Error&) {
+      out_.unread.push_back(file.string());
       return false;  // no JSON: copied as it is
     }
-    if (!config.is_object() || !erase_quantization(config)) return false;
-    write_text(target_ / file, config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    if (!erase_quantization(config)) return false;
+    std::error_code error;
+    fs::create_directories((target_ / file).parent_path(), error);
+    write_text(target_ / file, text_of(config));
     return true;
   }
 
@@ -216,6 +245,9 @@ std::string copied_text(const fs::path& source, const CopiedFiles& files) {
   std::string text = fmt::format("copied from {}: {}\n", from, list_text(files.copied));
   if (!files.changed.empty())
     text += fmt::format("without their quantization_config, which no longer holds: {}\n", list_text(files.changed));
+  if (!files.unread.empty())
+    text += fmt::format("copied as they are, no JSON although they speak of quantized weights, which are no more: {}\n",
+                        list_text(files.unread));
   if (!files.left_out.empty()) text += fmt::format("left out: {}\n", list_text(files.left_out));
   return text;
 }
@@ -227,10 +259,10 @@ void write_index(const fs::path& path, const std::map<std::string, std::string>&
 
 void describe_weights(const fs::path& folder, const Json& description) {
   const fs::path path = folder / "config.json";
-  auto config = read_json_file<Json>(path, kConfigLimit);
+  auto config = read_python_json_file<Json>(path, kConfigLimit);
   if (!config.is_object()) fail(Errc::malformed, fmt::format("{}: is no JSON object", shown(path)));
   config["quantization_config"] = description;
-  write_text(path, config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_text(path, text_of(config));
 }
 
 }  // namespace lmq::app

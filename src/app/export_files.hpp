@@ -35,12 +35,13 @@ class StagedFolder {
 /// Paths relative to the model's folder, ascending.
 struct CopiedFiles {
   std::vector<std::string> copied, changed, left_out;
+  std::vector<std::string> unread;  ///< of copied: no JSON, though they name quantized weights
 };
 
 /// Copies what makes weights a model: configuration, tokenizer, code, licence, sub-folders - everything but the weights
 /// of the folder itself and their indexes, weights of other formats anywhere, the state of a training, and what begins
 /// with a dot. Links are followed. described: the export still holds what its description of quantized weights
-/// says; else that is taken out of config.json wherever nested, and hf_quant_config.json stays behind.
+/// says; else that is taken out of all *.json wherever nested, and files that hold nothing else stay behind.
 /// Errc::missing, Errc::io.
 CopiedFiles copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target, bool described);
 

@@ -28,21 +28,74 @@ Tree parse_json_text(std::string_view text, const std::string& source) {
   }
 }
 
-template <class Tree>
-Tree read_json_file(const std::filesystem::path& path, std::uint64_t most) {
-  const std::string source = printable(path.native());
+namespace {
+constexpr std::string_view kPythonNumbers[] = {"-Infinity", "Infinity", "NaN"};
+constexpr std::string_view kMark = "@python-number:";
+
+std::string read_text(const std::filesystem::path& path, std::uint64_t most, const std::string& source) {
   const File file(path, File::Mode::read);
   const std::uint64_t bytes = file.size();
   if (bytes > most)
     fail(Errc::malformed, fmt::format("{}: {}, expected at most {}", source, format_bytes(bytes), format_bytes(most)));
   std::string text(static_cast<std::size_t>(bytes), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
-  return parse_json_text<Tree>(text, source);
+  return text;
+}
+
+std::string_view python_number_at(std::string_view rest) {
+  for (const std::string_view number : kPythonNumbers)
+    if (rest.starts_with(number)) return number;
+  return {};
+}
+}  // namespace
+
+std::string quote_python_numbers(std::string_view text) {
+  std::string out;
+  bool in_text = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_text && c == '\\') {
+      out += text.substr(i++, 2);
+      continue;
+    }
+    if (c == '"') in_text = !in_text;
+    if (const std::string_view number = in_text ? "" : python_number_at(text.substr(i)); !number.empty()) {
+      out += fmt::format("\"{}{}\"", kMark, number);
+      i += number.size() - 1;
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+std::string bare_python_numbers(std::string text) {
+  for (const std::string_view number : kPythonNumbers) {
+    const std::string quoted = fmt::format("\"{}{}\"", kMark, number);
+    for (std::size_t at = 0; (at = text.find(quoted, at)) != text.npos; at += number.size())
+      text.replace(at, quoted.size(), number);
+  }
+  return text;
+}
+
+template <class Tree>
+Tree read_json_file(const std::filesystem::path& path, std::uint64_t most) {
+  const std::string source = printable(path.native());
+  return parse_json_text<Tree>(read_text(path, most, source), source);
+}
+
+template <class Tree>
+Tree read_python_json_file(const std::filesystem::path& path, std::uint64_t most) {
+  const std::string source = printable(path.native());
+  return parse_json_text<Tree>(quote_python_numbers(read_text(path, most, source)), source);
 }
 
 template nlohmann::json parse_json_text(std::string_view, const std::string&);
 template nlohmann::ordered_json parse_json_text(std::string_view, const std::string&);
 template nlohmann::json read_json_file(const std::filesystem::path&, std::uint64_t);
 template nlohmann::ordered_json read_json_file(const std::filesystem::path&, std::uint64_t);
+
+template nlohmann::json read_python_json_file(const std::filesystem::path&, std::uint64_t);
+template nlohmann::ordered_json read_python_json_file(const std::filesystem::path&, std::uint64_t);
 
 }  // namespace lmq

@@ -62,6 +62,9 @@ void walk(const json& object, const std::string& source, ModelConfig& out) {
   if (const auto both = object.find("is_encoder_decoder"); both != object.end() && both->is_boolean())
     out.encoder_decoder = out.encoder_decoder || both->get<bool>();
   for (const auto& [key, value] : object.items()) {
+    if (value.is_array())
+      for (const json& item : value)
+        if (item.is_object()) walk(item, source, out);
     if (!value.is_object()) continue;
     if (std::ranges::find(kQuantizationKeys, std::string_view(key)) == std::end(kQuantizationKeys))
       walk(value, source, out);
@@ -93,7 +96,7 @@ ModelConfig read_model_config(const std::filesystem::path& folder) {
     const std::string source = printable(path.native());
     json tree;
     try {
-      tree = read_json_file(path, kConfigLimit);
+      tree = read_python_json_file(path, kConfigLimit);
     } catch (const Error& why) {
       config.warnings.push_back(fmt::format("{}: what it says of the weights is not known", why.what()));
       continue;

@@ -69,6 +69,21 @@ class QuantizedAlready(InputsTest):
         with open(self.at("back", "config.json")) as file:  # it still describes what is there
             self.assertIn("quantization_config", json.load(file))
 
+    def test_tables_of_packed_weights_are_kept_whatever_they_are_called(self):
+        half = lambda *shape: ("F16", shape, RANDOM.standard_normal(shape).astype("<f2"))
+        packed = {"a.indices": integers("I32", 4, 16, 64), "a.centroids.weight": half(4, 512), "a.res_centroids.weight": half(4, 512),
+                  "b.dense_weights": integers("I32", 64, 64), "b.first_order_matrix": half(64, 64),
+                  "c.weight": integers("I32", 64, 64), "c.tables": half(256, 8), "d.Qidxs": integers("I32", 64, 16), "d.codebook.grid": half(256, 8)}
+        plain = {"e.position_ids": integers("I32", 2, 512), "e.words": half(64, 64), "e.parts.weight": half(64, 64)}
+        self.ok(self.quantize(self.folder_of("m", {**packed, **plain}, {"quantization_config": {"quant_method": "any"}})))
+        reasons = self.reasons()
+        self.assertEqual([name for name in packed if not reasons.get(name) and packed[name][0] == "F16"], [])
+        self.assertEqual([name for name in plain if name in reasons and plain[name][0] == "F16"], [])
+
+    def test_a_description_of_quantized_weights_that_are_not_found_is_said(self):
+        self.assertIn("says that weights are quantized (any), but none is found",
+                      self.ok(run("plan", self.folder_of("m", {"a.weight": matrix(64, 64)}, {"quantization_config": {"quant_method": "any"}}))).err)
+
     def test_nothing_but_packed_weights_is_refused_and_can_be_looked_at_and_kept(self):
         source = self.folder_of("packed", {"p.weight": integers("U32", 64, 8), "p.scales": matrix(64, 32), "p.biases": matrix(64, 32)})
         for ranks in (0, 2):
@@ -261,6 +276,26 @@ class Exports(InputsTest):
         self.assertEqual(sorted(os.listdir(self.at("x"))), ["config.json", "model.safetensors"])
         with open(self.at("x", "config.json")) as file:
             self.assertEqual(json.load(file), {"model_type": "x", "text_config": {"n": 1}})
+
+    def test_descriptions_go_from_lists_other_files_and_beside_numbers_of_python(self):
+        gone, config = {"quantization_config": {"quant_method": "fp8"}}, '{"limit": [0.0, Infinity, -Infinity, NaN], "text": "NaN, \\"Infinity", "parts": [%s]}'
+        source = self.folder_of("m", {"a.weight": fp8(256, 128), "a.weight_scale": f32(256, 1)})
+        self.text("m", "config.json", config % json.dumps({**gone, "n": 1}))
+        for name in ("transformer/config.json", "llm_config.json"):
+            self.text("m", name, json.dumps({**gone, "n": 2}))
+        for name in ("quantize_config.json", "transformer/hf_quant_config.json"):
+            self.text("m", name, json.dumps({"bits": 8}))
+        self.text("m", "bad.json", '{"quantization_config": ')
+        self.ok(self.quantize(source))
+        done = self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", source))
+        self.assertIn("no longer holds: config.json, llm_config.json, transformer/config.json", done.out)
+        self.assertIn("left out: quantize_config.json, transformer/hf_quant_config.json", done.out)
+        self.assertIn("no JSON although they speak of quantized weights, which are no more: bad.json", done.out)
+        with open(self.at("x", "config.json")) as file:
+            self.assertEqual(repr(json.load(file)), repr(json.loads(config % json.dumps({"n": 1}))))
+        for name in ("transformer/config.json", "llm_config.json"):
+            with open(self.at("x", name)) as file:
+                self.assertEqual(json.load(file), {"n": 2})
 
 
 if __name__ == "__main__":

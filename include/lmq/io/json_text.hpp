@@ -22,4 +22,13 @@ template <class Tree = nlohmann::json>
 template <class Tree = nlohmann::json>
 [[nodiscard]] Tree read_json_file(const std::filesystem::path& path, std::uint64_t most);
 
+/// JSON as Python writes it may hold Infinity, -Infinity and NaN, which JSON has not: each becomes a text that
+/// bare_python_numbers takes for it.
+[[nodiscard]] std::string quote_python_numbers(std::string_view text);
+[[nodiscard]] std::string bare_python_numbers(std::string text);
+
+/// read_json_file of a text by quote_python_numbers.
+template <class Tree = nlohmann::json>
+[[nodiscard]] Tree read_python_json_file(const std::filesystem::path& path, std::uint64_t most);
+
 }  // namespace lmq
