@@ -350,6 +350,9 @@ def law_evaluate(work, lmq):
     if done.returncode:
         expect(f"two files are measured {done.stderr[-600:]}", False)
     found = json.loads(done.stdout)
+    alone = run(quantized, "--source", os.path.join(model, "model.safetensors"), "--window", 16, "--lmq", lmq, "--tokens", tokens, "--json", module="evaluate")
+    expect(f"a source that is one file of weights gives the same numbers {alone.stderr[-300:]}",
+           alone.returncode == 0 and json.loads(alone.stdout)["files"][0] == found["files"][0])
     expect("the file through its filter and its export are the same model",
            found["difference"]["kl"] == {"mean": 0.0, "error": 0.0} and 0 < found["files"][0]["accepted"]["mean"] <= 1)
     expect("a file that is not there ends with 66", judge(os.path.join(work, "none.h5"), "--tokens", tokens).returncode == 66)

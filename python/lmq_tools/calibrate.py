@@ -27,7 +27,7 @@ import sys
 import numpy as np
 
 from . import __version__
-from .errors import CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, UNSUPPORTED, USAGE, Failure, Interrupted, Parser, code_of, need, say
+from .errors import CANNOT_CREATE, INTERNAL, INTERRUPTED, MALFORMED, USAGE, Failure, Interrupted, Parser, code_of, need, say
 from .ranks import ranks
 
 STATISTICS = ("outer", "gram", "rows", "columns", "weights")
@@ -113,7 +113,7 @@ def check_options(arguments):
 
 def pieces_of(arguments, subject, comm, folder):
     """(sequences of tokens, where they come from)."""
-    from .tokens import cut, read_stream
+    from .tokens import cut, read_stream, tokens_of_text
     config = subject.module.config
     longest = getattr(config, "max_position_embeddings", None) or 512
     window = arguments.window or min(512, longest)
@@ -133,19 +133,6 @@ def pieces_of(arguments, subject, comm, folder):
     if next(iter(subject.parameters.values())).device.type == "meta":
         raise Failure(USAGE, "a model that is run in pieces draws no text: give --text or --tokens")
     return drawn(arguments, subject, comm, place, count, window), "drawn from the model"
-
-
-def tokens_of_text(arguments, vocabulary):
-    from transformers import AutoTokenizer
-    from .tokens import checked
-    with open(arguments.text, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
-    except (ValueError, OSError, KeyError) as error:
-        raise Failure(UNSUPPORTED, f"{arguments.model}: no tokenizer that transformers reads ({str(error).splitlines()[0]}); "
-                      "give --tokens") from None
-    return checked(np.asarray(tokenizer(text)["input_ids"], np.int64), vocabulary, arguments.text)
 
 
 def drawn(arguments, subject, comm, place, count, window, together=16):
@@ -169,13 +156,13 @@ def drawn(arguments, subject, comm, place, count, window, together=16):
     return list(sequences)
 
 
-def batch_size(subject, pieces, seed):
-    """Sequences at once: at most 16, a 16th of all, 32 MB of logits; 1 where the model does not keep them apart."""
+def batch_size(subject, pieces, seed, asked=None):
+    """Sequences at once: as asked, else at most 16, a 16th of all, 32 MB of logits; 1 where the model does not keep them apart."""
     from .fit import check_layout
     from .subjects import token_batches
     config = subject.module.config
     width = max(config.vocab_size, 8 * getattr(config, "hidden_size", 512))
-    size = max(1, min(16, (1 << 23) // (max(map(len, pieces)) * width), len(pieces) // 16))
+    size = asked or max(1, min(16, (1 << 23) // (max(map(len, pieces)) * width), len(pieces) // 16))
     if size > 1:
         probe = token_batches(subject, [pieces[0], pieces[0]], [[0, 1]], seed, 0)[0]
         size = size if check_layout(subject, probe) else 1
@@ -193,30 +180,23 @@ def subject_of(arguments, comm, folder):
         subject, batches = subjects.image_model(arguments.model, arguments.images, arguments.sequences, arguments.batch or 16)
         return subject, batches, {"data": os.path.basename(arguments.images), "data_sha256": subjects.digest_of(arguments.images)}
     subject = subjects.language_model(arguments.model, arguments.kind, arguments.trust_remote_code)
-    return (subject, *batches_of_model(arguments, subject, comm, folder, arguments.batch))
+    return (subject, *batches_of_model(arguments, subject, comm, folder, None))
 
 
 def batches_of_model(arguments, subject, comm, folder, size):
-    """(batches of token sequences, facts for the receipt); size: sequences of a batch, None: as fits."""
+    """(batches of token sequences, facts for the receipt); size: sequences of a batch, None: --batch or as fits, kept apart."""
     from . import subjects
-    from .tokens import batches_of
+    from .tokens import batches_of, mask_token
     pieces, place = pieces_of(arguments, subject, comm, folder)
-    groups = batches_of(pieces, size or batch_size(subject, pieces, arguments.seed))
+    if size is None:
+        size = batch_size(subject, pieces, arguments.seed, arguments.batch)
+        if arguments.batch and size < arguments.batch and comm.rank == 0:
+            say("lmq-calibrate", f"--batch {arguments.batch}: the model does not keep the samples of a batch apart; one at a time")
+    groups = batches_of(pieces, size)
     batches = subjects.token_batches(subject, pieces, groups, arguments.seed, mask_token(arguments, subject))
     total = hashlib.sha256(b"".join(np.ascontiguousarray(piece, "<i8").tobytes() for piece in pieces))
     return batches, {"data": os.path.basename(place), "tokens": sum(map(len, pieces)), "sequences": len(pieces),
                      "window": max(map(len, pieces)), "tokens_sha256": total.hexdigest()}
-
-
-def mask_token(arguments, subject):
-    if subject.kind != "masked":
-        return None
-    from transformers import AutoTokenizer
-    try:
-        found = AutoTokenizer.from_pretrained(arguments.model).mask_token_id
-    except (ValueError, OSError, KeyError, TypeError):
-        found = None
-    return 4 if found is None else found
 
 
 def model_digest(arguments):

@@ -119,7 +119,7 @@ class Fit:
                 output = self.subject.run(batch)
         except Mixed:
             raise Failure(USAGE, f"batch {batch.number}: a layer's inputs do not keep the {batch.sequences} samples apart (first axis): "
-                          "give batches of one sample") from None
+                          "give batches of one sample (--batch 1)") from None
         if not torch.isfinite(output).all():
             raise Failure(MALFORMED, f"{self.first_not_finite(batch)}: batch {batch.number} gives numbers that are not finite")
         self.subject.backward(output, batch, self.seed)

@@ -18,12 +18,16 @@ def find(given=None):
     return found
 
 
+def environment():
+    """This process's without what would make the program a rank of its mpirun."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
+
+
 def call(program, words, stopped=lambda: False):
     """Runs lmq to its end. stopped() is asked five times a second: lmq saves what it has done then and goes on next time.
     Errors: Interrupted; Failure with lmq's own code and last line."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     process = subprocess.Popen([program, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               text=True, env=environment)
+                               text=True, env=environment())
     told = False
     while True:
         try:

@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from .capture import layers_of, leaves_of
 from .errors import IO, UNSUPPORTED, Failure, Interrupted
@@ -119,12 +120,20 @@ class Streamed:
         inputs = batch.inputs
         if self.kind == "causal":  # the arguments depend on shapes alone: the embedding need not be there
             inputs = {"inputs_embeds": torch.zeros(*batch.inputs["input_ids"].shape, width)}
-        with Stubs(self, stub), torch.no_grad():
+        with Stubs(self, stub), torch.no_grad(), Zeros():
             try:
                 self.module(**inputs)
             except Reached:
                 pass
         return found["args"], found["kwargs"]
+
+
+class Zeros(TorchFunctionMode):
+    """Within it parameters that are not loaded are zeros, without memory."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        there = lambda value: torch.zeros((), dtype=value.dtype).expand(value.shape) if isinstance(value, torch.Tensor) and value.is_meta else value
+        return function(*map(there, args), **{name: there(value) for name, value in (kwargs or {}).items()})
 
 
 class Stubs:

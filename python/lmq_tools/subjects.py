@@ -1,9 +1,11 @@
 """What is calibrated: a module, the batches it is run on, and the labels that are drawn from it."""
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import re
+import tempfile
 
 import numpy as np
 
@@ -74,9 +76,14 @@ class Subject:
 
 # ------------------------------------------------------------------------------------------------------ Hugging Face
 
+def folder_of(path):
+    """The folder of a model that is named by it or by its one file of weights."""
+    return os.path.dirname(path) or "." if os.path.isfile(path) else path
+
+
 def config_of(path):
     from transformers import AutoConfig
-    folder = os.path.dirname(path) or "." if os.path.isfile(path) else path
+    folder = folder_of(path)
     if not os.path.exists(path):
         raise Failure(MISSING, f"{path}: no such model")
     if not os.path.exists(os.path.join(folder, "config.json")):
@@ -157,6 +164,20 @@ def expert_parts(name, shape, shapes):
     return out
 
 
+@contextlib.contextmanager
+def as_folder(path):
+    """A folder that transformers opens: `path` itself, or where that is a file of weights one with it and what lies beside it but weights."""
+    if not os.path.isfile(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in os.listdir(folder_of(path)):
+            if not name.endswith((".safetensors", ".bin", ".pt", ".index.json")):
+                os.symlink(os.path.abspath(os.path.join(folder_of(path), name)), os.path.join(folder, name))
+        os.symlink(os.path.abspath(path), os.path.join(folder, "model.safetensors"))
+        yield folder
+
+
 def language_model(path, kind, trust_remote_code=False):
     """The model by its own code in float32; heads that are not in the checkpoint are never made up."""
     torch = need("torch", "lmq-calibrate")
@@ -169,19 +190,13 @@ def language_model(path, kind, trust_remote_code=False):
     options = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
     if hasattr(config, "num_experts") or hasattr(config, "num_local_experts") or hasattr(config, "n_routed_experts"):
         options["experts_implementation"] = "eager"
-    if os.path.isfile(path):
-        from safetensors.torch import load_file
-        with torch.device("meta"):
-            maker = type(maker.from_config(config))  # the class itself: Auto classes want a folder
-        options.pop("trust_remote_code")
-        module = maker.from_pretrained(None, config=config, state_dict=load_file(path), **options)
-    else:
-        module, loaded = maker.from_pretrained(path, output_loading_info=True, **options)
-        spare = {name for name in loaded["missing_keys"] if kind == "encoder" and "pooler" in name}  # not on the way to the output
-        missing = sorted(set(loaded["missing_keys"]) - spare)
-        if missing:
-            raise Failure(MALFORMED, f"{path}: {len(missing)} tensors of {type(module).__name__} are not in the checkpoint, the first "
-                          f"{missing[0]} (--kind encoder leaves the head out)")
+    with as_folder(path) as folder:
+        module, loaded = maker.from_pretrained(folder, output_loading_info=True, **options)
+    spare = {name for name in loaded["missing_keys"] if kind == "encoder" and "pooler" in name}  # not on the way to the output
+    missing = sorted(set(loaded["missing_keys"]) - spare)
+    if missing:
+        raise Failure(MALFORMED, f"{path}: {len(missing)} tensors of {type(module).__name__} are not in the checkpoint, the first "
+                      f"{missing[0]} (--kind encoder leaves the head out)")
     module.config.use_cache = False
     everything = list(module.named_parameters(remove_duplicate=False))
     first = {id(p): name for name, p in reversed(everything)}

@@ -1,7 +1,7 @@
 """Sequences of tokens: cut from token files, from text, or drawn from a model itself. Everything is a function of file and seed."""
 import numpy as np
 
-from .errors import MALFORMED, MISSING, Failure
+from .errors import MALFORMED, MISSING, UNSUPPORTED, Failure
 
 
 def read_stream(path, vocabulary, token_bytes=None):
@@ -90,3 +90,28 @@ def draw_sequences(module, first, count, window, seed, start):
                 logits[:, start] = -torch.inf
             out.append(draw_labels(logits, random[:, at]))
     return torch.stack(out, 1).numpy()
+
+
+def tokens_of_text(arguments, vocabulary):
+    from transformers import AutoTokenizer
+    from .subjects import folder_of
+    with open(arguments.text, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder_of(arguments.model), trust_remote_code=arguments.trust_remote_code)
+    except (ValueError, OSError, KeyError) as error:
+        raise Failure(UNSUPPORTED, f"{arguments.model}: no tokenizer that transformers reads ({str(error).splitlines()[0]}); "
+                      "give --tokens") from None
+    return checked(np.asarray(tokenizer(text)["input_ids"], np.int64), vocabulary, arguments.text)
+
+
+def mask_token(arguments, subject):
+    if subject.kind != "masked":
+        return None
+    from transformers import AutoTokenizer
+    from .subjects import folder_of
+    try:
+        found = AutoTokenizer.from_pretrained(folder_of(arguments.model)).mask_token_id
+    except (ValueError, OSError, KeyError, TypeError):
+        found = None
+    return 4 if found is None else found

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 
 from .errors import MALFORMED, MISSING, UNSUPPORTED, Failure, need
+from .program import environment
 
 
 def shards_of(path):
@@ -105,7 +106,7 @@ def exported_weights(path, program, reason):
     folder = tempfile.TemporaryDirectory()
     target = os.path.join(folder.name, "exported.safetensors")
     done = subprocess.run([program, "export", path, "--to", "safetensors", "-o", target], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, check=False)
+                          text=True, check=False, env=environment())
     if done.returncode:
         raise Failure(MALFORMED, f"{path}: lmq export: {done.stderr.strip()}")
     weights = safetensors_weights(target)
