@@ -2,6 +2,7 @@
 verified against the source, and planned for. The program is one with a method of its own (tests/quant/example): a new line in
 the table of methods is tried here by itself."""
 import json
+import os
 import unittest
 
 import numpy as np
@@ -44,6 +45,30 @@ class Methods(LmqTest):
                             found["ranks"] = self.digest(source, arguments, 2, 1, "")
                         self.assertEqual(len(set(found.values())), 1, found)
                         self.ok(run("verify", self.at("out.h5"), "--against", source, *weighted))
+
+    def test_bits_are_those_of_the_whole_file_for_every_method(self):
+        """--bits B: a file of at most B bits a weight, everything counted, and above half of that where the method has more levels to
+        spend; or none is made, and the least that can be is said."""
+        random, count = np.random.default_rng(6), 128 * 160
+        source, output = self.at("large.safetensors"), self.at("out.h5")
+        write_safetensors(source, {"block.0.weight": ("BF16", (128, 160), bf16(random.standard_t(5, (128, 160)) * .02))})
+        fixed = ("binary-1", "ternary", "binary-2")  # so many levels and no more
+        for method in self.methods:
+            quick = [word for name, value in (("effort", "quick"), ("steps", 2)) if any(o["name"] == name for o in method["options"])
+                     for word in (f"--{name}", value)]
+            for bits in (5.0, .5):
+                with self.subTest(method=method["name"], bits=bits):
+                    done = run("quantize", source, "-o", output, "--method", method["name"], "--bits", bits, *quick, "--quiet")
+                    if done.code:
+                        self.assertEqual(done.code, 64, done)
+                        self.assertRegex(done.err, "at least|smallest possible", done)
+                        self.assertLess(bits, 1, done)
+                        continue
+                    found = 8 * os.path.getsize(output) / count
+                    os.remove(output)
+                    self.assertLessEqual(found, bits)
+                    if method["name"] not in fixed:
+                        self.assertGreater(found, bits / 2)
 
     def test_every_method_is_listed_and_planned_for(self):
         names = [method["name"] for method in self.methods]
