@@ -57,6 +57,8 @@ void check_output(const Options& options, const Reader& reader);
 /// What lies where the report of --json goes: an earlier report may be replaced, other files only by quantize with
 /// --force, which check_output says. Errc::cannot_create; rank 0 only.
 void check_report(const Options& options);
+/// Errc::usage for a size that is less than what is sure to be reached, which it names.
+void check_target(const Job& job);
 /// Errc::io when even the tensors that are kept do not fit on the output's file system; a warning when it looks tight.
 void check_space(const Options& options, const Job& job);
 /// Errc::usage when a rank needs more than --memory; a warning when the ranks of this machine need more than it has.

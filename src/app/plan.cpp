@@ -279,6 +279,9 @@ std::string plan_text(const Options& options, const Report& report) {
 /// Reads what has to be measured for a plan with a size to reach.
 Expected forecast(Comm& comm, const Options& options, const Job& job) {
   if (job.plan.target_bytes == 0) return std::nullopt;
+  run_agreed(comm, [&] {
+    if (comm.rank() == 0) check_target(job);
+  });
   const RunContext context{*job.reader, job.importance ? &*job.importance : nullptr, job.plan, {}};
   const bool shows =
       comm.rank() == 0 && !options.quiet && options.progress != ProgressMode::none && error_is_terminal();
@@ -305,9 +308,6 @@ int plan(Comm& comm, const Options& options) {
       note(
           "values are not looked at here: tensors with NaN or infinities, which quantize will keep, are planned as the "
           "others");
-    if (expected && job.plan.target_bytes < expected->sure_bytes)
-      warn(fmt::format("whether a file of {} bytes can be reached is only known when it is made: sure are {}",
-                       job.plan.target_bytes, expected->sure_bytes));
     if (expected && expected->sampled && !options.quiet)
       note("the model is large: levels, bits and SNR are those of a part of each tensor");
     if (options.json) print_json(*options.json, plan_json(options, report));

@@ -17,6 +17,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
+#include "lmq/run/budget.hpp"
 #include "lmq/run/work_dir.hpp"
 #include "terminal.hpp"
 
@@ -170,6 +171,11 @@ void check_output(const Options& options, const Reader& reader) {
 SizeEstimate estimate_output(const Job& job) {
   return estimate_size(job.reader->catalogue(), job.plan, job.recipe.canonical_json(), provenance_json(job),
                        *make_hdf5_format(), [&](std::uint64_t unit) { return record_bound(job.plan, unit); });
+}
+
+void check_target(const Job& job) {
+  lmq::check_target(job.reader->catalogue(), job.plan, job.recipe.canonical_json(), provenance_json(job),
+                    *make_hdf5_format());
 }
 
 void check_space(const Options& options, const Job& job) {

@@ -68,6 +68,7 @@ int quantize(Comm& comm, const Options& options) {
       estimate_memory(job.reader->catalogue().tensors, job.plan, thread_count(), static_cast<std::size_t>(comm.size()));
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
+    check_target(job);
     check_memory(options, need);
     check_space(options, job);
   });

@@ -12,7 +12,8 @@
 namespace lmq {
 namespace {
 
-constexpr std::uint64_t kRecordFrame = 48;  // header and checksum
+constexpr std::uint64_t kRecordFrame = 48;     // header and checksum
+constexpr std::uint64_t kZerosPerByte = 4096;  // at least, of a trellis (each costs .0004 bit)
 
 /// Equidistributed bits, a function of the index: numbers as hard to deflate as real ones.
 std::uint64_t scattered(std::uint64_t index) noexcept {
@@ -62,9 +63,10 @@ std::uint64_t record_bound(const Plan& plan, std::uint64_t unit) {
   const auto levels = static_cast<std::uint32_t>(tensor.spec.options.levels);
   const bool whole = tensor.spec.coder == CoderChoice::fixed || tensor.spec.coder == CoderChoice::planes;
   const double code_bits = whole ? std::bit_width(levels - 1) : static_cast<double>(log2_q32(levels) + 1) * 0x1p-32;
-  if (tensor.lane_rows > 0) {  // steps and classes of rows and columns, states of lanes
+  if (tensor.lane_rows > 0) {  // states of lanes; steps and classes of rows and columns, which zeros do not need
     const std::uint64_t rows = work.count / std::max<std::uint64_t>(1, tensor.cols);
-    return kRecordFrame + 2 * (rows + tensor.cols) + 4 * ceil_div(rows, tensor.lane_rows) +
+    const std::uint64_t sides = levels == 1 ? work.count / kZerosPerByte : 2 * (rows + tensor.cols);
+    return kRecordFrame + sides + 4 * ceil_div(rows, tensor.lane_rows) +
            static_cast<std::uint64_t>(std::ceil(static_cast<double>(work.count) * code_bits / 8));
   }
   const std::uint64_t number_bytes = tensor.spec.level_type == LevelType::f16 ? 2 : 4;

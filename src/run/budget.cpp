@@ -11,6 +11,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/container/size.hpp"
+#include "lmq/run/forecast.hpp"
 
 namespace lmq {
 namespace {
@@ -20,8 +21,8 @@ constexpr double kSlack = 0.001, kAim = 0.0004;
 constexpr int kMaxCorrections = 12;
 // A scope bears a change of up to an eighth of its bytes; beyond a quarter of all bytes everybody bears it.
 constexpr double kBearable = 8, kLargeGap = 0.03;
-// How far the records of the smallest file may be from what the curves say.
-constexpr double kDoubt = 0.05;
+// How much more than estimated the tables of a file may take: their numbers are invented, and deflate as they do.
+constexpr std::uint64_t kTablesShare = 64, kTablesMore = 128;
 constexpr double kLowestSlope = 0x1p-200, kHighestSlope = 0x1p200;
 
 double as_double(std::uint64_t value) { return static_cast<double>(value); }
@@ -57,6 +58,11 @@ const RatePoint& point_at(const ScopeCurve& curve, double slope) {
                                    [&](const RatePoint& point) { return point.distortion + slope * point.bits; });
 }
 
+[[noreturn]] void refuse(std::uint64_t target, std::uint64_t least) {
+  fail(Errc::usage, fmt::format("a file of {} bytes ({}) cannot be reached with this recipe: at least {} ({})", target,
+                                format_bytes(target), least, format_bytes(least)));
+}
+
 bool has_slopes(const ScopeCurve& curve) { return !std::isnan(curve.points.front().lambda); }
 
 /// Between two slopes bits and distortion are taken as straight.
@@ -76,8 +82,7 @@ RatePoint at_slope(const ScopeCurve& curve, double slope) {
 
 }  // namespace
 
-Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
-    : plan_(plan), raw_bytes_(as_double(raw_bytes)), states_(plan.scopes.size()), best_slopes_(plan.scopes.size()) {
+Budget::Budget(const Plan& plan) : plan_(plan), states_(plan.scopes.size()), best_slopes_(plan.scopes.size()) {
   for (std::uint64_t s = 0; s < plan.scopes.size(); ++s) {
     if (!plan.scopes[s].spec.budgeted) continue;
     scopes_.push_back(s);
@@ -85,14 +90,6 @@ Budget::Budget(const Plan& plan, std::uint64_t raw_bytes)
   }
   usual_importance_ = usual_importance(plan);
 }
-
-void Budget::refuse(double file_bytes) const {
-  const auto least = static_cast<std::uint64_t>(std::ceil(std::max(least_, file_bytes)));
-  fail(Errc::usage, fmt::format("a file of {} bytes ({}) cannot be reached with this recipe: at least {} ({})",
-                                plan_.target_bytes, format_bytes(plan_.target_bytes), least, format_bytes(least)));
-}
-
-std::uint64_t Budget::sure_bytes() const { return static_cast<std::uint64_t>(std::ceil(least_)); }
 
 RatePoint Budget::expected(std::uint64_t scope) const {
   const State& state = states_[scope];
@@ -147,7 +144,7 @@ QuantizerOptions Budget::options_at(const State& state) const {
   if (method.at_slope && has_slopes(state.curve))
     method.at_slope(options, slope);
   else
-    options.levels = point_at(state.curve, slope).levels;
+    options.levels = fewest_ ? state.curve.points.front().levels : point_at(state.curve, slope).levels;
   return options;
 }
 
@@ -165,11 +162,24 @@ std::vector<Budget::Choice> Budget::set_slope(const std::vector<std::uint64_t>& 
   return choices;
 }
 
+/// All scopes as small as they can be: for a target that is hardly more.
+std::vector<Budget::Choice> Budget::set_fewest(std::uint64_t file_bytes) {
+  std::vector<QuantizerOptions> before;
+  for (const std::uint64_t s : scopes_) before.push_back(options_at(states_[s]));
+  fewest_ = true;
+  std::vector<Choice> choices;
+  for (std::size_t i = 0; i < scopes_.size(); ++i) {
+    State& state = states_[scopes_[i]];
+    state.slope = kHighestSlope;
+    QuantizerOptions options = options_at(state);
+    if (options.levels != before[i].levels || options.values != before[i].values)
+      choices.emplace_back(scopes_[i], std::move(options));
+  }
+  if (choices.empty()) refuse(plan_.target_bytes, file_bytes);
+  return choices;
+}
+
 std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
-  // What the curves say is near; other rules' records are only bounded here, and refused when they are known.
-  const double least = predicted(scopes_, kHighestSlope);
-  least_ = (1 + kDoubt) * least + as_double(other_bytes);
-  if ((1 - kDoubt) * least + raw_bytes_ > as_double(plan_.target_bytes)) refuse(0);
   const double room = (1 - kAim) * as_double(plan_.target_bytes) - as_double(other_bytes);
   return plan_.allocation == Allocation::slope ? set_slope(scopes_, slope_for(scopes_, room)) : choose_widths(room);
 }
@@ -210,7 +220,8 @@ std::vector<Budget::Choice> Budget::correct_widths(double file, const std::vecto
     all += results.back().bytes;
   }
   const std::vector<std::size_t> before = widths_->points();
-  if (!widths_->correct(as_double(plan_.target_bytes) - (file - all), results)) refuse(file);
+  if (!widths_->correct(as_double(plan_.target_bytes) - (file - all), results))
+    refuse(plan_.target_bytes, static_cast<std::uint64_t>(file));
   return before == widths_->points() ? std::vector<Choice>() : width_choices(before);
 }
 
@@ -225,13 +236,6 @@ std::vector<std::uint64_t> Budget::scopes_to_adjust(double gap, const std::vecto
     some += as_double(record_bytes[s]);
   }
   return chosen;
-}
-
-std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors) {
-  std::uint64_t bytes = 0;
-  for (const TensorPlan& tensor : plan.tensors)
-    if (tensor.treatment == Treatment::keep) bytes += tensors[tensor.tensor].bytes;
-  return bytes;
 }
 
 namespace {
@@ -258,10 +262,35 @@ std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const s
       .total();
 }
 
+std::uint64_t sure_bytes(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                         const std::string& provenance_json, const LayoutFormat& format) {
+  Plan least = plan;
+  least.digest.assign(plan.digest.size(), '0');
+  const auto take_fewest = [](QuantSpec& spec) {
+    if (spec.budgeted) spec.options.levels = fewest_levels(spec.method, spec.options, rate_count(spec));
+  };
+  for (TensorPlan& tensor : least.tensors) take_fewest(tensor.spec);
+  for (Scope& scope : least.scopes) take_fewest(scope.spec);
+  const SizeEstimate size = estimate_size(catalogue, least, whatever_the_target(recipe_json), provenance_json, format,
+                                          [&](std::uint64_t unit) { return record_bound(least, unit); });
+  return size.total() + size.container / kTablesShare + kTablesMore;
+}
+
+void check_target(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                  const std::string& provenance_json, const LayoutFormat& format) {
+  if (plan.target_bytes == 0) return;
+  const std::uint64_t least = sure_bytes(catalogue, plan, recipe_json, provenance_json, format);
+  if (plan.target_bytes < least) refuse(plan.target_bytes, least);
+}
+
 std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes,
                                             const std::vector<double>& losses) {
   const double target = as_double(plan_.target_bytes), file = as_double(file_bytes);
   if (widths_) return correct_widths(file, record_bytes, losses);
+  if (fewest_) {
+    if (file_bytes > plan_.target_bytes) refuse(plan_.target_bytes, file_bytes);
+    return {};
+  }
   if (settled_ || (file <= target && file >= (1 - kSlack) * target)) return {};
   if (file_bytes <= plan_.target_bytes && file_bytes > best_bytes_) {
     best_bytes_ = file_bytes;
@@ -284,7 +313,7 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
     if (!choices.empty() || chosen.size() == scopes_.size() || share == 0) break;
   }
   if (!choices.empty() || file_bytes == best_bytes_) return choices;
-  if (best_bytes_ == 0) refuse(file);
+  if (best_bytes_ == 0) return set_fewest(file_bytes);
   settled_ = true;  // nothing better came: what was best is made again
   for (const std::uint64_t s : scopes_)
     for (auto& choice : set_slope({s}, best_slopes_[s])) choices.push_back(std::move(choice));

@@ -41,7 +41,7 @@ Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& fo
       rank_times_(static_cast<std::size_t>(comm.size())),
       made_again_(context.plan.units.size(), false),
       progress_(options.progress) {
-  if (chosen_plan_) budget_.emplace(context.plan, raw_bytes(context.plan, context.reader.catalogue().tensors));
+  if (chosen_plan_) budget_.emplace(context.plan);
   look_at_parts();
   next_check_ = restored_.next_to_check();
   if (!next_check_) restore();

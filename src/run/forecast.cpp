@@ -122,6 +122,12 @@ std::vector<std::byte> measure_share(const Comm& comm, const RunContext& context
 
 }  // namespace
 
+RateCount rate_count(const QuantSpec& spec) noexcept {
+  return spec.coder == CoderChoice::fixed ? RateCount::fixed_width
+         : spec.widths                    ? RateCount::width_entropy
+                                          : RateCount::entropy;
+}
+
 ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
   constexpr int kSlopes = 38;
   constexpr double kStep = 0.70710678118654752;
@@ -135,10 +141,7 @@ ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
   std::vector<double> slopes;
   double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
   for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  const RateCount count = spec.coder == CoderChoice::fixed ? RateCount::fixed_width
-                          : spec.widths                    ? RateCount::width_entropy
-                                                           : RateCount::entropy;
-  return {rate_curve(group, spec.method, spec.options, slopes, count), second / mass};
+  return {rate_curve(group, spec.method, spec.options, slopes, rate_count(spec)), second / mass};
 }
 
 ScopeCurve curve_of(const SpreadHistogram& spreads, const Plan& plan, const Scope& scope) {
@@ -167,8 +170,7 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
   forecast.sampled = stride > 1;
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    const auto& tensors = context.reader.catalogue().tensors;
-    Budget budget(context.plan, raw_bytes(context.plan, tensors));
+    Budget budget(context.plan);
     forecast.scopes.resize(context.plan.scopes.size());
     for (const auto& bytes : shares) {
       ByteReader in(bytes, "message of another rank");
@@ -180,7 +182,6 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
     }
     (void)budget.choose(other_bytes);
     forecast.bytes = static_cast<double>(other_bytes);
-    forecast.sure_bytes = budget.sure_bytes();
     forecast.loss = budget.expected_loss();
     for (const std::uint64_t s : budget.scopes()) {
       const RatePoint point = budget.expected(s);

@@ -56,10 +56,13 @@ double WidthBudget::loss() const noexcept {
   return sum;
 }
 
+/// The best that was made is made again; where nothing fitted, the narrowest, whatever the tables say.
 bool WidthBudget::settle() {
   settled_ = true;
-  if (!best_.empty()) points_ = best_;
-  return !best_.empty();
+  std::vector<std::size_t> last = best_.empty() ? std::vector<std::size_t>(tables_.size(), 0) : best_;
+  const bool other = last != points_;
+  points_ = std::move(last);
+  return other || !best_.empty();
 }
 
 /// Whether points() are another choice now. fits: the last one did.

@@ -211,7 +211,7 @@ class Layers(LmqTest):
             plan = json.loads(self.ok(run("plan", self.source, "--importance", self.statistics, *arguments, "--json")).out)
             return {tensor["method"] for tensor in plan["tensors"] if tensor["treatment"] == "quantize"}
         taken = {layer_methods()[0]}
-        for arguments in ([], ["--bits", "3"], ["--target-size", "4K"], ["--rate", "3"]):
+        for arguments in ([], ["--bits", "5"], ["--target-size", "5K"], ["--rate", "3"]):
             self.assertEqual(method_of(*arguments), taken, arguments)
         for arguments in (["--method", "kmeans"], ["--levels", "8"], ["--granularity", "row"], ["--importance-power", "0.5"]):
             self.assertEqual(method_of(*arguments) & taken, set(), arguments)
@@ -220,11 +220,11 @@ class Layers(LmqTest):
         self.ok(run("verify", self.at("out.h5"), "--against", self.source, "--importance", self.statistics, *QUIET))
         # Columns alone do not hurt it; with rows there is more to know than it takes.
         self.write_statistics({"a.weight.columns": np.ones(48)})
-        for arguments in ([], ["--bits", "3"]):
+        for arguments in ([], ["--bits", "5"]):
             self.assertEqual(method_of(*arguments), taken, arguments)
             self.assertEqual(method_of(*arguments, "--method", "kmeans") & taken, set(), arguments)
         self.write_statistics({"a.weight.columns": np.ones(48), "a.weight.rows": np.ones(70)})
-        for arguments in ([], ["--bits", "3"]):
+        for arguments in ([], ["--bits", "5"]):
             self.assertEqual(method_of(*arguments) & taken, set(), arguments)
 
     def test_a_size_without_a_method_or_importance_is_met_by_the_method_that_sees_layers(self):
@@ -232,9 +232,9 @@ class Layers(LmqTest):
             plan = json.loads(self.ok(run("plan", self.source, *arguments, "--json")).out)
             return {tensor["method"] for tensor in plan["tensors"] if tensor["treatment"] == "quantize"}
         taken = {layer_methods()[0]}
-        for arguments in (["--bits", "3"], ["--target-size", "4K"]):
+        for arguments in (["--bits", "5"], ["--target-size", "5K"]):
             self.assertEqual(method_of(*arguments), taken, arguments)
-        for arguments in ([], ["--bits", "3", "--method", "ecsq"], ["--bits", "3", "--granularity", "row"]):
+        for arguments in ([], ["--bits", "5", "--method", "ecsq"], ["--bits", "5", "--granularity", "row"]):
             self.assertEqual(method_of(*arguments) & taken, set(), arguments)
 
     def test_layers_may_share_inputs(self):

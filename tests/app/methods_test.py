@@ -3,6 +3,7 @@ verified against the source, and planned for. The program is one with a method o
 the table of methods is tried here by itself."""
 import json
 import os
+import re
 import unittest
 
 import numpy as np
@@ -82,6 +83,32 @@ class Methods(LmqTest):
                     plan = json.loads(self.ok(run("plan", self.source, "--method", method["name"], *granularity, "--json")).out)
                     self.assertGreater(plan["estimated_seconds"], 0)
         self.assertEqual(len(set(names)), len(names))
+
+    def test_a_size_that_is_refused_names_one_that_is_taken(self):
+        """The same number for whatever was asked, by plan and quantize; and that number is a file that gets made."""
+        def refused(*words):
+            done = run(*words)
+            self.assertEqual((done.code, done.err.count("\n"), done.out), (64, 1, ""), done.err)
+            return re.search(r"cannot be reached with this recipe: at least (\d+) ", done.err)[1]
+
+        output = self.at("least.h5")
+        quantize = ["quantize", self.source, "-o", output, "--progress", "none", "--quiet"]
+        for number, method in enumerate(self.methods):
+            granularities = granularities_of(method, GRANULARITIES)[-3:]
+            words = ["--method", method["name"], *granularities[number % len(granularities)]]
+            if number % 2 == 0:
+                words += ["--importance", self.importance]
+            with self.subTest(words=words[:4]):
+                least = refused("plan", self.source, *words, "--quiet", "--target-size", "800")
+                just_below = str(int(least) - 1)
+                self.assertEqual(refused(*quantize, *words, "--target-size", just_below), least)
+                if number < 3:
+                    self.assertEqual(refused(*quantize, *words, "--bits", "0.01"), least)
+                    self.assertEqual(refused(*quantize, "--dry-run", *words, "--target-size", just_below), least)
+                self.assertEqual([name for name in os.listdir(self.folder) if name.startswith("least")], [])
+                self.ok(run(*quantize, *words, "--target-size", least))
+                self.assertLessEqual(os.path.getsize(output), int(least))
+                os.remove(output)
 
 
 if __name__ == "__main__":

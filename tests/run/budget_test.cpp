@@ -104,7 +104,7 @@ struct Model {
 int carry_out(Model& model, std::uint64_t target, Allocation how = Allocation::slope) {
   Plan plan = plan_of(model.weights, target);
   plan.allocation = how;
-  Budget budget(plan, 1000);
+  Budget budget(plan);
   for (std::uint64_t s = 0; s < model.weights.size(); ++s)
     budget.take_curve(s, how == Allocation::slope
                              ? curve_of(static_cast<double>(model.weights[s]), model.variance[s])
@@ -171,7 +171,7 @@ TEST_CASE("budget: of slopes: never above the target, within a thousandth below 
         const std::uint64_t target = target_of(model, bits);
         INFO(scopes << " scopes, curves off by " << error << ", " << bits << " bits");
         const Plan plan = plan_of(model.weights, target, "ecsq");
-        Budget budget(plan, 100);
+        Budget budget(plan);
         for (std::uint64_t s = 0; s < scopes; ++s) budget.take_curve(s, smooth_curve(model, s));
         model.take_slopes(budget.choose(500));
         int again = 0;
@@ -238,7 +238,7 @@ TEST_CASE("budget: the first choice is the least distortion of its size", "[run]
   // Three scopes: every combination of levels is tried.
   Model model{{1000, 2000, 500}, {1, 4, 16}, 0, 0, {}, {}, 0};
   const Plan plan = plan_of(model.weights, 1400);
-  Budget budget(plan, 0);
+  Budget budget(plan);
   std::vector<ScopeCurve> curves;
   for (std::uint64_t s = 0; s < 3; ++s) {
     curves.push_back(curve_of(static_cast<double>(model.weights[s]), model.variance[s]));

@@ -30,6 +30,10 @@ enum class RateCount : std::uint8_t {
                                                 const QuantizerOptions& options, std::span<const double> lambdas,
                                                 RateCount count = RateCount::entropy);
 
+/// The fewest levels of rate_curve's points, whatever the group: 1 of methods with a slope.
+[[nodiscard]] std::size_t fewest_levels(std::uint16_t method, const QuantizerOptions& options,
+                                        RateCount count = RateCount::entropy);
+
 /// Bits and distortion of a codebook on a group: by its prices where the group has layers, by its cuts, or else the
 /// nearest level, of each bin's mean.
 [[nodiscard]] RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count = RateCount::entropy);

@@ -28,20 +28,17 @@ class Budget {
  public:
   using Choice = std::pair<std::uint64_t, QuantizerOptions>;  ///< scope and its options
 
-  /// raw_bytes: tensors that are kept.
-  Budget(const Plan& plan, std::uint64_t raw_bytes);
+  explicit Budget(const Plan& plan);
   /// Of every budgeted scope, before choose.
   void take_curve(std::uint64_t scope, ScopeCurve curve);
-  /// Options of every budgeted scope. other_bytes: expected size of all but their records. Errc::usage when even the
-  /// fewest bits are too many; it names the smallest size that is sure to be reached, the same here and in correct().
+  /// Options of every budgeted scope. other_bytes: expected size of all but their records.
   [[nodiscard]] std::vector<Choice> choose(std::uint64_t other_bytes);
   /// After a choice was carried out: file_bytes the file would have; [plan.scopes] record_bytes of the scopes' records
   /// and their losses (UnitStats::loss; looked at where widths are shared out).
-  /// Scopes to do again with other options; empty: the file is as it shall be.
+  /// Scopes to do again with other options; empty: the file is as it shall be. Where nothing that was tried fits, the
+  /// fewest levels of all; Errc::usage when those are too large.
   [[nodiscard]] std::vector<Choice> correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes,
                                             const std::vector<double>& losses);
-  /// The smallest size of the file that is sure to be reached; once chosen.
-  [[nodiscard]] std::uint64_t sure_bytes() const;
   /// What the curve of a budgeted scope promises for what was chosen last (of widths: what curves alone choose): bits,
   /// distortion, levels (of methods with slopes those of the nearest point).
   [[nodiscard]] RatePoint expected(std::uint64_t scope) const;
@@ -69,11 +66,9 @@ class Budget {
   [[nodiscard]] std::vector<Choice> choose_widths(double room);
   [[nodiscard]] std::vector<Choice> correct_widths(double file, const std::vector<std::uint64_t>& record_bytes,
                                                    const std::vector<double>& losses);
-  [[noreturn]] void refuse(double file_bytes) const;
+  [[nodiscard]] std::vector<Choice> set_fewest(std::uint64_t file_bytes);
 
   const Plan& plan_;
-  double raw_bytes_;
-  double least_ = 0;                   // bytes that are sure to be reached, once chosen
   std::vector<std::uint64_t> scopes_;  // budgeted, ascending
   std::vector<State> states_;          // [plan.scopes]
   double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
@@ -82,13 +77,19 @@ class Budget {
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
   std::vector<double> best_slopes_;  // [plan.scopes]
   bool settled_ = false;             // the best is being made again
+  bool fewest_ = false;              // nothing fitted: the least of all is made
 };
 
-/// Of the tensors that are kept.
-[[nodiscard]] std::uint64_t raw_bytes(const Plan& plan, const std::vector<TensorInfo>& tensors);
 /// All but the records of budgeted scopes, before anything is laid out: what is kept, a bound of what other rules
 /// store, and all that surrounds records.
 [[nodiscard]] std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
                                          const std::string& provenance_json, const LayoutFormat& format);
+/// A size of the file that is sure to be reached, known before a weight is read: bounds of records of the fewest levels
+/// each method takes (one where it has a slope). The same for every target.
+[[nodiscard]] std::uint64_t sure_bytes(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                                       const std::string& provenance_json, const LayoutFormat& format);
+/// Errc::usage when the plan's target is less than sure_bytes, which it names.
+void check_target(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                  const std::string& provenance_json, const LayoutFormat& format);
 
 }  // namespace lmq

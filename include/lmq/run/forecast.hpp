@@ -11,6 +11,8 @@
 
 namespace lmq {
 
+/// How the codes of a scope will be stored.
+[[nodiscard]] RateCount rate_count(const QuantSpec& spec) noexcept;
 /// What bits would buy in a scope with these statistics: at 38 slopes, from where no bit pays to some nine bits, a
 /// quarter of a bit apart; of methods without slopes by the number of levels (rate_curve).
 [[nodiscard]] ScopeCurve curve_of(const Group& group, const QuantSpec& spec);
@@ -29,7 +31,6 @@ struct Forecast {
   std::vector<ScopeForecast> scopes;  ///< [plan.scopes], of the budgeted ones
   double bytes = 0;                   ///< of the file
   double loss = 0;                    ///< Budget::expected_loss
-  std::uint64_t sure_bytes = 0;       ///< the smallest size of the file that is sure to be reached
   bool sampled = false;               ///< not all weights were looked at
 };
 
@@ -38,7 +39,7 @@ struct Forecast {
 /// Nothing is written. Collective, scopes shared out among the ranks; whole on rank 0.
 /// other_bytes  as bytes_beside says; on rank 0
 /// progress     called with the weights that this rank has measured, and those it will
-/// Errors       Errc::usage when the target cannot be reached, as the run says it; Errc::malformed for NaN and infinities
+/// Errors       Errc::malformed for NaN and infinities
 /// Cost         the budgeted tensors are read once, 2^31 weights at most; the statistics of one scope are held at a time
 [[nodiscard]] Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t other_bytes,
                                        const std::function<void(double, double)>& progress);

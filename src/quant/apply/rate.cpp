@@ -105,6 +105,14 @@ RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count)
   return point;
 }
 
+std::size_t fewest_levels(std::uint16_t method, const QuantizerOptions& options, RateCount count) {
+  const QuantizerEntry& entry = entry_of(method);
+  if (entry.at_slope != nullptr) return 1;
+  for (const std::size_t levels : level_ladder(count))
+    if (with_levels(options, entry, levels).levels == levels) return levels;
+  return options.levels;
+}
+
 std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method, const QuantizerOptions& options,
                                   std::span<const double> lambdas, RateCount count) {
   const QuantizerEntry& entry = entry_of(method);

@@ -161,6 +161,11 @@ double code_lanes(const LayerWeights& weights, const LayerSides& sides, const St
   for (const double lane : squared) sum += lane;
   return sum;
 }
+/// A layer of zeros needs neither steps nor classes: of class 0, all of them are as cheap as can be.
+void forget_sides(TrellisUnit& unit) {
+  std::ranges::fill(unit.row_step, std::int16_t{0}), std::ranges::fill(unit.col_step, std::int16_t{0});
+  std::ranges::fill(unit.row_spread, std::int8_t{0}), std::ranges::fill(unit.col_spread, std::int8_t{0});
+}
 }  // namespace
 
 CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, const LayerCoding& coding) {
@@ -201,6 +206,7 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
     if (free || pass > 0) choose_spreads(unit, by_targets);
     layer.squared_steps = code_lanes(weights, sides, steps, layer, targets);
   }
+  if (std::ranges::all_of(layer.values, [](float value) { return value == 0; })) forget_sides(unit);
   return layer;
 }
 
