@@ -40,6 +40,27 @@ int with_report(Comm& comm, const Options& options, int (*command)(Comm&, const 
   return command(comm, options);
 }
 
+/// Commands for which one rank is enough.
+int run_alone(const Options& options) {
+  if (options.threads > 0) set_thread_count(options.threads);
+  check_report(options);
+  switch (options.command) {
+    case Command::help:
+      print(help_text(options.topic, output_width()));
+      return 0;
+    case Command::version:
+      return show_version();
+    case Command::inspect:
+      return inspect(options);
+    case Command::export_:
+      return export_file(options);
+    case Command::methods:
+      return methods(options);
+    default:
+      fail(Errc::internal, "a command without a body");
+  }
+}
+
 int dispatch(int argc, char** argv) {
   const bool first = launch_rank() == 0;
   if (argc <= 1) {
@@ -68,25 +89,7 @@ int dispatch(int argc, char** argv) {
       settle_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, verify); });
     default:
-      break;
-  }
-  if (!first) return 0;  // one rank is enough for the rest
-  if (options.threads > 0) set_thread_count(options.threads);
-  check_report(options);
-  switch (options.command) {
-    case Command::help:
-      print(help_text(options.topic, output_width()));
-      return 0;
-    case Command::version:
-      return show_version();
-    case Command::inspect:
-      return inspect(options);
-    case Command::export_:
-      return export_file(options);
-    case Command::methods:
-      return methods(options);
-    default:
-      fail(Errc::internal, "a command without a body");
+      return first ? run_alone(options) : 0;
   }
 }
 

@@ -35,15 +35,8 @@ void check_replaceable_hdf5(const std::filesystem::path& path, LayoutFormat& for
     fail(Errc::cannot_create, fmt::format("{}: is there already and is no export of lmq", printable(path.string())));
 }
 
-}  // namespace
-
-std::string export_hdf5(const Options& options, const std::string&) {
-  const ExportSource source(options.input);
-  const auto format = make_hdf5_format();
-  check_replaceable_hdf5(options.output, *format);
-  std::vector<const ExportSource::Tensor*> order;
-  for (const ExportSource::Tensor& tensor : source.tensors()) order.push_back(&tensor);
-  std::ranges::sort(order, {}, [](const ExportSource::Tensor* tensor) { return "/" + tensor->name; });
+/// Contiguous datasets in that order.
+FileLayout layout_of(const std::vector<const ExportSource::Tensor*>& order) {
   FileLayout layout;
   layout.root.push_back({kMark, std::string(kVersion)});
   for (const ExportSource::Tensor* tensor : order) {
@@ -54,12 +47,24 @@ std::string export_hdf5(const Options& options, const std::string&) {
     dataset.piece_bytes = {bytes_of(*tensor)};
     layout.datasets.push_back(std::move(dataset));
   }
+  return layout;
+}
+
+}  // namespace
+
+std::string export_hdf5(const Options& options, const std::string&) {
+  const ExportSource source(options.input);
+  const auto format = make_hdf5_format();
+  check_replaceable_hdf5(options.output, *format);
+  std::vector<const ExportSource::Tensor*> order;
+  for (const ExportSource::Tensor& tensor : source.tensors()) order.push_back(&tensor);
+  std::ranges::sort(order, {}, [](const ExportSource::Tensor* tensor) { return "/" + tensor->name; });
   std::filesystem::path beside = options.output;
   beside += ".lmq-partial";
   double rounding = 0, done = 0, all = 0;
   for (const ExportSource::Tensor* tensor : order) all += static_cast<double>(bytes_of(*tensor));
   try {
-    const FilePlaces places = format->create(beside, layout);
+    const FilePlaces places = format->create(beside, layout_of(order));
     const File file(beside, File::Mode::update);
     Progress progress("export",
                       !options.quiet && error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);

@@ -38,7 +38,7 @@ Findings findings_of(const Job& job) {
     const TensorPlan& plan = job.plan.tensors[t];
     if (plan.treatment != Treatment::quantize) continue;
     ++found.quantized;
-    if (!plan.importance.present) {
+    if (!plan.importance.present()) {
       found.missing.push_back(tensors[t].name);
       continue;
     }
@@ -98,7 +98,7 @@ nlohmann::json importance_json(const Job& job) {
   nlohmann::json tensors = nlohmann::json::object();
   const auto& catalogue = job.reader->catalogue().tensors;
   for (std::size_t t = 0; t < catalogue.size(); ++t)
-    if (const ImportanceInfo& info = job.plan.tensors[t].importance; info.present)
+    if (const ImportanceInfo& info = job.plan.tensors[t].importance; info.present())
       tensors[catalogue[t].name] = {{"kind", name(info.kind)},
                                     {"mean", info.mean},
                                     {"largest", info.largest},

@@ -197,10 +197,9 @@ std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_looku
   return [&file](const TensorInfo& tensor, std::uint64_t cols) {
     const ImportanceEntry* const entry = file->find(tensor.name);
     if (entry == nullptr) return ImportanceInfo{};
-    ImportanceInfo info{true, entry->kind, entry->largest, entry->mean, entry->length, entry->block_rows};
-    if (entry->length != cols) return info;  // seen as other rows: by the diagonal alone
-    info.gram = entry->gram.tensor >= 0, info.gram_each = entry->gram.blocks > 1;
-    info.outer_rows = entry->outer.tensor >= 0 ? entry->outer.size : 0;
+    ImportanceInfo info = entry->info;
+    if (info.length != cols)
+      info.gram = info.gram_each = false, info.outer_rows = 0;  // other rows: by the diagonal alone
     return info;
   };
 }

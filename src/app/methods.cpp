@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -15,8 +14,25 @@
 namespace lmq::app {
 
 namespace {
+/// A value of an option; nothing that is said: the first of its words, or what the method makes of that.
+nlohmann::json value_json(const MethodOption& known, const OptionValue& value) {
+  if (const auto* whole = std::get_if<std::uint64_t>(&value)) return *whole;
+  if (const auto* number = std::get_if<double>(&value)) return *number;
+  if (const auto* word = std::get_if<OptionWord>(&value)) return known.words[word->index];
+  return nullptr;
+}
+
+std::string value_text(const MethodOption& known, const OptionValue& value) {
+  if (const auto* whole = std::get_if<std::uint64_t>(&value)) return fmt::format("{}", *whole);
+  if (const auto* number = std::get_if<double>(&value)) return fmt::format("{:.6g}", *number);
+  if (const auto* word = std::get_if<OptionWord>(&value)) return std::string(known.words[word->index]);
+  return known.words.empty() ? "decided by the method" : std::string(known.words[0]);
+}
+
 std::string allowed_text(const MethodOption& known) {
-  if (known.words.empty()) return fmt::format("{} to {}{}", known.low, known.high, known.whole ? ", whole" : "");
+  if (known.words.empty())
+    return fmt::format("{} to {}{}", value_text(known, known.low), value_text(known, known.high),
+                       known.whole() ? ", whole" : "");
   return fmt::format("{}", fmt::join(known.words, ", "));
 }
 
@@ -45,12 +61,6 @@ std::vector<OptionMeaning> meanings_of(std::string_view name) {
 std::string_view name(Sees sees) noexcept {
   constexpr std::string_view kNames[] = {"values", "rows", "either", "layer"};
   return kNames[static_cast<std::size_t>(sees)];
-}
-
-std::string fallback_text(const MethodOption& known) {
-  if (std::isnan(known.fallback)) return known.words.empty() ? "decided by the method" : std::string(known.words[0]);
-  if (!known.words.empty()) return std::string(known.words[static_cast<std::size_t>(known.fallback)]);
-  return fmt::format("{}", known.fallback);
 }
 
 /// What to say for what is wanted, for those who do not know the methods. Figures: docs/quality.md, SmolLM2-135M.
@@ -96,8 +106,8 @@ std::string method_text(const QuantizerEntry& entry) {
       fmt::format("{}\n{}", entry.name, wrap(fmt::format("{} ({})", entry.summary, entry.source), width, 2));
   Table options({{"option", Table::Align::left}, {"values", Table::Align::left}});
   for (const MethodOption& known : entry.options)
-    options.row({fmt::format("--{}", known.name),
-                 fmt::format("{}; {} (default: {})", allowed_text(known), known.help, fallback_text(known))});
+    options.row({fmt::format("--{}", known.name), fmt::format("{}; {} (default: {})", allowed_text(known), known.help,
+                                                              value_text(known, known.fallback))});
   return text + (entry.options.empty() ? "  no options of its own\n" : "\n" + options.text(width));
 }
 
@@ -105,11 +115,11 @@ nlohmann::json option_json(const MethodOption& known) {
   nlohmann::json item{{"name", known.name}, {"help", known.help}, {"sets_rate", known.sets_rate}};
   if (!known.words.empty()) {
     item["words"] = std::vector<std::string>(known.words.begin(), known.words.end());
-    if (!std::isnan(known.fallback)) item["default"] = known.words[static_cast<std::size_t>(known.fallback)];
-    return item;
+  } else {
+    item["low"] = value_json(known, known.low), item["high"] = value_json(known, known.high);
+    item["whole"] = known.whole();
   }
-  item["low"] = known.low, item["high"] = known.high, item["whole"] = known.whole;
-  if (!std::isnan(known.fallback)) item["default"] = known.fallback;
+  if (known.fallback != OptionValue{}) item["default"] = value_json(known, known.fallback);
   return item;
 }
 

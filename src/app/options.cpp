@@ -316,6 +316,31 @@ void take_input(const CommandEntry& entry, const po::variables_map& values, Opti
   options.input = inputs[0];
 }
 
+/// What several commands share.
+void take_shared(const Values& values, Options& options) {
+  if (values.has("output")) options.output = values.text("output");
+  if (options.output == "-")
+    fail(Errc::usage,
+         "-o -: the file is written in many places at once, so it cannot go to a pipe; name a file (./- when "
+         "it shall be called so)");
+  if (values.has("memory")) {
+    options.memory = parse_size(values.text("memory"), "--memory");
+    if (*options.memory == 0) fail(Errc::usage, "--memory 0: nothing can be done without memory");
+  }
+  if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
+  if (values.has("against")) options.against = values.text("against");
+  if (values.has("repeat")) options.repeat = values.whole("repeat", 1, 1u << 20);
+  if (values.has("codebook")) options.codebook = values.text("codebook");
+  if (values.has("source")) options.source = values.text("source");
+  if (values.has("progress"))
+    options.progress = values.choice<ProgressMode>(
+        "progress", {{"auto", ProgressMode::automatic}, {"plain", ProgressMode::plain}, {"none", ProgressMode::none}});
+  if (values.has("json")) options.json = values.text("json");
+  options.summary = values.has("summary");
+  options.quiet = values.has("quiet");
+  if (options.quiet) options.progress = ProgressMode::none;
+}
+
 }  // namespace
 
 Options parse_options(int argc, char** argv) {
@@ -346,27 +371,7 @@ Options parse_options(int argc, char** argv) {
   }
   options.command = entry->command;
   take_input(*entry, map, options);
-  if (values.has("output")) options.output = values.text("output");
-  if (options.output == "-")
-    fail(Errc::usage,
-         "-o -: the file is written in many places at once, so it cannot go to a pipe; name a file (./- when "
-         "it shall be called so)");
-  if (values.has("memory")) {
-    options.memory = parse_size(values.text("memory"), "--memory");
-    if (*options.memory == 0) fail(Errc::usage, "--memory 0: nothing can be done without memory");
-  }
-  if (values.has("threads")) options.threads = static_cast<std::size_t>(values.whole("threads", 1, 4096));
-  if (values.has("against")) options.against = values.text("against");
-  if (values.has("repeat")) options.repeat = values.whole("repeat", 1, 1u << 20);
-  if (values.has("codebook")) options.codebook = values.text("codebook");
-  if (values.has("source")) options.source = values.text("source");
-  if (values.has("progress"))
-    options.progress = values.choice<ProgressMode>(
-        "progress", {{"auto", ProgressMode::automatic}, {"plain", ProgressMode::plain}, {"none", ProgressMode::none}});
-  if (values.has("json")) options.json = values.text("json");
-  options.summary = values.has("summary");
-  options.quiet = values.has("quiet");
-  if (options.quiet) options.progress = ProgressMode::none;
+  take_shared(values, options);
   if (entry->command == Command::quantize) take_quantize(values, options);
   if (entry->command == Command::plan) take_plan(values, options);
   if (entry->command == Command::export_) take_export(values, options);

@@ -15,7 +15,6 @@
 #include "lmq/quant/level_curve.hpp"
 #include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/executor.hpp"
-#include "lmq/run/importance_view.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
 
@@ -66,7 +65,7 @@ const ImportanceEntry* importance_of(const Job& job, const TensorInfo& tensor) {
 
 double quantum_of(const Job& job, const TensorInfo& tensor) {
   const ImportanceEntry* const entry = importance_of(job, tensor);
-  return entry == nullptr ? 1 : importance_quantum(entry->largest, tensor.count());
+  return entry == nullptr ? 1 : importance_quantum(entry->info.largest, tensor.count());
 }
 
 /// Measures the tensor, all of it or the keys in `ranges`, window by window.
@@ -80,7 +79,8 @@ ValueHistogram measure(const Job& job, const TensorInfo& tensor, std::span<const
     const std::uint64_t count = std::min(kUnitWeights, tensor.count() - begin);
     const TensorView view = job.reader->view(tensor, begin, count, bytes);
     if (entry != nullptr) job.importance->read(*entry, begin, count, window);
-    histogram.merge(ValueHistogram::of(view, entry != nullptr ? view_of(window, quantum) : Importance{}, ranges));
+    window.importance.quantum = quantum;
+    histogram.merge(ValueHistogram::of(view, window.importance, ranges));
   }
   if (histogram.nonfinite() > 0) refuse_first_nonfinite(*job.reader, tensor, tensor.count());
   return histogram;
@@ -113,7 +113,7 @@ Path find_path(const Job& job, const Options& options) {
   path.energy = group_energy(path.group);
   path.shown.assign(std::begin(kShown), std::end(kShown));
   if (options.rule.levels) path.shown = {*options.rule.levels};
-  std::vector<double> values;
+  std::vector<OptionValue> values;
   if (options.method_given) {
     path.curves.push_back({&find_quantizer(*options.rule.method), {}});
     if (!options.rule.options.empty()) values = resolve(options.rule).options.values;

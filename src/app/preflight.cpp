@@ -85,6 +85,7 @@ bool belongs_to_input(const fs::path& path, const Options& options, const Catalo
 
 /// What is there under the name of something we are to write: one of ours may be replaced, others when it was asked
 /// for, those of the input never.
+// More than 5 parameters: two are for the message.
 void check_replaceable(const fs::path& path, const std::string& shown, bool ours, const char* kind,
                        const Options& options, const Catalogue& catalogue) {
   if (ours) return;

@@ -36,14 +36,14 @@ nlohmann::json rank_seconds_json(const std::vector<RankTimes>& ranks) {
   return list;
 }
 
-nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report,
-                           const std::vector<TensorLine>& lines, const Totals& totals, int ranks) {
+nlohmann::json report_json(const Options& options, const Job& job, const RunReport& report, const Totals& totals,
+                           int ranks) {
   return {{"lmq_version", kVersion},
           {"input", options.input.string()},
           {"output", options.output.string()},
           {"plan_digest", job.plan.digest},
           {"recipe", nlohmann::json::parse(job.recipe.canonical_json())},
-          {"tensors", to_json(lines)},
+          {"tensors", to_json(report.tensors)},
           {"importance", importance_json(job)},
           {"totals", to_json(totals)},
           {"seconds", report.seconds},
@@ -52,6 +52,47 @@ nlohmann::json report_json(const Options& options, const Job& job, const RunRepo
           {"ranks", ranks},
           {"rank_seconds", rank_seconds_json(report.ranks)},
           {"threads", thread_count()}};
+}
+
+RunOptions run_options(const Options& options, const Job& job, const MemoryEstimate& need) {
+  RunOptions run;
+  run.output = options.output;
+  run.work_dir = options.work_dir;
+  run.resume = options.resume;
+  run.max_minutes = options.max_minutes;
+  run.memory = options.memory.value_or(need.total());
+  run.progress = options.progress;
+  run.recipe_json = job.recipe.canonical_json();
+  run.provenance_json = provenance_json(job);
+  run.content_with_others = !options.json;  // which needs a run of our own
+  if (!options.quiet) run.say = note;
+  return run;
+}
+
+/// The table and the notes of a run that has ended, and its report.
+void say_done(const Options& options, const Job& job, const RunReport& report, int ranks) {
+  const auto& lines = report.tensors;
+  const Totals totals = totals_of(lines, report.file_bytes);
+  const auto json = [&] { print_json(*options.json, report_json(options, job, report, totals, ranks)); };
+  if (options.json && options.json != "-") json();
+  const auto notes = quality_notes(lines, job.plan, job.importance.has_value());
+  try {
+    if (options.json == "-") json();
+    if (options.quiet || options.json == "-") return;
+    const double seconds = std::max(report.seconds, 1e-9);
+    print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n",
+                      tensor_table(lines, output_width()), totals_text(totals), units_text(report),
+                      format_duration(report.seconds), static_cast<double>(report.source_bytes) * 1e-9 / seconds, ranks,
+                      ranks == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
+                      printable(options.output.string())));
+    print(wrap(text_of(report.ranks), output_width(), 0));
+    if (!notes.empty()) print(wrap(notes.front(), output_width(), 0));
+  } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
+  } catch (const Error& error) {
+    warn(fmt::format("{} is complete, but its table cannot be shown: {}", printable(options.output.string()),
+                     error.what()));
+  }
+  for (std::size_t i = 1; i < notes.size(); ++i) warn(notes[i]);
 }
 
 }  // namespace
@@ -72,20 +113,9 @@ int quantize(Comm& comm, const Options& options) {
     check_memory(options, need);
     check_space(options, job);
   });
-  RunOptions run;
-  run.output = options.output;
-  run.work_dir = options.work_dir;
-  run.resume = options.resume;
-  run.max_minutes = options.max_minutes;
-  run.memory = options.memory.value_or(need.total());
-  run.progress = options.progress;
-  run.recipe_json = job.recipe.canonical_json();
-  run.provenance_json = provenance_json(job);
-  run.content_with_others = !options.json;  // which needs a run of our own
-  if (!options.quiet) run.say = note;
   const std::unique_ptr<LayoutFormat> format = make_hdf5_format();
-  const RunReport report =
-      run_quantize(comm, *job.reader, job.importance ? &*job.importance : nullptr, job.plan, *format, run);
+  const RunReport report = run_quantize(comm, *job.reader, job.importance ? &*job.importance : nullptr, job.plan,
+                                        *format, run_options(options, job, need));
   if (!report.finished_by.empty()) {
     if (comm.rank() == 0 && !options.quiet)
       note(fmt::format("{}: {} has made it while this run waited; nothing was left to do",
@@ -94,28 +124,7 @@ int quantize(Comm& comm, const Options& options) {
   }
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
-    const auto& lines = report.tensors;
-    const Totals totals = totals_of(lines, report.file_bytes);
-    const auto json = [&] { print_json(*options.json, report_json(options, job, report, lines, totals, comm.size())); };
-    if (options.json && options.json != "-") json();
-    const auto notes = quality_notes(lines, job.plan, job.importance.has_value());
-    try {
-      if (options.json == "-") json();
-      if (options.quiet || options.json == "-") return;
-      const double seconds = std::max(report.seconds, 1e-9);
-      print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n",
-                        tensor_table(lines, output_width()), totals_text(totals), units_text(report),
-                        format_duration(report.seconds), static_cast<double>(report.source_bytes) * 1e-9 / seconds,
-                        comm.size(), comm.size() == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
-                        printable(options.output.string())));
-      print(wrap(text_of(report.ranks), output_width(), 0));
-      if (!notes.empty()) print(wrap(notes.front(), output_width(), 0));
-    } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
-    } catch (const Error& error) {
-      warn(fmt::format("{} is complete, but its table cannot be shown: {}", printable(options.output.string()),
-                       error.what()));
-    }
-    for (std::size_t i = 1; i < notes.size(); ++i) warn(notes[i]);
+    say_done(options, job, report, comm.size());
   });
   return 0;
 }

@@ -302,24 +302,28 @@ void say(const Options& options, const Inputs& inputs, const Lines& differences,
   print(text);
 }
 
+/// What is wrong with the units of this rank.
+std::vector<UnitFound> check_my_units(Comm& comm, const Options& options, const Inputs& inputs) {
+  const bool shows = comm.rank() == 0 && options.progress != ProgressMode::none;
+  const bool in_place = options.progress == ProgressMode::automatic && error_is_terminal();
+  Progress progress("verify", !shows     ? Progress::Style::none
+                              : in_place ? Progress::Style::in_place
+                                         : Progress::Style::lines);
+  std::vector<UnitFound> found;
+  run_agreed(comm, [&] {
+    const Share share{static_cast<std::uint64_t>(comm.rank()), static_cast<std::uint64_t>(comm.size())};
+    found = check_units(*inputs.file, inputs.original, share, memory_for_units(options, inputs), progress);
+  });
+  return found;
+}
+
 }  // namespace
 
 int verify(Comm& comm, const Options& options) {
   const double started = monotonic_seconds();
   Inputs inputs;
   open_inputs(comm, options, inputs);
-  const bool shows = comm.rank() == 0 && options.progress != ProgressMode::none;
-  const bool in_place = options.progress == ProgressMode::automatic && error_is_terminal();
-  std::vector<UnitFound> my_units;
-  {
-    Progress progress("verify", !shows     ? Progress::Style::none
-                                : in_place ? Progress::Style::in_place
-                                           : Progress::Style::lines);
-    run_agreed(comm, [&] {
-      const Share share{static_cast<std::uint64_t>(comm.rank()), static_cast<std::uint64_t>(comm.size())};
-      my_units = check_units(*inputs.file, inputs.original, share, memory_for_units(options, inputs), progress);
-    });
-  }
+  const std::vector<UnitFound> my_units = check_my_units(comm, options, inputs);
   std::vector<Difference> mine;
   for (const UnitFound& one : my_units)
     for (const std::string& text : one.texts) mine.push_back({one.unit, text});

@@ -73,6 +73,7 @@ DrawSums sums_of(std::span<const float> weights, std::span<const float> levels, 
   return sums;
 }
 
+// More than 5 parameters: file, original and unit are told apart by the caller, once for all draws.
 DrawSums draw_unit(const QuantizedFile& file, const Original& original, const StoredUnit& stored,
                    const Quantizer& method, std::uint64_t repeat, std::string& difference) {
   std::vector<std::byte> bytes, source;
@@ -125,6 +126,7 @@ DrawSums& DrawSums::operator+=(const DrawSums& other) noexcept {
   return *this;
 }
 
+// More than 5 parameters: first and stride are a share of the units, as ranks have it.
 std::vector<UnitDraws> repeat_draws(const QuantizedFile& file, const Original& original, std::uint64_t repeat,
                                     std::uint64_t first, std::uint64_t stride, std::vector<Difference>& differences) {
   const auto methods = drawn_tensors(file, original);

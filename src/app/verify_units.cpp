@@ -13,7 +13,6 @@
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/quant/unit.hpp"
-#include "lmq/run/importance_view.hpp"
 
 namespace lmq::app {
 namespace {
@@ -71,7 +70,7 @@ Importance importance_of(const Check& check, const TensorInfo& tensor) {
   const ImportanceEntry* const entry = file->find(tensor.name);
   if (entry == nullptr) return {};
   file->read(*entry, check.unit.begin, check.unit.count, check.scratch.importance);
-  return view_of(check.scratch.importance);
+  return check.scratch.importance.importance;
 }
 
 /// The tensor it is compared with, or nullptr.

@@ -83,7 +83,7 @@ std::vector<TensorLine> report_tensors(const OutputContents& contents) {
     report.reason = tensor.reason;
     report.weights = info.count();
     report.source_bytes = info.bytes;
-    if (tensor.importance.present) report.weighted_error = 0;
+    if (tensor.importance.present()) report.weighted_error = 0;
     for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
       const UnitResult& result = contents.units[u].result;
       report.stored_bytes += stored_bytes(contents, u);

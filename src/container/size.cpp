@@ -74,6 +74,7 @@ std::uint64_t record_bound(const Plan& plan, std::uint64_t unit) {
          static_cast<std::uint64_t>(std::ceil(static_cast<double>(work.count) * code_bits / 8));
 }
 
+// More than 5 parameters: all that a file is laid out from, each kept by another part of a run.
 SizeEstimate estimate_size(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
                            const std::string& provenance_json, const LayoutFormat& format,
                            const std::function<std::uint64_t(std::uint64_t unit)>& record_bytes) {

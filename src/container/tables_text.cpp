@@ -75,6 +75,7 @@ std::string unit_text(const OutputContents& contents, const TensorPlan& tensor) 
   return number(contents.plan.units[tensor.first_unit].count);
 }
 
+// More than 40 lines: a line for each column of the table.
 std::string tensor_columns(const OutputContents& contents, const std::vector<TensorLine>& lines,
                            const Codebooks& codebooks) {
   Columns columns;
@@ -136,7 +137,7 @@ std::string unit_columns(const OutputContents& contents) {
   each(key::kSquaredError, [](const UnitStats& stats) { return stats.squared_error; });
   columns.add(key::kWeightedError, units.size(), [&](std::size_t i) {
     const TensorPlan& tensor = contents.plan.tensors[contents.plan.units[units[i]].tensor];
-    return tensor.importance.present ? number(contents.units[units[i]].result.stats.weighted_error) : "null";
+    return tensor.importance.present() ? number(contents.units[units[i]].result.stats.weighted_error) : "null";
   });
   each(key::kEnergy, [](const UnitStats& stats) { return stats.energy; });
   each(key::kLargestError, [](const UnitStats& stats) { return stats.largest_error; });

@@ -9,6 +9,7 @@
 namespace {
 
 // cd_values: bytes of a whole chunk, low word, high word. 0 means failure to HDF5.
+// More than 5 parameters: HDF5 prescribes them.
 std::size_t filter(unsigned flags, std::size_t cd_nelmts, const unsigned cd_values[], std::size_t nbytes,
                    std::size_t* buf_size, void** buf) {
   if ((flags & H5Z_FLAG_REVERSE) == 0) return 0;  // records come from lmq only

@@ -203,6 +203,7 @@ ScaleRange scale_range(const TensorInfo& tensor, const TensorInfo& scale, std::u
   return {first, last + grid.scale_cols - first};
 }
 
+// More than 5 parameters: two windows, each with where it begins, and the tensors they lie in.
 std::optional<std::uint64_t> first_under_zero(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,
                                               std::span<const std::byte> bytes, std::span<const float> scales,
                                               std::uint64_t first_scale) noexcept {
@@ -216,6 +217,7 @@ std::optional<std::uint64_t> first_under_zero(const TensorInfo& tensor, const Te
   return std::nullopt;
 }
 
+// More than 5 parameters: two windows, each with where it begins, the tensors they lie in, and the result.
 void apply_scales(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,
                   std::span<const std::byte> bytes, std::span<const float> scales, std::uint64_t first_scale,
                   std::span<float> floats) noexcept {

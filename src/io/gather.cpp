@@ -159,6 +159,7 @@ class StridedReader {
 };
 
 /// Copies what a chunk (the one at `at` in the grid) has of the elements from `begin` on, a row at a time.
+// More than 5 parameters: a chunk and its place, a window and its begin.
 void copy_rows(const TensorInfo& tensor, const Indexes& chunk, const Indexes& at, std::span<const std::byte> bytes,
                std::uint64_t begin, std::span<std::byte> out) {
   const std::size_t width = width_of(tensor), rank = tensor.shape.size();
@@ -218,6 +219,7 @@ Gatherer::Chunk Gatherer::chunk(const TensorInfo& tensor, const Placement& place
   return bytes;
 }
 
+// More than 5 parameters: source is for messages.
 void Gatherer::read_chunks(const TensorInfo& tensor, const Placement& placement, std::uint64_t begin,
                            std::span<std::byte> out, const ReadBytes& read_bytes, const std::string& source) {
   const std::size_t rank = tensor.shape.size();
@@ -242,6 +244,7 @@ void Gatherer::read_chunks(const TensorInfo& tensor, const Placement& placement,
   }
 }
 
+// More than 5 parameters: source is for messages.
 void Gatherer::read(const TensorInfo& tensor, const Placement& placement, std::uint64_t begin, std::span<std::byte> out,
                     const ReadBytes& read_bytes, const std::string& source) {
   if (out.empty()) return;

@@ -97,14 +97,14 @@ void check_symmetric(std::span<const float> matrix, std::uint64_t size, std::int
 
 void ImportanceFile::read_curvature(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count,
                                     ImportanceWindow& window) const {
-  if (entry.length == 0 || begin % entry.length != 0 || count % entry.length != 0)
+  if (entry.info.length == 0 || begin % entry.info.length != 0 || count % entry.info.length != 0)
     fail(Errc::internal, fmt::format("importance: curvature of no whole rows, {} + {}", begin, count));
-  const std::uint64_t row = begin / entry.length, rows = count / entry.length;
+  const std::uint64_t row = begin / entry.info.length, rows = count / entry.info.length;
+  Importance& made = window.importance;
+  made.gram = made.outer = {};
+  made.gram_key = made.outer_rows = 0, made.outer_mean = 0;
   read_gram(entry.gram, entry.gram.blocks > 1 ? row / entry.gram.rows : 0, window);
   const ImportanceMatrices& outer = entry.outer;
-  window.outer_rows = outer.tensor < 0 ? 0 : outer.size;
-  window.outer_mean = entry.outer_mean;
-  window.outer.clear();
   if (outer.tensor < 0 || rows == 0) return;
   const std::uint64_t within = row % outer.run;
   if (within % outer.size != 0 || within + rows > outer.run)
@@ -119,24 +119,26 @@ void ImportanceFile::read_curvature(const ImportanceEntry& entry, std::uint64_t 
     check_symmetric(
         std::span(window.outer).subspan(static_cast<std::size_t>(block * numbers), static_cast<std::size_t>(numbers)),
         outer.size, static_cast<std::int64_t>(first + block), place_of(catalogue(), catalogue().tensors[tensor]));
+  made.outer = window.outer;
+  made.outer_rows = outer.size;
+  made.outer_mean = entry.outer_mean;
 }
 
 void ImportanceFile::read_gram(const ImportanceMatrices& gram, std::uint64_t block, ImportanceWindow& window) const {
-  if (gram.tensor < 0) {
-    window.gram.clear();
-    window.gram_key = 0;
-    return;
-  }
+  if (gram.tensor < 0) return;
   const std::uint64_t key = (static_cast<std::uint64_t>(gram.tensor) + 1) << 32 | block;
-  if (window.gram_key == key) return;
-  window.gram_key = 0;
-  const std::uint64_t numbers = gram.size * gram.size;
-  window.gram.resize(static_cast<std::size_t>(numbers));
-  const auto tensor = static_cast<std::uint32_t>(gram.tensor);
-  read_numbers(*reader_, tensor, block * numbers, window.gram, true);
-  check_symmetric(window.gram, gram.size, gram.blocks > 1 ? static_cast<std::int64_t>(block) : -1,
-                  place_of(catalogue(), catalogue().tensors[tensor]));
-  window.gram_key = key;
+  if (window.gram_held != key) {
+    window.gram_held = 0;
+    const std::uint64_t numbers = gram.size * gram.size;
+    window.gram.resize(static_cast<std::size_t>(numbers));
+    const auto tensor = static_cast<std::uint32_t>(gram.tensor);
+    read_numbers(*reader_, tensor, block * numbers, window.gram, true);
+    check_symmetric(window.gram, gram.size, gram.blocks > 1 ? static_cast<std::int64_t>(block) : -1,
+                    place_of(catalogue(), catalogue().tensors[tensor]));
+    window.gram_held = key;
+  }
+  window.importance.gram = window.gram;
+  window.importance.gram_key = key;
 }
 
 }  // namespace lmq

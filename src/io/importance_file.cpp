@@ -110,13 +110,19 @@ ImportanceMatrices take_matrices(ByteReader& in) {
 
 void put_entry(ByteWriter& out, const ImportanceEntry& entry) {
   out.text(entry.weight);
-  out.le(static_cast<std::uint8_t>(entry.kind));
+  out.le(static_cast<std::uint8_t>(entry.info.kind));
   put_part(out, entry.values), put_part(out, entry.rows);
-  out.le(entry.length), out.le(entry.block_rows), out.le(entry.largest), out.le(entry.mean);
+  out.le(entry.info.length), out.le(entry.info.block_rows), out.le(entry.info.largest), out.le(entry.info.mean);
   out.le(std::uint64_t{entry.pooled.size()});
   out.array(std::span<const std::uint32_t>(entry.pooled));
   put_matrices(out, entry.gram), put_matrices(out, entry.outer);
   out.le(entry.outer_mean);
+}
+
+void note_curvature(ImportanceEntry& entry) {
+  entry.info.gram = entry.gram.tensor >= 0;
+  entry.info.gram_each = entry.gram.blocks > 1;
+  entry.info.outer_rows = entry.outer.tensor >= 0 ? entry.outer.size : 0;
 }
 
 ImportanceEntry take_entry(ByteReader& in) {
@@ -124,12 +130,13 @@ ImportanceEntry take_entry(ByteReader& in) {
   entry.weight = in.text("weight");
   const auto kind = in.le<std::uint8_t>("kind");
   if (kind > static_cast<std::uint8_t>(ImportanceKind::weights)) in.refuse("no kind of importance");
-  entry.kind = static_cast<ImportanceKind>(kind);
+  entry.info.kind = static_cast<ImportanceKind>(kind);
   entry.values = take_part(in), entry.rows = take_part(in);
-  entry.length = in.le<std::uint64_t>("length"), entry.block_rows = in.le<std::uint64_t>("block rows");
-  entry.largest = in.le<double>("largest"), entry.mean = in.le<double>("mean");
+  entry.info.length = in.le<std::uint64_t>("length"), entry.info.block_rows = in.le<std::uint64_t>("block rows");
+  entry.info.largest = in.le<double>("largest"), entry.info.mean = in.le<double>("mean");
   entry.pooled = in.array<std::uint32_t>(in.le<std::uint64_t>("pooled experts"), "pooled experts");
   entry.gram = take_matrices(in), entry.outer = take_matrices(in);
+  note_curvature(entry);
   entry.outer_mean = in.le<double>("mean of the outputs' curvature");
   return entry;
 }
@@ -170,13 +177,16 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
   entries_ = std::move(match.entries);
   unused_ = std::move(match.unused), unknown_ = std::move(match.unknown);
   std::vector<std::vector<std::uint64_t>> digests(entries_.size());
-  parallel_for(entries_.size(), [&](std::size_t i) { summarise(entries_[i], options.damping, digests[i]); });
+  parallel_for(entries_.size(), [&](std::size_t i) {
+    note_curvature(entries_[i]);
+    summarise(entries_[i], options.damping, digests[i]);
+  });
   ByteWriter all;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const ImportanceEntry& entry = entries_[i];
     all.text(entry.weight);
-    all.le(static_cast<std::uint8_t>(entry.kind));
-    for (const std::uint64_t number : {entry.length, entry.block_rows, entry.values.count, entry.rows.count})
+    all.le(static_cast<std::uint8_t>(entry.info.kind));
+    for (const std::uint64_t number : {entry.info.length, entry.info.block_rows, entry.values.count, entry.rows.count})
       all.le(number);
     all.array(std::span<const std::uint64_t>(digests[i]));
   }
@@ -285,30 +295,35 @@ void ImportanceFile::raise_all(const ImportancePart& part, std::uint64_t begin, 
 
 void ImportanceFile::read(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count,
                           ImportanceWindow& window) const {
-  window.kind = entry.kind;
-  window.rows.clear();
-  window.first_column = window.length = window.block_rows = window.first_row = 0;
-  if (entry.kind == ImportanceKind::weights) {
+  const ImportanceInfo& info = entry.info;
+  Importance& made = window.importance;
+  made = {};
+  made.kind = info.kind;
+  if (info.kind == ImportanceKind::weights) {
     window.values.resize(static_cast<std::size_t>(count));
-    return read(entry.values, begin, window.values);
+    read(entry.values, begin, window.values);
+    made.values = window.values;
+    return;
   }
-  const std::uint64_t row = begin / entry.length;
-  const std::uint64_t last = count == 0 ? row : (begin + count - 1) / entry.length;
-  window.first_column = begin % entry.length;
-  window.length = entry.length;
-  window.block_rows = entry.block_rows;
-  window.first_row = entry.block_rows == 0 ? 0 : row % entry.block_rows;
+  const std::uint64_t row = begin / info.length;
+  const std::uint64_t last = count == 0 ? row : (begin + count - 1) / info.length;
+  made.first_column = begin % info.length;
+  made.length = info.length;
+  made.block_rows = info.block_rows;
+  made.first_row = info.block_rows == 0 ? 0 : row % info.block_rows;
   if (entry.values.tensor < 0) {
-    window.values.assign(static_cast<std::size_t>(entry.length), 1.0f);
+    window.values.assign(static_cast<std::size_t>(info.length), 1.0f);
   } else {
-    const std::uint64_t first_block = entry.block_rows == 0 ? 0 : row / entry.block_rows;
-    const std::uint64_t blocks = entry.block_rows == 0 ? 1 : last / entry.block_rows - first_block + 1;
-    window.values.resize(static_cast<std::size_t>(blocks * entry.length));
-    read(entry.values, first_block * entry.length, window.values);
+    const std::uint64_t first_block = info.block_rows == 0 ? 0 : row / info.block_rows;
+    const std::uint64_t blocks = info.block_rows == 0 ? 1 : last / info.block_rows - first_block + 1;
+    window.values.resize(static_cast<std::size_t>(blocks * info.length));
+    read(entry.values, first_block * info.length, window.values);
   }
+  made.values = window.values;
   if (entry.rows.tensor < 0) return;
   window.rows.resize(static_cast<std::size_t>(last - row + 1));
   read(entry.rows, row, window.rows);
+  made.rows = window.rows;
 }
 
 void ImportanceFile::summarise(ImportanceEntry& entry, double damping, std::vector<std::uint64_t>& digests) const {
@@ -329,7 +344,7 @@ void ImportanceFile::summarise(ImportanceEntry& entry, double damping, std::vect
     return found;
   };
   const std::uint64_t blocks =
-      entry.block_rows == 0 ? 1 : entry.values.count / std::max<std::uint64_t>(1, entry.length);
+      entry.info.block_rows == 0 ? 1 : entry.values.count / std::max<std::uint64_t>(1, entry.info.length);
   std::vector<std::pair<float, double>> columns(blocks, {1, 1}), rows(blocks, {1, 1});
   for (std::uint64_t block = 0; block < blocks; ++block) {
     const std::uint64_t block_values = entry.values.count / blocks, block_rows = entry.rows.count / blocks;
@@ -347,14 +362,19 @@ void ImportanceFile::summarise(ImportanceEntry& entry, double damping, std::vect
   }
   damp(entry.values, damping, columns);
   damp(entry.rows, damping, rows);
+  take_products(entry, columns, rows);
+}
+
+void ImportanceFile::take_products(ImportanceEntry& entry, std::span<const std::pair<float, double>> columns,
+                                   std::span<const std::pair<float, double>> rows) const {
   double sum = 0;
-  for (std::uint64_t block = 0; block < blocks; ++block) {
+  for (std::size_t block = 0; block < columns.size(); ++block) {
     const float largest = columns[block].first * rows[block].first;
     if (!std::isfinite(largest)) refuse_product(entry, rows[block].first, columns[block].first);
-    entry.largest = std::max(entry.largest, double{largest});
+    entry.info.largest = std::max(entry.info.largest, double{largest});
     sum += columns[block].second * rows[block].second;
   }
-  entry.mean = sum / static_cast<double>(blocks);
+  entry.info.mean = sum / static_cast<double>(columns.size());
 }
 
 void ImportanceFile::refuse_product(const ImportanceEntry& entry, float rows, float columns) const {

@@ -115,7 +115,7 @@ class Matcher {
       const bool adam = weights < 0;
       const std::int64_t index = adam ? static_cast<std::int64_t>(moment->second) : weights;
       if (tensor(index).shape != weight.shape) refuse(index, weight, "that shape");
-      entry.kind = ImportanceKind::weights;
+      entry.info.kind = ImportanceKind::weights;
       entry.values = part(index, adam ? 0.5 : 1.0);
       return true;
     }
@@ -148,15 +148,15 @@ class Matcher {
     const Shape& shape = tensor(index).shape;
     const std::uint64_t whole = row_length(weight.shape), last = weight.shape.back();
     const bool stack = weight.shape.size() == 3;
-    entry.kind = ImportanceKind::columns;
+    entry.info.kind = ImportanceKind::columns;
     entry.values = part(index);
     if (shape == Shape{whole} || shape == Shape(weight.shape.begin() + 1, weight.shape.end())) {
-      entry.length = whole;
+      entry.info.length = whole;
     } else if (stack && shape == Shape{last}) {
-      entry.length = last;
+      entry.info.length = last;
     } else if (stack && shape == Shape{weight.shape[0], last}) {
-      entry.length = last;
-      entry.block_rows = weight.shape[1];
+      entry.info.length = last;
+      entry.info.block_rows = weight.shape[1];
     } else {
       refuse(index, weight,
              fmt::format("[{}] (a value for each column), {}or [{}] (one for each weight)", whole,
@@ -172,10 +172,10 @@ class Matcher {
     entry.gram = *found;
     entry.gram.tensor = index;
     if (!serves) return;
-    entry.kind = ImportanceKind::columns;
+    entry.info.kind = ImportanceKind::columns;
     entry.values = diagonal(index, entry.gram);
-    entry.length = entry.gram.size;
-    if (entry.gram.blocks > 1) entry.block_rows = weight.shape[1];
+    entry.info.length = entry.gram.size;
+    if (entry.gram.blocks > 1) entry.info.block_rows = weight.shape[1];
   }
 
   /// One value for each row: the first axis counts rows, in a stack of experts the first two.
@@ -186,25 +186,25 @@ class Matcher {
       return of.size() > axes && (shape == Shape(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(axes)) ||
                                   shape == Shape{product(std::span(of).first(axes))});
     };
-    const bool stacked = of.size() == 3 && fits(2) && (entry.length == of[2] || entry.length == 0);
-    const bool plain = fits(1) && (entry.length == whole || entry.length == 0);
+    const bool stacked = of.size() == 3 && fits(2) && (entry.info.length == of[2] || entry.info.length == 0);
+    const bool plain = fits(1) && (entry.info.length == whole || entry.info.length == 0);
     if (!stacked && !plain)
       refuse(index, weight, of.size() < 2 ? "none: it has no rows" : fmt::format("[{}] (a value for each row)", of[0]));
     entry.rows = part(index);
-    entry.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
-    entry.length = stacked && !plain ? of[2] : whole;
+    entry.info.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
+    entry.info.length = stacked && !plain ? of[2] : whole;
   }
 
   /// serves: the diagonals of its blocks stand for the rows.
   void take_outer(std::int64_t index, const TensorInfo& weight, bool serves, ImportanceEntry& entry) const {
-    const auto found = outer_of_shape(tensor(index).shape, weight.shape, entry.length);
+    const auto found = outer_of_shape(tensor(index).shape, weight.shape, entry.info.length);
     if (!found) refuse(index, weight, outer_shapes(weight.shape));
     entry.outer = *found;
     entry.outer.tensor = index;
-    if (entry.length == 0) entry.length = found->blocks > 1 ? weight.shape.back() : row_length(weight.shape);
+    if (entry.info.length == 0) entry.info.length = found->blocks > 1 ? weight.shape.back() : row_length(weight.shape);
     if (!serves) return;
     entry.rows = diagonal(index, entry.outer);
-    entry.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
+    entry.info.kind = entry.values.tensor < 0 ? ImportanceKind::rows : ImportanceKind::outer;
   }
 
   [[nodiscard]] ImportancePart diagonal(std::int64_t index, const ImportanceMatrices& matrices) const {
@@ -236,7 +236,8 @@ class Matcher {
     const std::uint64_t matrices = stack.divisors.size(), columns = stack.length;
     entry.values = part(index);
     entry.values.stack = index;
-    entry.length = row_length(of);
+    entry.info.kind = ImportanceKind::columns;
+    entry.info.length = row_length(of);
     if (expert >= 0 && columns == row_length(of) && static_cast<std::uint64_t>(expert) < matrices) {
       entry.values.first = static_cast<std::uint64_t>(expert) * columns;
       entry.values.count = columns;
@@ -271,8 +272,8 @@ class Matcher {
     if (of[1] == of[2] && columns == of[1]) axis = input_axis(weight, checkpoint_, wanted_.config);
     if (axis == InputAxis::unknown) refuse_axis(index, weight);
     if (axis == InputAxis::last && columns == of[2] && (matrices == of[0] || matrices == 1)) {
-      entry.length = columns;
-      entry.block_rows = matrices > 1 ? of[1] : 0;
+      entry.info.length = columns;
+      entry.info.block_rows = matrices > 1 ? of[1] : 0;
     } else if (axis == InputAxis::first && columns == of[1] && matrices == of[0]) {
       by_rows(of[2], entry);
     } else if (matrices != 1 || columns != row_length(of)) {
@@ -282,8 +283,8 @@ class Matcher {
 
   /// A matrix stored [inputs, outputs]: the inputs are its rows.
   static void by_rows(std::uint64_t length, ImportanceEntry& entry) {
-    entry.kind = ImportanceKind::rows;
-    entry.length = length;
+    entry.info.kind = ImportanceKind::rows;
+    entry.info.length = length;
     std::swap(entry.rows, entry.values);
     entry.values = {};
   }

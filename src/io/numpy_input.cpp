@@ -154,6 +154,7 @@ struct Place {
 };
 
 /// Adds the array to the catalogue; what is no array of numbers gets a warning.
+// More than 5 parameters: list and warnings are what it adds to; source is for messages.
 void add_array(TensorList& list, std::vector<std::string>& warnings, const std::string& name, const NpyHeader& header,
                const Place& place, const std::string& source) {
   const std::string what = fmt::format("{}: array '{}'", source, printable(name));

@@ -52,6 +52,7 @@ std::optional<std::string> read_text(const Calls& calls, hid_t attribute, hid_t 
   return text;
 }
 
+// More than 5 parameters: what HDF5 has told of the attribute.
 template <class T>
 void read_numbers(const Calls& calls, hid_t attribute, hid_t type, bool scalar, std::size_t count,
                   std::optional<Attribute>& out) {

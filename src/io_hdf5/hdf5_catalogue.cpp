@@ -288,6 +288,16 @@ std::string listing_digest(const Catalogue& catalogue) {
   return digest128_hex(listing.to_bytes());
 }
 
+/// Errc::unsupported for a link into another file.
+void note_links(const Links& links, const std::string& source, Catalogue& catalogue) {
+  if (!links.external.empty())
+    fail(Errc::unsupported,
+         fmt::format("{}: '/{}' is a link into another file, which is not followed: h5copy brings it in", source,
+                     printable(links.external)));
+  if (links.soft > 0)
+    catalogue.warnings.push_back(fmt::format("{}: {} soft links are not followed", source, links.soft));
+}
+
 Catalogue read_catalogue(const std::filesystem::path& path, const Inside& inside, std::string format, bool all) {
   const Quiet quiet;
   const auto hole = std::make_shared<HoleFile>(File(path, File::Mode::read), inside.begin, inside.bytes);
@@ -304,16 +314,7 @@ Catalogue read_catalogue(const std::filesystem::path& path, const Inside& inside
     const Plist access = driver.access(calls, hole);
     const FileId file{calls(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), "H5Fopen")};
     Lister lister(calls, hole, all);
-    if (all) {
-      const Links links = links_of(calls, file.get());
-      if (!links.external.empty())
-        fail(Errc::unsupported,
-             fmt::format("{}: '/{}' is a link into another file, which is not followed: h5copy brings "
-                         "it in",
-                         source, printable(links.external)));
-      if (links.soft > 0)
-        catalogue.warnings.push_back(fmt::format("{}: {} soft links are not followed", source, links.soft));
-    }
+    if (all) note_links(links_of(calls, file.get()), source, catalogue);
     for (const std::string& name : dataset_names(calls, file.get())) lister.read(file.get(), name);
     lister.list().give(catalogue, source);
     calls.at("group", "/");

@@ -55,6 +55,7 @@ haddr_t get_eof(const H5FD_t* file, H5FD_mem_t) {
   return hole.mode == HoleFile::Mode::create ? std::max(hole.allocated, hole.end) : hole.end;
 }
 
+// More than 5 parameters: HDF5 prescribes them.
 herr_t read_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t bytes, void* buffer) {
   HoleFile& hole = hole_of(file);
   if (hole.dropped != nullptr && buffer == hole.dropped && type == H5FD_MEM_DRAW) {
@@ -74,6 +75,7 @@ herr_t read_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t 
   return 0;
 }
 
+// More than 5 parameters: HDF5 prescribes them.
 herr_t write_bytes(H5FD_t* file, H5FD_mem_t type, hid_t, haddr_t address, size_t bytes, const void* buffer) {
   HoleFile& hole = hole_of(file);
   if (hole.mode == HoleFile::Mode::read) return -1;

@@ -58,6 +58,7 @@ HWY_INLINE bool escapes(const TrellisTables& tables, TrellisCursor& cursor, cons
 
 /// Steps from `step` on while more than a step's words are left; returns the first step not done, diagonal.rows + 1
 /// where a code is none.
+// More than 40 lines: one loop whose vectors stay in registers.
 template <std::size_t kVectors>
 std::size_t decode_steps(const TrellisTables& tables, TrellisCursor& cursor, const TrellisDiagonal& diagonal) {
   const Lanes d;

@@ -19,13 +19,13 @@ bool shared(const QuantSpec& spec) noexcept {
 /// A histogram on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
 std::uint64_t histogram_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) {
   if (!shared(planned.spec)) return 0;
-  return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present)) *
+  return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present())) *
          (kHistogramBinBytes + kMessageBinBytes);
 }
 
 /// What ImportanceWindow holds for a unit.
 std::uint64_t importance_bytes(const ImportanceInfo& importance, std::uint64_t count) noexcept {
-  if (!importance.present) return 0;
+  if (!importance.present()) return 0;
   if (importance.kind == ImportanceKind::weights) return count * sizeof(float);
   const std::uint64_t rows = count / std::max<std::uint64_t>(1, importance.length) + 2;
   const std::uint64_t blocks = importance.block_rows == 0 ? 1 : rows / importance.block_rows + 2;
@@ -62,7 +62,7 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   }
   const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
   const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
-                                                       planned.importance.present) +
+                                                       planned.importance.present()) +
                                 histogram_bytes(tensor, planned, count) + by_gram(planned, count, out);
   out.work = count + numbers * sizeof(float) + scratch;
   out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
@@ -84,7 +84,7 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
     if (scope.layers) continue;  // spreads take 16 KiB a scope
     for (const std::uint32_t index : scope.tensors)
       bins = std::max(bins,
-                      expected_bins(tensors[index].value_type(), scope.spec, plan.tensors[index].importance.present));
+                      expected_bins(tensors[index].value_type(), scope.spec, plan.tensors[index].importance.present()));
   }
   const std::uint64_t open =
       std::min<std::uint64_t>(kOpenScopesPerRank * std::max<std::size_t>(1, ranks), plan.scopes.size());

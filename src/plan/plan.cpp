@@ -227,21 +227,21 @@ class Planner {
     const bool shared = out.spec.granularity == Granularity::model || out.spec.granularity == Granularity::tensor;
     if (shared && out.scope < 0 && out.units > 0)
       plan_.units[out.first_unit].seconds +=
-          solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present);
+          solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present());
   }
 
   [[nodiscard]] static double unit_seconds(const TensorInfo& tensor, const TensorPlan& out, std::uint64_t begin,
                                            std::uint64_t count) {
     const std::uint64_t layer = out.importance.gram_each ? tensor.count() / tensor.shape.front() : tensor.count();
     if (out.lane_rows == 0) {
-      const double seconds = quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present);
+      const double seconds = quantize_seconds(tensor.value_type(), out.spec, count, out.cols, out.importance.present());
       if (!out.importance.gram) return seconds;
       const LayerNeeds needs = layer_needs(out.spec, layer_shape(out, count));
       return seconds + needs.seconds + (begin % layer == 0 ? needs.factor_seconds : 0);
     }
     // A layer's factor is made once by each rank that has units of it; here, once.
     return layer_seconds(layer_needs(out.spec, layer_shape(out, count)), count, begin % layer == 0,
-                         out.importance.present);
+                         out.importance.present());
   }
 
   void add_unit(const WorkUnit& unit) {
@@ -268,16 +268,16 @@ class Planner {
     scope.tensors.push_back(out.tensor);
     scope.weights += tensor.count();
     if (out.lane_rows > 0) return;
-    scope.seconds = std::max(scope.seconds,
-                             solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present) +
-                                 curve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present));
+    scope.seconds = std::max(
+        scope.seconds, solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present()) +
+                           curve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present()));
   }
 
   /// Both share a codebook, so their statistics must add up: importance on both or on none, and the same resolution.
   void check_partner(const TensorPlan& first, const TensorPlan& other) const {
     const TensorInfo &a = tensors_[first.tensor], &b = tensors_[other.tensor];
     std::string why;
-    if (first.importance.present != other.importance.present) why = "only one of them has importance";
+    if (first.importance.present() != other.importance.present()) why = "only one of them has importance";
     if ((bits(a.value_type()) <= 16) != (bits(b.value_type()) <= 16))
       why = fmt::format("one is {} and the other {}", name(a.value_type()), name(b.value_type()));
     if (!why.empty())
@@ -337,8 +337,9 @@ std::string digest_of(const std::vector<TensorInfo>& tensors, const std::string&
     for (const std::uint64_t block : {tensor.scale_block_rows, tensor.scale_block_cols}) out.le(block);
     out.le(static_cast<std::uint8_t>(planned.treatment));
     out.text(planned.reason);
-    out.le(std::uint8_t{planned.importance.present});
-    out.le(static_cast<std::uint8_t>(planned.importance.kind));
+    out.le(std::uint8_t{planned.importance.present()});
+    const bool weighs = planned.importance.present();
+    out.le(static_cast<std::uint8_t>(weighs ? planned.importance.kind : ImportanceKind::columns));
     out.le(planned.importance.largest);
     for (const std::uint64_t value : {planned.importance.length, planned.importance.block_rows}) out.le(value);
     for (const std::uint64_t value : {planned.rows, planned.cols, planned.units}) out.le(value);

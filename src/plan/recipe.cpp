@@ -39,26 +39,44 @@ const QuantizerEntry& method_entry(const Rule& rule) {
                                 one_of(method_names(), method)));
 }
 
+/// A number that is meant as a whole one: its 64 bits, or nothing.
+std::optional<std::uint64_t> whole_of(const SaidValue& value) {
+  if (const auto* whole = std::get_if<std::uint64_t>(&value)) return *whole;
+  const auto* number = std::get_if<double>(&value);
+  if (number == nullptr || !(*number >= 0 && *number < 0x1p64) || *number != std::floor(*number)) return std::nullopt;
+  return static_cast<std::uint64_t>(*number);
+}
+
+std::optional<double> number_of(const SaidValue& value) {
+  if (const auto* whole = std::get_if<std::uint64_t>(&value)) return static_cast<double>(*whole);
+  const auto* number = std::get_if<double>(&value);
+  return number != nullptr ? std::optional(*number + 0.0) : std::nullopt;
+}
+
+std::string shown(const SaidValue& value) {
+  if (const auto* word = std::get_if<std::string>(&value)) return in_quotes(*word);
+  if (const auto* whole = std::get_if<std::uint64_t>(&value)) return fmt::format("{}", *whole);
+  return fmt::format("{}", std::get<double>(value));
+}
+
 /// The value of an option as methods read it. Errc::usage unless it is allowed.
-double option_value(const MethodOption& known, const OptionValue& value, const Rule& rule) {
-  const auto refuse = [&](const std::string& found, const std::string& allowed) {
-    fail(Errc::usage, fmt::format("{}: found {}, allowed {}", field_of(rule, known.name), found, allowed));
+OptionValue option_value(const MethodOption& known, const SaidValue& value, const Rule& rule) {
+  const auto refuse = [&](const std::string& allowed) {
+    fail(Errc::usage, fmt::format("{}: found {}, allowed {}", field_of(rule, known.name), shown(value), allowed));
   };
   if (!known.words.empty()) {
     const std::vector<std::string_view> words(known.words.begin(), known.words.end());
     const auto* word = std::get_if<std::string>(&value);
-    if (word == nullptr) refuse(fmt::format("{}", std::get<double>(value)), "are " + one_of(words, ""));
-    const auto at = std::ranges::find(words, *word);
-    if (at == words.end()) refuse(in_quotes(*word), "are " + one_of(words, *word));
-    return static_cast<double>(at - words.begin());
+    const auto at = word != nullptr ? std::ranges::find(words, *word) : words.end();
+    if (at == words.end()) refuse("are " + one_of(words, word != nullptr ? *word : ""));
+    return OptionWord{static_cast<std::uint8_t>(at - words.begin())};
   }
-  const auto* number = std::get_if<double>(&value);
-  const std::string allowed =
-      fmt::format("is a {}number, {} to {}", known.whole ? "whole " : "", known.low, known.high);
-  if (number == nullptr) refuse(in_quotes(std::get<std::string>(value)), allowed);
-  if (!(*number >= known.low && *number <= known.high) || (known.whole && *number != std::floor(*number)))
-    refuse(fmt::format("{}", *number), allowed);
-  return *number + 0.0;
+  const auto within = [&]<class T>(const std::optional<T>& number, std::string_view what) -> OptionValue {
+    const T low = std::get<T>(known.low), high = std::get<T>(known.high);
+    if (!number || !(*number >= low && *number <= high)) refuse(fmt::format("is a {}, {} to {}", what, low, high));
+    return *number;
+  };
+  return known.whole() ? within(whole_of(value), "whole number") : within(number_of(value), "number");
 }
 
 QuantizerOptions method_values(const QuantizerEntry& method, const Rule& rule) {
@@ -83,14 +101,12 @@ QuantizerOptions method_values(const QuantizerEntry& method, const Rule& rule) {
 void put_options(const QuantizerEntry& method, const QuantizerOptions& options, Json& out) {
   for (std::size_t i = 0; i < method.options.size(); ++i) {
     const MethodOption& known = method.options[i];
-    const double value = option(options, method.options, i);
-    if (std::isnan(value)) continue;
-    if (!known.words.empty())
-      out[std::string(known.name)] = known.words[static_cast<std::size_t>(value)];
-    else if (known.whole)
-      out[std::string(known.name)] = static_cast<std::int64_t>(value);
-    else
-      out[std::string(known.name)] = value;
+    const OptionValue value = option_at(method.options, options, i);
+    Json& field = out[std::string(known.name)];
+    if (const auto* word = std::get_if<OptionWord>(&value)) field = known.words[word->index];
+    if (const auto* whole = std::get_if<std::uint64_t>(&value)) field = *whole;
+    if (const auto* number = std::get_if<double>(&value)) field = *number;
+    if (field.is_null()) out.erase(std::string(known.name));
   }
 }
 

@@ -42,9 +42,10 @@ struct Place {
       refuse(fmt::format("is a whole number, {}..{}", low, high));
     return value.get<std::uint64_t>();
   }
-  [[nodiscard]] OptionValue option() const {
+  [[nodiscard]] SaidValue option() const {
     if (value.is_string()) return value.get<std::string>();
     if (!value.is_number()) refuse("is a number or a word");
+    if (value.is_number_unsigned()) return value.get<std::uint64_t>();
     return value.get<double>();
   }
   [[nodiscard]] double between(double low, double high) const {
@@ -217,6 +218,34 @@ Json value_of(const std::string& text) {
   return text;
 }
 
+bool take_key(Recipe& recipe, Target& target, const std::string& key, const Place& at) {
+  if (key == "version")
+    (void)at.whole(1, 1);
+  else if (key == "nonfinite")
+    recipe.nonfinite = at.word(kNonfiniteWords);
+  else if (key == "fp8")
+    recipe.fp8 = at.word(kFp8Words);
+  else if (key == "min_elements")
+    recipe.min_elements = at.whole(0, std::uint64_t{1} << 62);
+  else if (key == "keep_vectors")
+    recipe.keep_vectors = at.boolean();
+  else if (key == "importance_power")
+    recipe.importance_power = at.value.is_null() ? std::nullopt : std::optional(exponent(at));
+  else if (key == "importance_damping")
+    recipe.importance_damping = at.between(0, kMaxDamping);
+  else if (key == "target_bits")
+    target.bits = at.between(kMinTargetBits, kMaxTargetBits);
+  else if (key == "target_bytes")
+    target.bytes = at.whole(1, std::uint64_t{1} << 62);
+  else if (key == "bit_allocation")
+    recipe.allocation = at.word(kAllocationWords);
+  else if (key == "rules")
+    recipe.rules = parse_rules(at);
+  else
+    return false;
+  return true;
+}
+
 }  // namespace
 
 void set_field(Rule& rule, const std::string& key, const std::string& text) {
@@ -231,33 +260,7 @@ Recipe Recipe::parse(std::string_view json, const std::string& source) {
   const Json root = parse_json(json, source);
   Recipe recipe = default_recipe();
   Target target;
-  const auto take = [&](const std::string& key, const Place& at) {
-    if (key == "version")
-      (void)at.whole(1, 1);
-    else if (key == "nonfinite")
-      recipe.nonfinite = at.word(kNonfiniteWords);
-    else if (key == "fp8")
-      recipe.fp8 = at.word(kFp8Words);
-    else if (key == "min_elements")
-      recipe.min_elements = at.whole(0, std::uint64_t{1} << 62);
-    else if (key == "keep_vectors")
-      recipe.keep_vectors = at.boolean();
-    else if (key == "importance_power")
-      recipe.importance_power = at.value.is_null() ? std::nullopt : std::optional(exponent(at));
-    else if (key == "importance_damping")
-      recipe.importance_damping = at.between(0, kMaxDamping);
-    else if (key == "target_bits")
-      target.bits = at.between(kMinTargetBits, kMaxTargetBits);
-    else if (key == "target_bytes")
-      target.bytes = at.whole(1, std::uint64_t{1} << 62);
-    else if (key == "bit_allocation")
-      recipe.allocation = at.word(kAllocationWords);
-    else if (key == "rules")
-      recipe.rules = parse_rules(at);
-    else
-      return false;
-    return true;
-  };
+  const auto take = [&](const std::string& key, const Place& at) { return take_key(recipe, target, key, at); };
   // A recipe of another version may have other keys: the version is what to complain of.
   if (root.is_object() && root.contains("version")) (void)take("version", Place{root["version"], source + ": version"});
   for_each_key(Place{root, source}, source + ": ", kRecipeKeys, take);

@@ -29,7 +29,7 @@ double as_double(std::uint64_t value) { return static_cast<double>(value); }
 
 /// Importance that compares tensors: that of columns alone says nothing of how the loss depends on a tensor.
 bool compares(const ImportanceInfo& importance) {
-  return importance.present && importance.kind != ImportanceKind::columns;
+  return importance.present() && importance.kind != ImportanceKind::columns;
 }
 
 /// Mean over the weights of all tensors whose importance compares tensors; 0 when there are none, or it is 0.
@@ -108,7 +108,7 @@ void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
   const ImportanceInfo& importance = plan_.tensors[plan_.scopes[scope].tensors.front()].importance;
   if (!compares(importance)) {
     state.scale = usual_importance_ > 0 ? usual_importance_ : prior_importance(curve.mean_square);
-    if (importance.present && importance.mean > 0) state.scale /= importance.mean;
+    if (importance.present() && importance.mean > 0) state.scale /= importance.mean;
   }
   state.curve = std::move(curve);
 }
@@ -156,8 +156,7 @@ std::vector<Budget::Choice> Budget::set_slope(const std::vector<std::uint64_t>& 
     const QuantizerOptions before = first ? QuantizerOptions() : options_at(state);
     state.slope = slope;
     QuantizerOptions options = options_at(state);
-    if (first || options.levels != before.levels || options.values != before.values)
-      choices.emplace_back(s, std::move(options));
+    if (first || options != before) choices.emplace_back(s, std::move(options));
   }
   return choices;
 }

@@ -12,6 +12,7 @@ namespace {
 constexpr double kSecondsPerByte = 0.5e-9, kSecondsPerByteRead = 0.25e-9;  // read, digest, write; read, digest
 }  // namespace
 
+// More than 5 parameters: what a run has made, and where it goes.
 Commit::Commit(const OutputContents& contents, const std::vector<SpoolPlace>& spooled, LayoutFormat& format,
                const std::filesystem::path& output, const Ranks& ranks, const Begun& begun)
     : contents_(contents),

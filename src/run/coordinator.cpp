@@ -17,6 +17,7 @@ constexpr double kMeasureCost = 0.25, kQuantizeCost = 1, kCopyCostPerByte = 0.4;
 
 }  // namespace
 
+// More than 5 parameters: parts of a run that outlive it.
 Coordinator::Coordinator(Comm& comm, const RunContext& context, LayoutFormat& format, const RunOptions& options,
                          const RunLock& lock, WorkDir& work_dir)
     : comm_(comm),

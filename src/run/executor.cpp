@@ -17,7 +17,6 @@
 #include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/forecast.hpp"
 #include "lmq/run/identity.hpp"
-#include "lmq/run/importance_view.hpp"
 
 namespace lmq {
 namespace {
@@ -50,9 +49,8 @@ void Executor::prefetch(const Task& task) const noexcept {
 Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window) {
   const TensorPlan& tensor = context.plan.tensors[unit.tensor];
   const std::string& name = context.reader.catalogue().tensors[tensor.tensor].name;
-  Importance importance;
-  importance.quantum = importance_quantum_of(context.plan, unit);
-  if (context.importance == nullptr || !tensor.importance.present) return importance;
+  const double quantum = importance_quantum_of(context.plan, unit);
+  if (context.importance == nullptr || !tensor.importance.present()) return {.values = {}, .quantum = quantum};
   const ImportanceEntry* const entry = context.importance->find(name);
   if (entry == nullptr) fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(name)));
   context.importance->read(*entry, unit.begin, unit.count, window);
@@ -60,10 +58,9 @@ Importance load_importance(const RunContext& context, const WorkUnit& unit, Impo
     ImportanceEntry wanted = *entry;
     if (tensor.importance.outer_rows == 0) wanted.outer.tensor = -1;  // units need not be whole blocks of it
     context.importance->read_curvature(wanted, unit.begin, unit.count, window);
-  } else {
-    window.gram.clear(), window.outer.clear(), window.gram_key = 0;
   }
-  return view_of(window, importance.quantum);
+  window.importance.quantum = quantum;
+  return window.importance;
 }
 
 LoadedTask Executor::load(Task task, TaskBuffers& buffers) {

@@ -148,7 +148,7 @@ ScopeCurve curve_of(const SpreadHistogram& spreads, const Plan& plan, const Scop
   constexpr int kSlopes = 120;
   constexpr double kStep = 0.70710678118654752;
   const ImportanceInfo& importance = plan.tensors[scope.tensors.front()].importance;
-  const double mean = importance.present && importance.mean > 0 ? importance.mean : 1;  // 1: nothing is known
+  const double mean = importance.present() && importance.mean > 0 ? importance.mean : 1;  // 1: nothing is known
   const auto bins = spreads.bins();
   std::vector<double> slopes;
   double slope = bins.empty() ? 1 : 4 * bins.back().square;  // from where no bit pays

@@ -94,6 +94,7 @@ void agree(Comm& comm, JournalHeader& header, std::string& finished_by) {
 
 }  // namespace
 
+// More than 5 parameters: one of each kind of input, the ranks and the options.
 RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* importance, const Plan& plan,
                        LayoutFormat& format, const RunOptions& options) {
   const SignalGuard signals;

@@ -232,7 +232,7 @@ class Simulation {
     const TensorPlan& tensor = plan_.tensors[scope.tensors.front()];
     const std::uint64_t most = key.kind == TaskKind::measure ? plan_.units[key.subject].count : scope.weights;
     const std::uint64_t bins =
-        expected_bins(tensors_[tensor.tensor].value_type(), scope.spec, tensor.importance.present);
+        expected_bins(tensors_[tensor.tensor].value_type(), scope.spec, tensor.importance.present());
     return static_cast<double>(std::min(most, key.kind == TaskKind::measure ? bins / 2 : bins));
   }
 

@@ -65,21 +65,44 @@ void put_floats(ByteWriter& out, std::span<const float> values) {
 
 void put_options(ByteWriter& out, const std::optional<QuantizerOptions>& options) {
   out.le(static_cast<std::uint8_t>(options.has_value()));
-  if (!options) return;
-  out.le(static_cast<std::uint64_t>(options->levels));
-  out.le(static_cast<std::uint32_t>(options->values.size()));
-  out.array(std::span<const double>(options->values));
+  if (options) write_options(out, *options);
+}
+
+OptionValue get_value(ByteReader& in) {
+  switch (in.le<std::uint8_t>("kind of option")) {
+    case 0:
+      return {};
+    case 1:
+      return in.le<double>("option");
+    case 2:
+      return in.le<std::uint64_t>("option");
+    case 3:
+      return OptionWord{in.le<std::uint8_t>("option")};
+    default:
+      in.refuse("no kind of option");
+  }
 }
 
 std::optional<QuantizerOptions> get_options(ByteReader& in) {
   if (in.le<std::uint8_t>("options") == 0) return std::nullopt;
   QuantizerOptions options;
   options.levels = static_cast<std::size_t>(in.le<std::uint64_t>("levels"));
-  options.values = in.array<double>(in.le<std::uint32_t>("options"), "options");
+  for (auto count = in.le<std::uint32_t>("options"); count > 0; --count) options.values.push_back(get_value(in));
   return options;
 }
 
 }  // namespace
+
+void write_options(ByteWriter& out, const QuantizerOptions& options) {
+  out.le(static_cast<std::uint64_t>(options.levels));
+  out.le(static_cast<std::uint32_t>(options.values.size()));
+  for (const OptionValue& value : options.values) {
+    out.le(static_cast<std::uint8_t>(value.index()));
+    if (const auto* number = std::get_if<double>(&value)) out.le(*number);
+    if (const auto* whole = std::get_if<std::uint64_t>(&value)) out.le(*whole);
+    if (const auto* word = std::get_if<OptionWord>(&value)) out.le(word->index);
+  }
+}
 
 std::vector<std::byte> Task::to_bytes() const {
   ByteWriter out;

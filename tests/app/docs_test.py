@@ -46,6 +46,12 @@ class Docs(LmqTest):
         words = [{"lmq": LMQ, "python3": sys.executable}.get(word, word) for word in words]
         return subprocess.run(words, cwd=self.folder, env=environment(**extra), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
 
+    def test_the_page_of_options_is_what_the_program_says(self):
+        with open(os.path.join(TOP, "docs", "methods", "options.md")) as file:
+            page = file.read()
+        made = subprocess.run([sys.executable, os.path.join(TOP, "scripts", "options-page"), LMQ], env=environment(), capture_output=True, text=True)
+        self.assertEqual(made.stdout, page, "scripts/options-page LMQ >docs/methods/options.md writes it anew")
+
     def test_the_commands_of_the_readme_do_what_they_say(self):
         ran = 0
         for words in commands("README.md"):

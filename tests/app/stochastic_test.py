@@ -1,6 +1,7 @@
 """Unbiased stochastic rounding as a user meets it: one file per seed, whatever the ranks; averages that are unbiased; draws that
 are those of the seed in the file."""
 import json
+import os
 import unittest
 
 import numpy as np
@@ -38,6 +39,27 @@ class Stochastic(LmqTest):
                     self.assertIn("of the mean of 4", done.out)
                     self.assertNotEqual(digest, self.quantize(STORIES, *arguments, "--seed", "6", name="other.h5")[1])
                     self.assertEqual(json.loads(self.ok(run("inspect", path, "--json")).out)["recipe"]["rules"][-1]["seed"], 5)
+
+    def test_every_bit_of_a_seed_counts_from_command_line_and_recipe_to_the_file(self):
+        values = set()
+        for seed in (2 ** 63, 2 ** 63 + 1):
+            recipe = self.at("recipe.json")
+            with open(recipe, "w") as file:
+                json.dump({"rules": [{"match": "*", "method": "asq", "levels": 4, "seed": seed}]}, file)
+            for arguments in (["--method", "asq", "--levels", "4", "--seed", seed], ["--recipe", recipe],
+                              ["--tensor", f"*=asq,levels=4,seed={seed}"]):
+                with self.subTest(seed=seed, arguments=arguments):
+                    path, _ = self.quantize(STORIES, *arguments)
+                    self.assertIn(seed, [rule.get("seed") for rule in json.loads(self.ok(run("inspect", path, "--json")).out)["recipe"]["rules"]])
+                    self.ok(run("verify", path, "--against", STORIES, "--repeat", "1"))   # the codes are those of the seed
+                    exported = self.at("exported.safetensors")
+                    self.ok(run("export", path, "--to", "safetensors", "-o", exported))
+                    values.add(sha256(exported))
+                    os.remove(exported)
+        self.assertEqual(len(values), 2)
+        for wrong in ("18446744073709551616", "-1", "0.5", "1e30"):
+            done = run("quantize", STORIES, "-o", self.at("x.h5"), "--method", "asq", "--seed", wrong)
+            self.refused(done, 64, "--seed", "a whole number, 0 to 18446744073709551615")
 
     def checkpoint(self):
         random = np.random.default_rng(3)

@@ -59,7 +59,7 @@ std::vector<float> columns_of(const ImportanceFile& file, const std::string& nam
   const ImportanceEntry* entry = file.find(name);
   REQUIRE(entry != nullptr);
   ImportanceWindow window;
-  file.read(*entry, 0, entry->length, window);
+  file.read(*entry, 0, entry->info.length, window);
   return window.values;
 }
 
@@ -72,7 +72,8 @@ void check_close(const std::vector<float>& a, const std::vector<float>& b) {
 void survives(const std::filesystem::path& path, const Catalogue& model) {
   try {
     const ImportanceFile file(path, model);
-    for (const ImportanceEntry& entry : file.entries()) REQUIRE((std::isfinite(entry.mean) && entry.mean >= 0));
+    for (const ImportanceEntry& entry : file.entries())
+      REQUIRE((std::isfinite(entry.info.mean) && entry.info.mean >= 0));
   } catch (const Error& error) {
     REQUIRE((error.code == Errc::malformed || error.code == Errc::unsupported));
   }
@@ -147,7 +148,7 @@ TEST_CASE("the inputs of a square matrix are told by the kind of tensor, or aske
     try {
       const ImportanceFile file(folder / "i", model);
       REQUIRE(file.find(wanted) != nullptr);
-      return file.find(wanted)->kind == ImportanceKind::rows ? "rows" : "columns";
+      return file.find(wanted)->info.kind == ImportanceKind::rows ? "rows" : "columns";
     } catch (const Error& error) {
       return std::to_string(static_cast<int>(error.code)) + " " + error.what();
     }
@@ -211,20 +212,20 @@ TEST_CASE("an imatrix of either format gives mean squared inputs under the check
     CHECK(file.find("model.layers.0.mlp.experts.1.up_proj.weight")->pooled == std::vector<std::uint32_t>{1});
     CHECK(file.find("model.layers.0.mlp.experts.0.up_proj.weight")->pooled.empty());
     const ImportanceEntry& stack = *file.find("model.layers.1.mlp.experts.down_proj");
-    CHECK(stack.block_rows == 5);
+    CHECK(stack.info.block_rows == 5);
     CHECK(stack.pooled == std::vector<std::uint32_t>{2});
     ImportanceWindow window;
     file.read(stack, 5 * kColumns - 1, 2 + 5 * kColumns, window);  // the end of expert 0, all of 1, the start of 2
     CHECK(window.values.size() == 3 * kColumns);
-    CHECK(window.first_row == 4);
+    CHECK(window.importance.first_row == 4);
     check_close(slice(window.values, 1), slice(ramp(3 * kColumns, 3), 1));
     // Stored [inputs, outputs]: the inputs are rows.
     const ImportanceEntry& transposed = *file.find("model.layers.1.mlp.experts.gate_up_proj");
-    CHECK(transposed.kind == ImportanceKind::rows);
-    CHECK(transposed.length == 10);
+    CHECK(transposed.info.kind == ImportanceKind::rows);
+    CHECK(transposed.info.length == 10);
     file.read(transposed, 10 * kColumns, 20, window);
     check_close(window.rows, {ramp(3 * kColumns, 4)[kColumns], ramp(3 * kColumns, 4)[kColumns + 1]});
-    CHECK(file.find("transformer.h.2.attn.c_proj.weight")->kind == ImportanceKind::rows);
+    CHECK(file.find("transformer.h.2.attn.c_proj.weight")->info.kind == ImportanceKind::rows);
     const ImportanceFile there = ImportanceFile::from_bytes(file.to_bytes());
     check_close(columns_of(there, "model.layers.0.mlp.experts.1.up_proj.weight"), pooled);
   }

@@ -44,7 +44,7 @@ TEST_CASE("curvature of both sides is read with the rows it belongs to; its diag
        {open(path, checkpoint_of({{"w", {5, 3}}}), 1),
         ImportanceFile::from_bytes(open(path, checkpoint_of({{"w", {5, 3}}})).to_bytes())}) {
     const ImportanceEntry& entry = *file.find("w");
-    CHECK(entry.kind == ImportanceKind::outer);
+    CHECK(entry.info.kind == ImportanceKind::outer);
     ImportanceWindow window;
     file.read(entry, 0, 15, window);
     CHECK(window.values == std::vector<float>{5, 6, 7});         // undamped, whatever the damping of the file
@@ -53,8 +53,8 @@ TEST_CASE("curvature of both sides is read with the rows it belongs to; its diag
     file.read_curvature(entry, 0, 15, window);
     CHECK(window.gram == gram);
     CHECK(window.outer == outer);
-    CHECK(window.outer_rows == 2);
-    CHECK(window.gram_key != 0);
+    CHECK(window.importance.outer_rows == 2);
+    CHECK(window.importance.gram_key != 0);
     file.read_curvature(entry, 12, 3, window);
     CHECK(window.outer == std::vector<float>(outer.begin() + 8, outer.end()));
     file.read_curvature(entry, 6, 9, window);
@@ -102,14 +102,14 @@ TEST_CASE("a stack of experts has matrices of each expert, or of all") {
   file.read_curvature(*file.find("a"), 9, 9, window);
   CHECK(window.gram == std::vector<float>(grams.begin() + 9, grams.end()));
   CHECK(window.outer == std::vector<float>(outers.begin() + 8, outers.end()));
-  const std::uint64_t key = window.gram_key;
+  const std::uint64_t key = window.importance.gram_key;
   file.read_curvature(*file.find("a"), 0, 6, window);
   CHECK(window.gram == std::vector<float>(grams.begin(), grams.begin() + 9));
   CHECK(window.outer == std::vector<float>(outers.begin(), outers.begin() + 4));
-  CHECK(window.gram_key != key);
+  CHECK(window.importance.gram_key != key);
   file.read_curvature(*file.find("b"), 9, 9, window);
   CHECK(window.gram == matrices(1, 3));
-  CHECK(window.outer.empty());
+  CHECK(window.importance.outer.empty());
   file.read_curvature(*file.find("c"), 9, 9, window);
   CHECK(window.gram == std::vector<float>(grams.begin() + 9, grams.end()));
   CHECK(error_of([&] { file.read_curvature(*file.find("a"), 6, 9, window); })->code == Errc::internal);  // two experts
@@ -124,7 +124,7 @@ TEST_CASE("layers may share a Gram matrix by name; it has one key") {
   file.read_curvature(*file.find("k"), 0, 6, k);
   file.read_curvature(*file.find("q"), 0, 8, q);
   CHECK(k.gram == q.gram);
-  CHECK(k.gram_key == q.gram_key);
+  CHECK(k.importance.gram_key == q.importance.gram_key);
   const auto lost =
       make_safetensors(folder / "lost.safetensors", {f32_tensor("k.gram", {2, 2}, {1, 0, 0, 2})}, {{"q.gram_of", "v"}});
   const auto error = error_of([&] { open(lost, checkpoint_of({{"k", {3, 2}}, {"q", {4, 2}}})); });

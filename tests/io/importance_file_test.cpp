@@ -39,15 +39,16 @@ std::vector<float> all_of(const ImportanceFile& file, const std::string& weight,
   for (std::uint64_t begin = 0; begin < count; begin += window) {
     const std::uint64_t length = std::min(window, count - begin);
     file.read(*entry, begin, length, read);
+    const Importance& importance = read.importance;
     for (std::uint64_t i = 0; i < length; ++i) {
-      if (read.kind == ImportanceKind::weights) {
-        values.push_back(read.values.at(i));
+      if (importance.kind == ImportanceKind::weights) {
+        values.push_back(importance.values[i]);
         continue;
       }
-      const std::uint64_t at = read.first_column + i, row = at / read.length;
-      const std::uint64_t block = read.block_rows == 0 ? 0 : (read.first_row + row) / read.block_rows;
-      const float factor = read.rows.empty() ? 1.0F : read.rows.at(row);
-      values.push_back(factor * read.values.at(block * read.length + at % read.length));
+      const std::uint64_t at = importance.first_column + i, row = at / importance.length;
+      const std::uint64_t block = importance.block_rows == 0 ? 0 : (importance.first_row + row) / importance.block_rows;
+      const float factor = importance.rows.empty() ? 1.0F : importance.rows[row];
+      values.push_back(factor * importance.values[block * importance.length + at % importance.length]);
     }
   }
   return values;
@@ -66,11 +67,11 @@ void check_values(const ImportanceFile& file, const std::string& weight, const s
   double sum = 0;
   float largest = 0;
   for (const float value : expected) sum += double{value}, largest = std::max(largest, value);
-  CHECK(entry.mean == Approx(sum / static_cast<double>(expected.size())).epsilon(1e-6));
-  CHECK(entry.largest >= largest);
-  CHECK(entry.largest <= 1.000001 * largest);
-  CHECK(there.find(weight)->largest == entry.largest);
-  CHECK(there.find(weight)->mean == entry.mean);
+  CHECK(entry.info.mean == Approx(sum / static_cast<double>(expected.size())).epsilon(1e-6));
+  CHECK(entry.info.largest >= largest);
+  CHECK(entry.info.largest <= 1.000001 * largest);
+  CHECK(there.find(weight)->info.largest == entry.info.largest);
+  CHECK(there.find(weight)->info.mean == entry.info.mean);
 }
 }  // namespace
 
@@ -106,10 +107,10 @@ TEST_CASE("importance by columns, rows, both, weights and Gram matrix is found b
   check_values(file, "g", {1, 2, 3, 4, 5, 6, 7, 8});
   check_values(file, "h", {1, 2, 3, 4, 1, 2, 3, 4});
   check_values(file, "i", {2, 3});  // Adam's second moment: its root
-  CHECK(file.find("a")->kind == ImportanceKind::columns);
-  CHECK(file.find("b")->kind == ImportanceKind::weights);
-  CHECK(file.find("d")->kind == ImportanceKind::rows);
-  CHECK(file.find("e")->kind == ImportanceKind::outer);
+  CHECK(file.find("a")->info.kind == ImportanceKind::columns);
+  CHECK(file.find("b")->info.kind == ImportanceKind::weights);
+  CHECK(file.find("d")->info.kind == ImportanceKind::rows);
+  CHECK(file.find("e")->info.kind == ImportanceKind::outer);
   CHECK(file.find("none") == nullptr);
   CHECK(file.unused() == std::vector<std::string>{"nobody.columns"});
   ImportanceWindow window;
@@ -136,7 +137,7 @@ TEST_CASE("a stack of experts takes columns and rows of each expert or of all") 
       }
   check_values(file, "m.experts.down", stack);
   check_values(file, "conv", shared);
-  CHECK(file.find("m.experts.down")->block_rows == 2);
+  CHECK(file.find("m.experts.down")->info.block_rows == 2);
 }
 
 TEST_CASE("exponents: roots and products alone, for every kind the same when asked for") {

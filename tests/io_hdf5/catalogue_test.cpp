@@ -86,7 +86,7 @@ TEST_CASE("the floats of an HDF5 file are read in place, groups or dots in their
   const ImportanceFile there = ImportanceFile::from_bytes(file.to_bytes());
   ImportanceWindow window;
   there.read(*there.find("a.weight"), 0, 6, window);
-  CHECK(window.kind == ImportanceKind::outer);
+  CHECK(window.importance.kind == ImportanceKind::outer);
   CHECK(window.values == std::vector<float>{1, 2, 3});
   CHECK(window.rows == std::vector<float>{1, 10});
   there.read(*there.find("b.weight"), 1, 3, window);

@@ -43,7 +43,8 @@ TEST_CASE("plan: units of methods that see layers are whole lanes of one layer",
     const bool stack = random() % 3 == 0;
     const std::uint64_t rows = 1 + random() % (std::uint64_t{1} << random() % 16), cols = 1 + random() % 9000;
     const Shape shape = stack ? Shape{1 + random() % 5, rows, cols} : Shape{rows, cols};
-    const ImportanceInfo importance{.present = true, .outer_rows = random() % 2 ? 0 : 1 + random() % 700};
+    const ImportanceInfo importance{.kind = ImportanceKind::columns,
+                                    .outer_rows = random() % 2 ? 0 : 1 + random() % 700};
     const Plan plan = plan_with({tensor(stack ? "experts.w" : "w", shape)}, importance);
     const TensorPlan& planned = plan.tensors[0];
     CAPTURE(shape, planned.chunk, planned.lane_rows, importance.outer_rows);
@@ -72,8 +73,10 @@ TEST_CASE("plan: lanes of a layer as it comes, and one that is too wide", "[plan
 
 TEST_CASE("plan: curvature costs time and memory, and is part of the digest", "[plan][layer]") {
   const std::vector<TensorInfo> tensors{tensor("w", {2048, 1024})};
-  const Plan none = plan_with(tensors, {}), gram = plan_with(tensors, {.present = true, .length = 1024, .gram = true});
-  const Plan both = plan_with(tensors, {.present = true, .length = 1024, .gram = true, .outer_rows = 256});
+  const Plan none = plan_with(tensors, {}),
+             gram = plan_with(tensors, {.kind = ImportanceKind::columns, .length = 1024, .gram = true});
+  const Plan both =
+      plan_with(tensors, {.kind = ImportanceKind::columns, .length = 1024, .gram = true, .outer_rows = 256});
   CHECK(estimate_seconds(none, 1, 1) < estimate_seconds(gram, 1, 1));
   CHECK(estimate_seconds(gram, 1, 1) < estimate_seconds(both, 1, 1));
   const auto input = [&](const Plan& plan) { return estimate_memory(tensors, plan, 1).input; };

@@ -135,7 +135,7 @@ TEST_CASE("plan: the quantum of a scope follows from its largest importance and 
   std::vector<std::string> asked;
   const auto importance = [&](const TensorInfo& info, std::uint64_t cols) -> ImportanceInfo {
     asked.push_back(info.name + ":" + std::to_string(cols));
-    return {.present = true, .largest = info.name == "b" ? 900.0 : 3.0};
+    return {.kind = ImportanceKind::columns, .largest = info.name == "b" ? 900.0 : 3.0};
   };
   Recipe recipe = default_recipe();
   const Plan plan = make_plan(tensors, "", recipe, importance);
@@ -149,7 +149,7 @@ TEST_CASE("plan: the quantum of a scope follows from its largest importance and 
   REQUIRE(model.scopes.size() == 1);
   REQUIRE(model.scopes[0].quantum == importance_quantum(900.0, 4096 * 4096 + 2 * 4096));
   const auto partial = [](const TensorInfo& info, std::uint64_t) {
-    return ImportanceInfo{.present = info.name != "b"};
+    return ImportanceInfo{.kind = info.name != "b" ? ImportanceKind::columns : ImportanceKind::none};
   };
   REQUIRE_THROWS_WITH(make_plan(tensors, "", recipe, partial), Contains("tensors \"a\" and \"b\" share a codebook"));
   const std::vector<TensorInfo> mixed{tensor("a", {64, 64}), tensor("f", {64, 64}, DType::f16),
@@ -297,12 +297,10 @@ TEST_CASE("plan: the digest follows everything that decides the bytes and nothin
       digest([](auto&, auto& r, auto&, auto&, auto&) { r.rules.push_back({.levels = 8}); }),
       digest([](auto&, auto& r, auto&, auto&, auto&) { r.rules.push_back({.coder = CoderChoice::fixed}); }),
       digest([](auto&, auto&, auto& c, auto&, auto&) { c = "other"; }),
-      digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.present = true, .largest = 1}; }),
-      digest([](auto&, auto&, auto&, auto& i, auto&) {
-        i = {.present = true, .kind = ImportanceKind::outer, .largest = 1};
-      }),
+      digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.kind = ImportanceKind::columns, .largest = 1}; }),
+      digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.kind = ImportanceKind::outer, .largest = 1}; }),
       digest([](auto&, auto& r, auto&, auto&, auto&) { r.importance_power = 0.5; }),
-      digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.present = true, .largest = 2}; }),
+      digest([](auto&, auto&, auto&, auto& i, auto&) { i = {.kind = ImportanceKind::columns, .largest = 2}; }),
       digest([](auto&, auto&, auto&, auto&, auto& n) {
         n = {{1, Fitness::nonfinite}};
       })};

@@ -118,6 +118,25 @@ TEST_CASE("recipe: importance is damped by its mean unless the recipe says other
   REQUIRE_THROWS_WITH(Recipe::parse(R"({"importance_damping":-1})", "r.json"), Contains("importance_damping"));
 }
 
+TEST_CASE("recipe: a seed keeps all 64 bits", "[plan][recipe]") {
+  const auto seed = [](const std::string& text) {
+    const Recipe recipe = Recipe::parse(with_rule(R"(,"method":"asq","seed":)" + text), "r.json");
+    REQUIRE_THAT(recipe.canonical_json(), Contains("\"seed\":" + text));
+    return find_quantizer("asq").make(resolve(recipe.rules[0]).options)->traits().seed;
+  };
+  REQUIRE(seed("0") == 0);
+  REQUIRE(seed("9007199254740993") == 9007199254740993u);  // 2^53 + 1
+  REQUIRE(seed("9223372036854775809") == 9223372036854775809u);
+  REQUIRE(seed("18446744073709551615") == ~std::uint64_t{0});
+  const auto same = [](const char* number) {
+    return canonical(with_rule(R"(,"method":"asq","seed":)" + std::string(number)));
+  };
+  REQUIRE(same("1000") == same("1e3"));
+  REQUIRE(same("0") == same("-0.0"));
+  for (const char* wrong : {"18446744073709551616", "-1", "1.5", "1e300"})
+    REQUIRE_THROWS_WITH(seed(wrong), Contains("seed: found") && Contains("a whole number, 0 to 18446744073709551615"));
+}
+
 TEST_CASE("recipe: equal recipes have equal canonical text, different ones different text", "[plan][recipe]") {
   const std::string text = canonical("{}");
   REQUIRE(text == default_recipe().canonical_json());

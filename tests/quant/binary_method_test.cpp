@@ -16,21 +16,24 @@ namespace {
 struct Method {
   const char* name;
   std::size_t levels;
-  std::vector<double> values;
+  std::vector<std::uint8_t> words;  ///< all options of the family are words
 };
 std::vector<Method> methods() {
   std::vector<Method> all{{"binary-1", 2, {0}}, {"ternary", 3, {0, 0}}, {"ternary", 3, {1, 0}}, {"binary-2", 4, {}}};
   for (std::size_t levels = 2; levels <= 256; levels *= 2)
-    for (const double mode : {0.0, 1.0}) all.push_back({"binary-k", levels, {mode}});
+    for (const std::uint8_t mode : std::initializer_list<std::uint8_t>{0, 1})
+      all.push_back({"binary-k", levels, {mode}});
   all.push_back({"binary-k", 4, {2}});
   return all;
 }
-std::unique_ptr<Quantizer> make(const Method& method) {
-  return find_quantizer(method.name).make({method.levels, method.values});
+QuantizerOptions options_of(const Method& method) {
+  QuantizerOptions options{method.levels};
+  for (const std::uint8_t word : method.words) options.values.emplace_back(OptionWord{word});
+  return options;
 }
+std::unique_ptr<Quantizer> make(const Method& method) { return find_quantizer(method.name).make(options_of(method)); }
 QuantSpec spec_of(const Method& method, Granularity granularity, std::uint64_t group, LevelType type) {
-  return {find_quantizer(method.name).id, {method.levels, method.values}, granularity, group, type,
-          CoderChoice::cheapest};
+  return {find_quantizer(method.name).id, options_of(method), granularity, group, type, CoderChoice::cheapest};
 }
 
 Codebook fit_histogram(const Quantizer& quantizer, const TensorView& view, const Importance& importance) {
@@ -133,7 +136,7 @@ TEST_CASE("binary methods: a histogram of every type gives what the values in ha
                           importance_quantum(std::ranges::max(weights), wide.size())};
           const auto quantizer = make(method);
           Workspace scratch;
-          CAPTURE(method.name, method.levels, method.values.size(), int(type), kind, weighted);
+          CAPTURE(method.name, method.levels, method.words.size(), int(type), kind, weighted);
           const Codebook counted = fit_histogram(*quantizer, view, importance);
           const Codebook direct = quantizer->fit_values(
               wide, weighted ? std::span<const float>(weights) : std::span<const float>{}, scratch);
@@ -218,8 +221,9 @@ TEST_CASE("rank-1 scaling: beats a scale per row, decodes to what it reports, an
           if (weighted) importance.kind = Importance::Kind::weights, importance.values = weights;
           const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
           const bool ternary = std::string_view(name) == "ternary";
-          const auto run = [&](double scale) {
-            const Method method{name, ternary ? 3u : 2u, ternary ? std::vector{0.0, scale} : std::vector{scale}};
+          const auto run = [&](std::uint8_t scale) {
+            const Method method{name, ternary ? 3u : 2u,
+                                ternary ? std::vector<std::uint8_t>{0, scale} : std::vector<std::uint8_t>{scale}};
             return quantize_unit(view, spec_of(method, Granularity::row, 0, level_type), cols, importance, nullptr);
           };
           CAPTURE(name, weighted, uneven, int(level_type));
@@ -259,8 +263,8 @@ TEST_CASE("binary methods: numbers per codebook are k bases, one step") {
 }
 
 TEST_CASE("binary methods: options that make no sense are refused") {
-  const auto refused = [](const char* name, std::size_t levels, std::vector<double> values) {
-    QuantizerOptions options{levels, std::move(values)};
+  const auto refused = [](const char* name, std::size_t levels, std::vector<std::uint8_t> words) {
+    QuantizerOptions options = options_of({name, levels, std::move(words)});
     try {
       find_quantizer(name).settle(options, true);
       return false;

@@ -4,6 +4,7 @@
 
 #include "learned_samples.hpp"
 #include "matrix/grid_rows.hpp"
+#include "option_values.hpp"
 #include "quant_samples.hpp"
 
 namespace {
@@ -26,7 +27,7 @@ lmq::UnitOutcome quantized(const samples::Layer& layer, std::size_t levels, std:
   const auto& entry = lmq::find_quantizer("kmeans");
   lmq::QuantSpec spec{entry.id, lmq::default_options(entry, levels), lmq::Granularity::group, group,
                       type,     lmq::CoderChoice::cheapest};
-  spec.options.values[1] = full ? 1 : 0;
+  samples::set_option(spec.options, entry, "curvature", full ? 1 : 0);
   const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
   return lmq::quantize_unit(view, spec, layer.cols, importance, nullptr);
 }

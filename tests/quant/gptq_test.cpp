@@ -6,6 +6,7 @@
 #include "matrix/feedback.hpp"
 #include "matrix/step_search.hpp"
 #include "methods/learned/grid_solver.hpp"
+#include "option_values.hpp"
 #include "quant_samples.hpp"
 
 namespace {
@@ -30,9 +31,7 @@ lmq::QuantSpec spec_of(const char* method, std::size_t levels, std::uint64_t gro
   const auto& entry = lmq::find_quantizer(method);
   lmq::QuantSpec spec{entry.id, lmq::default_options(entry, levels), lmq::Granularity::group, group,
                       type,     lmq::CoderChoice::cheapest};
-  for (const auto& [name, value] : given)
-    for (std::size_t i = 0; i < entry.options.size(); ++i)
-      if (entry.options[i].name == name) spec.options.values[i] = value;
+  for (const auto& [name, value] : given) samples::set_option(spec.options, entry, name, value);
   return spec;
 }
 

@@ -12,6 +12,7 @@
 #include "lmq/quant/rate.hpp"
 #include "methods/ecsq/ecsq_options.hpp"
 #include "methods/ecsq/entropy_fit.hpp"
+#include "option_values.hpp"
 #include "quant_samples.hpp"
 
 using namespace lmq;
@@ -270,7 +271,7 @@ TEST_CASE("joint: what the fit promises is what the codes of a BF16 tensor cost,
     for (const double rate : {0.5, 1.0, 2.0, 4.0}) {
       CAPTURE(name, rate);
       QuantSpec spec{.method = entry.id, .options = default_options(entry, 16)};
-      spec.options.values[0] = rate;
+      samples::set_option(spec.options, entry, "rate", rate);
       const Codebook fitted = entry.make(spec.options)->fit(group).codebook;
       REQUIRE(fitted.prices().size() == fitted.levels().size());
       const RatePoint point = rate_of(group, fitted);
@@ -295,7 +296,7 @@ TEST_CASE("joint: what the fit promises is what the codes of a BF16 tensor cost,
       const UnitOutcome alone = quantize_unit(view, spec, 0, importance, nullptr);
       CHECK(std::ranges::equal(first, alone.unit.codes));
       QuantSpec by_value = spec;
-      by_value.options.values.back() = 1;
+      samples::set_option(by_value.options, entry, "labels", 1);
       CHECK(alone.stats.weighted_error <
             0.98 * quantize_unit(view, by_value, 0, importance, nullptr).stats.weighted_error);
     }

@@ -7,6 +7,7 @@
 #include "matrix/step_search.hpp"
 #include "methods/learned/grid_solver.hpp"
 #include "methods/learned/learned_quantizer.hpp"
+#include "option_values.hpp"
 #include "quant_samples.hpp"
 
 namespace {
@@ -383,9 +384,7 @@ TEST_CASE(
 TEST_CASE("cpq: options that contradict each other are refused", "[learned]") {
   const auto& entry = lmq::find_quantizer("cpq");
   auto options = lmq::default_options(entry, 8);
-  for (std::size_t i = 0; i < entry.options.size(); ++i) {
-    if (entry.options[i].name == "drop") options.values[i] = 0.2;
-    if (entry.options[i].name == "backward") options.values[i] = 3;
-  }
+  samples::set_option(options, entry, "drop", 0.2);
+  samples::set_option(options, entry, "backward", 3);
   CHECK_THROWS_WITH(entry.settle(options, true), "drop: bits are dropped with backward \"cpq\" or \"lsq\"");
 }

@@ -5,6 +5,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/quant/quantizer.hpp"
 #include "methods/sparse/sls_quantizer.hpp"
+#include "option_values.hpp"
 #include "partition_twin.hpp"
 
 using namespace lmq;
@@ -19,11 +20,7 @@ std::unique_ptr<Quantizer> make(std::string_view name, std::size_t levels, const
                                 bool levels_given = true) {
   const QuantizerEntry& entry = find_quantizer(name);
   QuantizerOptions options{levels};
-  for (const MethodOption& known : entry.options) {
-    options.values.push_back(known.fallback);
-    for (const auto& [key, value] : given)
-      if (key == known.name) options.values.back() = value;
-  }
+  for (const auto& [key, value] : given) samples::set_option(options, entry, key, value);
   if (entry.settle) entry.settle(options, levels_given);
   return entry.make(options);
 }

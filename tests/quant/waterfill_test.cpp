@@ -8,6 +8,7 @@
 #include "lmq/codec/trellis_record.hpp"
 #include "lmq/quant/quantizer.hpp"
 #include "lmq/quant/trellis_rate.hpp"
+#include "option_values.hpp"
 
 using namespace lmq;
 
@@ -103,8 +104,9 @@ struct Sample {
 const QuantizerEntry& waterfill() { return find_quantizer("waterfill"); }
 
 std::unique_ptr<Quantizer> at_step(double step, unsigned states = 8) {
-  QuantizerOptions options = default_options(waterfill(), 16);
-  options.values[0] = step, options.values[1] = std::nan(""), options.values[2] = states;
+  QuantizerOptions options{16};
+  samples::set_option(options, waterfill(), "step", step);
+  samples::set_option(options, waterfill(), "states", states);
   return waterfill().make(options);
 }
 
@@ -199,7 +201,7 @@ TEST_CASE("waterfill: points of the curve are steps at their slopes, and slopes 
           Approx(fine).epsilon(0.03));
   QuantizerOptions options = default_options(waterfill(), 16);
   waterfill().at_slope(options, fine);
-  REQUIRE(slope_of_step(8, options.values[0]) == Approx(fine));
+  REQUIRE(slope_of_step(8, std::get<double>(options.values[0])) == Approx(fine));
   const Coded coded = code(sample, Known::both, *waterfill().make(options));
   REQUIRE(coded.bits == Approx(5).margin(0.06));
 }
@@ -228,9 +230,9 @@ TEST_CASE("waterfill: without a step the rate is met as forecast", "[waterfill]"
 
 TEST_CASE("waterfill: options that contradict each other are refused", "[waterfill]") {
   QuantizerOptions options = default_options(waterfill(), 16);
-  options.values[0] = 1;  // beside the rate of 16 levels
+  samples::set_option(options, waterfill(), "step", 1);  // beside the rate of 16 levels
   REQUIRE_THROWS_AS(waterfill().settle(options, true), Error);
   options = default_options(waterfill(), 16);
-  options.values[2] = 7;
+  samples::set_option(options, waterfill(), "states", 7);
   REQUIRE_THROWS_AS(waterfill().settle(options, true), Error);
 }

@@ -23,7 +23,7 @@ Plan plan_of(const std::vector<std::uint64_t>& weights, std::uint64_t target, co
     tensor.spec.options = default_options(find_quantizer(method), 16);
     tensor.spec.budgeted = true;
     tensor.scope = s;
-    tensor.importance.present = true;
+    tensor.importance.kind = ImportanceKind::columns;
     plan.tensors.push_back(tensor);
     plan.scopes.push_back({{s}, weights[s], tensor.spec, 1});
   }
@@ -89,7 +89,7 @@ struct Model {
   /// The high-rate law with slopes: bits = log2(2 ln 2 variance / slope) / 2.
   void take_slopes(const std::vector<Budget::Choice>& choices) {
     bits.resize(weights.size());
-    for (const auto& [scope, options] : choices) bits[scope] = bits_at(scope, options.values.at(1));
+    for (const auto& [scope, options] : choices) bits[scope] = bits_at(scope, std::get<double>(options.values.at(1)));
   }
   double bits_at(std::size_t scope, double slope) const {
     return std::min(std::max(std::log2(1.386294 * variance[scope] / slope) / 2, 0.0), 9.0);

@@ -165,7 +165,7 @@ inline Plan cut_smaller(Plan plan, const std::vector<TensorInfo>& tensors, std::
     scope.tensors = {tensor.tensor};
     scope.weights = tensor.rows * tensor.cols;
     scope.spec = tensor.spec;
-    scope.quantum = tensor.importance.present ? importance_quantum(tensor.importance.largest, scope.weights) : 1;
+    scope.quantum = tensor.importance.present() ? importance_quantum(tensor.importance.largest, scope.weights) : 1;
     plan.scopes.push_back(scope);
   }
   const std::string text = plan.digest + "cut" + std::to_string(rows);
@@ -188,10 +188,8 @@ class SmallRun {
                     const ImportanceFile* importance = nullptr)
       : home_(std::move(home)), reader_(open_reader(model)) {
     const auto lookup = [&](const TensorInfo& tensor, std::uint64_t) {
-      ImportanceInfo info;
       const ImportanceEntry* entry = importance ? importance->find(tensor.name) : nullptr;
-      if (entry) info = {true, entry->kind, entry->largest, entry->mean, entry->length, entry->block_rows};
-      return info;
+      return entry != nullptr ? entry->info : ImportanceInfo();
     };
     const auto& tensors = reader_->catalogue().tensors;
     const Recipe recipe = Recipe::parse(kSmallRecipe, "the test's recipe");

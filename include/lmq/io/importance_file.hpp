@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "lmq/base/importance_kind.hpp"
+#include "lmq/base/importance.hpp"
 #include "lmq/io/reader.hpp"
 
 namespace lmq {
@@ -35,16 +35,12 @@ struct ImportanceMatrices {
   std::uint64_t rows = 0;    ///< of the weight that share a block of inputs; 0: all
 };
 
-/// The importance of one tensor of the checkpoint.
+/// The importance of one tensor of the checkpoint: what is known of it, and where its numbers lie.
 struct ImportanceEntry {
   std::string weight;  ///< the checkpoint's tensor
-  ImportanceKind kind = ImportanceKind::columns;
+  ImportanceInfo info;
   ImportancePart values;              ///< columns: [blocks][length]; weights: one for each weight; rows: none
   ImportancePart rows;                ///< a factor for each row (rows, outer)
-  std::uint64_t length = 0;           ///< weights of a row; for weights 0
-  std::uint64_t block_rows = 0;       ///< rows that share a block of columns (an expert's); 0: one block for all
-  double largest = 0;                 ///< no weight has more
-  double mean = 0;                    ///< over the tensor's weights
   std::vector<std::uint32_t> pooled;  ///< experts without statistics of their own, which take their siblings' mean
   /// Curvature between weights, for tensors that want it (Options::curvature). Then nothing is damped.
   ImportanceMatrices gram;   ///< of the inputs: size == length
@@ -52,14 +48,17 @@ struct ImportanceEntry {
   double outer_mean = 0;     ///< mean diagonal of outer
 };
 
-/// A window's importance as floats; see Importance of lmq_quant, whose fields these are.
+/// A window's importance, and the floats that it points to.
 struct ImportanceWindow {
-  ImportanceKind kind = ImportanceKind::columns;
-  std::vector<float> values, rows;
-  std::uint64_t first_column = 0, length = 0, block_rows = 0, first_row = 0;
-  std::vector<float> gram, outer;  ///< read_curvature
-  std::uint64_t gram_key = 0, outer_rows = 0;
-  double outer_mean = 0;
+  ImportanceWindow() = default;
+  ImportanceWindow(const ImportanceWindow&) = delete;
+  ImportanceWindow& operator=(const ImportanceWindow&) = delete;
+  ImportanceWindow(ImportanceWindow&&) = default;
+  ImportanceWindow& operator=(ImportanceWindow&&) = default;
+
+  Importance importance;  ///< its quantum is for the caller to set
+  std::vector<float> values, rows, gram, outer;
+  std::uint64_t gram_held = 0;  ///< Importance::gram_key of what gram holds
 };
 
 /// Numbers that are sums: each slice of `length` is to be divided by its divisor.
@@ -110,10 +109,11 @@ class ImportanceFile {
   /// digest128_hex of everything the entries say.
   [[nodiscard]] const std::string& digest() const noexcept { return digest_; }
 
-  /// Importance of the weights [begin, begin + count) of an entry's tensor. Thread-safe. Errc::malformed as above.
+  /// Importance of the weights [begin, begin + count) of an entry's tensor, without curvature. Thread-safe.
+  /// Errc::malformed as above.
   void read(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count, ImportanceWindow& window) const;
-  /// Curvature between weights for whole rows of one block, from a multiple of outer.size on, into gram and outer of
-  /// `window` (empty where there is none); a gram that it holds already, by its key, is not read again. Thread-safe.
+  /// Then curvature between weights for whole rows of one block, from a multiple of outer.size on (empty where there is
+  /// none); a gram that the window holds already, by its key, is not read again. Thread-safe.
   /// Errc::malformed names tensor and indices of a number that is not finite, of a diagonal below 0, of two that differ
   /// by more than 1e-5 of the root of their diagonals' product.
   void read_curvature(const ImportanceEntry& entry, std::uint64_t begin, std::uint64_t count,
@@ -124,6 +124,8 @@ class ImportanceFile {
  private:
   ImportanceFile() = default;
   void summarise(ImportanceEntry& entry, double damping, std::vector<std::uint64_t>& digests) const;
+  void take_products(ImportanceEntry& entry, std::span<const std::pair<float, double>> columns,
+                     std::span<const std::pair<float, double>> rows) const;
   void read_gram(const ImportanceMatrices& gram, std::uint64_t block, ImportanceWindow& window) const;
   void raise_all(const ImportancePart& part, std::uint64_t begin, std::span<float> values) const;
   [[noreturn]] void refuse_product(const ImportanceEntry& entry, float rows, float columns) const;

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lmq/base/importance_kind.hpp"
+#include "lmq/base/importance.hpp"
 #include "lmq/base/tensor.hpp"
 #include "lmq/base/tensor_note.hpp"
 #include "lmq/plan/recipe.hpp"
@@ -26,21 +26,6 @@ enum class Treatment : std::uint8_t {
   quantize = 0,
   keep = 1,  ///< stored raw in its own type
   fold = 2,  ///< a block scale that is folded into the values of another tensor: not stored
-};
-
-/// What the plan knows of a tensor's importance. Values are absolute, as the file has them: `mean` is the tensor's
-/// weight among others where a budget is shared, but for ImportanceKind::columns, which says nothing of how the loss
-/// depends on the tensor: mean squared inputs compare columns, and tensors only by their output energy.
-struct ImportanceInfo {
-  bool present = false;
-  ImportanceKind kind = ImportanceKind::columns;
-  double largest = 0;            ///< of its weights
-  double mean = 0;               ///< over its weights
-  std::uint64_t length = 0;      ///< weights of a row as the importance sees it; for weights 0
-  std::uint64_t block_rows = 0;  ///< rows that share a block of columns; 0: one block
-  bool gram = false;             ///< the inputs' curvature between weights is there, for methods that see layers
-  bool gram_each = false;        ///< of each expert
-  std::uint64_t outer_rows = 0;  ///< rows of a block of the outputs'; 0: not there
 };
 
 struct TensorPlan {

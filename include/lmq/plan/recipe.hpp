@@ -26,8 +26,8 @@ inline constexpr std::uint64_t kDefaultGroup = 128;
 /// Allowed bits of a Target.
 inline constexpr double kMinTargetBits = 0.01, kMaxTargetBits = 64;
 
-/// What a rule says of a method's option: a number or a word.
-using OptionValue = std::variant<double, std::string>;
+/// What a rule says of a method's option: a number, a whole number that is written as one, or a word.
+using SaidValue = std::variant<double, std::uint64_t, std::string>;
 
 /// Where a rule was said, for messages.
 struct RulePlace {
@@ -37,15 +37,15 @@ struct RulePlace {
 
 /// What to do with the tensors a pattern names; unset fields take the defaults.
 struct Rule {
-  std::string match = "*";                          ///< glob over the whole tensor name: * ? [abc] [!abc]
-  bool keep = false;                                ///< store raw
-  std::optional<std::string> method = {};           ///< default: see with_method
-  std::optional<std::size_t> levels = {};           ///< 2..256, default 16; "bits" b of the JSON text is 2^b levels
-  std::map<std::string, OptionValue> options = {};  ///< of the method, by name; see `lmq methods`
-  std::optional<Granularity> granularity = {};      ///< default tensor
-  std::optional<std::uint64_t> group = {};          ///< 8..65536, default 128; only with Granularity::group
-  std::optional<LevelType> level_type = {};         ///< default f32 for model and tensor, f16 for row and group
-  std::optional<CoderChoice> coder = {};            ///< default cheapest
+  std::string match = "*";                        ///< glob over the whole tensor name: * ? [abc] [!abc]
+  bool keep = false;                              ///< store raw
+  std::optional<std::string> method = {};         ///< default: see with_method
+  std::optional<std::size_t> levels = {};         ///< 2..256, default 16; "bits" b of the JSON text is 2^b levels
+  std::map<std::string, SaidValue> options = {};  ///< of the method, by name; see `lmq methods`
+  std::optional<Granularity> granularity = {};    ///< default tensor
+  std::optional<std::uint64_t> group = {};        ///< 8..65536, default 128; only with Granularity::group
+  std::optional<LevelType> level_type = {};       ///< default f32 for model and tensor, f16 for row and group
+  std::optional<CoderChoice> coder = {};          ///< default cheapest
   std::optional<std::uint64_t> row_axes = {};  ///< leading axes that make a row index, for three dimensions and more;
                                                ///< default 2 for stacks of experts with three dimensions, else 1
   bool optional = false;                       ///< may match no tensor

@@ -2,43 +2,10 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+
+#include "lmq/base/importance.hpp"
 
 namespace lmq {
-
-/// Weight of each error. Values are finite and >= 0 (checked at the door), and absolute: those of two tensors compare.
-/// Exact sums over ranks need integers: a value h counts as max(1, round(h / quantum)) steps of `quantum`, a power of
-/// two common to everything that shares a codebook.
-///
-/// A window may begin anywhere in a row. Kinds columns and outer see the tensor as rows of their own length, which need
-/// not be that of the codebooks: weight i of the window lies in column (first_column + i) % length of row
-/// (first_column + i) / length, counted from the window's first row.
-struct Importance {
-  enum class Kind : std::uint8_t {
-    none,     ///< every error weighs 1
-    columns,  ///< values[column]
-    weights,  ///< values[weight of the window]
-    outer,    ///< rows[row] * values[block of the row][column], rounded to float
-  };
-  Kind kind = Kind::none;
-  std::span<const float> values;   ///< columns: [length]; weights: [count]; outer: [blocks][length]; none: empty
-  std::uint64_t first_column = 0;  ///< columns, outer: the column of the window's first weight
-  double quantum = 1;
-  std::span<const float> rows = {};  ///< outer: a factor for each row that the window touches; empty: all 1
-  std::uint64_t length = 0;          ///< outer, gram: weights of a row
-  std::uint64_t block_rows = 0;      ///< outer: rows that share a block of columns (an expert); 0: one block for all
-  std::uint64_t first_row = 0;       ///< outer: place of the window's first row in its block
-
-  // Curvature between weights, for methods that see layers: the loss a weight error E makes is half of tr(F E S E^T).
-  // Windows are whole rows of one block then. What is empty is known by its diagonal alone (values for S, rows for F).
-  std::span<const float> gram = {};   ///< S of the block's inputs, [length][length], symmetric, undamped
-  std::uint64_t gram_key = 0;         ///< stands for gram's numbers: equal keys, equal numbers; 0: says nothing
-  std::span<const float> outer = {};  ///< F of the outputs, undamped, in blocks on its diagonal from the window's first
-                                      ///< row on: [ceil(rows / outer_rows)][outer_rows][outer_rows], symmetric, the
-                                      ///< last one of what is left, stored full size with zeros
-  std::uint64_t outer_rows = 0;       ///< rows of a block of outer
-  double outer_mean = 0;              ///< mean of F's diagonal over the whole layer; 0 without outer
-};
 
 /// True when the spans hold what a window of `count` weights asks of them.
 [[nodiscard]] bool covers(const Importance& importance, std::uint64_t count) noexcept;

@@ -20,7 +20,8 @@ struct LevelPoint {
 /// method does not take (Errc::usage: it prescribes another one, or its options ask for more) has no point. group: not
 /// empty; bins count as their means, and their scatter is added. O(points of the group) beside the fits.
 [[nodiscard]] std::vector<LevelPoint> level_curve(const Group& group, const QuantizerEntry& method,
-                                                  std::span<const double> values, std::span<const std::size_t> wanted);
+                                                  std::span<const OptionValue> values,
+                                                  std::span<const std::size_t> wanted);
 
 /// Error and entropy of one codebook, as level_curve measures them.
 [[nodiscard]] LevelPoint measure_codebook(const Group& group, const Codebook& codebook, Rounding rounding);

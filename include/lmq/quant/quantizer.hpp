@@ -11,30 +11,12 @@
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
 #include "lmq/quant/importance.hpp"
+#include "lmq/quant/method_options.hpp"
 #include "lmq/quant/spread_histogram.hpp"
 #include "lmq/quant/unit_stats.hpp"
 #include "lmq/quant/workspace.hpp"
 
 namespace lmq {
-
-/// An option of a method beside the number of levels: `--name VALUE` on the command line, "name": VALUE in a rule of a
-/// recipe. Its value is a number; that of a word is its index.
-struct MethodOption {
-  std::string_view name;     ///< lower case, words joined by '-'; one meaning for all methods that have it
-  std::string_view help;     ///< one line
-  double low = 0, high = 0;  ///< a number lies in [low, high]
-  double fallback = 0;       ///< the value when it is not given; NaN: the method decides
-  bool whole = false;        ///< whole numbers only, below 2^53
-  std::span<const std::string_view> words = {};  ///< not empty: the words that are allowed
-  bool sets_rate = false;  ///< says how many bits are spent: where it is given, a budget over all tensors does not
-};
-
-struct QuantizerOptions {
-  std::size_t levels = 16;          ///< wanted levels, 2..256; where an option implies the number: at most so many
-  std::vector<double> values = {};  ///< of the method's options, in their order; empty: the fallbacks
-};
-/// Value of the method's option `index`; NaN when it is not given and has no fallback.
-[[nodiscard]] double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index);
 
 /// A codebook, or the ranges that must be measured more finely before it can be certified (never for a resolved group).
 struct Fit {
@@ -188,14 +170,14 @@ class Quantizer {
 };
 
 struct QuantizerEntry {
-  std::uint16_t id;          ///< written to files: never reused, never renumbered
-  std::string_view name;     ///< as on the command line
-  std::string_view summary;  ///< one line for `lmq methods`
-  std::string_view source;   ///< paper and section
-  std::unique_ptr<Quantizer> (*make)(const QuantizerOptions&);
+  std::uint16_t id;                                             ///< written to files: never reused, never renumbered
+  std::string_view name;                                        ///< as on the command line
+  std::string_view summary;                                     ///< one line for `lmq methods`
+  std::string_view source;                                      ///< paper and section
+  std::unique_ptr<Quantizer> (*make)(const QuantizerOptions&);  ///< make_with, of a method with options
   std::span<const MethodOption> options = {};
   /// Completes and checks the options of a rule before anything is read: sets the levels that other options imply,
-  /// refuses what contradicts itself (Errc::usage, one line). Settled options stay as they are.
+  /// refuses what contradicts itself (Errc::usage, one line). Settled options stay as they are. change_with makes it.
   void (*settle)(QuantizerOptions& options, bool levels_given) = nullptr;
   /// Optional: codebooks [K] of K levels, K = 0 (empty) .. most_levels or all distinct values, in one pass and with
   /// options by default. The group is resolved.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lmq/base/bytes.hpp"
 #include "lmq/container/contents.hpp"
 #include "lmq/quant/codebook.hpp"
 #include "lmq/quant/group.hpp"
@@ -68,6 +69,9 @@ struct Finished {
   /// Errc::malformed with `source` for bytes that cannot be one.
   [[nodiscard]] static Finished from_bytes(std::span<const std::byte> bytes, const std::string& source);
 };
+
+/// Options of a method, their values each with its kind.
+void write_options(ByteWriter& out, const QuantizerOptions& options);
 
 /// What a scope is to be solved with.
 struct SolveOrder {

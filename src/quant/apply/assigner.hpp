@@ -17,6 +17,7 @@ class Assigner {
   /// key       of the draws of stochastic rounding
   /// expected  weights that will be mapped
   /// order     codes of the intervals between cuts; empty: interval i has code i. Must outlive assign.
+  // More than 5 parameters: all that decides codes, set once for many calls of assign.
   void prepare(std::span<const float> levels, std::span<const float> cuts, Rounding rounding, std::uint64_t key,
                DType type, std::size_t expected, std::span<const Code> order = {}) {
     order_ = order;

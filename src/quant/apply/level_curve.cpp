@@ -18,7 +18,7 @@ double entropy_of(std::span<const double> counts) {
   return total > 0 ? sum / total : 0;
 }
 
-QuantizerOptions options_for(const QuantizerEntry& method, std::span<const double> values, std::size_t levels) {
+QuantizerOptions options_for(const QuantizerEntry& method, std::span<const OptionValue> values, std::size_t levels) {
   QuantizerOptions options{levels, {values.begin(), values.end()}};
   if (values.empty())
     for (const MethodOption& known : method.options) options.values.push_back(known.fallback);
@@ -77,8 +77,8 @@ LevelPoint measure_codebook(const Group& group, const Codebook& codebook, Roundi
   return point;
 }
 
-std::vector<LevelPoint> level_curve(const Group& group, const QuantizerEntry& method, std::span<const double> values,
-                                    std::span<const std::size_t> wanted) {
+std::vector<LevelPoint> level_curve(const Group& group, const QuantizerEntry& method,
+                                    std::span<const OptionValue> values, std::span<const std::size_t> wanted) {
   if (wanted.empty()) return {};
   const Group points = bins_as_values(group);
   std::vector<Codebook> all;  // [K] of K levels

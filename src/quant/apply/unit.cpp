@@ -85,6 +85,7 @@ UnitStats assign_priced(const TensorView& view, const Importance& importance, co
                     });
 }
 
+// More than 5 parameters: all that decides codes, and where they go.
 UnitStats assign_shared(const TensorView& view, const Importance& importance, const Codebook& stored,
                         const Quantizer& quantizer, const Draws& draws, std::span<Code> codes) {
   if (!stored.prices().empty()) return assign_priced(view, importance, stored, codes);
@@ -101,6 +102,7 @@ UnitStats assign_shared(const TensorView& view, const Importance& importance, co
                     });
 }
 /// By rows: a codebook for each run of weights, the method's own way with whole rows, or what has the lower Lagrangian.
+// More than 5 parameters: those of quantize_unit, what it has made of them, and what it has begun.
 UnitOutcome quantize_by_rows(const TensorView& view, const QuantSpec& spec, const Quantizer& quantizer,
                              const Importance& importance, const Draws& draws, UnitOutcome&& outcome) {
   const Sees sees = quantizer.traits().sees;
@@ -121,6 +123,7 @@ UnitOutcome quantize_by_rows(const TensorView& view, const QuantSpec& spec, cons
 }
 }  // namespace
 
+// More than 5 parameters: two are optional; the others are a window, what is asked and what is known.
 UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
                           const Importance& importance, const Codebook* shared, QuantizedUnit&& recycle,
                           const Draws& draws) {
@@ -175,6 +178,7 @@ std::uint64_t shared_scratch_bytes(DType dtype, std::uint64_t count, std::uint64
 }
 }  // namespace
 
+// More than 5 parameters: plain facts of a window that is not read yet.
 std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
                                      std::size_t threads, bool weighted) {
   const std::uint64_t error_sums = (count / kErrorBlock + 1) * sizeof(ErrorSums);

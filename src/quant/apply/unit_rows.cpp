@@ -90,6 +90,7 @@ void each_codebook(const TensorView& view, const Importance& importance, const L
 
 /// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last; cuts, where the
 /// method has them, to cuts [codebooks][levels - 1]: of a codebook of n levels n - 1, or NaN first when it has none.
+// More than 5 parameters: two results, in memory of the caller.
 std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                                   const Importance& importance, const Layout& layout, std::span<float> book,
                                   std::span<float> cuts) {
@@ -110,6 +111,7 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
 }
 
 /// Numbers of every codebook of a method whose codebooks are all alike, to unit.book, as they are stored.
+// More than 5 parameters: a window, the method with its traits at hand, and the result.
 void fit_numbered(const TensorView& view, const Quantizer& quantizer, const ParametricCodebook& books,
                   const Importance& importance, const Layout& layout, QuantizedUnit& unit) {
   unit.kind = books.kind;
@@ -179,6 +181,7 @@ struct RowRounding {
 };
 
 /// Codes of the weights [begin, begin + count) and their levels.
+// More than 5 parameters: a part of a window, a scratch and the result.
 void assign_task(const TensorView& view, const Layout& layout, const RowRounding& how, std::uint64_t begin,
                  std::size_t count, RowScratch& scratch, QuantizedUnit& unit) {
   scratch.decoded.resize(count);
@@ -227,6 +230,7 @@ UnitStats assign_rows(const TensorView& view, const Importance& importance, cons
 }
 }  // namespace
 
+// More than 5 parameters: a window with its importance, the method, its draws and the result.
 UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                         const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
   const Layout layout(unit);

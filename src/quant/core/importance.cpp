@@ -26,9 +26,11 @@ bool covers(const Importance& importance, std::uint64_t count) noexcept {
     case Importance::Kind::none:
       return true;
     case Importance::Kind::columns:
-      return held > 0 || count == 0;
+      if (importance.one_row()) return held > 0 || count == 0;
+      break;
     case Importance::Kind::weights:
       return held == count;
+    case Importance::Kind::rows:
     case Importance::Kind::outer:
       break;
   }
@@ -46,7 +48,7 @@ bool covers(const Importance& importance, std::uint64_t count) noexcept {
 double largest_importance(const Importance& importance) noexcept {
   if (importance.values.empty()) return 0;
   const float largest = *std::ranges::max_element(importance.values);
-  if (importance.kind != Importance::Kind::outer || importance.rows.empty()) return largest;
+  if (importance.rows.empty()) return largest;
   const float product = largest * *std::ranges::max_element(importance.rows);  // rounded as importance_at does
   return product;
 }

@@ -7,10 +7,6 @@
 
 namespace lmq {
 
-double option(const QuantizerOptions& options, std::span<const MethodOption> known, std::size_t index) {
-  return index < options.values.size() ? options.values[index] : known[index].fallback;
-}
-
 QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels) {
   QuantizerOptions options{levels};
   for (const MethodOption& known : entry.options) options.values.push_back(known.fallback);

@@ -9,7 +9,7 @@
 
 namespace lmq {
 
-/// One row's part of kind outer, from `column` on.
+/// One row's part, from `column` on.
 inline void outer_run(const Importance& importance, std::uint64_t row, std::size_t column,
                       std::span<float> out) noexcept {
   const std::uint64_t block =
@@ -25,7 +25,7 @@ inline void importance_at(const Importance& importance, std::uint64_t begin, std
     std::ranges::copy(importance.values.subspan(begin, out.size()), out.begin());
     return;
   }
-  const bool outer = importance.kind == Importance::Kind::outer;
+  const bool outer = !importance.one_row();
   const std::size_t cols = outer ? static_cast<std::size_t>(importance.length) : importance.values.size();
   const std::uint64_t at = importance.first_column % cols + begin;
   std::uint64_t row = at / cols;

@@ -25,6 +25,33 @@ Wide take_wide(ByteReader& in, std::string_view field) {
   return Wide{in.le<std::uint64_t>(field)} << 64 | low;
 }
 
+/// Where the bins of all layers lie: least and greatest of their first keys and of the ends behind them.
+struct Reach {
+  std::uint64_t first_key = ~std::uint64_t{0}, first_end = ~std::uint64_t{0}, last_key = 0, end_key = 0;
+};
+
+/// Throws when the extremes lie outside the bins.
+void check_extremes(const ByteReader& in, std::uint32_t minimum, std::uint32_t maximum, bool empty,
+                    const Reach& reach) {
+  if (empty) {
+    if (minimum != 0xFFFFFFFFu || maximum != 0) in.refuse("extremes of an empty histogram");
+    return;
+  }
+  if (minimum < reach.first_key || minimum >= reach.first_end || maximum < reach.last_key || maximum >= reach.end_key ||
+      maximum < minimum || minimum == kNoKey || maximum == kNoKey)
+    in.refuse("the extremes lie outside the bins");
+}
+
+/// Magic, version and flags.
+std::uint8_t read_flags(ByteReader& in) {
+  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no histogram");
+  if (const auto version = in.le<std::uint8_t>("version"); version != kVersion)
+    in.refuse("histogram version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
+  const auto flags = in.le<std::uint8_t>("flags");
+  if (flags > 7 || in.le<std::uint16_t>("reserved") != 0) in.refuse("unknown flags");
+  return flags;
+}
+
 /// Throws when the bin cannot be a sum over finite floats in its range.
 void check_bin(const ByteReader& in, const Bin& bin) {
   if (bin.span_bits > 16)
@@ -87,11 +114,7 @@ std::vector<std::byte> ValueHistogram::to_bytes() const {
 
 ValueHistogram ValueHistogram::from_bytes(std::span<const std::byte> bytes, const std::string& source) {
   ByteReader in(bytes, source);
-  if (in.le<std::uint32_t>("magic") != kMagic) in.refuse("no histogram");
-  if (const auto version = in.le<std::uint8_t>("version"); version != kVersion)
-    in.refuse("histogram version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
-  const auto flags = in.le<std::uint8_t>("flags");
-  if (flags > 7 || in.le<std::uint16_t>("reserved") != 0) in.refuse("unknown flags");
+  const std::uint8_t flags = read_flags(in);
   const auto size = in.le<std::uint64_t>("bins");
   ValueHistogram histogram;
   histogram.nonfinite_ = in.le<std::uint64_t>("nonfinite");
@@ -103,7 +126,7 @@ ValueHistogram ValueHistogram::from_bytes(std::span<const std::byte> bytes, cons
   const auto layers = in.array<std::uint8_t>(flags & kLayered ? size : 0, "layers");
   histogram.bins_.resize(keys.size());
   std::uint64_t steps = 0, next_key = 0;
-  std::uint64_t first_end = ~std::uint64_t{0}, last_key = 0, end_key = 0;  // of the bins of all layers
+  Reach reach;
   for (std::size_t j = 0; j < keys.size(); ++j) {
     Bin& bin = histogram.bins_[j];
     bin.key = keys[j], bin.count = counts[j], bin.mass = masses.empty() ? counts[j] : masses[j];
@@ -118,23 +141,15 @@ ValueHistogram ValueHistogram::from_bytes(std::span<const std::byte> bytes, cons
     if (bin.layer < layer_before || bin.layer >= kLayers || (bin.layer == layer_before && bin.key < next_key))
       in.refuse("bins are not ascending");
     next_key = std::uint64_t{bin.key} + (std::uint64_t{1} << bin.span_bits);
-    first_end = std::min(first_end, next_key);
-    last_key = std::max<std::uint64_t>(last_key, bin.key);
-    end_key = std::max(end_key, next_key);
+    reach.first_key = std::min<std::uint64_t>(reach.first_key, bin.key);
+    reach.first_end = std::min(reach.first_end, next_key);
+    reach.last_key = std::max<std::uint64_t>(reach.last_key, bin.key);
+    reach.end_key = std::max(reach.end_key, next_key);
     steps += static_cast<std::uint64_t>(bin.mass);
     if (steps >= kMaxSteps) in.refuse("the sum of importance steps exceeds 2^62");
   }
   if (in.left() != 0) in.refuse(std::to_string(in.left()) + " bytes too many");
-  if (histogram.bins_.empty()) {
-    if (histogram.minimum_key_ != 0xFFFFFFFFu || histogram.maximum_key_ != 0)
-      in.refuse("extremes of an empty histogram");
-    return histogram;
-  }
-  const std::uint32_t first_key = std::ranges::min(histogram.bins_, {}, &Bin::key).key;
-  if (histogram.minimum_key_ < first_key || histogram.minimum_key_ >= first_end || histogram.maximum_key_ < last_key ||
-      histogram.maximum_key_ >= end_key || histogram.maximum_key_ < histogram.minimum_key_ ||
-      histogram.minimum_key_ == kNoKey || histogram.maximum_key_ == kNoKey)
-    in.refuse("the extremes lie outside the bins");
+  check_extremes(in, histogram.minimum_key_, histogram.maximum_key_, histogram.bins_.empty(), reach);
   return histogram;
 }
 

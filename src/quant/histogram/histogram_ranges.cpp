@@ -193,6 +193,7 @@ void gather(std::span<const float> floats, std::span<const std::uint64_t> steps,
 }
 
 /// What one task finds, in slots when there is a map.
+// More than 5 parameters: a part of a window, what is looked for and how, and a scratch.
 void gather_task(const TensorView& view, const Importance& importance, const KeyFilter& filter, const SlotMap* map,
                  bool layered, std::size_t begin, std::size_t count, HitScratch& scratch) {
   const std::size_t size = bits(view.dtype) / 8;

@@ -102,6 +102,7 @@ void take(const std::vector<double>& upper, CurvatureFactor& factor) {
   }
 }
 
+// More than 5 parameters: place is for messages, mean is known already.
 template <class Engine>
 CurvatureFactor factor_with(const Engine& engine, std::span<const double> matrix, std::size_t size, double share,
                             double mean, const std::string& place) {

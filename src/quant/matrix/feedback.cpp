@@ -23,6 +23,7 @@ float decide(GridRows& rows, std::size_t r, const FeedbackFactor& factor, std::s
 
 /// Decides weights [begin, end) of the order of one row, the last first. targets: [cols] of the row in the order; minus
 /// [end - begin]: the negative errors.
+// More than 5 parameters: inner loop of a row, whose buffers belong to the caller.
 void decide_panel(GridRows& rows, std::size_t r, const FeedbackFactor& factor, std::size_t begin, std::size_t end,
                   float* targets, float* minus) {
   const std::size_t cols = rows.shape.cols;

@@ -73,6 +73,7 @@ void move_ones(const GridRows& rows, std::size_t row, std::size_t begin, std::si
 struct Change {
   double step = 0, offset = 0;
 };
+// More than 5 parameters: the five sums of a normal equation, by their names.
 Change best_change(double pp, double p1, double oo, double p, double o, bool both) noexcept {
   if (!(pp > 0)) return {0, both && oo > 0 ? o / oo : 0};
   if (!both) return {p / pp, 0};
@@ -108,6 +109,7 @@ void rescale_group(GridRows& rows, std::size_t g, Panel& panel) {
 }
 
 /// One row's weights of a panel, whose pull is followed in `near` [panel]; changes to `changes` [panel].
+// More than 5 parameters: inner loop of a row, whose buffers belong to the caller.
 void descend_panel(GridRows& rows, std::size_t r, std::size_t begin, std::size_t end, float* near, float* changes) {
   const std::size_t cols = rows.shape.cols;
   const float* const gram = rows.curvature.gram.data();

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/rate_cells.hpp"
@@ -14,10 +13,12 @@ namespace lmq {
 namespace {
 
 constexpr unsigned kStates = 8;
-constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();
 constexpr double kDistortion = 0.275, kRateOfOne = 1.25;  // squared steps a weight, and bits where spread is the step
-constexpr std::array kOptions{
-    MethodOption{"lambda", "squared error that one bit is worth", 0, 1e300, kUnset, false, {}, true}};
+struct PlainOptions {
+  std::optional<double> lambda = {};
+};
+constexpr auto kOptions = option_table(
+    number_option<&PlainOptions::lambda>("lambda", "squared error that one bit is worth", 0, 1e300).spending());
 
 double mean(std::span<const float> values, std::size_t count, std::size_t stride) {
   double sum = 0;
@@ -58,10 +59,8 @@ Rows read_rows(const RowWindow& window) {
 
 class PlainTrellis final : public Quantizer {
  public:
-  explicit PlainTrellis(const QuantizerOptions& options)
-      : Quantizer({.sees = Sees::layer, .lane_rows = 16}),
-        levels_(options.levels),
-        lambda_(option(options, kOptions, 0)) {}
+  PlainTrellis(std::size_t levels, const PlainOptions& options)
+      : Quantizer({.sees = Sees::layer, .lane_rows = 16}), levels_(levels), lambda_(options.lambda) {}
 
   [[nodiscard]] UnitStats quantize_layer(const RowWindow& window, TrellisUnit& unit) const override {
     const Rows rows = read_rows(window);
@@ -113,9 +112,8 @@ class PlainTrellis final : public Quantizer {
  private:
   /// c / root of the curvature; where no lambda is given that of log2(levels) bits a weight.
   [[nodiscard]] float step_of(const Rows& rows, const Importance& importance) const {
-    double square = lambda_ / kTrellisRho / mean_curvature(importance);
-    if (std::isnan(lambda_)) {
-      square = 0;
+    double square = lambda_.value_or(0) / kTrellisRho / mean_curvature(importance);
+    if (!lambda_) {
       for (const double spread : rows.spread) square += spread * spread / static_cast<double>(rows.spread.size());
       const double fit = 1.0 / static_cast<double>(levels_);
       square *= 4 * fit * fit;
@@ -150,8 +148,14 @@ class PlainTrellis final : public Quantizer {
   }
 
   std::size_t levels_;
-  double lambda_;
+  std::optional<double> lambda_;
 };
+
+std::unique_ptr<Quantizer> make(std::size_t levels, const PlainOptions& options) {
+  return std::make_unique<PlainTrellis>(levels, options);
+}
+
+void at_slope(PlainOptions& options, std::size_t, double slope) { options.lambda = slope; }
 
 }  // namespace
 
@@ -161,10 +165,8 @@ const QuantizerEntry kPlainTrellis{
     .name = "plain-trellis",
     .summary = "a trellis over whole layers, one step by their mean curvature",
     .source = "Marcellin & Fischer 1990, Trellis coded quantization of memoryless and Gauss-Markov sources",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<PlainTrellis>(options);
-    },
+    .make = make_with<kOptions, make>,
     .options = kOptions,
-    .at_slope = [](QuantizerOptions& options, double slope) { options.values.assign(1, slope); }};
+    .at_slope = change_with<kOptions, at_slope>};
 
 }  // namespace lmq

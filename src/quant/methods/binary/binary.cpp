@@ -9,30 +9,30 @@
 namespace lmq {
 namespace {
 
-enum Mode : std::uint8_t { kGreedy, kRefine, kExact };
+enum class Mode : std::uint8_t { greedy, refine, exact };
+struct Binary1Options {
+  Sees scale = Sees::values;
+};
+struct BinaryOptions {
+  Mode mode = Mode::refine;
+};
 constexpr std::array<std::string_view, 3> kModes{"greedy", "refine", "exact"};
-constexpr std::array kBinaryOptions{
-    MethodOption{.name = "mode",
-                 .help = "how bases are found: greedy (as published), refine (alternating, never worse) or exact (1 or "
-                         "2 bits)",
-                 .fallback = kRefine,
-                 .words = kModes}};
+constexpr auto kBinary1Options = option_table(kScaleOption<Binary1Options>);
+constexpr auto kBinaryOptions = option_table(word_option<&BinaryOptions::mode>(
+    "mode", "how bases are found: greedy (as published), refine (alternating, never worse) or exact (1 or 2 bits)",
+    kModes));
 
 constexpr double kMaxSum = 0x1.fep127;
 
-constexpr std::array kBinary1Options{kScaleOption};
-
 constexpr const char* kSource = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks";
 
-std::size_t bases_of(const QuantizerOptions& options) {
-  return static_cast<std::size_t>(std::bit_width(options.levels)) - 1;
-}
+std::size_t bases_of(std::size_t levels) { return static_cast<std::size_t>(std::bit_width(levels)) - 1; }
 
 class BinaryQuantizer final : public SignQuantizer {
  public:
   BinaryQuantizer(std::size_t bases, Mode mode, Sees sees = Sees::values)
       : SignQuantizer({CodebookKind::bases, std::size_t{1} << bases, bases,
-                       effective(bases, mode) == kGreedy ? SignRule::greedy : SignRule::nearest},
+                       effective(bases, mode) == Mode::greedy ? SignRule::greedy : SignRule::nearest},
                       sees),
         bases_(bases),
         mode_(effective(bases, mode)) {}
@@ -53,21 +53,23 @@ class BinaryQuantizer final : public SignQuantizer {
     const auto bases = solve(y, residual, numbers);
     const auto used = std::span(bases).first(bases_);
     if (bases_ == 1) return {};
-    if (mode_ == kExact) return open_two_means(y);
-    return straddled(y, mode_ == kGreedy ? greedy_thresholds(used) : nearest_thresholds(used));
+    if (mode_ == Mode::exact) return open_two_means(y);
+    return straddled(y, mode_ == Mode::greedy ? greedy_thresholds(used) : nearest_thresholds(used));
   }
 
  private:
-  static Mode effective(std::size_t bases, Mode mode) { return bases <= 2 && mode == kRefine ? kExact : mode; }
+  static Mode effective(std::size_t bases, Mode mode) {
+    return bases <= 2 && mode == Mode::refine ? Mode::exact : mode;
+  }
   std::array<double, kMaxBases> solve(const Magnitudes& y, std::vector<double>& residual,
                                       std::span<float> numbers) const {
     std::array<double, kMaxBases> bases{};
     const auto used = std::span(bases).first(bases_);
-    if (mode_ == kGreedy) {
+    if (mode_ == Mode::greedy) {
       greedy_bases(y, used, residual);
     } else if (bases_ == 1) {
       bases[0] = one_bit(y);
-    } else if (mode_ == kExact) {
+    } else if (mode_ == Mode::exact) {
       const TwoMeans two = two_means(y);
       bases[0] = (two.high + two.low) / 2, bases[1] = (two.high - two.low) / 2;
     } else {
@@ -92,11 +94,19 @@ void settle_levels(QuantizerOptions& options, bool levels_given) {
   options.levels = kLevels;
 }
 
-void settle_binary_k(QuantizerOptions& options, bool) {
-  if (!std::has_single_bit(options.levels) || options.levels < 2 || options.levels > 256)
-    fail(Errc::usage, "binary-k has 2^k levels with k = 1 to 8, not " + std::to_string(options.levels));
-  if (options.levels > 4 && option(options, kBinaryOptions, 0) == double{kExact})
-    fail(Errc::usage, "mode exact is for 1 or 2 bits, not " + std::to_string(bases_of(options)));
+void settle_binary_k(const BinaryOptions& options, std::size_t levels, bool) {
+  if (!std::has_single_bit(levels) || levels < 2 || levels > 256)
+    fail(Errc::usage, "binary-k has 2^k levels with k = 1 to 8, not " + std::to_string(levels));
+  if (levels > 4 && options.mode == Mode::exact)
+    fail(Errc::usage, "mode exact is for 1 or 2 bits, not " + std::to_string(bases_of(levels)));
+}
+
+std::unique_ptr<Quantizer> make_binary_1(std::size_t, const Binary1Options& options) {
+  return std::make_unique<BinaryQuantizer>(1, Mode::exact, options.scale);
+}
+
+std::unique_ptr<Quantizer> make_binary_k(std::size_t levels, const BinaryOptions& options) {
+  return std::make_unique<BinaryQuantizer>(bases_of(levels), options.mode);
 }
 
 }  // namespace
@@ -106,11 +116,7 @@ const QuantizerEntry kBinary1{.id = 8,  // written to files: never reused, never
                               .name = "binary-1",
                               .summary = "signs times the mean magnitude: the exact least-squares 1-bit code",
                               .source = kSource,
-                              .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-                                return std::make_unique<BinaryQuantizer>(
-                                    1, kExact,
-                                    static_cast<Sees>(static_cast<int>(option(options, kBinary1Options, 0))));
-                              },
+                              .make = make_with<kBinary1Options, make_binary_1>,
                               .options = kBinary1Options,
                               .settle = settle_levels<2>};
 
@@ -120,7 +126,7 @@ const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, neve
                               .summary = "two scaled signs, exact least squares: two means of the magnitudes",
                               .source = kSource,
                               .make = [](const QuantizerOptions&) -> std::unique_ptr<Quantizer> {
-                                return std::make_unique<BinaryQuantizer>(2, kExact);
+                                return std::make_unique<BinaryQuantizer>(2, Mode::exact);
                               },
                               .settle = settle_levels<4>};
 
@@ -130,11 +136,8 @@ const QuantizerEntry kBinaryK{
     .name = "binary-k",
     .summary = "k scaled signs (2^k levels), greedy as published, refined by alternation, or exact for k <= 2",
     .source = kSource,
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<BinaryQuantizer>(bases_of(options),
-                                               static_cast<Mode>(static_cast<int>(option(options, kBinaryOptions, 0))));
-    },
+    .make = make_with<kBinaryOptions, make_binary_k>,
     .options = kBinaryOptions,
-    .settle = settle_binary_k};
+    .settle = change_with<kBinaryOptions, settle_binary_k>};
 
 }  // namespace lmq

@@ -7,15 +7,13 @@
 
 namespace lmq {
 
-/// In the order of Sees.
+/// In the order of Sees; a method's struct of options has a member scale.
 inline constexpr std::array<std::string_view, 3> kScaleWords{"group", "rank1", "cheapest"};
-inline constexpr MethodOption kScaleOption{
-    .name = "scale",
-    .help =
-        "group: numbers per row or group; rank1: a factor per row and per column of a record; cheapest: the better "
-        "buy",
-    .fallback = 0,
-    .words = kScaleWords};
+template <class Options>
+inline constexpr auto kScaleOption = word_option<&Options::scale>(
+    "scale",
+    "group: numbers per row or group; rank1: a factor per row and per column of a record; cheapest: the better buy",
+    kScaleWords);
 
 /// A method whose codebooks are bases or centred steps: fits the magnitudes, in hand or as bins that are looked at more
 /// closely wherever a decision may lie inside one.

@@ -6,11 +6,15 @@
 namespace lmq {
 namespace {
 
+enum class Sides : std::uint8_t { symmetric, asymmetric };
+struct TernaryOptions {
+  Sides sides = Sides::symmetric;
+  Sees scale = Sees::values;
+};
 constexpr std::array<std::string_view, 2> kSides{"symmetric", "asymmetric"};
-constexpr std::array kTernaryOptions{
-    MethodOption{
-        .name = "sides", .help = "symmetric: levels -t, 0, t; asymmetric: -a, 0, b", .fallback = 0, .words = kSides},
-    kScaleOption};
+constexpr auto kOptions = option_table(
+    word_option<&TernaryOptions::sides>("sides", "symmetric: levels -t, 0, t; asymmetric: -a, 0, b", kSides),
+    kScaleOption<TernaryOptions>);
 
 class TernaryQuantizer final : public SignQuantizer {
  public:
@@ -49,6 +53,18 @@ class AsymmetricTernary final : public Quantizer {
   }
 };
 
+std::unique_ptr<Quantizer> make(std::size_t, const TernaryOptions& options) {
+  if (options.sides == Sides::symmetric) return std::make_unique<TernaryQuantizer>(options.scale);
+  return std::make_unique<AsymmetricTernary>();
+}
+
+void settle(const TernaryOptions& options, std::size_t& levels, bool levels_given) {
+  if (levels_given && levels != 3) fail(Errc::usage, "the method has 3 levels, not " + std::to_string(levels));
+  if (options.sides != Sides::symmetric && options.scale != Sees::values)
+    fail(Errc::usage, "scale rank1 is for symmetric sides");
+  levels = 3;
+}
+
 }  // namespace
 
 extern const QuantizerEntry kTernary;
@@ -57,20 +73,8 @@ const QuantizerEntry kTernary{
     .name = "ternary",
     .summary = "levels -t, 0, t (or -a, 0, b): the exact least-squares ternary code",
     .source = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      if (option(options, kTernaryOptions, 0) == 0)
-        return std::make_unique<TernaryQuantizer>(
-            static_cast<Sees>(static_cast<int>(option(options, kTernaryOptions, 1))));
-      return std::make_unique<AsymmetricTernary>();
-    },
-    .options = kTernaryOptions,
-    .settle =
-        [](QuantizerOptions& options, bool levels_given) {
-          if (levels_given && options.levels != 3)
-            fail(Errc::usage, "the method has 3 levels, not " + std::to_string(options.levels));
-          if (option(options, kTernaryOptions, 0) != 0 && option(options, kTernaryOptions, 1) != 0)
-            fail(Errc::usage, "scale rank1 is for symmetric sides");
-          options.levels = 3;
-        }};
+    .make = make_with<kOptions, make>,
+    .options = kOptions,
+    .settle = change_with<kOptions, settle>};
 
 }  // namespace lmq

@@ -10,76 +10,48 @@
 namespace lmq {
 namespace {
 
-constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();
 constexpr std::array<std::string_view, 3> kZeroWords{"auto", "off", "on"};
 constexpr std::array<std::string_view, 2> kFormWords{"entropy", "huffman"};
 constexpr std::array<std::string_view, 3> kStartWords{"best", "optimum", "uniform"};
 constexpr std::array<std::string_view, 4> kCutWords{"auto", "grid", "rate", "plain"};
 constexpr std::array<std::string_view, 2> kLabelWords{"joint", "interval"};
 
-constexpr MethodOption kRate{
-    "rate", "entropy of the codes in bits per weight, met from below", 0.001, 8, kUnset, false, {}, true};
-constexpr MethodOption kLambda{"lambda", "squared error that one bit is worth", 0, 1e300, kUnset, false, {}, true};
-constexpr MethodOption kSlope{"slope", "the same as a part of the variance of the weights", 0, 1e6, kUnset, false, {},
-                              true};
-constexpr MethodOption kZero{
-    .name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords};
-constexpr MethodOption kLabels{
-    .name = "labels",
-    .help = "what a code depends on: value and importance (by tensor and model), or the value alone",
-    .words = kLabelWords};
-constexpr std::array kExactOptions{kRate, kLambda, kSlope, kZero, kLabels};
-constexpr std::array kIterOptions{
-    kRate,
-    kLambda,
-    kSlope,
-    kZero,
-    MethodOption{.name = "lengths", .help = "what a code costs: its entropy or a Huffman word", .words = kFormWords},
-    MethodOption{.name = "start", .help = "where the iteration starts", .words = kStartWords},
-    kLabels};
-constexpr std::array kUniformOptions{
+constexpr auto kRate =
+    number_option<&EcsqOptions::rate>("rate", "entropy of the codes in bits per weight, met from below", 0.001, 8)
+        .spending();
+constexpr auto kLambda =
+    number_option<&EcsqOptions::lambda>("lambda", "squared error that one bit is worth", 0, 1e300).spending();
+constexpr auto kSlope =
+    number_option<&EcsqOptions::slope>("slope", "the same as a part of the variance of the weights", 0, 1e6).spending();
+constexpr auto kZero =
+    word_option<&EcsqOptions::zero>("zero", "a level of exactly 0 for zeros (auto: where they stand out)", kZeroWords);
+constexpr auto kLabels = word_option<&EcsqOptions::labels>(
+    "labels", "what a code depends on: value and importance (by tensor and model), or the value alone", kLabelWords);
+constexpr auto kExactOptions = option_table(kRate, kLambda, kSlope, kZero, kLabels);
+constexpr auto kIterOptions = option_table(
     kRate, kLambda, kSlope, kZero,
-    MethodOption{.name = "cuts",
-                 .help = "thresholds of the grid, or moved by the price of a bit; plain: levels on the grid, too",
-                 .words = kCutWords}};
-enum At : std::size_t { kAtRate, kAtLambda, kAtSlope, kAtZero, kAtFifth, kAtStart, kAtLastLabels };
+    word_option<&EcsqOptions::form>("lengths", "what a code costs: its entropy or a Huffman word", kFormWords),
+    word_option<&EcsqOptions::start>("start", "where the iteration starts", kStartWords), kLabels);
+constexpr auto kUniformOptions = option_table(
+    kRate, kLambda, kSlope, kZero,
+    word_option<&EcsqOptions::cuts>(
+        "cuts", "thresholds of the grid, or moved by the price of a bit; plain: levels on the grid, too", kCutWords));
 
 // Without a word about the rate, the levels say it; the number of levels is then free.
-void settle(QuantizerOptions& options, bool levels_given) {
-  const std::size_t given = static_cast<std::size_t>(
-      std::count_if(options.values.begin(), options.values.begin() + kAtZero, [](double v) { return !std::isnan(v); }));
+void settle(EcsqOptions& options, std::size_t& levels, bool levels_given) {
+  const int given = int{options.rate.has_value()} + int{options.lambda.has_value()} + int{options.slope.has_value()};
   if (given > 1) fail(Errc::usage, "\"rate\", \"lambda\" and \"slope\" say the same thing: give one of them");
-  if (given == 0) options.values[kAtRate] = plain_log2(static_cast<double>(options.levels));
-  if (given == 0 || !levels_given) options.levels = kMaxCells;
+  if (given == 0) options.rate = plain_log2(static_cast<double>(levels));
+  if (given == 0 || !levels_given) levels = kMaxCells;
+}
+
+void at_slope(EcsqOptions& options, std::size_t& levels, double lambda) {
+  levels = kMaxCells;
+  options.rate.reset(), options.slope.reset();
+  options.lambda = lambda;
 }
 
 }  // namespace
-
-EcsqOptions ecsq_options(EcsqAlgorithm way, const QuantizerOptions& options) {
-  const std::span<const MethodOption> known = way == EcsqAlgorithm::exact ? std::span<const MethodOption>(kExactOptions)
-                                              : way == EcsqAlgorithm::iterative
-                                                  ? std::span<const MethodOption>(kIterOptions)
-                                                  : kUniformOptions;
-  const auto word = [&](std::size_t at) { return static_cast<std::uint8_t>(option(options, known, at)); };
-  EcsqOptions wish{.way = way, .most_levels = std::clamp<std::size_t>(options.levels, 1, kMaxCells)};
-  wish.rate = option(options, known, kAtRate);
-  wish.lambda = option(options, known, kAtLambda);
-  wish.slope = option(options, known, kAtSlope);
-  wish.zero = ZeroRule{word(kAtZero)};
-  if (way == EcsqAlgorithm::iterative) wish.form = LengthForm{word(kAtFifth)}, wish.start = StartRule{word(kAtStart)};
-  if (way == EcsqAlgorithm::uniform) wish.cuts = CutRule{word(kAtFifth)};
-  if (std::isnan(wish.rate) && std::isnan(wish.lambda) && std::isnan(wish.slope))
-    wish.rate = plain_log2(static_cast<double>(options.levels));
-  return wish;
-}
-
-QuantizerOptions options_at(QuantizerOptions options, double lambda) {
-  options.levels = kMaxCells;
-  options.values.resize(std::max<std::size_t>(options.values.size(), kAtZero), kUnset);
-  options.values[kAtRate] = options.values[kAtSlope] = kUnset;
-  options.values[kAtLambda] = lambda;
-  return options;
-}
 
 /// The levels of a uniform code on its grid; a table of them where float cannot say low + k * step for all.
 Codebook grid_of(const UniformCode& found) {
@@ -139,22 +111,15 @@ std::vector<KeyRange> wide_bins(const Group& group, const RateLine& line, std::s
   return ranges;
 }
 
-// Of the options of `way`.
-bool wants_joint_labels(EcsqAlgorithm way, const QuantizerOptions& options) {
-  if (way == EcsqAlgorithm::uniform) return false;
-  return way == EcsqAlgorithm::exact ? option(options, kExactOptions, kAtFifth) == 0
-                                     : option(options, kIterOptions, kAtLastLabels) == 0;
-}
-
 class EntropyQuantizer final : public Quantizer {
  public:
-  EntropyQuantizer(EcsqAlgorithm way, const QuantizerOptions& options)
+  explicit EntropyQuantizer(const EcsqOptions& wish)
       : Quantizer({.rounding = Rounding::cuts,
                    .detail = Detail::cells,
-                   .by_importance = wants_joint_labels(way, options),
+                   .by_importance = wish.way != EcsqAlgorithm::uniform && wish.labels == Labels::joint,
                    .few_weights = kMaxExactPoints,
                    .cost = {.row_weight = 3500, .value_bytes = 190}}),
-        wish_(ecsq_options(way, options)) {}
+        wish_(wish) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateLine line(group, wish_.zero);
     const JointLine joint(group, line);
@@ -164,7 +129,6 @@ class EntropyQuantizer final : public Quantizer {
   }
   [[nodiscard]] std::vector<RatePoint> curve(const Group& group, std::span<const double> lambdas) const override {
     EcsqOptions wish = wish_;
-    wish.rate = wish.lambda = wish.slope = kUnset;
     wish.most_levels = kMaxCells;
     const RateLine line(group, wish.zero);
     const JointLine joint(group, line);
@@ -185,11 +149,12 @@ class EntropyQuantizer final : public Quantizer {
   EcsqOptions wish_;
 };
 
-void at_slope(QuantizerOptions& options, double slope) { options = options_at(std::move(options), slope); }
-
 template <EcsqAlgorithm kWay>
-std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
-  return std::make_unique<EntropyQuantizer>(kWay, options);
+std::unique_ptr<Quantizer> make(std::size_t levels, EcsqOptions options) {
+  options.way = kWay;
+  options.most_levels = std::clamp<std::size_t>(levels, 1, kMaxCells);
+  if (!options.rate && !options.lambda && !options.slope) options.rate = plain_log2(static_cast<double>(levels));
+  return std::make_unique<EntropyQuantizer>(options);
 }
 
 }  // namespace
@@ -202,10 +167,10 @@ const QuantizerEntry kEcsq{
     .source =
         "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4; Muresan & Effros 2008 "
         "(exact, as a shortest path)",
-    .make = make<EcsqAlgorithm::exact>,
+    .make = make_with<kExactOptions, make<EcsqAlgorithm::exact>>,
     .options = kExactOptions,
-    .settle = settle,
-    .at_slope = at_slope};
+    .settle = change_with<kExactOptions, settle>,
+    .at_slope = change_with<kExactOptions, at_slope>};
 
 extern const QuantizerEntry kEcsqIter;
 const QuantizerEntry kEcsqIter{
@@ -213,10 +178,10 @@ const QuantizerEntry kEcsqIter{
     .name = "ecsq-iter",
     .summary = "the same by the paper's iteration, for entropy or Huffman coding",
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.3 (iterative algorithm)",
-    .make = make<EcsqAlgorithm::iterative>,
+    .make = make_with<kIterOptions, make<EcsqAlgorithm::iterative>>,
     .options = kIterOptions,
-    .settle = settle,
-    .at_slope = at_slope};
+    .settle = change_with<kIterOptions, settle>,
+    .at_slope = change_with<kIterOptions, at_slope>};
 
 extern const QuantizerEntry kEcsqUniform;
 const QuantizerEntry kEcsqUniform{
@@ -224,9 +189,9 @@ const QuantizerEntry kEcsqUniform{
     .name = "ecsq-uniform",
     .summary = "uniform steps for entropy coding: the best step, offset and thresholds",
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.2; Gish & Pierce 1968",
-    .make = make<EcsqAlgorithm::uniform>,
+    .make = make_with<kUniformOptions, make<EcsqAlgorithm::uniform>>,
     .options = kUniformOptions,
-    .settle = settle,
-    .at_slope = at_slope};
+    .settle = change_with<kUniformOptions, settle>,
+    .at_slope = change_with<kUniformOptions, at_slope>};
 
 }  // namespace lmq

@@ -97,21 +97,21 @@ void EntropyFitter::join(const RateLine& line, const EcsqOptions& wish, EntropyC
 EntropyCode EntropyFitter::fit(const RateLine& line, const EcsqOptions& wish) {
   if (line.points == 1 || !(line.energy > 0))
     return {{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
-  if (!std::isnan(wish.rate)) return fit_rate(line, wish);
-  return at(line, wish, std::isnan(wish.slope) ? wish.lambda : wish.slope * line.energy / line.count, false);
+  if (wish.rate) return fit_rate(line, wish);
+  return at(line, wish, wish.slope ? *wish.slope * line.energy / line.count : wish.lambda.value(), false);
 }
 
 EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EcsqOptions& wish) {
-  const double most = wish.rate * line.count;
+  const double most = *wish.rate * line.count;
   if (line.points <= wish.most_levels) {
     IntervalCode lossless = interval_code(line, single_points(line));
     if (lossless.bits <= most) return {{.code = std::move(lossless)}, 0};
   }
   // lambda = variance * 2^octaves: the same steps at any scale of the values. Two octaves a bit at high rates.
   const double unit = line.energy / line.count;
-  double octaves = 1 - 2 * wish.rate, low = kMinOctaves, high = 80;  // low: too many bits
+  double octaves = 1 - 2 * *wish.rate, low = kMinOctaves, high = 80;  // low: too many bits
   EntropyCode best{{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
-  if (wish.rate + 1 > plain_log2(static_cast<double>(wish.most_levels))) {  // perhaps more than the levels can spend
+  if (*wish.rate + 1 > plain_log2(static_cast<double>(wish.most_levels))) {  // perhaps more than the levels can spend
     EntropyCode all = at(line, wish, unit * plain_exp2(kMinOctaves), true);
     if (all.bits() <= most) return all;
   }
@@ -140,7 +140,7 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EcsqOptions& wis
 // The lower hull has gaps, where cells come and go. Inside one, the cells that were found grow finer: with the same
 // number of them, at a smaller lambda, or by a smaller step.
 void EntropyFitter::fill_rate(const RateLine& line, const EcsqOptions& wish, EntropyCode& best) const {
-  const double most = wish.rate * line.count;
+  const double most = *wish.rate * line.count;
   if (best.found.code.cells() < 2 || !best.found.levels.empty()) return;
   const EntropyCode from = best;
   double enough = 0, too_far = 1;  // octaves of lambda, half as many of the step
@@ -164,7 +164,7 @@ void EntropyFitter::fill_rate(const RateLine& line, const EcsqOptions& wish, Ent
 // The same with the exact search, whose entropy may be a little more.
 EntropyCode EntropyFitter::exact_near(const RateLine& line, const EcsqOptions& wish, double octaves,
                                       EntropyCode fallback) {
-  const double unit = line.energy / line.count, most = wish.rate * line.count;
+  const double unit = line.energy / line.count, most = *wish.rate * line.count;
   for (int attempt = 0; attempt < 3; ++attempt) {
     EntropyCode found = at(line, wish, unit * plain_exp2(octaves), false);
     const double over = (found.bits() - most) / line.count;

@@ -1,7 +1,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <vector>
 
@@ -17,16 +16,20 @@ enum class EcsqAlgorithm : std::uint8_t { exact, iterative, uniform };
 /// Where the iteration starts.
 enum class StartRule : std::uint8_t { best = 0, optimum = 1, uniform = 2 };
 
-/// What an entropy-constrained method was asked for. One of lambda, slope and rate is a number, the others NaN.
+/// What a code depends on where there is importance.
+enum class Labels : std::uint8_t { joint, interval };
+
+/// What an entropy-constrained method was asked for: one of rate, lambda and slope. Its options, and what the method is.
 struct EcsqOptions {
   EcsqAlgorithm way = EcsqAlgorithm::exact;
-  double lambda = std::numeric_limits<double>::quiet_NaN();  ///< squared error per bit (times importance)
-  double slope = std::numeric_limits<double>::quiet_NaN();   ///< the same as a part of the variance
-  double rate = std::numeric_limits<double>::quiet_NaN();    ///< bits per weight
+  std::optional<double> rate = {};    ///< bits per weight
+  std::optional<double> lambda = {};  ///< squared error per bit (times importance)
+  std::optional<double> slope = {};   ///< the same as a part of the variance
   ZeroRule zero = ZeroRule::automatic;
   LengthForm form = LengthForm::entropy;
   StartRule start = StartRule::best;
   CutRule cuts = CutRule::automatic;
+  Labels labels = Labels::joint;
   std::size_t most_levels = 256;
 };
 

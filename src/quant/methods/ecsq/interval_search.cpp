@@ -49,6 +49,7 @@ std::vector<std::uint32_t> edges_near(const std::vector<std::uint32_t>& edge, co
 // f[j] = min over i of f[i] + price(i, j). Source: Muresan & Effros 2008, section IV (a quantizer as a shortest path).
 // A start i is dead for good once some k behind it is better by more than the entropy term can still give back: the
 // difference of squared errors grows with j (Monge), that of the entropies is least at the last edge.
+// More than 5 parameters: numbers of one price, kept in registers by the loops.
 std::vector<std::uint32_t> IntervalSearch::cheapest_path(const CellColumns& columns, std::size_t edges,
                                                          std::size_t zero, double lambda, double cell_penalty,
                                                          double inverse_count) {

@@ -1,4 +1,3 @@
-#include <limits>
 #include <memory>
 
 #include "free_levels.hpp"
@@ -7,21 +6,28 @@
 namespace lmq {
 namespace {
 
+enum class Curvature : std::uint8_t { diagonal, full };
+struct KmeansOptions {
+  ZeroRule zero = ZeroRule::automatic;
+  std::optional<Curvature> curvature = {};  // diagonal; not said, recipes are as they were before there was another
+};
 constexpr std::string_view kZeroWords[] = {"auto", "off", "on"};
 constexpr std::string_view kCurvatureWords[] = {"diagonal", "full"};
-enum Place : std::size_t { kZero, kCurvature };
-constexpr MethodOption kOptions[] = {
-    {.name = "zero", .help = "a level of exactly 0 for zeros (auto: where they stand out)", .words = kZeroWords},
-    {.name = "curvature",
-     .help = "what errors weigh: diagonal (each for itself), full (by the Gram matrix; rows and groups)",
-     .fallback = std::numeric_limits<double>::quiet_NaN(),  // diagonal; not said, recipes are as they were before
-     .words = kCurvatureWords}};
+constexpr auto kOptions = option_table(
+    word_option<&KmeansOptions::zero>("zero", "a level of exactly 0 for zeros (auto: where they stand out)",
+                                      kZeroWords),
+    word_option<&KmeansOptions::curvature>(
+        "curvature", "what errors weigh: diagonal (each for itself), full (by the Gram matrix; rows and groups)",
+        kCurvatureWords));
 
-bool full(const QuantizerOptions& options) { return option(options, kOptions, kCurvature) == 1; }
-
-void settle(QuantizerOptions& options, bool) {
-  if (full(options) && option(options, kOptions, kZero) == 2)
+void settle(const KmeansOptions& options, std::size_t, bool) {
+  if (options.curvature == Curvature::full && options.zero == ZeroRule::on)
     fail(Errc::usage, "\"zero\": levels are free with curvature \"full\", so none stays at 0");
+}
+
+std::unique_ptr<Quantizer> make(std::size_t levels, const KmeansOptions& options) {
+  if (options.curvature == Curvature::full) return std::make_unique<FreeLevelQuantizer>(levels);
+  return std::make_unique<PartitionQuantizer>(levels, options.zero);
 }
 
 }  // namespace
@@ -34,13 +40,9 @@ const QuantizerEntry kKmeans{
     .source =
         "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 3 (Hessian-weighted k-means); "
         "Bruce 1964 (exact, by dynamic programming)",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      if (full(options)) return std::make_unique<FreeLevelQuantizer>(options.levels);
-      return std::make_unique<PartitionQuantizer>(options.levels,
-                                                  static_cast<ZeroRule>(option(options, kOptions, kZero)));
-    },
+    .make = make_with<kOptions, make>,
     .options = kOptions,
-    .settle = settle,
+    .settle = change_with<kOptions, settle>,
     .all = every_partition_with_zero};
 
 }  // namespace lmq

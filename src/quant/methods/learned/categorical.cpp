@@ -159,6 +159,7 @@ std::size_t masked_code(double v, double noise, const GridPoints& grid, const Ma
   return best;
 }
 
+// More than 5 parameters: a weight, its grid and gates, and the result.
 void masked_gradient(double v, double noise, const GridPoints& grid, const Masks& masks, std::size_t code,
                      std::span<double> by_ring) noexcept {
   double total = 0;

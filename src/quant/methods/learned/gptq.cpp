@@ -1,24 +1,27 @@
-#include <array>
-
 #include "learned_quantizer.hpp"
 
 namespace lmq {
 namespace {
+struct GptqOptions {
+  ZeroPoint zero_point = ZeroPoint::automatic;
+  ColumnOrder order = ColumnOrder::curvature;
+  double damping_inputs = 0.01;
+};
 constexpr std::string_view kOrderWords[] = {"curvature", "natural"};
-enum Place : std::size_t { kZero, kOrder, kDamping };
-constexpr std::array kOptions{
-    kZeroPointOption,
-    MethodOption{.name = "order",
-                 .help = "which inputs' weights are rounded first: those of largest curvature, or as they come",
-                 .words = kOrderWords},
-    MethodOption{"damping-inputs", "part of its mean added to the curvature of the inputs", 0, 100, 0.01}};
+constexpr auto kOptions = option_table(
+    kZeroPointOption<GptqOptions>,
+    word_option<&GptqOptions::order>(
+        "order", "which inputs' weights are rounded first: those of largest curvature, or as they come", kOrderWords),
+    number_option<&GptqOptions::damping_inputs>("damping-inputs",
+                                                "part of its mean added to the curvature of the inputs", 0, 100));
 
-GridSearch search_of(const QuantizerOptions& options) {
+std::unique_ptr<Quantizer> make(std::size_t levels, const GptqOptions& options) {
   GridSearch search;
   search.single_pass = true;
-  search.use = {.damping = option(options, kOptions, kDamping),
-                .order = static_cast<ColumnOrder>(option(options, kOptions, kOrder))};
-  return search;
+  search.use = {.damping = options.damping_inputs, .order = options.order};
+  const double cost = search_cost(levels);
+  return std::make_unique<LearnedQuantizer>(levels, options.zero_point, search,
+                                            MethodCost{.row_weight = cost, .solve_bin = cost, .solve_level = 1e7});
 }
 }  // namespace
 
@@ -28,12 +31,7 @@ const QuantizerEntry kGptq{
     .name = "gptq",
     .summary = "uniform grids of rows or groups, rounding errors passed on once to the weights still to come",
     .source = "Frantar, Ashkboos, Hoefler & Alistarh 2023, GPTQ; docs/methods/learned-grids.md",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      const auto zero = static_cast<ZeroPoint>(option(options, kOptions, kZero));
-      const double cost = search_cost(options.levels);
-      return std::make_unique<LearnedQuantizer>(options.levels, zero, search_of(options),
-                                                MethodCost{.row_weight = cost, .solve_bin = cost, .solve_level = 1e7});
-    },
+    .make = make_with<kOptions, make>,
     .options = kOptions};
 
 }  // namespace lmq

@@ -130,6 +130,7 @@ Fit LearnedQuantizer::fit(const Group& group) const {
 
 Codebook LearnedQuantizer::approximate_fit(const Group& group) const { return codebook_of(group, {}); }
 
+// More than 40 lines: two passes over the same blocks, before and after their numbers are rounded.
 UnitStats LearnedQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit& unit) const {
   const RowBlocks blocks(window, unit);
   const GridShape shape =

@@ -7,17 +7,19 @@
 
 namespace lmq {
 
+/// Options that methods of the family share; a method's struct has members zero_point and effort.
 inline constexpr std::string_view kZeroPointWords[] = {"auto", "on", "between", "free"};
-inline constexpr MethodOption kZeroPointOption{
-    .name = "zero-point",
-    .help =
-        "where 0 lies: on a level, half way between two, free (the lowest level is chosen, too); auto: on, with 2 "
-        "levels between",
-    .words = kZeroPointWords};
+template <class Options>
+inline constexpr auto kZeroPointOption = word_option<&Options::zero_point>(
+    "zero-point",
+    "where 0 lies: on a level, half way between two, free (the lowest level is chosen, too); auto: on, with 2 "
+    "levels between",
+    kZeroPointWords);
 enum class Effort : std::uint8_t { quick, normal, thorough };
 inline constexpr std::string_view kEffortWords[] = {"quick", "normal", "thorough"};
-inline constexpr MethodOption kEffortOption{
-    .name = "effort", .help = "how long a grid is sought", .fallback = 1, .words = kEffortWords};
+template <class Options>
+inline constexpr auto kEffortOption = word_option<&Options::effort>("effort", "how long a grid is sought",
+                                                                    kEffortWords);
 
 /// Nanoseconds a weight that the search for a grid's step takes: two looks at as many steps.
 [[nodiscard]] constexpr double search_cost(std::size_t levels) noexcept {

@@ -18,6 +18,7 @@ constexpr double kRound = 0x1.8p52;
 GridPoints points_of(const GridShape& shape) { return {shape.levels, shape.first}; }
 
 /// slope[i] of through_class for places v of codes, four exponentials a weight and no branch.
+// More than 5 parameters: plain arrays of a vectorised loop.
 void class_slopes(std::size_t n, const double* v, const double* point, const GridPoints& grid, double noise,
                   double* slope) noexcept {
   const double inverse = 1 / noise, low = grid.first - 0.5, high = grid.last() + 0.5;

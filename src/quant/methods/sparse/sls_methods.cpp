@@ -1,9 +1,7 @@
 // The methods that find their cells along sums of |alpha|: sls-l1, sls-l1l2 and sls-iter.
 #include <fmt/format.h>
 
-#include <array>
 #include <cmath>
-#include <limits>
 
 #include "core/every_fit.hpp"
 #include "lmq/base/error.hpp"
@@ -22,28 +20,30 @@ double beyond(double lambda) { return lambda * (1 + 1e-5); }
 
 // ---- l1 ----
 
+struct L1Options {
+  std::optional<double> lambda = {}, lambda_relative = {};
+  Counting counting = Counting::weights;
+  Assign assign = Assign::nearest;
+  SparseOffset offset = SparseOffset::free;
+};
 constexpr std::string_view kOffsets[] = {"free", "penalised"};
-constexpr MethodOption kL1Options[] = {
-    kLambda,
-    kLambdaRelative,
-    kCounting,
-    kAssign,
-    {.name = "offset",
-     .help = "is the first level penalised too, as the paper's letters have it, or free (default free)",
-     .words = kOffsets}};
+constexpr auto kL1Options =
+    option_table(kLambda<L1Options>, kLambdaRelative<L1Options>, kCounting<L1Options>, kAssign<L1Options>,
+                 word_option<&L1Options::offset>(
+                     "offset", "is the first level penalised too, as the paper's letters have it, or free", kOffsets));
 
 class SparseL1Quantizer final : public SparseQuantizer {
  public:
-  explicit SparseL1Quantizer(const QuantizerOptions& options)
-      : SparseQuantizer(options.levels, option(options, kL1Options, 2) != 0, option(options, kL1Options, 3) != 0),
-        lambda_(option(options, kL1Options, 0)),
-        relative_(option(options, kL1Options, 1)),
-        offset_(option(options, kL1Options, 4) != 0 ? SparseOffset::penalised : SparseOffset::free) {}
+  SparseL1Quantizer(std::size_t levels, const L1Options& options)
+      : SparseQuantizer(levels, options.counting, options.assign),
+        lambda_(options.lambda),
+        relative_(options.lambda_relative),
+        offset_(options.offset) {}
 
  private:
   void find_cells(SparseScratch& s) const override {
-    const SparseData data = s.stage(ones_count());
-    if (std::isnan(lambda_) && std::isnan(relative_)) {
+    const SparseData data = s.stage(counting());
+    if (!lambda_ && !relative_) {
       if (offset_ == SparseOffset::free)
         cell_ends(s.l1.path(data, levels()), levels(), s.u.size(), s.ends);
       else
@@ -51,7 +51,7 @@ class SparseL1Quantizer final : public SparseQuantizer {
       return;
     }
     const double most = SparseL1::lambda_max(data);
-    const double lambda = std::isnan(lambda_) ? relative_ * most : lambda_;
+    const double lambda = lambda_ ? *lambda_ : *relative_ * most;
     take(s, s.l1.solve(data, lambda, offset_));
     if (const std::size_t found = s.ends.size() - 1; found > levels()) {
       const double enough =
@@ -81,7 +81,7 @@ class SparseL1Quantizer final : public SparseQuantizer {
     return high;
   }
 
-  double lambda_, relative_;
+  std::optional<double> lambda_, relative_;
   SparseOffset offset_;
 };
 
@@ -89,123 +89,120 @@ class SparseL1Quantizer final : public SparseQuantizer {
 
 constexpr std::string_view kPenalties[] = {"alpha", "jump"};
 constexpr double kSecondPart = 1e-3;  // of lambda_max, when nothing is said
-constexpr MethodOption kL1L2Options[] = {
-    kLambda,
-    kLambdaRelative,
-    kCounting,
-    kAssign,
-    {.name = "lambda2",
-     .help = "weight of the squares: more than 0 keeps more levels, less than 0 works against shrinking (default: "
-             "lambda2-relative 0.001)",
-     .low = -1e300,
-     .high = 1e300,
-     .fallback = std::numeric_limits<double>::quiet_NaN()},
-    {.name = "lambda2-relative",
-     .help = "the same as a part of the lambda that leaves one level; below 0 as a part of the largest that is convex",
-     .low = -1,
-     .high = 1e6,
-     .fallback = std::numeric_limits<double>::quiet_NaN()},
-    {.name = "penalty",
-     .help = "what is squared: alpha (the jump in units of the gap), or the jump itself (default alpha)",
-     .words = kPenalties}};
+struct L1L2Options {
+  std::optional<double> lambda = {}, lambda_relative = {};
+  Counting counting = Counting::weights;
+  Assign assign = Assign::nearest;
+  std::optional<double> lambda2 = {}, lambda2_relative = {};
+  SecondPenalty penalty = SecondPenalty::alpha;
+};
+constexpr auto kL1L2Options = option_table(
+    kLambda<L1L2Options>, kLambdaRelative<L1L2Options>, kCounting<L1L2Options>, kAssign<L1L2Options>,
+    number_option<&L1L2Options::lambda2>(
+        "lambda2",
+        "weight of the squares: more than 0 keeps more levels, less than 0 works against shrinking (lambda2-relative "
+        "0.001 where nothing is said)",
+        -1e300, 1e300),
+    number_option<&L1L2Options::lambda2_relative>(
+        "lambda2-relative",
+        "the same as a part of the lambda that leaves one level; below 0 as a part of the largest that is convex", -1,
+        1e6),
+    word_option<&L1L2Options::penalty>(
+        "penalty", "what is squared: alpha (the jump in units of the gap), or the jump itself", kPenalties));
 
 class SparseL1L2Quantizer final : public SparseQuantizer {
  public:
-  explicit SparseL1L2Quantizer(const QuantizerOptions& options)
-      : SparseQuantizer(options.levels, option(options, kL1L2Options, 2) != 0, option(options, kL1L2Options, 3) != 0),
-        lambda_(option(options, kL1L2Options, 0)),
-        relative_(option(options, kL1L2Options, 1)),
-        second_(option(options, kL1L2Options, 4)),
-        second_relative_(option(options, kL1L2Options, 5)),
-        penalty_(option(options, kL1L2Options, 6) != 0 ? SecondPenalty::jump : SecondPenalty::alpha) {
-    if (std::isnan(second_) && std::isnan(second_relative_)) second_relative_ = kSecondPart;
+  SparseL1L2Quantizer(std::size_t levels, const L1L2Options& options)
+      : SparseQuantizer(levels, options.counting, options.assign), options_(options) {
+    if (!options.lambda2 && !options.lambda2_relative) options_.lambda2_relative = kSecondPart;
   }
 
  private:
   void find_cells(SparseScratch& s) const override {
-    const SparseData data = s.stage(ones_count());
-    s.l1l2.set_penalty(penalty_);
+    const auto& [lambda, relative, counting, assign, second_said, second_relative, penalty] = options_;
+    const SparseData data = s.stage(counting);
+    s.l1l2.set_penalty(penalty);
     s.zero_cell = -1;
     const double most = SparseL1::lambda_max(data), second = second_penalty(s.l1l2, data, most);
-    if (std::isnan(lambda_) && std::isnan(relative_)) {
+    if (!lambda && !relative) {
       (void)s.l1l2.lambda_for(data, second, levels());
       s.ends = s.l1l2.ends();
       return;
     }
-    s.ends = s.l1l2.solve(data, std::isnan(lambda_) ? relative_ * most : lambda_, second);
+    s.ends = s.l1l2.solve(data, lambda ? *lambda : *relative * most, second);
     if (const std::size_t found = s.ends.size() - 1; found > levels()) {
       const double enough = beyond(s.l1l2.lambda_for(data, second, levels()));
-      too_many(lambda_text(lambda_, relative_), found, enough, enough / most);
+      too_many(lambda_text(lambda, relative), found, enough, enough / most);
     }
   }
 
   double second_penalty(const SparseL1L2& solver, SparseData data, double most) const {
-    if (std::isnan(second_) && second_relative_ >= 0) return second_relative_ * most;
-    if (second_ >= 0) return second_;
+    if (options_.lambda2.value_or(-1) >= 0) return *options_.lambda2;
+    if (!options_.lambda2 && *options_.lambda2_relative >= 0) return *options_.lambda2_relative * most;
     const double limit = solver.convex_limit(data);
     if (data.u.size() < 2) return 0;
     // At the very limit the quadratic form is singular.
-    if (std::isnan(second_)) return second_relative_ * limit * (1 - 1e-6);
-    if (-second_ < limit) return second_;
+    if (!options_.lambda2) return *options_.lambda2_relative * limit * (1 - 1e-6);
+    if (-*options_.lambda2 < limit) return *options_.lambda2;
     fail(Errc::usage,
          fmt::format("lambda2 {:.6g}: the problem is not convex for these values and need not have a minimum; lambda2 "
                      "must be above {:.6g} here (their least gap is small: penalty \"jump\" does not depend on gaps, "
                      "lambda2-relative from -1 to 0 always fits)",
-                     second_, -limit));
+                     *options_.lambda2, -limit));
   }
 
-  double lambda_, relative_, second_, second_relative_;
-  SecondPenalty penalty_;
+  L1L2Options options_;
 };
 
-void settle_second(QuantizerOptions& options, bool levels_given) {
-  settle_lambda(options, levels_given);
-  if (!std::isnan(option(options, kL1L2Options, 4)) && !std::isnan(option(options, kL1L2Options, 5)))
+void settle_second(const L1L2Options& options, std::size_t& levels, bool levels_given) {
+  settle_lambda(options, levels, levels_given);
+  if (options.lambda2 && options.lambda2_relative)
     fail(Errc::usage, "lambda2 and lambda2-relative say the same thing: give one of them");
 }
 
 // ---- the path ----
 
-constexpr MethodOption kIterOptions[] = {
-    kCounting,
-    kAssign,
-    {.name = "max-error",
-     .help = "as few levels as keep the squared error below this part of the weights' squares (importance counts)",
-     .low = 0,
-     .high = 1,
-     .fallback = std::numeric_limits<double>::quiet_NaN(),
-     .sets_rate = true}};
+struct PathOptions {
+  Counting counting = Counting::weights;
+  Assign assign = Assign::nearest;
+  std::optional<double> max_error = {};
+};
+constexpr auto kPathOptions = option_table(
+    kCounting<PathOptions>, kAssign<PathOptions>,
+    number_option<&PathOptions::max_error>(
+        "max-error",
+        "as few levels as keep the squared error below this part of the weights' squares (importance counts)", 0, 1)
+        .spending());
 
 class SparsePathQuantizer final : public SparseQuantizer {
  public:
-  explicit SparsePathQuantizer(const QuantizerOptions& options)
-      : SparseQuantizer(options.levels, option(options, kIterOptions, 0) != 0, option(options, kIterOptions, 1) != 0),
-        most_error_(option(options, kIterOptions, 2)) {}
+  SparsePathQuantizer(std::size_t levels, const PathOptions& options)
+      : SparseQuantizer(levels, options.counting, options.assign), max_error_(options.max_error) {}
 
  private:
   void find_cells(SparseScratch& s) const override {
-    const auto path = s.l1.path(s.stage(ones_count()), levels());
+    const auto path = s.l1.path(s.stage(counting()), levels());
     s.zero_cell = -1;
     std::size_t wanted = levels();
-    if (!std::isnan(most_error_)) {
+    if (max_error_) {
       const std::vector<double> errors = path_errors(s, path);
       double energy = 0;
       for (std::size_t k = 0; k < s.u.size(); ++k) energy += s.mass[k] * (s.u[k] * s.u[k]);
       for (const double scatter : s.scatter) energy += scatter;
-      const auto enough = std::ranges::find_if(errors, [&](double e) { return e <= most_error_ * energy; });
+      const auto enough = std::ranges::find_if(errors, [&](double e) { return e <= *max_error_ * energy; });
       if (enough == errors.end())
-        fail(Errc::usage, fmt::format("max-error {:.6g}: {} levels leave {:.6g} of the squares", most_error_, levels(),
+        fail(Errc::usage, fmt::format("max-error {:.6g}: {} levels leave {:.6g} of the squares", *max_error_, levels(),
                                       errors.back() / energy));
       wanted = static_cast<std::size_t>(enough - errors.begin()) + 1;
     }
     cell_ends(path, wanted, s.u.size(), s.ends);
   }
 
-  double most_error_;
+  std::optional<double> max_error_;
 };
 
-void settle_path(QuantizerOptions& options, bool levels_given) {
-  if (!std::isnan(option(options, kIterOptions, 2)) && !levels_given) options.levels = 256;
+void settle_path(const PathOptions& options, std::size_t& levels, bool levels_given) {
+  if (options.max_error && !levels_given) levels = 256;
 }
 
 // One path for all numbers of levels.
@@ -220,11 +217,6 @@ std::vector<Codebook> every_state(const Group& group, std::size_t most_levels) {
     books.push_back(Codebook::table({s.levels.begin(), s.levels.end()}));
   }
   return books;
-}
-
-template <class Method>
-std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
-  return std::make_unique<Method>(options);
 }
 
 }  // namespace
@@ -271,27 +263,27 @@ const QuantizerEntry kSlsL1{.id = 3,  // written to files: never reused, never r
                             .name = "sls-l1",
                             .summary = "l1 sparse least squares: exact pooling, then least squares levels",
                             .source = kSource,
-                            .make = make<SparseL1Quantizer>,
+                            .make = make_with<kL1Options, make_sparse<SparseL1Quantizer, L1Options>>,
                             .options = kL1Options,
-                            .settle = settle_lambda,
+                            .settle = change_with<kL1Options, settle_lambda<L1Options>>,
                             .all = every_state};
 extern const QuantizerEntry kSlsL1L2;
 const QuantizerEntry kSlsL1L2{.id = 4,
                               .name = "sls-l1l2",
                               .summary = "l1 and squared l2 of either sign: exact Newton steps, or convex-concave",
                               .source = kSource,
-                              .make = make<SparseL1L2Quantizer>,
+                              .make = make_with<kL1L2Options, make_sparse<SparseL1L2Quantizer, L1L2Options>>,
                               .options = kL1L2Options,
-                              .settle = settle_second,
+                              .settle = change_with<kL1L2Options, settle_second>,
                               .all = every_fit<kSlsL1L2>};
 extern const QuantizerEntry kSlsIter;
 const QuantizerEntry kSlsIter{.id = 6,
                               .name = "sls-iter",
                               .summary = "iterative l1: the exact path, by number of levels or by a bound on the error",
                               .source = kSource,
-                              .make = make<SparsePathQuantizer>,
-                              .options = kIterOptions,
-                              .settle = settle_path,
+                              .make = make_with<kPathOptions, make_sparse<SparsePathQuantizer, PathOptions>>,
+                              .options = kPathOptions,
+                              .settle = change_with<kPathOptions, settle_path>,
                               .all = every_state};
 
 }  // namespace lmq

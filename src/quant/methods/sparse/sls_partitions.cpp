@@ -1,8 +1,6 @@
 // The methods that cut the sorted values where that is best, or where Lloyd stops: sls-l0 and sls-cluster.
 #include <fmt/format.h>
 
-#include <limits>
-
 #include "core/every_fit.hpp"
 #include "lmq/base/error.hpp"
 #include "partition/partition_quantizer.hpp"
@@ -11,15 +9,8 @@
 
 namespace lmq {
 
-void settle_lambda(QuantizerOptions& options, bool levels_given) {
-  const bool given = options.values.size() > 1 && !std::isnan(options.values[0]);
-  const bool relative = options.values.size() > 1 && !std::isnan(options.values[1]);
-  if (given && relative) fail(Errc::usage, "lambda and lambda-relative say the same thing: give one of them");
-  if ((given || relative) && !levels_given) options.levels = 256;
-}
-
-std::string lambda_text(double lambda, double relative) {
-  return std::isnan(lambda) ? fmt::format("lambda-relative {:.6g}", relative) : fmt::format("lambda {:.6g}", lambda);
+std::string lambda_text(std::optional<double> lambda, std::optional<double> relative) {
+  return lambda ? fmt::format("lambda {:.6g}", *lambda) : fmt::format("lambda-relative {:.6g}", relative.value_or(0));
 }
 
 namespace {
@@ -29,30 +20,30 @@ constexpr std::string_view kSource =
 
 // ---- l0 ----
 
+struct L0Options {
+  std::optional<double> lambda = {}, lambda_relative = {};
+  Counting counting = Counting::weights;
+  ZeroLevel zero = ZeroLevel::off;
+};
 constexpr std::string_view kZeroWords[] = {"off", "first", "exact"};
-constexpr MethodOption kL0Options[] = {
-    kLambda,
-    kLambdaRelative,
-    kCounting,
-    {.name = "zero",
-     .help = "a level at exactly 0: off, first (where alpha_1 = 0 pays, as published), exact (always) (default off)",
-     .words = kZeroWords}};
+constexpr auto kL0Options = option_table(
+    kLambda<L0Options>, kLambdaRelative<L0Options>, kCounting<L0Options>,
+    word_option<&L0Options::zero>(
+        "zero", "a level at exactly 0: off, first (where alpha_1 = 0 pays, as published), exact (always)", kZeroWords));
 
 // The problem is that of kmeans: no price, no level at 0, all weights count.
-bool is_plain(const QuantizerOptions& options) {
-  return std::isnan(option(options, kL0Options, 0)) && std::isnan(option(options, kL0Options, 1)) &&
-         option(options, kL0Options, 2) == 0 && option(options, kL0Options, 3) == 0;
+bool is_plain(const L0Options& options) {
+  return !options.lambda && !options.lambda_relative && options.counting == Counting::weights &&
+         options.zero == ZeroLevel::off;
 }
 
 class SparseL0Quantizer final : public SparseQuantizer {
  public:
-  explicit SparseL0Quantizer(const QuantizerOptions& options)
-      : SparseQuantizer(options.levels, option(options, kL0Options, 2) != 0, false,
+  SparseL0Quantizer(std::size_t levels, const L0Options& options)
+      : SparseQuantizer(levels, options.counting, Assign::nearest,
                         is_plain(options) ? Traits().few_weights : kFewWeights),
-        lambda_(option(options, kL0Options, 0)),
-        relative_(option(options, kL0Options, 1)),
-        zero_(static_cast<ZeroLevel>(static_cast<int>(option(options, kL0Options, 3)))) {
-    if (is_plain(options)) exact_ = std::make_unique<PartitionQuantizer>(options.levels, ZeroRule::automatic);
+        options_(options) {
+    if (is_plain(options)) exact_ = std::make_unique<PartitionQuantizer>(levels, ZeroRule::automatic);
   }
   // The constrained problem is the exact partition: what finds it, and proves it on bins, is there already.
   [[nodiscard]] Fit fit(const Group& group) const override {
@@ -66,17 +57,18 @@ class SparseL0Quantizer final : public SparseQuantizer {
 
  private:
   void find_cells(SparseScratch& s) const override {
-    const SparseData data = s.stage(ones_count());
-    if (std::isnan(lambda_) && std::isnan(relative_)) {
-      s.ends = s.l0.solve(data, levels(), zero_);
+    const auto& [price, relative, counting, zero] = options_;
+    const SparseData data = s.stage(counting);
+    if (!price && !relative) {
+      s.ends = s.l0.solve(data, levels(), zero);
     } else {
       const double single = loss_of_one(s.l0, data);
-      const double lambda = std::isnan(lambda_) ? relative_ * single : lambda_;
-      s.ends = s.l0.solve_penalised(data, lambda, zero_);
+      const double lambda = price ? *price : *relative * single;
+      s.ends = s.l0.solve_penalised(data, lambda, zero);
       if (const std::size_t found = s.ends.size() - 1; found > levels()) {
         double enough = std::max(lambda, single * 0x1p-60);
-        while (s.l0.solve_penalised(data, enough, zero_).size() - 1 > levels()) enough *= 1.25;
-        too_many(lambda_text(lambda_, relative_), found, enough * (1 + 1e-5), enough / single);
+        while (s.l0.solve_penalised(data, enough, zero).size() - 1 > levels()) enough *= 1.25;
+        too_many(lambda_text(price, relative), found, enough * (1 + 1e-5), enough / single);
       }
     }
     s.zero_cell = s.l0.zero_cell();
@@ -88,44 +80,33 @@ class SparseL0Quantizer final : public SparseQuantizer {
     return solver.loss(data);
   }
 
-  double lambda_, relative_;
-  ZeroLevel zero_;
+  L0Options options_;
   std::unique_ptr<Quantizer> exact_;
 };
 
 // ---- clustering ----
 
-constexpr MethodOption kClusterOptions[] = {
-    kCounting,
-    {.name = "seed", .help = "of random draws (default 0)", .low = 0, .high = 9007199254740991.0, .whole = true},
-    {.name = "rounds",
-     .help = "of assignment and means at most (default 1000)",
-     .low = 1,
-     .high = 1e6,
-     .fallback = 1000,
-     .whole = true},
-    {.name = "restarts",
-     .help = "starts from other seeds, of which the best counts (default 1)",
-     .low = 1,
-     .high = 1000,
-     .fallback = 1,
-     .whole = true}};
+struct ClusterOptions {
+  Counting counting = Counting::weights;
+  std::uint64_t seed = 0;
+  std::size_t rounds = 1000, restarts = 1;
+};
+constexpr auto kClusterOptions = option_table(
+    kCounting<ClusterOptions>, whole_option<&ClusterOptions::seed>("seed", "of random draws"),
+    whole_option<&ClusterOptions::rounds>("rounds", "of assignment and means at most", 1, 1'000'000),
+    whole_option<&ClusterOptions::restarts>("restarts", "starts from other seeds, of which the best counts", 1, 1000));
 
 class SparseClusterQuantizer final : public SparseQuantizer {
  public:
-  explicit SparseClusterQuantizer(const QuantizerOptions& options)
-      : SparseQuantizer(options.levels, option(options, kClusterOptions, 0) != 0, false),
-        seed_(static_cast<std::uint64_t>(option(options, kClusterOptions, 1))),
-        rounds_(static_cast<std::size_t>(option(options, kClusterOptions, 2))),
-        restarts_(static_cast<std::size_t>(option(options, kClusterOptions, 3))) {}
+  SparseClusterQuantizer(std::size_t levels, const ClusterOptions& options)
+      : SparseQuantizer(levels, options.counting, Assign::nearest), options_(options) {}
 
  private:
   void find_cells(SparseScratch& s) const override {
-    s.ends = s.lloyd.solve(s.stage(ones_count()), levels(), seed_, rounds_, restarts_);
+    s.ends = s.lloyd.solve(s.stage(options_.counting), levels(), options_.seed, options_.rounds, options_.restarts);
     s.zero_cell = -1;
   }
-  std::uint64_t seed_;
-  std::size_t rounds_, restarts_;
+  ClusterOptions options_;
 };
 
 }  // namespace
@@ -135,21 +116,18 @@ const QuantizerEntry kSlsL0{.id = 5,  // written to files: never reused, never r
                             .name = "sls-l0",
                             .summary = "l0 sparse least squares: the exact optimum, with or without a level at 0",
                             .source = kSource,
-                            .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-                              return std::make_unique<SparseL0Quantizer>(options);
-                            },
+                            .make = make_with<kL0Options, make_sparse<SparseL0Quantizer, L0Options>>,
                             .options = kL0Options,
-                            .settle = settle_lambda,
+                            .settle = change_with<kL0Options, settle_lambda<L0Options>>,
                             .all = every_partition};
 extern const QuantizerEntry kSlsCluster;
-const QuantizerEntry kSlsCluster{.id = 7,
-                                 .name = "sls-cluster",
-                                 .summary = "clustering least squares as published: seeded Lloyd, a local optimum",
-                                 .source = kSource,
-                                 .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-                                   return std::make_unique<SparseClusterQuantizer>(options);
-                                 },
-                                 .options = kClusterOptions,
-                                 .all = every_fit<kSlsCluster>};
+const QuantizerEntry kSlsCluster{
+    .id = 7,
+    .name = "sls-cluster",
+    .summary = "clustering least squares as published: seeded Lloyd, a local optimum",
+    .source = kSource,
+    .make = make_with<kClusterOptions, make_sparse<SparseClusterQuantizer, ClusterOptions>>,
+    .options = kClusterOptions,
+    .all = every_fit<kSlsCluster>};
 
 }  // namespace lmq

@@ -56,12 +56,14 @@ Codebook SparseQuantizer::codebook(SparseScratch& s) const {
   for (std::size_t t = 0; t < s.levels.size(); ++t) {
     const auto level = static_cast<float>(s.levels[t]);
     if (t > 0 && level == levels.back()) continue;
-    if (t > 0 && keep_cells_ && s.ends[t] < s.u.size()) cuts.push_back(s.first[s.ends[t]]);
+    if (t > 0 && assign_ == Assign::cells && s.ends[t] < s.u.size()) cuts.push_back(s.first[s.ends[t]]);
     levels.push_back(level);
   }
   const bool ascending = std::ranges::is_sorted(levels) && cuts.size() + 1 == levels.size();
   Codebook book = Codebook::table(std::move(levels));
-  return keep_cells_ && ascending && book.levels().size() == cuts.size() + 1 ? book.with_cuts(std::move(cuts)) : book;
+  return assign_ == Assign::cells && ascending && book.levels().size() == cuts.size() + 1
+             ? book.with_cuts(std::move(cuts))
+             : book;
 }
 
 Fit SparseQuantizer::fit(const Group& group) const {

@@ -8,6 +8,7 @@
 #include "sls_l0.hpp"
 #include "sls_l1.hpp"
 #include "sls_l1l2.hpp"
+#include "sls_options.hpp"
 
 namespace lmq {
 
@@ -27,7 +28,7 @@ struct SparseScratch {
   std::vector<double> levels;     ///< of the cells
 
   /// The weights that count in the stage that finds the cells: all 1 (as published), or those of the levels.
-  [[nodiscard]] SparseData stage(bool ones_count) const { return {u, ones_count ? ones : mass}; }
+  [[nodiscard]] SparseData stage(Counting counting) const { return {u, counting == Counting::values ? ones : mass}; }
   [[nodiscard]] SparseData data() const { return {u, mass}; }
 };
 
@@ -37,15 +38,15 @@ class SparseQuantizer : public Quantizer {
  public:
   /// Gaps between values decide, so whole units are solved value by value (up to 180 bytes a weight).
   static constexpr std::uint64_t kFewWeights = std::uint64_t{1} << 22;
-  /// ones_count  the stage counts every distinct value once, as published
-  /// keep_cells  weights get the level of their cell; else the nearest level, which is never worse
-  SparseQuantizer(std::size_t levels, bool ones_count, bool keep_cells, std::uint64_t few_weights = kFewWeights)
-      : Quantizer({.rounding = keep_cells ? Rounding::cuts : Rounding::nearest,
+  /// counting  what the stage counts: all weights, or every distinct value once, as published
+  /// assign    weights get the level of their cell, or the nearest one, which is never worse
+  SparseQuantizer(std::size_t levels, Counting counting, Assign assign, std::uint64_t few_weights = kFewWeights)
+      : Quantizer({.rounding = assign == Assign::cells ? Rounding::cuts : Rounding::nearest,
                    .few_weights = few_weights,
                    .cost = {.row_level = 70}}),
         levels_(levels),
-        ones_count_(ones_count),
-        keep_cells_(keep_cells) {}
+        counting_(counting),
+        assign_(assign) {}
   [[nodiscard]] Fit fit(const Group& group) const override;
   [[nodiscard]] Codebook fit_values(std::span<const float> values, std::span<const float> importance,
                                     Workspace& scratch) const override;
@@ -54,15 +55,22 @@ class SparseQuantizer : public Quantizer {
   /// Sets scratch.ends, at most levels_ cells, and zero_cell.
   virtual void find_cells(SparseScratch& scratch) const = 0;
   [[nodiscard]] std::size_t levels() const noexcept { return levels_; }
-  [[nodiscard]] bool ones_count() const noexcept { return ones_count_; }
+  [[nodiscard]] Counting counting() const noexcept { return counting_; }
   /// Errc::usage: `found` levels are too many; `lambda` would do, a part `relative` of the largest.
   [[noreturn]] void too_many(const std::string& asked, std::size_t found, double lambda, double relative) const;
 
  private:
   [[nodiscard]] Codebook codebook(SparseScratch& scratch) const;
   std::size_t levels_;
-  bool ones_count_, keep_cells_;
+  Counting counting_;
+  Assign assign_;
 };
+
+/// QuantizerEntry::make of a method of the family, for make_with.
+template <class Method, class Options>
+[[nodiscard]] std::unique_ptr<Quantizer> make_sparse(std::size_t levels, const Options& options) {
+  return std::make_unique<Method>(levels, options);
+}
 
 /// Squared errors of the path's states after refit: [K - 1] of K levels, K up to path.size() + 1. The path belongs to
 /// the points of the scratch; scatter inside bins is part of each. O(m + levels^2).

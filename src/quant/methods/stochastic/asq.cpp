@@ -1,4 +1,3 @@
-#include <array>
 #include <cmath>
 
 #include "level_fit.hpp"
@@ -8,31 +7,34 @@
 namespace lmq {
 namespace {
 
-constexpr std::size_t kSeed = 0, kSlack = 1, kGrid = 2;
-constexpr MethodOption kSeedOption{
-    "seed", "draws of stochastic rounding are a function of (seed, tensor, element)", 0, 9007199254740991.0, 0, true};
-constexpr MethodOption kSlackOption{
-    "slack", "levels may cost up to 1 + slack of the least possible; 0: the optimum", 0, 1, 0, false};
-constexpr MethodOption kGridOption{
-    "grid", "levels only at the ends of so many cells of equal width; 0: anywhere", 0, 65536, 0, true};
-constexpr std::array kTotalOptions{kSeedOption, kSlackOption, kGridOption};
-constexpr std::array kWorstOptions{kSeedOption, kSlackOption};
+struct AsqOptions {
+  std::uint64_t seed = 0;
+  double slack = 0;
+  std::size_t grid = 0;
+};
+constexpr auto kSeed =
+    whole_option<&AsqOptions::seed>("seed", "draws of stochastic rounding are a function of (seed, tensor, element)");
+constexpr auto kSlack = number_option<&AsqOptions::slack>(
+    "slack", "levels may cost up to 1 + slack of the least possible; 0: the optimum", 0, 1);
+constexpr auto kGrid = whole_option<&AsqOptions::grid>(
+    "grid", "levels only at the ends of so many cells of equal width; 0: anywhere", 0, 65536);
+constexpr auto kTotalOptions = option_table(kSeed, kSlack, kGrid);
+constexpr auto kWorstOptions = option_table(kSeed, kSlack);
 
 class AsqQuantizer final : public Quantizer {
  public:
-  AsqQuantizer(const QuantizerOptions& options, std::span<const MethodOption> known, LevelObjective objective,
-               bool weighted)
+  AsqQuantizer(std::size_t levels, const AsqOptions& options, LevelObjective objective, bool weighted)
       : Quantizer({.rounding = Rounding::stochastic,
                    .importance = weighted,
-                   .seed = static_cast<std::uint64_t>(option(options, known, kSeed)),
+                   .seed = options.seed,
                    .cost = {.row_level = 50,
                             .row_each = 60,
                             .value_bytes = objective == LevelObjective::largest_variance ? 40u : 140u,
                             .level_bytes = objective == LevelObjective::largest_variance ? 0u : 4u}}) {
-    choice_.levels = options.levels;
+    choice_.levels = levels;
     choice_.objective = objective;
-    choice_.slack = option(options, known, kSlack);
-    if (known.size() > kGrid) choice_.grid = static_cast<std::size_t>(option(options, known, kGrid));
+    choice_.slack = options.slack;
+    choice_.grid = options.grid;
   }
 
   [[nodiscard]] Fit fit(const Group& group) const override {
@@ -50,9 +52,13 @@ class AsqQuantizer final : public Quantizer {
   LevelChoice choice_;
 };
 
-void settle(QuantizerOptions& options, bool) {
-  if (options.values.size() > kGrid && options.values[kGrid] == 1)
-    fail(Errc::usage, "grid is 1, expected 0 or at least 2 cells");
+void settle(const AsqOptions& options, std::size_t, bool) {
+  if (options.grid == 1) fail(Errc::usage, "grid is 1, expected 0 or at least 2 cells");
+}
+
+template <LevelObjective kObjective, bool kWeighted>
+std::unique_ptr<Quantizer> make(std::size_t levels, const AsqOptions& options) {
+  return std::make_unique<AsqQuantizer>(levels, options, kObjective, kWeighted);
 }
 
 }  // namespace
@@ -65,11 +71,9 @@ const QuantizerEntry kAsq{
     .source =
         "Zhang et al. 2017, ZipML, section 3.2; Ben Basat et al. 2024, QUIVER, section 3 (adaptive stochastic "
         "quantization)",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<AsqQuantizer>(options, kTotalOptions, LevelObjective::total_variance, false);
-    },
+    .make = make_with<kTotalOptions, make<LevelObjective::total_variance, false>>,
     .options = kTotalOptions,
-    .settle = settle};
+    .settle = change_with<kTotalOptions, settle>};
 
 extern const QuantizerEntry kAsqIpWorst;
 const QuantizerEntry kAsqIpWorst{
@@ -77,9 +81,7 @@ const QuantizerEntry kAsqIpWorst{
     .name = "asq-ip-worst",
     .summary = "unbiased, least error of an inner product with the worst input of norm 1",
     .source = "White & Singal 2026, Inner Product Aware Quantization (maximum directional variance)",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<AsqQuantizer>(options, kWorstOptions, LevelObjective::largest_variance, false);
-    },
+    .make = make_with<kWorstOptions, make<LevelObjective::largest_variance, false>>,
     .options = kWorstOptions};
 
 extern const QuantizerEntry kAsqIpMean;
@@ -88,10 +90,8 @@ const QuantizerEntry kAsqIpMean{
     .name = "asq-ip-mean",
     .summary = "unbiased, least mean error of inner products; importance: second moments of the inputs",
     .source = "White & Singal 2026, Inner Product Aware Quantization (average directional variance)",
-    .make = [](const QuantizerOptions& options) -> std::unique_ptr<Quantizer> {
-      return std::make_unique<AsqQuantizer>(options, kTotalOptions, LevelObjective::total_variance, true);
-    },
+    .make = make_with<kTotalOptions, make<LevelObjective::total_variance, true>>,
     .options = kTotalOptions,
-    .settle = settle};
+    .settle = change_with<kTotalOptions, settle>};
 
 }  // namespace lmq

@@ -120,6 +120,7 @@ StochasticLevels stochastic_levels(std::span<const float> values, std::span<cons
   return fit_levels(few_values(values, weights), choice).levels;
 }
 
+// More than 5 parameters: three are the key of the draws.
 void round_stochastically(std::span<const float> values, std::span<const float> levels, std::uint64_t seed,
                           std::uint64_t subject, std::uint64_t first, std::span<Code> codes) {
   if (codes.size() != values.size())

@@ -31,7 +31,7 @@ Diagonals of_weights(std::span<const float> values, std::size_t cols) {
 /// Mean over the window's rows of the column numbers of their blocks.
 std::vector<double> mean_columns(const Importance& importance, std::size_t rows, std::size_t cols) {
   std::vector<double> mean(cols, 0.0);
-  if (importance.kind == Importance::Kind::columns || importance.block_rows == 0) {
+  if (importance.block_rows == 0) {
     mean.assign(importance.values.begin(), importance.values.begin() + static_cast<std::ptrdiff_t>(cols));
     return mean;
   }
@@ -48,7 +48,7 @@ Diagonals diagonals_of(const Importance& importance, std::size_t rows, std::size
   if (importance.kind == Importance::Kind::weights) return of_weights(importance.values, cols);
   Diagonals made;
   made.cols = mean_columns(importance, rows, cols);
-  if (importance.kind == Importance::Kind::outer) made.rows.assign(importance.rows.begin(), importance.rows.end());
+  made.rows.assign(importance.rows.begin(), importance.rows.end());
   return made;
 }
 

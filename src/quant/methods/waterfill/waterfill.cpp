@@ -16,41 +16,37 @@
 namespace lmq {
 namespace {
 
-constexpr double kUnset = std::numeric_limits<double>::quiet_NaN();
 // Measured on one core of 2.5 GHz: a fused multiply-add of the sums, a weight of the search and what goes with it.
 constexpr double kProductNs = 0.03, kWeightNs = 40, kPasses = 2;
 constexpr double kFinest = 0x1p-100, kCoarsest = 0x1p100;
-constexpr std::array kOptions{
-    MethodOption{"step",
-                 "step of a weight whose curvature is 1, the same for all layers",
-                 kFinest,
-                 kCoarsest,
-                 kUnset,
-                 false,
-                 {},
-                 true},
-    MethodOption{
-        "rate", "bits per weight that each unit is to take, met as forecast", 0.001, 16, kUnset, false, {}, true},
-    MethodOption{"states", "states of the trellis: 1, 4, 8, 16, 32; 1 is a scalar quantizer", 1, 32, 8, true},
-    MethodOption{"damping-inputs", "part of its mean added to the curvature of the inputs", 0, 100, 0.003},
-    MethodOption{"damping-outputs", "part of its mean added to the curvature of the outputs", 0, 100, 0.2}};
-enum At : std::size_t { kAtStep, kAtRate, kAtStates, kAtInputs, kAtOutputs };
+struct WaterfillOptions {
+  std::optional<double> step = {}, rate = {};
+  unsigned states = 8;
+  double damping_inputs = 0.003, damping_outputs = 0.2;
+};
+constexpr auto kOptions =
+    option_table(number_option<&WaterfillOptions::step>(
+                     "step", "step of a weight whose curvature is 1, the same for all layers", kFinest, kCoarsest)
+                     .spending(),
+                 number_option<&WaterfillOptions::rate>(
+                     "rate", "bits per weight that each unit is to take, met as forecast", 0.001, 16)
+                     .spending(),
+                 whole_option<&WaterfillOptions::states>(
+                     "states", "states of the trellis: 1, 4, 8, 16, 32; 1 is a scalar quantizer", 1, 32),
+                 number_option<&WaterfillOptions::damping_inputs>(
+                     "damping-inputs", "part of its mean added to the curvature of the inputs", 0, 100),
+                 number_option<&WaterfillOptions::damping_outputs>(
+                     "damping-outputs", "part of its mean added to the curvature of the outputs", 0, 100));
 
-void settle(QuantizerOptions& options, bool) {
-  if (!is_trellis_states(static_cast<unsigned>(options.values[kAtStates])))
-    fail(Errc::usage, "\"states\" is 1, 4, 8, 16 or 32");
-  const bool step = !std::isnan(options.values[kAtStep]), rate = !std::isnan(options.values[kAtRate]);
-  if (step && rate) fail(Errc::usage, "\"step\" and \"rate\" say the same thing: give one of them");
-  if (!step && !rate) options.values[kAtRate] = plain_log2(static_cast<double>(options.levels));
+void settle(WaterfillOptions& options, std::size_t levels, bool) {
+  if (!is_trellis_states(options.states)) fail(Errc::usage, "\"states\" is 1, 4, 8, 16 or 32");
+  if (options.step && options.rate) fail(Errc::usage, "\"step\" and \"rate\" say the same thing: give one of them");
+  if (!options.step && !options.rate) options.rate = plain_log2(static_cast<double>(levels));
 }
 
-unsigned states_of(const QuantizerOptions& options) {
-  return static_cast<unsigned>(option(options, kOptions, kAtStates));
-}
-
-void at_slope(QuantizerOptions& options, double slope) {
-  options.values[kAtStep] = std::clamp(step_at_slope(states_of(options), slope), kFinest, kCoarsest);
-  options.values[kAtRate] = kUnset;
+void at_slope(WaterfillOptions& options, std::size_t, double slope) {
+  options.step = std::clamp(step_at_slope(options.states, slope), kFinest, kCoarsest);
+  options.rate.reset();
 }
 
 /// log2 of a mean square as eighths of its root.
@@ -138,16 +134,16 @@ struct Layer {
 
 class Waterfill final : public Quantizer {
  public:
-  explicit Waterfill(const QuantizerOptions& options)
+  Waterfill(std::size_t levels, const WaterfillOptions& options)
       : Quantizer({.sees = Sees::layer, .lane_rows = kLaneRows}),
-        states_(states_of(options)),
-        step_(option(options, kOptions, kAtStep)),
-        rate_(option(options, kOptions, kAtRate)),
-        damping_{option(options, kOptions, kAtInputs), option(options, kOptions, kAtOutputs)} {}
+        states_(options.states),
+        step_(options.step),
+        rate_(options.rate.value_or(plain_log2(static_cast<double>(levels)))),
+        damping_{options.damping_inputs, options.damping_outputs} {}
 
   [[nodiscard]] UnitStats quantize_layer(const RowWindow& window, TrellisUnit& unit) const override {
     Layer layer(window, damping_);
-    const double step = std::isnan(step_) ? step_for_bits(layer.count(), states_, rate_) : step_;
+    const double step = step_ ? *step_ : step_for_bits(layer.count(), states_, rate_);
     const auto lane_rows = static_cast<std::size_t>(std::max<std::uint64_t>(window.lane_rows, 1));
     LayerCoding coding{.states = states_, .step = static_cast<float>(step), .lane_rows = lane_rows, .coarsen = true};
     if (too_short(layer, lane_rows)) coding = as_scalar(coding);
@@ -187,7 +183,8 @@ class Waterfill final : public Quantizer {
   }
 
   unsigned states_;
-  double step_, rate_;
+  std::optional<double> step_;
+  double rate_;
   SideDamping damping_;
 };
 
@@ -205,9 +202,8 @@ LayerNeeds Waterfill::layer_needs(const LayerShape& shape) const {
   return needs;
 }
 
-template <class Method>
-std::unique_ptr<Quantizer> make(const QuantizerOptions& options) {
-  return std::make_unique<Method>(options);
+std::unique_ptr<Quantizer> make(std::size_t levels, const WaterfillOptions& options) {
+  return std::make_unique<Waterfill>(levels, options);
 }
 
 }  // namespace
@@ -218,9 +214,9 @@ const QuantizerEntry kWaterfill{
     .name = "waterfill",
     .summary = "steps by the curvature of the loss on both sides, errors passed on, an entropy-coded trellis",
     .source = "Marcellin & Fischer 1990 (trellis); Frantar et al. 2022 (errors passed on); docs/methods/waterfill.md",
-    .make = make<Waterfill>,
+    .make = make_with<kOptions, make>,
     .options = kOptions,
-    .settle = settle,
-    .at_slope = at_slope};
+    .settle = change_with<kOptions, settle>,
+    .at_slope = change_with<kOptions, at_slope>};
 
 }  // namespace lmq
