@@ -162,6 +162,24 @@ void take_inputs(const Values& values, Options& options) {
   }
 }
 
+/// How large the file shall be, and how that is shared out.
+void take_size(const Values& values, Options& options) {
+  if (values.has("bits")) options.target = bits_target(values);
+  if (values.has("target-size")) {
+    if (options.target || options.rule.levels)
+      fail(Errc::usage, "--target-size and --bits or --levels both say how many bits are spent: give one of them");
+    options.target = Target{parse_size(values.text("target-size"), "--target-size"), 0};
+    if (options.target->bytes == 0) fail(Errc::usage, "--target-size 0: nothing fits into no bytes");
+  }
+  if (values.has("bit-allocation"))
+    options.allocation = values.choice<Allocation>("bit-allocation", {{"slope", Allocation::slope},
+                                                                      {"lagrangian", Allocation::lagrangian},
+                                                                      {"exact", Allocation::exact},
+                                                                      {"uniform", Allocation::uniform},
+                                                                      {"dropbits", Allocation::dropbits}});
+  check_allocation(options.allocation, options.target, "--bit-allocation", "--bits");
+}
+
 /// The rule as it is said; options.rule is that with a method.
 Rule take_rule(const Values& values, Options& options) {
   Rule& rule = options.rule;
@@ -194,20 +212,7 @@ Rule take_rule(const Values& values, Options& options) {
     const std::string name(known->name);
     if (values.has(name.c_str())) set_field(rule, name, values.text(name.c_str()));
   }
-  if (values.has("bits")) options.target = bits_target(values);
-  if (values.has("target-size")) {
-    if (options.target || rule.levels)
-      fail(Errc::usage, "--target-size and --bits or --levels both say how many bits are spent: give one of them");
-    options.target = Target{parse_size(values.text("target-size"), "--target-size"), 0};
-    if (options.target->bytes == 0) fail(Errc::usage, "--target-size 0: nothing fits into no bytes");
-  }
-  if (values.has("bit-allocation"))
-    options.allocation = values.choice<Allocation>("bit-allocation", {{"slope", Allocation::slope},
-                                                                      {"lagrangian", Allocation::lagrangian},
-                                                                      {"exact", Allocation::exact},
-                                                                      {"uniform", Allocation::uniform},
-                                                                      {"dropbits", Allocation::dropbits}});
-  check_allocation(options.allocation, options.target, "--bit-allocation", "--bits");
+  take_size(values, options);
   const Rule said = rule;
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   if (!rule.method && !options.target && !sets_rate(rule) && shared) rule.options["rate"] = kDefaultRate;

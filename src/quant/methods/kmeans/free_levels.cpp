@@ -109,6 +109,7 @@ FreeLevelQuantizer::FreeLevelQuantizer(std::size_t levels)
                          {.sees = Sees::rows, .detail = Detail::levels, .cost = {.row_few = 30}}),
       levels_(levels) {}
 
+// More than 40 lines: two passes over the same blocks, before and after their tables are rounded.
 UnitStats FreeLevelQuantizer::quantize_rows(const RowWindow& window, QuantizedUnit& unit) const {
   const RowBlocks blocks(window, unit);
   GridShape shape = shape_of(blocks, levels_);
