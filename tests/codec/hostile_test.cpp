@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "exact.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/codec/record.hpp"
@@ -13,16 +14,6 @@ using namespace lmq;
 
 namespace {
 using Bytes = std::vector<std::byte>;
-
-/// A copy in memory of exactly its size, so that sanitizers see every byte read too far.
-struct Exact {
-  explicit Exact(std::span<const std::byte> from) : size(from.size()), bytes(new std::byte[from.size()]) {
-    if (size > 0) std::memcpy(bytes.get(), from.data(), size);
-  }
-  [[nodiscard]] std::span<const std::byte> view() const { return {bytes.get(), size}; }
-  std::size_t size;
-  std::unique_ptr<std::byte[]> bytes;
-};
 
 enum class Verdict { read, refused };
 

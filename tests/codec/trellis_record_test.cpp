@@ -9,6 +9,7 @@
 #include <iterator>
 #include <memory>
 
+#include "exact.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/trellis.hpp"
@@ -84,16 +85,6 @@ std::vector<float> meaning(const TrellisUnit& unit) {
   }
   return values;
 }
-
-/// A copy of exactly its size, so that sanitizers see every byte read too far.
-struct Exact {
-  explicit Exact(std::span<const std::byte> from) : size(from.size()), bytes(new std::byte[from.size()]) {
-    if (size > 0) std::memcpy(bytes.get(), from.data(), size);
-  }
-  [[nodiscard]] std::span<const std::byte> view() const { return {bytes.get(), size}; }
-  std::size_t size;
-  std::unique_ptr<std::byte[]> bytes;
-};
 
 void seal(Bytes& record) {
   const std::uint64_t checksum = digest64(std::span(record).first(record.size() - 8));

@@ -8,19 +8,7 @@
 #include "quant_samples.hpp"
 
 namespace {
-/// e H e^T of all rows, H with a share of its mean diagonal added.
-double loss_of(const samples::Layer& layer, const std::vector<float>& values, double share) {
-  double mean = 0, loss = 0;
-  const std::size_t n = layer.cols;
-  for (std::size_t c = 0; c < n; ++c) mean += double{layer.gram[c * n + c]} / static_cast<double>(n);
-  for (std::size_t r = 0; r < layer.rows; ++r)
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j)
-        loss += (double{values[r * n + i]} - double{layer.x[r * n + i]}) *
-                (double{layer.gram[i * n + j]} + (i == j ? share * mean : 0)) *
-                (double{values[r * n + j]} - double{layer.x[r * n + j]});
-  return loss;
-}
+using samples::loss_of;
 
 lmq::UnitOutcome quantized(const samples::Layer& layer, std::size_t levels, std::uint64_t group, bool full,
                            const lmq::Importance& importance, lmq::LevelType type = lmq::LevelType::f32) {

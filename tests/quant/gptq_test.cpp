@@ -11,20 +11,7 @@
 
 namespace {
 using lmq::ColumnOrder;
-
-/// e H e^T of all rows, H with a share of its mean diagonal added.
-double loss_of(const samples::Layer& layer, const std::vector<float>& values, double share) {
-  double mean = 0, loss = 0;
-  const std::size_t n = layer.cols;
-  for (std::size_t c = 0; c < n; ++c) mean += double{layer.gram[c * n + c]} / static_cast<double>(n);
-  for (std::size_t r = 0; r < layer.rows; ++r)
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j)
-        loss += (double{values[r * n + i]} - double{layer.x[r * n + i]}) *
-                (double{layer.gram[i * n + j]} + (i == j ? share * mean : 0)) *
-                (double{values[r * n + j]} - double{layer.x[r * n + j]});
-  return loss;
-}
+using samples::loss_of;
 
 lmq::QuantSpec spec_of(const char* method, std::size_t levels, std::uint64_t group, lmq::LevelType type,
                        std::initializer_list<std::pair<const char*, double>> given = {}) {

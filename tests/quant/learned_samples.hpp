@@ -54,4 +54,18 @@ inline Layer spectral_layer(std::size_t rows, std::size_t cols, unsigned seed, b
   return layer;
 }
 
+/// e H e^T of all rows, H with a share of its mean diagonal added.
+inline double loss_of(const Layer& layer, const std::vector<float>& values, double share) {
+  double mean = 0, loss = 0;
+  const std::size_t n = layer.cols;
+  for (std::size_t c = 0; c < n; ++c) mean += double{layer.gram[c * n + c]} / static_cast<double>(n);
+  for (std::size_t r = 0; r < layer.rows; ++r)
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j < n; ++j)
+        loss += (double{values[r * n + i]} - double{layer.x[r * n + i]}) *
+                (double{layer.gram[i * n + j]} + (i == j ? share * mean : 0)) *
+                (double{values[r * n + j]} - double{layer.x[r * n + j]});
+  return loss;
+}
+
 }  // namespace samples

@@ -4,19 +4,11 @@
 #include "methods/sparse/sls_l1.hpp"
 #include "methods/sparse/sls_l1l2.hpp"
 #include "partition_twin.hpp"
+#include "sls_samples.hpp"
 
 using namespace lmq;
 
 namespace {
-
-using Doubles = std::vector<double>;
-
-twin::Distinct problem(std::uint64_t seed, std::size_t n, bool weighted) {
-  return twin::distinct(twin::draw(twin::kSources[seed % std::size(twin::kSources)], n, seed),
-                        weighted ? twin::random_weights(n, seed + 1) : std::vector<float>{});
-}
-
-SparseData data_of(const twin::Distinct& d) { return {d.values, d.weights}; }
 
 Doubles x_of(std::span<const PooledBlock> blocks, std::size_t m) {
   Doubles x(m);
