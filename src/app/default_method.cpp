@@ -23,9 +23,12 @@ const QuantizerEntry* layer_method() {
 }
 
 /// The rule is what is made where nothing is said but how many bits are spent, and numbers are taken as they are.
-bool is_open(const Options& options) {
+bool is_open(const Options& options, const Recipe& recipe) {
   const Rule& rule = options.rule;
-  if (options.recipe_file || options.method_given || options.allocation != Allocation::slope) return false;
+  if (options.recipe_file)
+    return recipe.target && !decides_all(recipe) && recipe.allocation == Allocation::slope &&
+           recipe.importance_power.value_or(1) == 1;
+  if (options.method_given || options.allocation != Allocation::slope) return false;
   if (options.importance_power.value_or(1) != 1) return false;
   if (rule.levels || rule.granularity || rule.group || rule.coder || rule.level_type) return false;
   return std::ranges::all_of(rule.options,
@@ -34,10 +37,16 @@ bool is_open(const Options& options) {
 
 }  // namespace
 
-std::optional<Options> with_layer_method(const Options& options, const Catalogue& checkpoint) {
+bool decides_all(const Recipe& recipe) {
+  return std::ranges::any_of(recipe.rules, [](const Rule& rule) {
+    return rule.place.text != kRest && !rule.match.empty() && rule.match.find_first_not_of('*') == std::string::npos;
+  });
+}
+
+std::optional<Options> with_layer_method(const Options& options, const Recipe& recipe, const Catalogue& checkpoint) {
   const QuantizerEntry* const method = layer_method();
-  if (method == nullptr || !is_open(options)) return std::nullopt;
-  if (!options.importance && !options.target) return std::nullopt;
+  if (method == nullptr || !is_open(options, recipe)) return std::nullopt;
+  if (!options.importance && !recipe.target) return std::nullopt;
   Options changed = options;
   if (options.importance) {
     const ImportanceContents contents =
@@ -49,7 +58,7 @@ std::optional<Options> with_layer_method(const Options& options, const Catalogue
   changed.rule.method = method->name;
   changed.rule.options.erase("cuts");
   if (!rate_said) changed.rule.options.erase("rate");
-  if (!rate_said && !changed.target) changed.target = Target{0, kDefaultRate};
+  if (!rate_said && !recipe.target) changed.target = Target{0, kDefaultRate};
   return changed;
 }
 

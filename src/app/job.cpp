@@ -54,6 +54,19 @@ Recipe recipe_from_file(const std::filesystem::path& path) {
   return Recipe::parse(text, name);
 }
 
+/// What a recipe file leaves is made as without a recipe.
+void add_rest(Recipe& recipe, const Options& options) {
+  if (decides_all(recipe)) return;
+  Rule rest = options.rule;
+  if (!recipe.target && options.target) recipe.target = options.target;
+  if (!rest.method && !recipe.target) rest.options["rate"] = kDefaultRate;
+  rest = with_method(std::move(rest), recipe.target.has_value(), recipe.allocation);
+  rest.match = "*";
+  rest.place.text = kRest;
+  (void)resolve(rest);
+  recipe.rules.push_back(std::move(rest));
+}
+
 Recipe read_recipe(const Options& options) {
   Recipe recipe = options.recipe_file ? recipe_from_file(*options.recipe_file) : one_rule(options.rule);
   if (!options.recipe_file) {
@@ -64,6 +77,7 @@ Recipe read_recipe(const Options& options) {
     recipe.target = options.target;
     recipe.allocation = options.allocation;
   }
+  if (options.recipe_file) add_rest(recipe, options);
   std::vector<Rule> rules;
   for (const Rule& rule : options.tensor_rules)
     rules.push_back(with_method(rule, recipe.target.has_value(), recipe.allocation));
@@ -92,7 +106,7 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     if (!options.format.empty()) job.recipe = read_recipe(with_plain_tensors(options, job.reader->catalogue()));
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
-    if (const auto changed = with_layer_method(options, job.reader->catalogue())) {
+    if (const auto changed = with_layer_method(options, job.recipe, job.reader->catalogue())) {
       job.recipe = read_recipe(*changed);
       if (options.importance)
         note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",

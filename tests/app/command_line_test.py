@@ -11,6 +11,20 @@ from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, bf16, environment, run, 
 
 
 class CommandLine(LmqTest):
+    def test_a_recipe_that_keeps_a_tensor_leaves_the_others_as_they_are_without_it(self):
+        kept, source = "embed.weight", self.at("model.safetensors")
+        values = np.random.default_rng(2).standard_normal((2, 64, 64)) * 0.1
+        write_safetensors(source, {kept: ("BF16", (64, 64), bf16(values[0])), "a.weight": ("BF16", (64, 64), bf16(values[1]))})
+        for size, words in (({}, ()), ({"target_bits": 11}, ("--bits", "11"))):
+            with open(self.at("keep.json"), "w") as file:
+                json.dump({**size, "rules": [{"match": kept, "keep": True}]}, file)
+            said = [json.loads(self.ok(run("plan", source, *how, "--json")).out)["tensors"][0]
+                    for how in (("--recipe", self.at("keep.json")), (*words, "--tensor", kept + "=keep"))]
+            for tensor in said:
+                for of_file in ("rule", "expected_bits_per_weight", "expected_snr_db"):  # the recipe is in the file, too
+                    tensor.pop(of_file, None)
+            self.assertEqual(*said)
+
     def test_without_arguments_help_is_shown_and_the_code_is_usage(self):
         done = run()
         self.assertEqual(done.code, 64, done)
