@@ -141,7 +141,7 @@ int inspect(const Options& options) {
       return 0;
     }
     if (options.json) print_json(*options.json, file_json(file));
-    if (options.json != "-") print(file_text(file, options.summary));
+    if (options.json != "-" && !options.quiet) print(file_text(file, options.summary));
     return 0;
   }
   if (options.codebook)
@@ -151,7 +151,7 @@ int inspect(const Options& options) {
   check_names(reader->catalogue().tensors);
   for (const std::string& warning : reader->catalogue().warnings) warn(warning);
   if (options.json) print_json(*options.json, checkpoint_json(reader->catalogue()));
-  if (options.json != "-") print(checkpoint_table(reader->catalogue(), options.summary));
+  if (options.json != "-" && !options.quiet) print(checkpoint_table(reader->catalogue(), options.summary));
   return 0;
 }
 

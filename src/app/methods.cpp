@@ -146,7 +146,7 @@ int methods(const Options& options) {
   for (const QuantizerEntry& entry : quantizers())
     if (options.method.empty() || options.method == entry.name) list.push_back(method_json(entry));
   if (options.json) print_json(*options.json, {{"methods", std::move(list)}});
-  if (options.json != "-")
+  if (options.json != "-" && !options.quiet)
     print(options.method.empty() ? all_methods_text() : method_text(find_quantizer(options.method)));
   return 0;
 }

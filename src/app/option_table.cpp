@@ -190,7 +190,7 @@ constexpr OptionEntry kOptions[] = {
     {"json", 0, "[FILE]", "the report as JSON on standard output (alone, or -) or into FILE", Topic::running,
      kJob | kInspect | kVerify | kMethods},
     {"quiet", 'q', "", "no table, no notes, no progress: warnings and errors only", Topic::running,
-     kQuantize | kPlan | kVerify | kExport},
+     kQuantize | kPlan | kInspect | kVerify | kExport | kMethods},
     {"progress", 0, "HOW", "auto, plain (lines for a log) or none (default auto)", Topic::running, kQuantize | kVerify},
 
     {"coder", 0, "C", "how codes are stored: cheapest, fixed, rans, huffman or planes (default cheapest)",

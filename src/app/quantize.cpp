@@ -81,10 +81,10 @@ void say_done(const Options& options, const Job& job, const RunReport& report, i
     if (options.quiet || options.json == "-") return;
     const double seconds = std::max(report.seconds, 1e-9);
     print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n",
-                      tensor_table(lines, output_width()), totals_text(totals), units_text(report),
-                      format_duration(report.seconds), static_cast<double>(report.source_bytes) * 1e-9 / seconds, ranks,
-                      ranks == 1 ? "" : "s", thread_count(), thread_count() == 1 ? "" : "s",
-                      printable(options.output.string())));
+                      tensor_table(lines, output_width(), options.summary ? 0 : kMaxLines), totals_text(totals),
+                      units_text(report), format_duration(report.seconds),
+                      static_cast<double>(report.source_bytes) * 1e-9 / seconds, ranks, ranks == 1 ? "" : "s",
+                      thread_count(), thread_count() == 1 ? "" : "s", printable(options.output.string())));
     print(wrap(text_of(report.ranks), output_width(), 0));
     if (!notes.empty()) print(wrap(notes.front(), output_width(), 0));
   } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough

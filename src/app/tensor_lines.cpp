@@ -121,9 +121,11 @@ std::string totals_text(const Totals& totals) {
   std::string text =
       fmt::format("{} weights in {}, now {} in the file:\n{:.3f} bits per weight", with_commas(totals.weights),
                   format_bytes(totals.source_bytes), format_bytes(totals.file_bytes), totals.file_bits());
-  if (totals.file_bytes > 0)
-    text += fmt::format(", {:.2f} times smaller",
-                        static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes));
+  if (totals.file_bytes > 0 && totals.source_bytes > 0) {
+    const double smaller = static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes);
+    text += smaller >= 1 ? fmt::format(", {:.2f} times smaller", smaller)
+                         : fmt::format(", {:.2f} times larger", 1 / smaller);
+  }
   if (totals.quantized_weights > 0)
     text += fmt::format("\n{} quantized weights: {:.3f} bits per weight,\nrelative error {}, SNR {} dB",
                         with_commas(totals.quantized_weights), totals.quantized_bits(),

@@ -240,7 +240,8 @@ class CommandLine(LmqTest):
     def test_tables_fit_80_columns_and_a_summary_has_a_line_for_each_kind(self):
         out = self.at("out.h5")
         done = self.ok(run("quantize", SHARDED, "-o", out, "--progress", "none"))
-        tables = {"quantize": done.out, "plan": self.ok(run("plan", SHARDED, "-o", "x.h5")).out, "methods": self.ok(run("methods")).out}
+        short = self.ok(run("quantize", SHARDED, "-o", self.at("short.h5"), "--progress", "none", "--summary")).out
+        tables = {"quantize": done.out, "summary quantize": short, "plan": self.ok(run("plan", SHARDED, "-o", "x.h5")).out, "methods": self.ok(run("methods")).out}
         for name in (SHARDED, out):
             tables["inspect " + name] = self.ok(run("inspect", name)).out
             tables["summary " + name] = self.ok(run("inspect", name, "--summary")).out
@@ -277,11 +278,19 @@ class CommandLine(LmqTest):
         for more in ([], ["--json", self.at("r.json")]):
             done = self.ok(run("quantize", STORIES, "-o", self.at("q.h5"), "--quiet", *more))
             self.assertEqual((done.out, done.err), ("", ""))
-        for words in (["verify", self.at("q.h5"), "-q"], ["export", self.at("q.h5"), "--to", "safetensors", "-o", self.at("x.safetensors"), "-q"]):
+        for words in (["verify", self.at("q.h5"), "-q"], ["inspect", self.at("q.h5"), "-q"], ["inspect", STORIES, "-q"], ["methods", "-q"],
+                      ["methods", "kmeans", "-q"], ["export", self.at("q.h5"), "--to", "safetensors", "-o", self.at("x.safetensors"), "-q"]):
             done = self.ok(run(*words))
             self.assertEqual((done.out, done.err), ("", ""))
         self.assertTrue(json.loads(self.ok(run("quantize", STORIES, "-o", self.at("q.h5"), "--quiet", "--json")).out))
         self.refused(run("quantize", STORIES, "-o", self.at("q.h5"), "--quiet", "--bits", "0"), 64, "--bits")
+
+    def test_a_file_that_grew_is_said_to_be_larger(self):
+        source = self.at("small.safetensors")
+        write_safetensors(source, {"w": ("BF16", (32, 32), bytes(2048))})
+        self.assertRegex(self.ok(run("quantize", source, "-o", self.at("g.h5"), "--progress", "none", "--tensor", "w=keep")).out,
+                         r"bits per weight, [1-9][.]\d\d times larger\n")
+        self.assertIn(" times smaller\n", self.ok(run("quantize", SHARDED, "-o", self.at("s.h5"), "--progress", "none")).out)
 
     def test_tensor_choices_are_rules_before_all_others(self):
         out = self.at("out.h5")

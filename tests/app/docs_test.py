@@ -79,14 +79,16 @@ class Docs(LmqTest):
         check = shlex.split(check[0], comments=True)
         self.assertEqual(self.type(check, HDF5_PLUGIN_PATH=plugins).returncode, 0)
         self.assertNotEqual(self.type(check, HDF5_PLUGIN_PATH=self.folder).returncode, 0)   # it needs the plug-in
-        for code in blocks("docs/hdf5.md", "python"):
-            if "Dense" in code or "get_layer" in code:
-                continue
-            if "h5py.File" not in code:
-                code = "import h5py, numpy\nf = h5py.File('OUT.h5')\n" + code
-            with self.subTest(code=code):
-                done = self.type(["python3", "-c", code], HDF5_PLUGIN_PATH=plugins)
-                self.assertEqual(done.returncode, 0, done)
+        for made in (["--bits", "4"], ["--granularity", "row"], []):   # codes of layers, codebooks of rows, of whole tensors
+            self.assertEqual(self.type(["lmq", "quantize", "model/", "-o", "OUT.h5", *made]).returncode, 0)
+            for code in blocks("docs/hdf5.md", "python"):
+                if "Dense" in code or "get_layer" in code:
+                    continue
+                if "h5py.File" not in code:
+                    code = "import h5py, numpy\nf = h5py.File('OUT.h5')\n" + code
+                with self.subTest(made=made, code=code):
+                    done = self.type(["python3", "-c", code], HDF5_PLUGIN_PATH=plugins)
+                    self.assertEqual(done.returncode, 0, done)
         for words in commands("docs/hdf5.md"):
             if shutil.which(words[0]) or words[0] == "lmq":
                 with self.subTest(words=words):
