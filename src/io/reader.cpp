@@ -240,9 +240,10 @@ class FileReader final : public Reader {
                    std::span<const float> scales, std::uint64_t first_scale) const {
     const TensorInfo& scale = catalogue_.tensors[static_cast<std::size_t>(tensor.scale)];
     if (const auto element = first_under_zero(tensor, scale, begin, bytes, scales, first_scale))
-      fail(Errc::malformed, fmt::format("{}: tensor '{}': element {} is not 0, but its scale in '{}' is 0",
+      fail(Errc::malformed, fmt::format("{}: tensor '{}': element {} is not 0, but its scale in '{}' is 0; --tensor "
+                                        "'{}=keep' leaves both as they are",
                                         printable(catalogue_.shards[tensor.shard].name), printable(tensor.name),
-                                        *element, printable(scale.name)));
+                                        *element, printable(scale.name), printable(tensor.name)));
   }
 
   [[nodiscard]] std::vector<float> read_scales(const TensorInfo& scale, const ScaleRange& range) const {
@@ -253,9 +254,13 @@ class FileReader final : public Reader {
     to_floats(scale.dtype, bytes, scales);
     for (std::size_t i = 0; i < scales.size(); ++i)
       if (!(std::isfinite(scales[i]) && scales[i] >= 0))
-        fail(Errc::malformed, fmt::format("{}: tensor '{}': scale {} is {}, expected a finite number, not below 0",
-                                          printable(catalogue_.shards[scale.shard].name), printable(scale.name),
-                                          range.begin + i, scales[i]));
+        fail(Errc::malformed,
+             fmt::format(
+                 "{}: tensor '{}': scale {} is {}, expected a finite number, not below 0; --tensor '{}=keep' leaves it "
+                 "and what it scales as they are",
+                 printable(catalogue_.shards[scale.shard].name), printable(scale.name), range.begin + i, scales[i],
+                 scale.scales < 0 ? "NAME"
+                                  : printable(catalogue_.tensors[static_cast<std::size_t>(scale.scales)].name)));
     return scales;
   }
 

@@ -10,6 +10,16 @@
 namespace lmq {
 namespace {
 
+/// A scale that is no number makes none of what it scales.
+bool has_finite_scale(const Reader& reader, const TensorInfo& tensor, std::vector<std::byte>& scratch) {
+  if (tensor.scale < 0) return true;
+  const TensorInfo& scale = reader.catalogue().tensors[static_cast<std::size_t>(tensor.scale)];
+  for (std::uint64_t begin = 0; begin < scale.count(); begin += kUnitWeights)
+    if (first_nonfinite(reader.view(scale, begin, std::min(kUnitWeights, scale.count() - begin), scratch)))
+      return false;
+  return true;
+}
+
 /// Tensors in which this rank's share (every size-th window) holds a NaN or infinity.
 std::vector<std::uint32_t> scan_share(const Reader& reader, std::uint64_t rank, std::uint64_t size) {
   std::vector<std::uint32_t> found;
@@ -19,7 +29,7 @@ std::vector<std::uint32_t> scan_share(const Reader& reader, std::uint64_t rank, 
   for (std::uint32_t t = 0; t < tensors.size(); ++t) {
     if (!is_float(tensors[t].value_type())) continue;
     const std::uint64_t count = tensors[t].count();
-    bool clean = true;
+    bool clean = has_finite_scale(reader, tensors[t], scratch);
     for (std::uint64_t begin = 0; begin < count; begin += kUnitWeights) {
       if (window++ % size != rank || !clean) continue;
       if (SignalGuard::raised() != 0)
