@@ -13,6 +13,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/io/input_formats.hpp"
 #include "lmq/quant/gram_use.hpp"
 #include "lmq/run/quantize_run.hpp"
 #include "terminal.hpp"
@@ -51,6 +52,8 @@ Recipe recipe_from_file(const std::filesystem::path& path) {
   if (bytes > kMax) fail(Errc::malformed, fmt::format("{}: {} are no recipe", printable(name), format_bytes(bytes)));
   std::string text(static_cast<std::size_t>(bytes), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
+  if (text.find('\0') != text.npos)
+    fail(Errc::usage, fmt::format("{}: found {}, expected a recipe in JSON", printable(name), kind_of(file)));
   return Recipe::parse(text, name);
 }
 

@@ -96,16 +96,25 @@ std::optional<ShardName> parse_shard_name(std::string_view name) {
   return numbers && parts.number >= 1 && parts.number <= parts.count ? std::optional(parts) : std::nullopt;
 }
 
+std::string joined(const std::vector<std::string>& names) {
+  constexpr std::size_t kMax = 8;
+  const std::size_t named = std::min(names.size(), kMax);
+  std::string text =
+      fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(named), ", "));
+  if (names.size() > kMax) text += fmt::format(" and {} more", names.size() - kMax);
+  return printable(text, 1000);
+}
+
 /// All of one numbered set; a gap is a missing shard.
 void check_complete_set(const fs::path& folder, const std::vector<std::string>& names) {
   const std::optional<ShardName> first = parse_shard_name(names.front());
   for (const std::string& name : names) {
     const std::optional<ShardName> parts = parse_shard_name(name);
     if (!parts || !first || parts->prefix != first->prefix || parts->count != first->count)
-      fail(
-          Errc::usage,
-          fmt::format("{}: the folder holds {} .safetensors files of different sets and no index, name one of them: {}",
-                      shown(folder), names.size(), printable(fmt::format("{}", fmt::join(names, ", ")))));
+      fail(Errc::usage, fmt::format("{}: the folder holds {} .safetensors files of different sets and no index, name "
+                                    "one of them: {}; a set is "
+                                    "read whole in a folder of its own (links will do)",
+                                    shown(folder), names.size(), joined(names)));
   }
   std::set<std::uint64_t> numbers;
   for (const std::string& name : names) numbers.insert(parse_shard_name(name)->number);
@@ -149,15 +158,6 @@ Listing list_folder(const fs::path& folder) {
   return listing;
 }
 
-std::string joined(const std::vector<std::string>& names) {
-  constexpr std::size_t kMax = 8;
-  const std::size_t named = std::min(names.size(), kMax);
-  std::string text =
-      fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(named), ", "));
-  if (names.size() > kMax) text += fmt::format(" and {} more", names.size() - kMax);
-  return printable(text, 1000);
-}
-
 /// The index of a folder that is to be used; what else lies there is named as not used. Nothing when the only index is
 /// a left-over: none of its shards is there, but the one file it would have been split from.
 std::optional<CheckpointFiles> from_an_index(const fs::path& folder, const Listing& listing) {
@@ -183,8 +183,8 @@ std::optional<CheckpointFiles> from_an_index(const fs::path& folder, const Listi
     if (!any_shard) return std::nullopt;
     fail(Errc::usage,
          fmt::format("{}: the folder holds {} and the shards of {}, which does not name it: one of them is "
-                     "older than the other; name the one that is meant",
-                     shown(folder), printable(whole), printable(chosen)));
+                     "older than the other; name the one that is meant, {} or {}",
+                     shown(folder), printable(whole), printable(chosen), printable(whole), printable(chosen)));
   }
   CheckpointFiles files = from_index(folder / chosen);
   for (const std::string& name : listing.indexes)
@@ -193,6 +193,30 @@ std::optional<CheckpointFiles> from_an_index(const fs::path& folder, const Listi
     files.warnings.push_back(fmt::format("{}: not used, because {} does not name {}: {}", shown(folder),
                                          printable(chosen), unused.size() == 1 ? "it" : "them", joined(unused)));
   return files;
+}
+
+/// Folders in `folder` that hold safetensors, ascending: parts of a pipeline.
+std::vector<std::string> folders_with_weights(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entries(folder, error), end; !error && entries != end; entries.increment(error)) {
+    std::error_code unread;
+    if (!entries->is_directory(unread)) continue;
+    fs::directory_iterator files(entries->path(), unread);
+    if (std::any_of(begin(files), fs::directory_iterator(),
+                    [](const fs::directory_entry& file) { return file.path().extension() == kSuffix; }))
+      names.push_back(entries->path().filename().native() + "/");
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+/// Weights of another format, by their usual names; not what a training or a tokenizer leaves.
+bool is_foreign_weights(std::string_view name) {
+  for (const std::string_view start :
+       {"model", "pytorch_model", "consolidated", "tf_model", "ggml-model", "diffusion_pytorch_model"})
+    if (name.starts_with(start)) return true;
+  return name.ends_with(".gguf");
 }
 
 CheckpointFiles from_folder(const fs::path& folder) {
@@ -210,8 +234,19 @@ CheckpointFiles from_folder(const fs::path& folder) {
     fail(Errc::unsupported,
          fmt::format("{}: the folder holds no .safetensors file; {} is of a kind that is not supported", shown(folder),
                      printable(listing.foreign.front())));
-  if (listing.safetensors.empty())
-    fail(Errc::missing, fmt::format("{}: the folder holds no .safetensors file and no index of them", shown(folder)));
+  if (listing.safetensors.empty()) {
+    const std::vector<std::string> below = folders_with_weights(folder);
+    fail(Errc::missing,
+         fmt::format("{}: the folder holds no .safetensors file, no index of them and no checkpoint of another kind{}",
+                     shown(folder),
+                     below.empty() ? "" : fmt::format("; weights lie in {}: name one of them", joined(below))));
+  }
+  std::erase_if(listing.foreign, [](const std::string& name) { return !is_foreign_weights(name); });
+  std::erase_if(listing.foreign,
+                [](const std::string& name) { return name.ends_with(".h5") && !name.starts_with("tf_"); });
+  if (!listing.foreign.empty())
+    warnings.push_back(
+        fmt::format("{}: not used, because safetensors lie there: {}", shown(folder), joined(listing.foreign)));
   CheckpointFiles files{.folder = absolute_folder(folder),
                         .shards = listing.safetensors,
                         .index = {},
@@ -222,6 +257,18 @@ CheckpointFiles from_folder(const fs::path& folder) {
   return files;
 }
 
+/// What is to be named to get the whole model of which `file` is a shard.
+std::string whole_model(const fs::path& folder, const ShardName& shard) {
+  const Listing listing = list_folder(folder.empty() ? fs::path(".") : folder);
+  if (!listing.indexes.empty()) return fmt::format("name {} for the whole model", joined(listing.indexes));
+  const bool alone = std::ranges::all_of(listing.safetensors, [&](const std::string& name) {
+    const auto parts = parse_shard_name(name);
+    return parts && parts->prefix == shard.prefix && parts->count == shard.count;
+  });
+  return alone ? "name the folder for the whole model"
+               : "for the whole model give its shards a folder of their own (links will do)";
+}
+
 /// One file alone. A shard of a set is part of a model: that is said.
 CheckpointFiles from_file(const fs::path& file) {
   CheckpointFiles files{.folder = absolute_folder(file.parent_path()),
@@ -230,9 +277,8 @@ CheckpointFiles from_file(const fs::path& file) {
                         .index_name = {},
                         .warnings = {}};
   if (const auto parts = parse_shard_name(files.shards[0]); parts && parts->count > 1)
-    files.warnings.push_back(
-        fmt::format("{}: is shard {} of a set of {}, and the others are not used: name the folder for the whole model",
-                    shown(file), parts->number, parts->count));
+    files.warnings.push_back(fmt::format("{}: is shard {} of a set of {}, and the others are not used: {}", shown(file),
+                                         parts->number, parts->count, whole_model(file.parent_path(), *parts)));
   return files;
 }
 

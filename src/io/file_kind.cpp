@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "lmq/io/input_formats.hpp"
 #include "safetensors_header.hpp"
 
 namespace lmq {
@@ -25,6 +26,7 @@ constexpr std::string_view kSave = "save its weights as safetensors (safetensors
 constexpr std::string_view kRepack =
     "torch.save(torch.load(FILE, weights_only=True), NEW) writes it as an archive that is read";
 constexpr std::string_view kOriginal = "quantize the safetensors it was made from";
+constexpr std::string_view kName = "name the checkpoint itself";
 constexpr std::array kSignatures{
     Signature{"\x89HDF\r\n\x1a\n"sv, "an HDF5 file", "save its weights as safetensors and quantize those"},
     Signature{"GGUF"sv, "a GGUF file", kOriginal},
@@ -41,6 +43,19 @@ constexpr std::array kSignatures{
     Signature{"TFL3"sv, "a TensorFlow Lite model", kOriginal, 4},
     Signature{"<!DOCTYPE"sv, "an HTML page", "the download failed: look into it"},
     Signature{"<html"sv, "an HTML page", "the download failed: look into it"},
+    Signature{"<?xml"sv, "an XML text", "the download failed: look into it"},
+    Signature{"\xff\xfe"sv, "a text in UTF-16", kName},
+    Signature{"\x89PNG"sv, "an image", kName},
+    Signature{"%PDF"sv, "a PDF file", kName},
+    Signature{"\x7f"
+              "ELF"sv,
+              "a program", kName},
+    Signature{"7z\xbc\xaf"sv, "a 7z archive", "unpack it first"},
+    Signature{"ustar"sv, "a tar archive", "unpack it first", 257},
+    Signature{"SQLite format 3"sv, "an SQLite database", kName},
+    Signature{"PAR1"sv, "a Parquet file", kName},
+    Signature{"lmgg"sv, "a GGML file (older than GGUF)", kOriginal},
+    Signature{"tjgg"sv, "a GGJT file (older than GGUF)", kOriginal},
 };
 
 /// A protocol buffer that begins like every ONNX model: its version, a small number, then the field of a text or the
@@ -60,7 +75,8 @@ bool is_ours(const File& file, std::uint64_t bytes) {
 /// Words and blanks, no binary data.
 bool is_text(std::string_view text) noexcept {
   return !text.empty() && std::ranges::all_of(text, [](char c) {
-    return static_cast<unsigned char>(c) >= 0x20 || c == '\t' || c == '\n' || c == '\r';
+    return (static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0xF8) || c == '\t' || c == '\n' ||
+           c == '\r';
   });
 }
 
@@ -76,9 +92,23 @@ bool is_hdf5_with_user_block(const File& file, std::uint64_t bytes) {
 
 }  // namespace
 
+std::string_view kind_of(const File& file) {
+  const FileFormat format = recognize(file);
+  switch (format.kind) {
+    case FileKind::safetensors:
+      return "a safetensors file";
+    case FileKind::json:
+      return "a JSON text";
+    case FileKind::other:
+      return format.words;
+    default:
+      return "no kind of file that is known";
+  }
+}
+
 FileFormat recognize(const File& file) {
   const std::uint64_t bytes = file.size();
-  std::array<std::byte, 64> start{};
+  std::array<std::byte, 512> start{};
   const std::size_t count = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, start.size()));
   file.read(0, std::span(start).first(count));
   const std::string_view text(reinterpret_cast<const char*>(start.data()), count);
@@ -91,15 +121,15 @@ FileFormat recognize(const File& file) {
     if (count < signature.at || !text.substr(signature.at).starts_with(signature.bytes)) continue;
     if (&signature == &kSignatures[0] && is_ours(file, bytes))
       return {FileKind::other, "an HDF5 file that lmq wrote",
-              "it is quantized already; quantize the original, or what lmq export makes of it"};
+              "it is quantized already; name the original, or what lmq export makes of it"};
     return {FileKind::other, signature.words, signature.advice};
   }
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first != text.npos && text[first] == '{') return {FileKind::json, {}};
   if (is_hdf5_with_user_block(file, bytes))
     return {FileKind::other, "an HDF5 file behind a user block", "h5unjam -i FILE -o NEW takes it away"};
-  if (looks_like_onnx(text)) return {FileKind::other, "an ONNX model", kOriginal};
-  if (is_text(text)) return {FileKind::other, "a text file", "name the checkpoint itself"};
+  if (looks_like_onnx(text)) return {FileKind::other, "an ONNX model or another protocol buffer", kOriginal};
+  if (is_text(text)) return {FileKind::other, "a text file", kName};
   return {};
 }
 

@@ -163,6 +163,51 @@ class Folders(InputsTest):
                 file.write(content)
             self.refused(self.quantize(self.at(name)), 69, name, words)
 
+    def test_advice_on_shards_can_be_followed(self):
+        os.makedirs(self.at("mixed"))
+        for i in (1, 2):
+            write_safetensors(self.at("mixed", f"model-0000{i}-of-00002.safetensors"), {f"l{i}.weight": matrix(64, 64)})
+        write_safetensors(self.at("mixed", "extra.safetensors"), {"q.weight": matrix(64, 64)})
+        self.refused(run("inspect", self.at("mixed")), 64, "extra.safetensors", "a folder of its own")
+        self.assertIn("a folder of their own", self.ok(run("inspect", self.at("mixed", "model-00001-of-00002.safetensors"))).err)
+        os.remove(self.at("mixed", "extra.safetensors"))
+        self.assertIn("name the folder", self.ok(run("inspect", self.at("mixed", "model-00001-of-00002.safetensors"))).err)
+        self.text("mixed", "pytorch_model.bin", "x")
+        self.text("mixed", "training_args.bin", "x")
+        said = self.ok(run("inspect", self.at("mixed"))).err
+        self.assertIn("not used, because safetensors lie there: pytorch_model.bin", said)
+        self.assertNotIn("training_args", said)
+        os.makedirs(self.at("pipeline"))
+        os.rename(self.at("mixed"), self.at("pipeline", "transformer"))
+        self.refused(run("inspect", self.at("pipeline")), 66, "transformer/: name one of them")
+
+    def test_verify_and_export_say_what_a_wrong_file_is(self):
+        small = self.small_checkpoint()
+        self.text(".", "notes.txt", "just some words\n")
+        for words in (("verify",), ("export", "--to", "safetensors", "-o", self.at("x"))):
+            for path, found in ((small, "a safetensors file"), (self.at("notes.txt"), "a text file")):
+                self.refused(run(words[0], path, *words[1:]), 69, found, "lmq quantize")
+        with open(self.at("binary"), "wb") as file:
+            file.write(b"\x89HDF\r\n\x1a\n" + b"\0" * 90)
+        self.refused(run("plan", small, "--recipe", self.at("binary")), 64, "an HDF5 file", "a recipe in JSON")
+
+    def test_a_scale_that_is_no_number_keeps_the_pair_when_asked(self):
+        source = self.folder_of("nan", {"a.weight": fp8(128, 128), "a.weight_scale_inv": ("F32", (1, 1), np.full((1, 1), np.nan, "<f4")),
+                                        "b.weight": matrix(64, 64)})
+        self.refused(self.quantize(source), 65, "--tensor 'a.weight=keep'")
+        for words in (("--nonfinite", "keep"), ("--tensor", "a.weight=keep")):
+            self.ok(self.quantize(source, *words))
+            self.ok(run("verify", self.at("out.h5"), "--against", source))
+            self.assertIn("a.weight", self.reasons())
+
+    def test_statistics_alone_ask_for_no_size_of_the_file(self):
+        source = self.folder_of("m", {"q.weight": matrix(64, 64), "embed.weight": matrix(500, 64)})
+        write_safetensors(self.at("stats.safetensors"), {"q.weight.columns": f32(64)})
+        for words in ((), ("--tensor", "embed*=keep")):
+            self.ok(self.quantize(source, "--importance", self.at("stats.safetensors"), *words))
+            with open(self.at("out.json")) as file:
+                self.assertNotIn("target_bits", json.load(file)["recipe"])
+
     def test_deep_and_huge_texts_have_one_clear_line(self):
         small, deep = self.small_checkpoint(), "[" * 150000 + "]" * 150000
         self.text("d", "model.safetensors.index.json", '{"a":' + deep + ',"weight_map":{}}')

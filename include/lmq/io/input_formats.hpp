@@ -18,4 +18,7 @@ struct InputFormat {
 /// The formats that this room reads beside safetensors; those of other rooms are given to open_reader.
 [[nodiscard]] std::span<const InputFormat> input_formats() noexcept;
 
+/// What a file is by its first bytes, in words: "a safetensors file", "a text file", "no kind of file that is known".
+[[nodiscard]] std::string_view kind_of(const File& file);
+
 }  // namespace lmq
