@@ -79,14 +79,30 @@ bool is_packed_matrix(const TensorInfo& tensor) {
   return std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) >= 2;
 }
 
+/// The name of a packed weight without what a tool puts behind it.
+std::string_view stem_of(std::string_view packed) noexcept {
+  for (const std::string_view suffix : kPackedSuffixes)
+    if (packed.ends_with(suffix) && packed.size() > suffix.size()) packed.remove_suffix(suffix.size());
+  return packed;
+}
+
+bool is_whole_module(std::string_view packed) noexcept {
+  return std::ranges::find(kWholeModule, packed) != std::end(kWholeModule);
+}
+
+/// Can a matrix called `leaf` be a table of the codes called `packed`? Where a module holds several packed weights
+/// ("down_proj_blocks"), only by their names. Both lower case.
+bool shares_module(std::string_view leaf, std::string_view packed) noexcept {
+  const std::string_view stem = stem_of(packed);
+  return is_whole_module(packed) || stem.size() == packed.size() || leaf.starts_with(stem);
+}
+
 /// Does what is called `leaf` (lower case, one of kWords begins at `word`) belong to the weight called `packed`?
 bool belongs(std::string_view leaf, std::size_t word, std::string_view packed) noexcept {
   std::string_view stem = leaf.substr(0, word);
   while (stem.ends_with('_')) stem.remove_suffix(1);
-  const bool whole = std::ranges::find(kWholeModule, packed) != std::end(kWholeModule);
-  if (stem.empty() || stem == "input" || stem == "output" || stem == "act") return whole;
-  for (const std::string_view suffix : kPackedSuffixes)
-    if (packed.ends_with(suffix) && packed.size() > suffix.size()) packed.remove_suffix(suffix.size());
+  if (stem.empty() || stem == "input" || stem == "output" || stem == "act") return is_whole_module(packed);
+  packed = stem_of(packed);
   if (!packed.starts_with(stem)) return false;
   return packed.size() == stem.size() || packed[stem.size()] == '_';
 }
@@ -123,12 +139,15 @@ class PackedWeights {
   [[nodiscard]] std::int64_t matrix_beside(const TensorInfo& tensor, std::string_view module) const {
     if (!is_float(tensor.dtype) || is_f8(tensor.dtype)) return -1;
     if (std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) < 2) return -1;
+    const std::string leaf = lower(leaf_of(tensor.name));
     const bool is_part = first_word(lower(leaf_of(module))) != std::string_view::npos;
     for (const std::string_view place : {module, is_part ? module_of(module) : std::string_view{}}) {
       const auto siblings = in_module_.find(place);
       if (place.empty() || siblings == in_module_.end()) continue;
       for (const std::int64_t at : siblings->second)
-        if (is_packed_matrix(catalogue_.tensors[static_cast<std::size_t>(at)])) return at;
+        if (const TensorInfo& packed = catalogue_.tensors[static_cast<std::size_t>(at)];
+            is_packed_matrix(packed) && shares_module(leaf, lower(leaf_of(packed.name))))
+          return at;
     }
     return -1;
   }

@@ -200,14 +200,6 @@ class Folders(InputsTest):
             self.ok(run("verify", self.at("out.h5"), "--against", source))
             self.assertIn("a.weight", self.reasons())
 
-    def test_statistics_alone_ask_for_no_size_of_the_file(self):
-        source = self.folder_of("m", {"q.weight": matrix(64, 64), "embed.weight": matrix(500, 64)})
-        write_safetensors(self.at("stats.safetensors"), {"q.weight.columns": f32(64)})
-        for words in ((), ("--tensor", "embed*=keep")):
-            self.ok(self.quantize(source, "--importance", self.at("stats.safetensors"), *words))
-            with open(self.at("out.json")) as file:
-                self.assertNotIn("target_bits", json.load(file)["recipe"])
-
     def test_deep_and_huge_texts_have_one_clear_line(self):
         small, deep = self.small_checkpoint(), "[" * 150000 + "]" * 150000
         self.text("d", "model.safetensors.index.json", '{"a":' + deep + ',"weight_map":{}}')
