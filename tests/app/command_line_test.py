@@ -170,7 +170,7 @@ class CommandLine(LmqTest):
             (["inspect", self.at("none.h5")], 66, ["none.h5"]),
             (["inspect", STORIES, "--jason"], 64, ["--json"]),
             (["verify", self.at("none.h5")], 66, ["none.h5"]),
-            (["verify", os.path.join(STORIES, "model.safetensors")], 69, ["HDF5"]),
+            (["verify", os.path.join(STORIES, "model.safetensors")], 69, ["a safetensors file", "lmq quantize"]),
             (["export", out, "-o", self.at("x")], 64, ["--to"]),
             (["export", out, "--to", "onnx", "-o", self.at("x")], 64, ["onnx", "safetensors", "gguf"]),
             (["export", out, "--to", "safetensor", "-o", self.at("x")], 64, ["--to safetensor:", "did you mean safetensors?"]),
