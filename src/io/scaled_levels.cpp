@@ -94,6 +94,12 @@ class Search {
     }
   }
 
+  /// Tries what is usual: the largest magnitude at an end of the levels.
+  void try_ends(double largest, int sign) noexcept {
+    for (const int end : {levels_.values.front(), levels_.values.back()})
+      take(of_pattern(type_, to_pattern(type_, static_cast<float>(sign * largest / std::abs(end)))));
+  }
+
   /// Tries every scale of one sign when the range has few; false when it has more.
   bool try_all(double largest, int sign) noexcept {
     constexpr std::uint32_t kFew = 64;
@@ -188,8 +194,11 @@ FoundScale best_scale(const ScaledLevels& levels, DType type, std::span<const fl
   float largest = 0;
   for (const float value : values) largest = std::max(largest, std::abs(value));
   if (largest > 0) {
-    for (const int sign : {1, -1})
-      if (!search.try_all(largest, sign)) search.walk(largest, sign);
+    for (const int sign : {1, -1}) {
+      if (search.try_all(largest, sign)) continue;
+      search.walk(largest, sign);
+      search.try_ends(largest, sign);
+    }
   }
   search.try_zero();
   return search.best();

@@ -28,9 +28,10 @@ struct FoundScale {
 
 /// The scale and codes of least squared error, among all scales of the type (F16 or BF16, of either sign) for which the
 /// largest magnitude lies near an end of the levels, and all codes: a walk over all scales at which a code changes,
-/// error Sxx - Sxq^2 / Sqq between two changes; the best is rounded to the type and tried with both its neighbours. Where
-/// the range has 65 scales at most (BF16 and 8 bits) all are tried. values finite, not empty; codes.size() ==
-/// values.size(). Same bits everywhere: doubles in a fixed order. Cost: about 0.2 us a value.
+/// error Sxx - Sxq^2 / Sqq between two changes. The best is rounded to the type and tried with both its neighbours; so
+/// are the scales that put the largest magnitude at an end. Where the range has 65 scales at most (BF16 and 8 bits) all
+/// are tried. values finite, not empty; codes.size() == values.size(). Same bits everywhere: doubles in a fixed order.
+/// Cost: about 0.2 us a value.
 FoundScale best_scale(const ScaledLevels& levels, DType type, std::span<const float> values,
                       std::span<std::uint8_t> codes);
 
