@@ -14,7 +14,9 @@
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
 #include "lmq/io/input_formats.hpp"
+#include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/quant/gram_use.hpp"
+#include "lmq/run/budget.hpp"
 #include "lmq/run/quantize_run.hpp"
 #include "terminal.hpp"
 
@@ -99,9 +101,11 @@ void agree_on_plan(Comm& comm, const std::string& digest) {
   });
 }
 
-/// Catalogue and recipe, opened by rank 0 and handed to all.
-void share_inputs(Comm& comm, const Options& options, Job& job, const std::function<void(const Reader&)>& check) {
+/// Catalogue and recipe, opened by rank 0 and handed to all. On rank 0: whether the recipe's size is the default of a
+/// method, not the user's.
+bool share_inputs(Comm& comm, const Options& options, Job& job, const std::function<void(const Reader&)>& check) {
   std::vector<std::byte> bytes;
+  bool default_size = false;
   run_agreed(comm, [&] {
     if (comm.rank() != 0) return;
     job.recipe = read_recipe(options);
@@ -110,6 +114,7 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
     if (const auto changed = with_layer_method(options, job.recipe, job.reader->catalogue())) {
+      default_size = !job.recipe.target.has_value();
       job.recipe = read_recipe(*changed);
       if (options.importance)
         note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
@@ -124,6 +129,32 @@ void share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     job.reader = open_reader(Catalogue::from_bytes(broadcast.catalogue));
     job.recipe = Recipe::parse(broadcast.recipe, "the recipe of rank 0");
   });
+  return default_size;
+}
+
+/// A size that nobody asked for refuses nothing: where it cannot be reached it becomes the least that can. default_size:
+/// of rank 0. True when the recipe has changed.
+bool raise_default_size(Comm& comm, Job& job, bool default_size) {
+  constexpr std::uint64_t kRoom = 64;  // the recipe's text with the size in bytes
+  std::uint64_t least = 0;
+  std::vector<std::byte> bytes;
+  run_agreed(comm, [&] {
+    if (comm.rank() != 0) return;
+    if (default_size) {
+      least = sure_bytes(job.reader->catalogue(), job.plan, job.recipe.canonical_json(), provenance_json(job),
+                         *make_hdf5_format());
+      least = least > job.plan.target_bytes ? least + kRoom : 0;
+    }
+    if (least > 0)
+      note(fmt::format("4 bits a weight cannot be reached: the file takes {} at most", format_bytes(least)));
+    ByteWriter out;
+    out.le(least);
+    bytes = out.take();
+  });
+  bytes = comm.broadcast(std::move(bytes), 0);
+  least = ByteReader(bytes, "message of rank 0").le<std::uint64_t>("size");
+  if (least > 0) job.recipe.target = Target{least, 0};
+  return least > 0;
 }
 
 /// True where a method looks at what the file says between weights: methods that see layers, and some of rows.
@@ -223,7 +254,7 @@ std::function<ImportanceInfo(const TensorInfo&, std::uint64_t)> importance_looku
 
 Job open_job(Comm& comm, const Options& options, bool scan, const std::function<void(const Reader&)>& check) {
   Job job;
-  share_inputs(comm, options, job, check);
+  const bool default_size = share_inputs(comm, options, job, check);
   const Catalogue& catalogue = job.reader->catalogue();
   std::vector<std::uint32_t> nonfinite;
   if (scan && job.recipe.nonfinite == Recipe::Nonfinite::keep) nonfinite = find_nonfinite_tensors(comm, *job.reader);
@@ -233,14 +264,16 @@ Job open_job(Comm& comm, const Options& options, bool scan, const std::function<
     refuse_packed(catalogue, job.plan);
   });
   share_importance(comm, options, job, job.plan);
-  run_agreed(comm, [&] {
+  const auto plan = [&] {
     std::string inputs;
     for (const ShardInfo& shard : catalogue.shards)
       inputs += fmt::format("{} {} {}\n", shard.name, shard.bytes, shard.header_digest);
     if (job.importance) inputs += job.importance->digest();
     job.plan = make_plan(catalogue.tensors, digest128_hex(std::as_bytes(std::span(inputs))), job.recipe,
                          importance_lookup(job.importance), notes);
-  });
+  };
+  run_agreed(comm, plan);
+  if (raise_default_size(comm, job, default_size)) run_agreed(comm, plan);
   agree_on_plan(comm, job.plan.digest);
   if (comm.rank() == 0) {
     for (const std::string& line : idle_rules(job.reader->catalogue().tensors, job.recipe, job.plan)) warn(line);

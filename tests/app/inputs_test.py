@@ -200,6 +200,16 @@ class Folders(InputsTest):
             self.ok(run("verify", self.at("out.h5"), "--against", source))
             self.assertIn("a.weight", self.reasons())
 
+    def test_a_size_that_nobody_asked_for_refuses_nothing(self):
+        source = self.folder_of("m", {"q.weight": matrix(64, 64), "embed.weight": matrix(500, 64)})
+        write_safetensors(self.at("stats.safetensors"), {"q.weight.columns": f32(64)})
+        for ranks in (1, 2):
+            done = self.ok(run("quantize", source, "-o", self.at("out.h5"), "--force", "--resume", "never", "--tensor", "embed*=keep",
+                               "--importance", self.at("stats.safetensors"), ranks=ranks))
+            self.assertIn("4 bits a weight cannot be reached", done.err)
+        self.refused(run("quantize", source, "-o", self.at("two.h5"), "--tensor", "embed*=keep", "--bits", 4,
+                         "--importance", self.at("stats.safetensors")), 64, "cannot be reached with this recipe: at least")
+
     def test_deep_and_huge_texts_have_one_clear_line(self):
         small, deep = self.small_checkpoint(), "[" * 150000 + "]" * 150000
         self.text("d", "model.safetensors.index.json", '{"a":' + deep + ',"weight_map":{}}')
