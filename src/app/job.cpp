@@ -114,8 +114,9 @@ bool share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
     if (check) check(*job.reader);
     for (const std::string& line : job.reader->catalogue().warnings) warn(line);
     if (const auto changed = with_layer_method(options, job.recipe, job.reader->catalogue())) {
-      default_size = !job.recipe.target.has_value();
+      const bool said = job.recipe.target.has_value();
       job.recipe = read_recipe(*changed);
+      default_size = !said && job.recipe.target.has_value();
       if (options.importance)
         note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
                          *changed->rule.method));
