@@ -24,6 +24,7 @@ from lmq_tools import subjects  # noqa: E402
 from lmq_tools.capture import leaves_of  # noqa: E402
 from lmq_tools.fit import Clock, Fit  # noqa: E402
 from lmq_tools.journal import Journal  # noqa: E402
+from lmq_tools.output import statistics_of  # noqa: E402
 from lmq_tools.progress import Progress  # noqa: E402
 from lmq_tools.ranks import One  # noqa: E402
 
@@ -114,7 +115,7 @@ def check_fit(label, subject, batches, work, block=16, rounds=2):
         if layer.embedding:
             second = np.einsum("sij,sik->jk", whole, whole)
             fair += [near(results[f"{layer.key}.rows"], (whole ** 2).sum((0, 2)) / samples),
-                     near(results[f"{layer.key}.columns"], np.diag(second) / np.trace(second)), near(begin[f"{layer.key}.gram"], second / samples)]
+                     near(results[f"{layer.key}.columns"], np.diag(second) / np.trace(second)), near(begin[f"{layer.key}.gram"], second / np.trace(second))]
         outers, gram = flip_flop(whole, begin[f"{layer.key}.gram"].astype(np.float64), samples, min(block, layer.rows), rounds)
         found = results[f"{layer.key}.outer"]
         fair += [near(results[f"{layer.key}.gram"], gram)] + [
@@ -149,8 +150,10 @@ def law_llama(work):
         _, begin, _ = fit_of(subject, batches, 16, 0, os.path.join(work, "journal"), ("gram",))
         expect("the first Gram matrix is E[x x^T]", near(begin[f"{layer.key}.gram"], token_gram(subject, batches, layer)))
         _, plain, _ = fit_of(subject, batches, 16, 0, os.path.join(work, "journal"), ("gram", "outer"))
-        both = [(plain[f"{layer.key}.outer"].trace(axis1=1, axis2=2).sum(), plain[f"{layer.key}.rows"].sum()) for layer in subject.layers()]
-        expect("token averages: the trace of F is the sum of the rows' squared gradients", all(abs(f / r - 1) < 1e-4 for f, r in both))
+        written = dict(statistics_of(plain, subject.layers(), {"gram", "outer", "rows", "columns"}, {}))
+        for side, sums in (("outer", "rows"), ("gram", "columns")):
+            found = [(written[f"{layer.name}.{side}"].trace(axis1=-2, axis2=-1).sum(), written[f"{layer.name}.{sums}"].sum()) for layer in subject.layers()]
+            expect(f"token averages: what is written as {side} has the trace of {sums}, of embeddings, too", all(abs(a / b - 1) < 1e-4 for a, b in found))
 
 
 def law_others(work):

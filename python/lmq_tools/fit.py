@@ -246,11 +246,10 @@ class Fit:
         elif kind == "gram":
             put("gram", total["gram"] / (self.samples * layer.rows))
         else:
-            positions = total["positions"][0] if "positions" in total else self.samples
-            gram = total["gram"] / positions
-            columns = gram.diagonal()
+            # of a linear layer E[x x^T]; an embedding has no x: trace 1, so that `rows` (and `outer`) alone hold its squared gradients
+            gram = total["gram"] / (total["positions"][0] if "positions" in total else max(np.trace(total["gram"]), 1e-300))
             put("gram", gram)
-            put("columns", columns / max(columns.sum(), 1e-300) if "positions" not in total else columns)
+            put("columns", gram.diagonal())
             put("rows", total["rows"] / self.samples)
             for name in ("weights", "outer"):
                 if name in total:
