@@ -6,10 +6,17 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/run/task_type.hpp"
 
 namespace lmq {
 namespace {
-constexpr double kSecondsPerByte = 0.5e-9, kSecondsPerByteRead = 0.25e-9;  // read, digest, write; read, digest
+
+/// A task of the table on a unit's stored bytes.
+Task stored_task(TaskKind kind, std::uint64_t unit, const CopyOrder& order, std::uint64_t bytes) {
+  const TaskKey key{kind, unit, 0};
+  return {key, order.to_bytes(), type_of(key).seconds_per_byte * static_cast<double>(bytes)};
+}
+
 }  // namespace
 
 // More than 5 parameters: what a run has made, and where it goes.
@@ -50,9 +57,7 @@ std::optional<Task> Commit::next(int rank) {
 Task Commit::copy_task(std::uint64_t unit) const {
   const CopyOrder order{spooled_[unit], address_of(contents_, output_, part_.places(), unit), part_.path().string(),
                         origin_};
-  return {{TaskKind::copy, unit, 0},
-          order.to_bytes(),
-          kSecondsPerByte * static_cast<double>(stored_bytes(contents_, unit))};
+  return stored_task(TaskKind::copy, unit, order, stored_bytes(contents_, unit));
 }
 
 void Commit::copied(std::uint64_t unit, const CopyResult& result) {
@@ -80,7 +85,7 @@ std::optional<Task> Commit::next_to_compare() {
     order.from.digest = place.length > 0 ? place.digest : kept_digests_[unit];
     order.address = address_of(contents_, output_, part_.places(), unit);
     order.output = part_.path().string();
-    return Task{{TaskKind::compare, unit, 0}, order.to_bytes(), kSecondsPerByteRead * static_cast<double>(bytes)};
+    return stored_task(TaskKind::compare, unit, order, bytes);
   }
   return std::nullopt;
 }

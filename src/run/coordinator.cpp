@@ -8,6 +8,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/run/spool.hpp"
+#include "lmq/run/task_type.hpp"
 
 namespace lmq {
 namespace {
@@ -108,39 +109,25 @@ void Coordinator::take(int from, const Outcome& outcome) {
   const TaskKey& key = outcome.finished.key;
   dealer_.returned(from, key);
   if (stopping_) return;
-  switch (key.kind) {
-    case TaskKind::measure:
-      restored_.read(key.subject, outcome.finished.source);
-      if (schedule_.awaits_measure(key.subject, key.round))
-        take_histogram(key, outcome.histogram, "histogram of another rank", from);
-      break;
-    case TaskKind::solve:
-      if (outcome.finished.body.empty())
-        schedule_.histogram_lost(key.subject);
-      else
-        solved(key, fit_from_bytes(outcome.finished.body, "codebook of another rank"));
-      break;
-    case TaskKind::quantize:
-      take_record(outcome.finished, false);
-      break;
-    case TaskKind::copy:
-      commit_->copied(key.subject, CopyResult::from_bytes(outcome.finished.body));
-      break;
-    case TaskKind::compare:
-      commit_->compared(key.subject, CopyResult::from_bytes(outcome.finished.body));
-      break;
-    case TaskKind::sync:
-      break;
-    case TaskKind::curve:
-      take_curve(key.subject, outcome.finished);
-      break;
-    case TaskKind::check:
-      restored_.read(key.subject, outcome.finished.source);
-      break;
-  }
+  if (const auto take_kind = type_of(key).take) take_kind(*this, from, outcome);
   ++results_;
   if (options_.stop_after && options_.stop_after(results_))
     stop({static_cast<int>(Errc::interrupted), "interrupted: run the same command again to continue"});
+}
+
+void Coordinator::take_source(const Finished& finished) { restored_.read(finished.key.subject, finished.source); }
+
+void Coordinator::take_measured(const Finished& finished, std::span<const std::byte> histogram, int from) {
+  take_source(finished);
+  if (schedule_.awaits_measure(finished.key.subject, finished.key.round))
+    take_histogram(finished.key, histogram, "histogram of another rank", from);
+}
+
+void Coordinator::take_solved(const Finished& finished) {
+  if (finished.body.empty())
+    schedule_.histogram_lost(finished.key.subject);
+  else
+    solved(finished.key, fit_from_bytes(finished.body, "codebook of another rank"));
 }
 
 void Coordinator::take_histogram(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from) {
@@ -224,7 +211,7 @@ std::optional<Task> Coordinator::next_check() {
 
 std::optional<Task> Coordinator::next_of_schedule(int rank) {
   std::optional<Task> task = schedule_.next(rank);
-  if (!task || (task->key.kind != TaskKind::solve && task->key.kind != TaskKind::curve)) return task;
+  if (!task || type_of(task->key).subject != TaskType::Subject::scope) return task;
   std::uint64_t& source = scope_sources_[task->key.subject];
   if (source == 0) source = restored_.source_of(schedule_.units_of(task->key.subject));
   task->source = source;

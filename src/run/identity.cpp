@@ -4,6 +4,7 @@
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
+#include "lmq/run/task_type.hpp"
 
 namespace lmq {
 namespace {
@@ -81,32 +82,20 @@ std::string elements_identity(const RunContext& context, std::uint64_t unit) {
   return digest128_hex(out.bytes());
 }
 
-std::string task_identity(const RunContext& context, const Task& task) {
-  const TaskKey& key = task.key;
+std::string unit_identity(const RunContext& context, const Task& task) {
+  const WorkUnit& unit = context.plan.units.at(task.key.subject);
   ByteWriter out;
-  switch (key.kind) {
-    case TaskKind::solve:
-      return solve_identity(context, key.subject, SolveOrder::from_bytes(task.body).options, key.round);
-    case TaskKind::curve:
-      return curve_identity(context, key.subject);
-    case TaskKind::check:
-      return elements_identity(context, key.subject);
-    case TaskKind::measure:
-    case TaskKind::quantize: {
-      const WorkUnit& unit = context.plan.units.at(key.subject);
-      put_task(out, key.kind == TaskKind::measure ? "measure" : "quantize");
-      put_elements(out, context, key.subject);
-      out.le(importance_quantum_of(context.plan, unit));
-      put(out, context.plan.tensors[unit.tensor].spec);
-      out.raw(task.body);  // ranges to look at; options and codebook
-      break;
-    }
-    case TaskKind::copy:
-    case TaskKind::compare:
-    case TaskKind::sync:
-      return {};
-  }
+  put_task(out, type_of(task.key).name);
+  put_elements(out, context, task.key.subject);
+  out.le(importance_quantum_of(context.plan, unit));
+  put(out, context.plan.tensors[unit.tensor].spec);
+  out.raw(task.body);  // ranges to look at; options and codebook
   return digest128_hex(out.bytes());
+}
+
+std::string task_identity(const RunContext& context, const Task& task) {
+  const auto identity = type_of(task.key).identity;
+  return identity == nullptr ? std::string() : identity(context, task);
 }
 
 }  // namespace lmq

@@ -6,6 +6,7 @@
 
 #include "lmq/base/digest.hpp"
 #include "lmq/run/identity.hpp"
+#include "lmq/run/task_type.hpp"
 
 namespace lmq {
 
@@ -24,13 +25,11 @@ Restored::Restored(const RunContext& context, const WorkDir& work_dir)
       else
         read_before.insert(identity_of(finished.elements));
     }
-    if (finished.key.kind == TaskKind::copy) {
-      if (finished.same_input)
-        copies_.push_back(
-            {identity_of(finished.identity), finished.key.subject, CopyResult::from_bytes(finished.body)});
-    } else if (finished.key.kind != TaskKind::check) {
+    const TaskType::Restored restored = type_of(finished.key).restored;
+    if (restored == TaskType::Restored::copied && finished.same_input)
+      copies_.push_back({identity_of(finished.identity), finished.key.subject, CopyResult::from_bytes(finished.body)});
+    if (restored == TaskType::Restored::result)
       results_.push_back({identity_of(finished.identity), place, finished.source, finished.same_input});
-    }
   });
   std::ranges::stable_sort(results_, {}, &Result::identity);
   if (!read_today.empty() || !read_before.empty()) look_at_sources(context, read_today, read_before);

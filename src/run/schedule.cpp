@@ -251,12 +251,6 @@ void Schedule::settle(ScopeState& scope) {
     if (!units_[unit].quantized) ready_.push_back(unit);
 }
 
-void Schedule::put_back(const TaskKey& key) {
-  if (key.kind == TaskKind::measure) again_.push_front(key.subject);
-  if (key.kind == TaskKind::solve || key.kind == TaskKind::curve) solves_.push_front(key.subject);
-  if (key.kind == TaskKind::quantize) (units_[key.subject].scope >= 0 ? ready_ : free_).push_front(key.subject);
-}
-
 bool Schedule::awaits_measure(std::uint64_t unit, std::uint32_t round) const {
   if (unit >= units_.size() || units_[unit].scope < 0) return false;
   const ScopeState& scope = scopes_[static_cast<std::size_t>(units_[unit].scope)];

@@ -11,12 +11,11 @@
 #include "lmq/run/copy_queues.hpp"
 #include "lmq/run/dealer.hpp"
 #include "lmq/run/schedule.hpp"
+#include "lmq/run/task_type.hpp"
 
 namespace lmq {
 namespace {
 
-// Digest and copy of a byte on one core, beside what storage takes; digest of a byte that is read back.
-constexpr double kCopyByte = 0.3e-9, kCompareByte = 0.1e-9;
 constexpr double kMessageBytes = 300, kBinBytes = 16;  // of a task or a result; of a bin of a histogram with it
 
 enum class What : std::uint8_t { arrived, loaded, done, result };
@@ -160,9 +159,9 @@ class Simulation {
   }
 
   double loaded_at(int rank, const TaskKey& key) {
-    if (key.kind == TaskKind::solve || key.kind == TaskKind::curve) return now_;
-    const bool stored = key.kind == TaskKind::compare || (key.kind == TaskKind::copy && is_quantized(key.subject));
-    const double bytes = stored ? stored_bytes(key.subject) : source_bytes(key.subject);
+    const TaskType::Input input = type_of(key).input;
+    if (input == TaskType::Input::body) return now_;
+    const double bytes = input == TaskType::Input::stored ? stored_bytes(key.subject) : source_bytes(key.subject);
     int& holder = holder_[key.subject];
     if (std::exchange(holder, rank) == rank) return now_ + bytes / machine_.memory_io;
     return storage_.end(now_, bytes, machine_.rank_io);
@@ -170,11 +169,11 @@ class Simulation {
 
   double seconds_of(const Task& task) {
     const TaskKey& key = task.key;
-    if (key.kind == TaskKind::solve || key.kind == TaskKind::curve) return plan_.scopes[key.subject].seconds;
-    if (!writing_) return task.seconds / speed_;
-    const double bytes = stored_bytes(key.subject);
-    if (key.kind == TaskKind::compare) return kCompareByte * bytes;
-    return std::max(kCopyByte * bytes, storage_.end(now_, bytes, machine_.rank_io) - now_);
+    const TaskType& type = type_of(key);
+    if (type.subject == TaskType::Subject::scope) return plan_.scopes[key.subject].seconds;
+    if (!type.commits) return task.seconds / speed_;
+    const double bytes = stored_bytes(key.subject), seconds = type.seconds_per_byte * bytes;
+    return type.writes ? std::max(seconds, storage_.end(now_, bytes, machine_.rank_io) - now_) : seconds;
   }
 
   void send_result(int rank, const Task& task) {
@@ -187,15 +186,7 @@ class Simulation {
     ++result_.results;
     work(machine_.message + machine_.merge_bin * bins_of(key));
     dealer_.returned(rank, key);
-    if (key.kind == TaskKind::measure) {
-      if (plan_.scopes[scope_of(key.subject)].layers)
-        schedule_.measured(key.subject, key.round, SpreadHistogram(), rank);
-      else
-        schedule_.measured(key.subject, key.round, ValueHistogram(), rank);
-    }
-    if (key.kind == TaskKind::solve) schedule_.solved(key.subject, key.round, {Codebook::grid(0, 0, 1), {}});
-    if (key.kind == TaskKind::curve) schedule_.curved(key.subject, {});
-    if (key.kind == TaskKind::quantize) schedule_.quantized(key.subject);
+    if (const auto play = type_of(key).play) play(schedule_, plan_, key, rank);
     if (!chosen_ && !writing_ && plan_.target_bytes > 0 && schedule_.all_curved()) choose();
     deal();
   }
@@ -223,29 +214,34 @@ class Simulation {
     });
   }
 
-  /// Bins of the histogram that a task brings (measure: a unit has half of those of many) or is sent (solve, curve).
+  /// Bins of the histogram that a task brings (a unit has half of those of many) or is sent.
   [[nodiscard]] double bins_of(const TaskKey& key) const {
-    if (key.kind != TaskKind::measure && key.kind != TaskKind::solve && key.kind != TaskKind::curve) return 0;
-    const Scope& scope = plan_.scopes[key.kind == TaskKind::measure ? scope_of(key.subject) : key.subject];
+    const TaskType& type = type_of(key);
+    if (type.histogram == TaskType::Histogram::none) return 0;
+    const bool found = type.histogram == TaskType::Histogram::found;
+    const Scope& scope = plan_.scopes[type.subject == TaskType::Subject::unit ? scope_of(key.subject) : key.subject];
     constexpr double kSpreads = 300;
     if (scope.layers) return kSpreads;
     const TensorPlan& tensor = plan_.tensors[scope.tensors.front()];
-    const std::uint64_t most = key.kind == TaskKind::measure ? plan_.units[key.subject].count : scope.weights;
+    const std::uint64_t most = type.subject == TaskType::Subject::unit ? plan_.units[key.subject].count : scope.weights;
     const std::uint64_t bins =
         expected_bins(tensors_[tensor.tensor].value_type(), scope.spec, tensor.importance.present());
-    return static_cast<double>(std::min(most, key.kind == TaskKind::measure ? bins / 2 : bins));
+    return static_cast<double>(std::min(most, found ? bins / 2 : bins));
   }
 
   std::optional<Task> next_copy(int rank) {
     const auto unit = copies_.next(static_cast<std::size_t>(rank));
-    return unit ? std::optional(Task{{TaskKind::copy, *unit, 0}, {}, kCopyByte * stored_bytes(*unit), 0})
-                : std::nullopt;
+    return unit ? std::optional(stored_task(TaskKind::copy, *unit)) : std::nullopt;
   }
 
   std::optional<Task> next_compare() {
     if (compared_ == plan_.units.size()) return std::nullopt;
-    const std::uint64_t unit = compared_++;
-    return Task{{TaskKind::compare, unit, 0}, {}, kCompareByte * stored_bytes(unit), 0};
+    return stored_task(TaskKind::compare, compared_++);
+  }
+
+  [[nodiscard]] Task stored_task(TaskKind kind, std::uint64_t unit) const {
+    const TaskKey key{kind, unit, 0};
+    return {key, {}, type_of(key).seconds_per_byte * stored_bytes(unit), 0};
   }
 
   [[nodiscard]] bool is_quantized(std::uint64_t unit) const {

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "lmq/base/bytes.hpp"
+#include "lmq/run/task_type.hpp"
 
 namespace lmq {
 namespace {
@@ -18,7 +19,8 @@ void put_key(ByteWriter& out, const TaskKey& key) {
 TaskKey get_key(ByteReader& in) {
   TaskKey key;
   const auto kind = in.le<std::uint8_t>("task kind");
-  if (kind < 1 || kind > 8) in.refuse("task kind " + std::to_string(kind) + ", expected 1 to 8");
+  if (find_task_type(TaskKind{kind}) == nullptr)
+    in.refuse("task kind " + std::to_string(kind) + ", which there is none of");
   key.kind = TaskKind{kind};
   key.subject = in.le<std::uint64_t>("subject");
   key.round = in.le<std::uint32_t>("round");

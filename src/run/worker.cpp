@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "lmq/run/task_type.hpp"
+
 namespace lmq {
 namespace {
 
@@ -120,11 +122,10 @@ void Worker::run_all() {
       work_.notify_all();
       const auto from = std::chrono::steady_clock::now();
       Outcome outcome = executor_.run(loaded);
-      const TaskKind kind = loaded.task.key.kind;
-      const bool writes = kind == TaskKind::copy || kind == TaskKind::compare || kind == TaskKind::sync;
+      const bool commits = type_of(loaded.task.key).commits;
       {
         const std::lock_guard lock(mutex_);
-        (writes ? times_.writing : times_.computing) += seconds_since(from);
+        (commits ? times_.writing : times_.computing) += seconds_since(from);
         finished_.push_back(std::move(outcome));
         running_ = false;
       }

@@ -39,6 +39,17 @@ class Coordinator {
   [[nodiscard]] double seconds_stopping() const;
   [[nodiscard]] RunReport report();
 
+  /// What the table of tasks does with results (TaskType::take). The digest of a unit's values is known.
+  void take_source(const Finished& finished);
+  void take_measured(const Finished& finished, std::span<const std::byte> histogram, int from);
+  /// No body: the histogram was not what had been written.
+  void take_solved(const Finished& finished);
+  void take_curve(std::uint64_t scope, const Finished& finished);
+  /// resumed: of an earlier run.
+  void take_record(const Finished& finished, bool resumed);
+  /// Only while the output is made.
+  [[nodiscard]] Commit& commit() { return *commit_; }
+
  private:
   using Clock = std::chrono::steady_clock;
   /// checking: values that earlier runs have read are read again, for their files are others now.
@@ -51,7 +62,6 @@ class Coordinator {
   void restore_fit(std::uint64_t scope);
   void restore_histograms(std::uint64_t scope);
   void restore_record(std::uint64_t unit);
-  void take_curve(std::uint64_t scope, const Finished& finished);
   [[nodiscard]] std::optional<Task> next_check();
   [[nodiscard]] std::optional<Task> next_of_schedule(int rank);
   void start_budget();
@@ -60,7 +70,6 @@ class Coordinator {
   void solved(const TaskKey& key, const Fit& fit);
   void take(int from, const Outcome& outcome);
   void take_histogram(const TaskKey& key, std::span<const std::byte> bytes, const char* source, int from);
-  void take_record(const Finished& finished, bool resumed);
   [[nodiscard]] bool deal();
   [[nodiscard]] std::optional<Task> next(int rank);
   void begin_commit();

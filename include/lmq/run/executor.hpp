@@ -45,15 +45,26 @@ struct Outcome {
   std::vector<std::byte> histogram;
 };
 
-/// Does tasks: one thread loads, one runs. Results that are worth keeping (all but very large
-/// histograms) are in the spool when `run` returns.
+/// What the tasks of a rank work with; it outlives them all.
+struct TaskTools {
+  const RunContext& context;
+  Spool& spool;
+  SpoolFiles spool_files;        ///< of the loading thread
+  std::optional<File> compared;  ///< of the loading thread
+  std::optional<File> output;    ///< of the running thread
+  QuantizedUnit recycled;        ///< of the running thread, as the next
+  Workspace workspace;           ///< what methods that see layers keep of the last one
+};
+
+/// Does tasks, each by its row of the table (task_type.hpp): one thread loads, one runs. Results that are worth keeping
+/// (all but very large histograms) are in the spool when `run` returns.
 /// Held at most: two views of the largest unit with their importance (TaskBuffers), codes and codebooks of one unit,
 /// one record, and what statistics, solver or quantizer need as scratch; a method that sees layers keeps what it made of
 /// the last one.
 class Executor {
  public:
   Executor(const RunContext& context, Spool& spool)
-      : context_(context), spool_(spool), spool_files_(context.work_dir) {}
+      : tools_{context, spool, SpoolFiles(context.work_dir), {}, {}, {}, {}} {}
 
   /// Reads what the task needs. Errors of the reader; Errc::io.
   [[nodiscard]] LoadedTask load(Task task, TaskBuffers& buffers);
@@ -63,28 +74,7 @@ class Executor {
   void prefetch(const Task& task) const noexcept;
 
  private:
-  [[nodiscard]] Outcome measure(const LoadedTask& loaded);
-  [[nodiscard]] Outcome solve(const LoadedTask& loaded);
-  [[nodiscard]] Outcome quantize(const LoadedTask& loaded);
-  [[nodiscard]] Outcome quantize_layer(const LoadedTask& loaded);
-  [[nodiscard]] RowWindow layer_window(const LoadedTask& loaded);
-  [[nodiscard]] Outcome copy(const LoadedTask& loaded);
-  [[nodiscard]] Outcome check(const LoadedTask& loaded);
-  /// Fills in what a later run needs to know the result, and keeps both.
-  void keep(const LoadedTask& loaded, Finished& finished, std::span<const std::byte> payload);
-  [[nodiscard]] Outcome compare(const LoadedTask& loaded);
-  [[nodiscard]] Outcome sync(const LoadedTask& loaded);
-  [[nodiscard]] Outcome curve(const LoadedTask& loaded);
-  [[noreturn]] void refuse_nonfinite(const WorkUnit& unit) const;
-  [[nodiscard]] const TensorInfo& info_of(const WorkUnit& unit) const;
-
-  const RunContext& context_;
-  Spool& spool_;
-  SpoolFiles spool_files_;        // of the loading thread
-  std::optional<File> compared_;  // of the loading thread
-  std::optional<File> output_;    // of the running thread
-  QuantizedUnit recycled_;
-  Workspace workspace_;  // of the running thread: what methods that see layers keep of the last one
+  TaskTools tools_;
 };
 
 /// The importance of a unit's weights as the plan has it, with the curvature where its method sees layers; it points

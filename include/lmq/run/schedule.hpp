@@ -27,8 +27,6 @@ class Schedule {
 
   /// The next task for a rank, or nothing: all is dealt (results may bring more).
   [[nodiscard]] std::optional<Task> next(int rank);
-  /// Whoever had the task will not do it: it is dealt again.
-  void put_back(const TaskKey& key);
 
   /// Results. Those that are not awaited (done already, another round) change nothing.
   void measured(std::uint64_t unit, std::uint32_t round, const ValueHistogram& histogram, int rank = -1);
@@ -123,7 +121,7 @@ class Schedule {
   std::vector<ScopeState> scopes_;
   std::vector<UnitState> units_;
   std::deque<std::uint64_t> solves_;   // scopes whose histogram is complete
-  std::deque<std::uint64_t> again_;    // units to be measured in a later round, or put back
+  std::deque<std::uint64_t> again_;    // units to be measured in a later round
   std::deque<std::uint64_t> ready_;    // units whose codebook is there
   std::deque<std::uint64_t> opening_;  // scopes not yet measured, costliest first
   std::size_t opening_position_ = 0;   // in the first of them

@@ -16,16 +16,12 @@
 
 namespace lmq {
 
-/// What a rank can be asked to do. Values are written to journals: never renumbered.
+/// What a rank can be asked to do; tasks.inc says what each is, TaskType (task_type.hpp) what is asked of it. A kind that
+/// is neither may be a test's own.
 enum class TaskKind : std::uint8_t {
-  measure = 1,   ///< histogram of a unit, for the scope its tensor belongs to
-  solve = 2,     ///< codebook of a scope from its histogram, or where to look closer
-  quantize = 3,  ///< record of a unit
-  copy = 4,      ///< bytes of a unit to their place in the output
-  sync = 5,      ///< the output's bytes that this rank wrote are durable
-  curve = 6,     ///< what bits would buy in a scope, from its histogram; the histogram is kept for later solves
-  compare = 7,   ///< whether the bytes of a unit that lie in the output are those they should be
-  check = 8,     ///< digest of a unit's values: are they those that an earlier run has read?
+#define LMQ_TASK(name, number) name = number,
+#include "lmq/run/tasks.inc"
+#undef LMQ_TASK
 };
 
 /// subject: index of a unit (measure, quantize, copy, compare, check), of a scope (solve, curve), a rank (sync).

@@ -1,0 +1,64 @@
+#include <algorithm>
+
+#include "lmq/quant/value_histogram.hpp"
+#include "lmq/run/coordinator.hpp"
+#include "lmq/run/identity.hpp"
+#include "lmq/run/schedule.hpp"
+#include "unit_tasks.hpp"
+
+namespace lmq::tasks {
+namespace {
+
+// A histogram is kept for a later run unless writing it takes longer than measuring again (F32 looked at closely: 12 MB for
+// 16 MB of weights).
+constexpr std::size_t kSmallHistogram = std::size_t{64} << 10, kViewsPerHistogram = 8;
+
+Outcome run(TaskTools& tools, const LoadedTask& loaded) {
+  const TensorPlan& tensor = plan_of(tools, loaded.task);
+  Outcome outcome;
+  if (tensor.lane_rows > 0) {
+    if (first_nonfinite(loaded.view)) refuse_nonfinite(tools, loaded.task);
+    outcome.histogram = layer_spreads(layer_window(tools, loaded), tensor.spec).to_bytes();
+    keep(tools, loaded, outcome.finished, outcome.histogram);
+    return outcome;
+  }
+  const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
+  const auto quantizer = entry_of(tensor.spec).make(tensor.spec.options);
+  const ValueHistogram histogram =
+      ValueHistogram::of(loaded.view, quantizer->traits().importance ? loaded.importance : Importance{}, ranges,
+                         quantizer->traits().by_importance);
+  if (histogram.nonfinite() > 0) refuse_nonfinite(tools, loaded.task);
+  outcome.histogram = histogram.to_bytes();
+  const bool worth_keeping =
+      outcome.histogram.size() <= std::max(kSmallHistogram, loaded.view.bytes.size() / kViewsPerHistogram);
+  keep(tools, loaded, outcome.finished, worth_keeping ? outcome.histogram : std::span<const std::byte>());
+  return outcome;
+}
+
+void take(Coordinator& coordinator, int from, const Outcome& outcome) {
+  coordinator.take_measured(outcome.finished, outcome.histogram, from);
+}
+
+void play(Schedule& schedule, const Plan& plan, const TaskKey& key, int rank) {
+  const auto scope = static_cast<std::size_t>(plan.tensors[plan.units[key.subject].tensor].scope);
+  if (plan.scopes[scope].layers)
+    schedule.measured(key.subject, key.round, SpreadHistogram(), rank);
+  else
+    schedule.measured(key.subject, key.round, ValueHistogram(), rank);
+}
+
+}  // namespace
+
+extern const TaskType measure;
+const TaskType measure{.kind = TaskKind::measure,
+                       .name = "measure",
+                       .input = TaskType::Input::weights,
+                       .restored = TaskType::Restored::result,
+                       .histogram = TaskType::Histogram::found,
+                       .load = load_weights,
+                       .run = run,
+                       .identity = unit_identity,
+                       .take = take,
+                       .play = play};
+
+}  // namespace lmq::tasks
