@@ -107,6 +107,7 @@ struct Inputs {
   std::unique_ptr<QuantizedFile> file;
   std::unique_ptr<Reader> reader;
   std::optional<ImportanceFile> importance;
+  std::optional<CodebookList> codebooks;
   Original original;
   Lines differences;  // found by every rank alike, from headers and tables
 };
@@ -168,6 +169,15 @@ void compare_importance(Inputs& inputs) {
                                                                 inputs.file->name(), recorded, digest));
 }
 
+/// The codebooks that the file lists, once for all tensors.
+void read_codebooks(Inputs& inputs) {
+  try {
+    inputs.original.listed = &inputs.codebooks.emplace(*inputs.file);
+  } catch (const Error& error) {
+    inputs.differences.push_back(error.what());
+  }
+}
+
 void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
   std::vector<std::byte> bytes;
   run_agreed(comm, [&] {
@@ -179,6 +189,7 @@ void open_inputs(Comm& comm, const Options& options, Inputs& inputs) {
     inputs.differences = inputs.file->findings();
     check_ledger(*inputs.file, inputs.differences);
     check_sums(*inputs.file, inputs.differences);
+    read_codebooks(inputs);
     if (comm.rank() != 0 || !options.against) return;
     inputs.reader = open_input(*options.against);
     for (const std::string& warning : inputs.reader->catalogue().warnings) warn(warning);

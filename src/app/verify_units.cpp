@@ -40,8 +40,8 @@ struct Check {
 
 /// A codebook for the whole tensor is also listed as plain numbers; the first unit's record is the one compared.
 void check_codebook(const Check& check) {
-  if (check.unit.begin != 0) return;
-  const auto listed = check.file.codebook(check.tensor());
+  if (check.unit.begin != 0 || check.original.listed == nullptr) return;
+  const auto listed = check.original.listed->of(check.tensor());
   if (!listed) return;
   const QuantizedUnit unit = decode_record_book(check.scratch.stored, check.file.place(check.unit));
   const std::vector<float> numbers = check.file.version() == 1 ? levels_of(unit) : listed_codebook(unit).numbers;

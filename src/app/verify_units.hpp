@@ -11,12 +11,13 @@
 
 namespace lmq::app {
 
-/// What a file is compared with. Without a reader only the file itself is checked.
+/// What records are compared with. Without a reader only the file itself is checked.
 struct Original {
   const Reader* reader = nullptr;
   std::vector<std::int64_t> tensor_of;  ///< [file's tensors] index into the catalogue, -1: cannot be compared
   const ImportanceFile* importance = nullptr;
-  bool weighted_is_squared = false;  ///< the file was made without importance
+  bool weighted_is_squared = false;      ///< the file was made without importance
+  const CodebookList* listed = nullptr;  ///< the file's own list; nullptr: it cannot be read
 };
 
 /// A difference, and the unit it was found in (for a fixed order).

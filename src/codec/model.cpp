@@ -13,11 +13,25 @@ struct Share {
   std::uint32_t freq = 0;
   std::uint64_t gain = 0, loss = 0;
   void set(std::uint32_t f) noexcept {
-    const std::uint64_t here = log2_q32(f);
     freq = f;
-    gain = count * (log2_q32(f + 1) - here);
-    loss = f > 1 ? count * (here - log2_q32(f - 1)) : ~0ULL;
+    below_ = f > 1 ? log2_q32(f - 1) : 0, here_ = log2_q32(f), above_ = log2_q32(f + 1);
+    compare();
   }
+  void one_more() noexcept {
+    below_ = here_, here_ = above_, above_ = log2_q32(++freq + 1);
+    compare();
+  }
+  void one_fewer() noexcept {
+    above_ = here_, here_ = below_, below_ = --freq > 1 ? log2_q32(freq - 1) : 0;
+    compare();
+  }
+
+ private:
+  void compare() noexcept {
+    gain = count * (above_ - here_);
+    loss = freq > 1 ? count * (here_ - below_) : ~0ULL;
+  }
+  std::uint64_t below_ = 0, here_ = 0, above_ = 0;  // logarithms of freq - 1, freq, freq + 1
 };
 
 Share& most_gained(std::span<Share> shares) noexcept { return *std::ranges::max_element(shares, {}, &Share::gain); }
@@ -91,15 +105,13 @@ RansModel fit_model(const CodeCounts& counts, unsigned bits) noexcept {
     }
   // The cost is a sum of convex functions of the frequencies, so single steps and exchanges reach the optimum.
   const std::span<Share> shares(all.data(), used);
-  const auto one_more = [](Share& share) { share.set(share.freq + 1); };
-  const auto one_fewer = [](Share& share) { share.set(share.freq - 1); };
-  for (; sum < whole; ++sum) one_more(most_gained(shares));
-  for (; sum > whole; --sum) one_fewer(least_lost(shares));
+  for (; sum < whole; ++sum) most_gained(shares).one_more();
+  for (; sum > whole; --sum) least_lost(shares).one_fewer();
   for (std::size_t exchange = 0; exchange < 4 * shares.size(); ++exchange) {
     Share &more = most_gained(shares), &fewer = least_lost(shares);
     if (&more == &fewer || more.gain <= fewer.loss) break;
-    one_more(more);
-    one_fewer(fewer);
+    more.one_more();
+    fewer.one_fewer();
   }
   RansModel model{.bits = bits, .symbols = 0, .freq = {}};
   for (std::size_t s = 0, next = 0; s < counts.size(); ++s)

@@ -60,27 +60,37 @@ class Matcher {
   std::vector<std::int64_t> head_, before_;
 };
 
-/// A byte as a token, or a match unless the next place has a longer one.
-std::vector<Token> tokens_of(std::span<const std::byte> bytes) {
-  std::vector<Token> tokens;
-  Matcher matcher(bytes);
-  Token next = bytes.empty() ? Token{} : matcher.find(0);
-  for (std::size_t at = 0; at < bytes.size();) {
-    const Token match = next;
-    matcher.enter(at);
-    next = at + 1 < bytes.size() ? matcher.find(at + 1) : Token{};
-    if (match.length == 0 || (match.length < kGoodLength && next.length > match.length)) {
-      tokens.push_back({0, std::to_integer<std::uint16_t>(bytes[at])});
-      ++at;
-      continue;
-    }
-    tokens.push_back(match);
-    for (std::size_t i = 1; i < match.length; ++i) matcher.enter(at + i);
-    at += match.length;
-    next = at < bytes.size() ? matcher.find(at) : Token{};
+/// The tokens of a text, a block at a time: a byte as a token, or a match unless the next place has a longer one.
+class Tokens {
+ public:
+  explicit Tokens(std::span<const std::byte> bytes)
+      : bytes_(bytes), matcher_(bytes), next_(bytes.empty() ? Token{} : matcher_.find(0)) {}
+
+  /// The next tokens, kBlockTokens or what is left; `block` is replaced.
+  void next(std::vector<Token>& block) {
+    block.clear();
+    while (block.size() < kBlockTokens && at_ < bytes_.size()) block.push_back(next());
   }
-  return tokens;
-}
+  /// Bytes that the tokens so far stand for.
+  [[nodiscard]] std::size_t done() const noexcept { return at_; }
+
+ private:
+  Token next() {
+    const Token match = next_;
+    matcher_.enter(at_);
+    next_ = at_ + 1 < bytes_.size() ? matcher_.find(at_ + 1) : Token{};
+    if (match.length == 0 || (match.length < kGoodLength && next_.length > match.length))
+      return {0, std::to_integer<std::uint16_t>(bytes_[at_++])};
+    for (std::size_t i = 1; i < match.length; ++i) matcher_.enter(at_ + i);
+    at_ += match.length;
+    next_ = at_ < bytes_.size() ? matcher_.find(at_) : Token{};
+    return match;
+  }
+  std::span<const std::byte> bytes_;
+  Matcher matcher_;
+  Token next_;  // the match at at_
+  std::size_t at_ = 0;
+};
 
 std::uint32_t adler32(std::span<const std::byte> bytes) noexcept {
   std::uint32_t a = 1, b = 0;
@@ -91,27 +101,19 @@ std::uint32_t adler32(std::span<const std::byte> bytes) noexcept {
   return b << 16 | a;
 }
 
-std::size_t bytes_of(std::span<const Token> tokens) noexcept {
-  std::size_t bytes = 0;
-  for (const Token& token : tokens) bytes += std::max<std::size_t>(token.length, 1);
-  return bytes;
-}
-
 }  // namespace
 
 std::vector<std::byte> deflate(std::span<const std::byte> bytes) {
   DeflateWriter out;
   out.bits(0x78, 8), out.bits(0xDA, 8);  // window of 32 KiB, slowest; the two are a multiple of 31
-  const std::vector<Token> tokens = tokens_of(bytes);
-  std::size_t done = 0, begin = 0;
+  Tokens tokens(bytes);
+  std::vector<Token> block;  // one alone: all tokens may take four times the bytes
+  std::size_t begin = 0;
   do {
-    const std::size_t count = std::min(kBlockTokens, tokens.size() - done);
-    const std::span<const Token> block = std::span(tokens).subspan(done, count);
-    done += count;
-    const std::size_t length = bytes_of(block);
-    out.block(block, bytes.subspan(begin, length), done == tokens.size());
-    begin += length;
-  } while (done < tokens.size());
+    tokens.next(block);
+    out.block(block, bytes.subspan(begin, tokens.done() - begin), tokens.done() == bytes.size());
+    begin = tokens.done();
+  } while (begin < bytes.size());
   out.align();
   const std::uint32_t check = adler32(bytes);
   for (int shift = 24; shift >= 0; shift -= 8) out.bits(check >> shift & 0xFF, 8);

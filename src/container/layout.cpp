@@ -75,9 +75,7 @@ class SideWriter {
     DatasetLayout dataset;
     dataset.dtype = DType::f32;
     dataset.shape = {books.rows.size(), books.widest()};
-    const std::vector<float> values = books.padded();
-    add(container::kCodebooks, std::move(dataset), deflate(shuffle(std::as_bytes(std::span(values)), sizeof(float))),
-        true);
+    add(container::kCodebooks, std::move(dataset), deflate(books.planes()), true);
   }
   void source_digests(const OutputContents& contents) {
     DatasetLayout dataset;

@@ -110,18 +110,6 @@ std::vector<std::byte> QuantizedFile::read_dataset(std::size_t dataset) const {
   return layout.text || bits(layout.dtype) <= 8 ? content : unshuffle(content, bits(layout.dtype) / 8);
 }
 
-std::optional<std::vector<float>> QuantizedFile::codebook(const StoredTensor& tensor) const {
-  if (version_ == 1) return version1_codebook(*this, tensor.line.name);
-  const auto dataset = find(container::kCodebooks);
-  if (!tensor.codebook || !dataset) return std::nullopt;
-  const std::size_t width = layout_.datasets[*dataset].shape.at(1);
-  const std::vector<std::byte> bytes = read_dataset(*dataset);
-  std::vector<float> row(width);
-  std::memcpy(row.data(), bytes.data() + *tensor.codebook * width * sizeof(float), width * sizeof(float));
-  row.erase(std::ranges::find_if(row, [](float level) { return level != level; }), row.end());
-  return row;
-}
-
 /// What is wrong with the units of a tensor, `seen` of which are in the tables; empty: nothing.
 std::string QuantizedFile::fault_of_units(std::size_t t, std::uint64_t seen) const {
   const StoredTensor& tensor = tensors_[t];
@@ -181,6 +169,27 @@ void QuantizedFile::read(const StoredUnit& unit, std::vector<std::byte>& bytes) 
 std::string QuantizedFile::place(const StoredUnit& unit) const {
   return fmt::format("{}, tensor '{}', elements {} to {}", name_, printable(tensors_[unit.tensor].line.name),
                      unit.begin, unit.begin + unit.count);
+}
+
+CodebookList::CodebookList(const QuantizedFile& file) : file_(file) {
+  const auto dataset = file.version() == 1 ? std::nullopt : file.find(container::kCodebooks);
+  if (!dataset) return;
+  const auto& shape = file.layout().datasets[*dataset].shape;
+  if (shape.size() != 2) return;  // then no tensor has a row of it
+  width_ = static_cast<std::size_t>(shape[1]);
+  bytes_ = file.read_dataset(*dataset);
+  if (bytes_.size() / sizeof(float) != shape[0] * shape[1])
+    fail(Errc::malformed, fmt::format("{}: dataset {} has {} bytes for {} x {} numbers", file.name(),
+                                      container::kCodebooks, bytes_.size(), shape[0], shape[1]));
+}
+
+std::optional<std::vector<float>> CodebookList::of(const StoredTensor& tensor) const {
+  if (file_.version() == 1) return version1_codebook(file_, tensor.line.name);
+  if (!tensor.codebook || bytes_.empty()) return std::nullopt;
+  std::vector<float> row(width_);
+  std::memcpy(row.data(), bytes_.data() + *tensor.codebook * width_ * sizeof(float), width_ * sizeof(float));
+  row.erase(std::ranges::find_if(row, [](float level) { return level != level; }), row.end());
+  return row;
 }
 
 }  // namespace lmq

@@ -1,5 +1,8 @@
 #pragma once
+#include <array>
 #include <cstdint>
+#include <deque>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -8,12 +11,18 @@
 
 namespace lmq {
 
-/// Codebooks that serve whole tensors, each once.
+/// Codebooks that serve whole tensors, each once; their numbers stay where the contents have them.
 struct Codebooks {
-  std::vector<ListedCodebook> rows;
-  std::vector<std::int64_t> row_of;  ///< [tensors] -1: the tensor has several codebooks, or none
-  /// All rows as wide as the widest, which shorter ones reach with NaN; [rows, widest].
-  [[nodiscard]] std::vector<float> padded() const;
+  struct Row {
+    CodebookKind kind = CodebookKind::table;
+    std::span<const float> numbers;
+  };
+  std::vector<Row> rows;
+  std::vector<std::int64_t> row_of;         ///< [tensors] -1: the tensor has several codebooks, or none
+  std::deque<std::array<float, 2>> shared;  ///< low and step of grids of scopes
+  /// The bytes of all rows by significance (shuffle), rows as wide as the widest, which shorter ones reach with NaN;
+  /// [rows, widest].
+  [[nodiscard]] std::vector<std::byte> planes() const;
   [[nodiscard]] std::size_t widest() const noexcept;
 };
 [[nodiscard]] Codebooks gather_codebooks(const OutputContents& contents);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -62,11 +63,18 @@ class Columns {
   std::string text_;
 };
 
-ListedCodebook codebook_of(const OutputContents& contents, const TensorPlan& tensor) {
-  if (tensor.treatment != Treatment::quantize || tensor.spec.granularity > Granularity::tensor) return {};
-  if (tensor.scope >= 0) return listed_codebook(*contents.codebooks[static_cast<std::size_t>(tensor.scope)]);
+/// The numbers of a scope's codebook, as listed_codebook has them; those of a grid are made in `shared`.
+Codebooks::Row row_of(const Codebook& codebook, std::deque<std::array<float, 2>>& shared) {
+  if (codebook.kind() == CodebookKind::table) return {codebook.kind(), codebook.levels()};
+  if (!codebook.numbers().empty()) return {codebook.kind(), codebook.numbers()};
+  return {codebook.kind(), shared.emplace_back(std::array{codebook.low(), codebook.step()})};
+}
+
+/// Row of a tensor whose codebook is its own; empty when it has several.
+Codebooks::Row row_of(const OutputContents& contents, const TensorPlan& tensor) {
   if (tensor.units != 1) return {};
-  return contents.units[tensor.first_unit].result.codebook;
+  const ListedCodebook& own = contents.units[tensor.first_unit].result.codebook;
+  return {own.kind, own.numbers};
 }
 
 /// Elements of a unit where that does not follow from the dataset's chunks: kept tensors of several units.
@@ -161,15 +169,19 @@ RecordLedger ledger_of(const OutputContents& contents) {
 
 std::size_t Codebooks::widest() const noexcept {
   std::size_t most = 0;
-  for (const ListedCodebook& row : rows) most = std::max(most, row.numbers.size());
+  for (const Row& row : rows) most = std::max(most, row.numbers.size());
   return most;
 }
 
-std::vector<float> Codebooks::padded() const {
-  const std::size_t width = widest();
-  std::vector<float> all(rows.size() * width, std::numeric_limits<float>::quiet_NaN());
-  for (std::size_t r = 0; r < rows.size(); ++r)
-    std::ranges::copy(rows[r].numbers, all.begin() + static_cast<std::ptrdiff_t>(r * width));
+std::vector<std::byte> Codebooks::planes() const {
+  const std::size_t width = widest(), count = rows.size() * width;
+  std::vector<std::byte> all(count * sizeof(float));
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& numbers = rows[i / width].numbers;
+    const float number = i % width < numbers.size() ? numbers[i % width] : std::numeric_limits<float>::quiet_NaN();
+    const auto bits = std::bit_cast<std::uint32_t>(number);
+    for (std::size_t k = 0; k < sizeof(float); ++k) all[k * count + i] = static_cast<std::byte>(bits >> 8 * k & 0xFF);
+  }
   return all;
 }
 
@@ -177,15 +189,19 @@ Codebooks gather_codebooks(const OutputContents& contents) {
   Codebooks books;
   std::map<std::int64_t, std::int64_t> row_of_scope;
   for (const TensorPlan& tensor : contents.plan.tensors) {
-    ListedCodebook book = codebook_of(contents, tensor);
-    if (book.numbers.empty()) {
-      books.row_of.push_back(-1);
+    books.row_of.push_back(-1);
+    if (tensor.treatment != Treatment::quantize || tensor.spec.granularity > Granularity::tensor) continue;
+    if (const auto known = row_of_scope.find(tensor.scope); known != row_of_scope.end()) {
+      books.row_of.back() = known->second;
       continue;
     }
-    const auto next = static_cast<std::int64_t>(books.rows.size());
-    const auto row = tensor.scope < 0 ? next : row_of_scope.emplace(tensor.scope, next).first->second;
-    if (row == next) books.rows.push_back(std::move(book));
-    books.row_of.push_back(row);
+    const Codebooks::Row row = tensor.scope < 0
+                                   ? row_of(contents, tensor)
+                                   : row_of(*contents.codebooks[static_cast<std::size_t>(tensor.scope)], books.shared);
+    if (row.numbers.empty()) continue;
+    books.row_of.back() = static_cast<std::int64_t>(books.rows.size());
+    if (tensor.scope >= 0) row_of_scope.emplace(tensor.scope, books.row_of.back());
+    books.rows.push_back(row);
   }
   return books;
 }

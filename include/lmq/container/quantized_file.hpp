@@ -80,9 +80,6 @@ class QuantizedFile {
   [[nodiscard]] std::optional<std::size_t> find(const std::string& path) const;
   /// All bytes of a dataset in one piece, inflated where it is deflated.
   [[nodiscard]] std::vector<std::byte> read_dataset(std::size_t dataset) const;
-  /// The codebook that serves all of a tensor as the file lists it (levels before version 2, then ListedCodebook); nothing
-  /// when it lists none.
-  [[nodiscard]] std::optional<std::vector<float>> codebook(const StoredTensor& tensor) const;
 
  private:
   void open_layout(LayoutFormat& format, const Seal& seal);
@@ -103,6 +100,20 @@ class QuantizedFile {
   std::string plan_digest_;
   std::optional<std::uint64_t> stored_digest_;
   std::vector<std::string> findings_;
+};
+
+/// The codebooks that serve whole tensors as a file lists them, read once for all tensors.
+class CodebookList {
+ public:
+  /// Errc::malformed, Errc::io. Holds 4 bytes a number. `file` outlives it.
+  explicit CodebookList(const QuantizedFile& file);
+  /// The numbers of a tensor's codebook (levels before version 2, then ListedCodebook); nothing when none is listed.
+  [[nodiscard]] std::optional<std::vector<float>> of(const StoredTensor& tensor) const;
+
+ private:
+  const QuantizedFile& file_;
+  std::vector<std::byte> bytes_;  // [rows, width] floats
+  std::size_t width_ = 0;
 };
 
 }  // namespace lmq
