@@ -37,6 +37,11 @@ bool is_open(const Options& options, const Recipe& recipe) {
 
 }  // namespace
 
+double samples_behind(const Options& options, const Catalogue& checkpoint) {
+  if (!options.importance) return 0;
+  return facts_of_importance(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue}).samples;
+}
+
 bool decides_all(const Recipe& recipe) {
   return std::ranges::any_of(recipe.rules, [](const Rule& rule) {
     return rule.place.text != kRest && !rule.match.empty() && rule.match.find_first_not_of('*') == std::string::npos;
@@ -50,7 +55,7 @@ std::optional<Options> with_layer_method(const Options& options, const Recipe& r
   Options changed = options;
   if (options.importance) {
     const ImportanceContents contents =
-        contents_of_importance(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue});
+        facts_of_importance(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue}).contents;
     if (contents == ImportanceContents::other) return std::nullopt;
     if (contents == ImportanceContents::columns_alone) changed.rule.options["damping-inputs"] = kColumnsDamping;
   }

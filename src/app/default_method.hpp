@@ -12,6 +12,9 @@ inline constexpr const char* kRest = "the default";
 /// Whether a rule of the recipe itself matches every tensor.
 [[nodiscard]] bool decides_all(const Recipe& recipe);
 
+/// Tokens or images behind the numbers of the importance file; 0 where there is none or it does not say.
+[[nodiscard]] double samples_behind(const Options& options, const Catalogue& checkpoint);
+
 /// Where the command line (or a recipe file with a size, for the tensors that its rules leave) names no method, nor
 /// anything that only codebooks have: the options with the first method that sees layers, if a size for the whole file is
 /// asked for and there is no importance, or if the importance file has curvature between weights or nothing but columns,

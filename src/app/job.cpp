@@ -121,6 +121,7 @@ bool share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
         note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
                          *changed->rule.method));
     }
+    tell_samples(job.recipe, samples_behind(options, job.reader->catalogue()));
     bytes = to_bytes({job.reader->catalogue().to_bytes(), job.recipe.canonical_json()});
   });
   bytes = comm.broadcast(std::move(bytes), 0);

@@ -10,6 +10,7 @@
 #include "file_kind.hpp"
 #include "imatrix.hpp"
 #include "importance_curvature.hpp"
+#include "importance_facts.hpp"
 #include "importance_match.hpp"
 #include "importance_names.hpp"
 #include "importance_numbers.hpp"
@@ -193,20 +194,15 @@ ImportanceFile::ImportanceFile(const std::filesystem::path& path, const Catalogu
   digest_ = digest128_hex(all.bytes());
 }
 
-ImportanceContents contents_of_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
-                                          const ImportanceFile::Options& options) {
+ImportanceFacts facts_of_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
+                                    const ImportanceFile::Options& options) {
   std::set<std::string> wanted;
   for (const TensorInfo& weight : checkpoint.tensors)
     if (weight.shape.size() >= 2 && is_float(weight.value_type()))
       for (const char* matrix : {".gram", ".outer"}) wanted.insert(with_dots(weight.name) + matrix);
   std::vector<ImportanceStack> stacks;
   const Catalogue file = open_catalogue(path, options, stacks);
-  if (std::ranges::any_of(file.tensors,
-                          [&](const TensorInfo& tensor) { return wanted.contains(with_dots(tensor.name)); }))
-    return ImportanceContents::curvature;
-  const auto is_columns = [](const TensorInfo& tensor) { return with_dots(tensor.name).ends_with(".columns"); };
-  const bool columns = !stacks.empty() || (!file.tensors.empty() && std::ranges::all_of(file.tensors, is_columns));
-  return columns ? ImportanceContents::columns_alone : ImportanceContents::other;
+  return {contents_of(file, !stacks.empty(), wanted), samples_of(file)};
 }
 
 std::vector<std::byte> ImportanceFile::to_bytes() const {

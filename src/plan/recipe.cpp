@@ -241,6 +241,16 @@ void check_allocation(Allocation allocation, const std::optional<Target>& target
                      target->bits, kMaxBits, name(allocation)));
 }
 
+void tell_samples(Recipe& recipe, double samples) {
+  if (!(samples >= 1)) return;
+  for (Rule& rule : recipe.rules) {
+    const auto method = std::ranges::find(quantizers(), rule.method.value_or(""), &QuantizerEntry::name);
+    if (method == quantizers().end()) continue;
+    if (std::ranges::find(method->options, "samples", &MethodOption::name) != method->options.end())
+      rule.options.try_emplace("samples", samples);
+  }
+}
+
 std::string place_of(const Rule& rule) {
   if (rule.place.command_line) return "the command line";
   return rule.place.text.empty() ? fmt::format("rule {}", in_quotes(rule.match)) : rule.place.text;

@@ -33,11 +33,14 @@ class ImportanceLawTest(LmqTest):
 
     def quantized(self, rate, *options):
         """Loss terms (w - q)^2 by tensor."""
+        return {name: error ** 2 for name, error in self.errors(rate, *options).items()}
+
+    def errors(self, rate, *options):
         out, back = self.at("out.h5"), self.at("back.safetensors")
         self.ok(run("quantize", self.model, "-o", out, "--bits", rate, "--quiet", *options))
         self.ok(run("export", out, "--to", "safetensors", "-o", back, "--quiet"))
         tensors, _ = read_safetensors(back)
-        errors = {name: (widen(d, blob).reshape(shape) - self.weights[name]) ** 2 for name, (d, shape, blob) in tensors.items()}
+        errors = {name: widen(d, blob).reshape(shape) - self.weights[name] for name, (d, shape, blob) in tensors.items()}
         os.remove(back)
         return errors
 
@@ -85,6 +88,27 @@ class ImportanceLawTest(LmqTest):
         noisy = {f"{n}.rows": (self.rows[n] * random.chisquare(4, self.rows[n].shape) / 4).astype(np.float32) for n in SHAPES}
         noisy |= {f"{n}.columns": (self.columns[n] * random.chisquare(4, self.columns[n].shape) / 4).astype(np.float32) for n in SHAPES}
         self.assert_never_hurts(self.write("s.safetensors", noisy), {n: np.outer(self.rows[n], self.columns[n]) for n in SHAPES})
+
+    def test_matrices_of_few_samples(self):
+        """A Gram matrix of half as many samples as inputs: where its file says so it costs no more than nothing known, and less than believed."""
+        random = np.random.default_rng(8)
+        true, found = {}, {}
+        for name, (_, n) in SHAPES.items():
+            mixing = random.standard_normal((n, n)) * random.lognormal(0, 1, n)
+            true[name] = mixing @ mixing.T / n
+            inputs = mixing @ random.standard_normal((n, n // 2))
+            found[f"{name}.gram"] = (inputs @ inputs.T / (n // 2) / n).astype(np.float32)
+
+        def loss(*options):
+            return sum(float(np.einsum("ri,ij,rj", error, true[name], error)) for name, error in self.errors("3", *options).items())
+        believed = self.write("believed.safetensors", found)
+        said = self.at("said.safetensors")
+        write_safetensors(said, {key: ("F32", v.shape, v.tobytes()) for key, v in found.items()}, {"samples": "64"})
+        losses = {"nothing": loss(), "believed": loss("--importance", believed), "said": loss("--importance", said)}
+        self.assertLess(losses["said"], losses["nothing"] * TOLERANCE)
+        self.assertLess(losses["said"], losses["believed"])
+        for options in (("--importance", said), ("--samples", "64", "--importance", believed)):  # provenance takes some bytes of the size
+            self.assertAlmostEqual(loss("--method", "waterfill", *options) / losses["said"], 1, delta=.03)
 
 
 if __name__ == "__main__":

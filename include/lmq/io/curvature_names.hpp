@@ -11,8 +11,12 @@ enum class ImportanceContents : std::uint8_t {
   columns_alone,  ///< an imatrix, or nothing but `NAME.columns`: which of a tensor's inputs matter, not which tensors
   other,
 };
+struct ImportanceFacts {
+  ImportanceContents contents = ImportanceContents::other;
+  double samples = 0;  ///< tokens or images behind its numbers (`samples` of the file's metadata); 0: it does not say
+};
 /// options: read_hdf5. Errors: those of opening the file.
-[[nodiscard]] ImportanceContents contents_of_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
-                                                        const ImportanceFile::Options& options);
+[[nodiscard]] ImportanceFacts facts_of_importance(const std::filesystem::path& path, const Catalogue& checkpoint,
+                                                  const ImportanceFile::Options& options);
 
 }  // namespace lmq

@@ -84,6 +84,10 @@ struct Recipe {
   [[nodiscard]] std::string canonical_json() const;
 };
 
+/// Gives the option "samples" to rules that do not say it and whose method has it.
+/// samples  tokens behind the numbers of the importance file; 0: not known
+void tell_samples(Recipe& recipe, double samples);
+
 /// The rule with a method where it says none: kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) or
 /// has the option "rate", and one codebook serves a tensor or model; kWidthMethod when the target is shared out in
 /// widths; else kDefaultMethod.

@@ -75,7 +75,7 @@ struct OutputBlocks {
   std::vector<double> curvature;  ///< of each row, damped
   double gain = 0;                ///< bits a weight
 };
-OutputBlocks output_blocks(const Importance& importance, std::size_t rows, double share) {
+OutputBlocks output_blocks(const Importance& importance, std::size_t rows, const SideDamping& damping) {
   OutputBlocks made;
   const auto full = static_cast<std::size_t>(importance.outer_rows);
   for (std::size_t first = 0; first < rows; first += full) {
@@ -84,7 +84,8 @@ OutputBlocks output_blocks(const Importance& importance, std::size_t rows, doubl
     std::vector<double> block(size * size);
     for (std::size_t i = 0; i < size; ++i)
       for (std::size_t j = 0; j < size; ++j) block[i * size + j] = stored[i * full + j];
-    made.factors.push_back(factor_curvature(block, size, share, importance.outer_mean, "curvature of the outputs"));
+    made.factors.push_back(
+        factor_curvature(block, size, damping.of_outputs(size), importance.outer_mean, "curvature of the outputs"));
     made.gain += feedback_gain(made.factors.back(), block) * static_cast<double>(size) / static_cast<double>(rows);
     for (std::size_t i = 0; i < size; ++i)
       made.curvature.push_back(made.factors.back().is_identity ? 1 : block[i * size + i] + made.factors.back().damping);
@@ -166,13 +167,13 @@ LayerSides sides_of(const RowWindow& window, std::span<const float> weights, con
   LayerSides sides;
   Diagonals known = diagonals_of(importance, rows, cols);
   if (!importance.gram.empty()) {
-    sides.inputs = input_factor(window, cols, damping.inputs, kept);
+    sides.inputs = input_factor(window, cols, damping.of_inputs(cols), kept);
   } else if (!known.cols.empty()) {
     sides.col_curvature = std::move(known.cols);
     damp(sides.col_curvature, damping.inputs, mean_of(sides.col_curvature));
   }
   if (!importance.outer.empty()) {
-    OutputBlocks blocks = output_blocks(importance, rows, damping.outputs);
+    OutputBlocks blocks = output_blocks(importance, rows, damping);
     if (blocks.gain >= kWorthwhile)
       sides.outputs = joined(std::move(blocks.factors), static_cast<std::size_t>(window.lane_rows));
     else

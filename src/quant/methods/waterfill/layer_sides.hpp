@@ -8,9 +8,19 @@
 
 namespace lmq {
 
-/// Shares of the mean diagonal that are added to it.
+/// Shares of the mean diagonal that are added to it: what is asked for, and what the noise of few samples asks for. An
+/// average of N samples misses the matrix of n variables by n / N of its mean; factors by measurement (docs/quality.md).
 struct SideDamping {
   double inputs = 0.003, outputs = 0.2;
+  double samples = 0;  ///< behind S and F; 0: as many as it takes
+
+  [[nodiscard]] double of_inputs(std::size_t cols) const { return inputs + noise(0.5, cols); }
+  [[nodiscard]] double of_outputs(std::size_t rows) const { return outputs + noise(2, rows); }
+
+ private:
+  [[nodiscard]] double noise(double factor, std::size_t size) const {
+    return samples > 0 ? factor * static_cast<double>(size) / samples : 0;
+  }
 };
 
 /// The factor of a layer's inputs, kept in the workspace for its next windows.

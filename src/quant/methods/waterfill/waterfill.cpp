@@ -23,6 +23,7 @@ struct WaterfillOptions {
   std::optional<double> step = {}, rate = {};
   unsigned states = 8;
   double damping_inputs = 0.003, damping_outputs = 0.2;
+  std::optional<double> samples = {};
 };
 constexpr auto kOptions =
     option_table(number_option<&WaterfillOptions::step>(
@@ -36,7 +37,9 @@ constexpr auto kOptions =
                  number_option<&WaterfillOptions::damping_inputs>(
                      "damping-inputs", "part of its mean added to the curvature of the inputs", 0, 100),
                  number_option<&WaterfillOptions::damping_outputs>(
-                     "damping-outputs", "part of its mean added to the curvature of the outputs", 0, 100));
+                     "damping-outputs", "part of its mean added to the curvature of the outputs", 0, 100),
+                 number_option<&WaterfillOptions::samples>(
+                     "samples", "tokens behind the importance, as its file says; few ask for more damping", 1, 1e15));
 
 void settle(WaterfillOptions& options, std::size_t levels, bool) {
   if (!is_trellis_states(options.states)) fail(Errc::usage, "\"states\" is 1, 4, 8, 16 or 32");
@@ -139,7 +142,7 @@ class Waterfill final : public Quantizer {
         states_(options.states),
         step_(options.step),
         rate_(options.rate.value_or(plain_log2(static_cast<double>(levels)))),
-        damping_{options.damping_inputs, options.damping_outputs} {}
+        damping_{options.damping_inputs, options.damping_outputs, options.samples.value_or(0)} {}
 
   [[nodiscard]] UnitStats quantize_layer(const RowWindow& window, TrellisUnit& unit) const override {
     Layer layer(window, damping_);

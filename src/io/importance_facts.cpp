@@ -1,0 +1,31 @@
+#include "importance_facts.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+#include "importance_names.hpp"
+
+namespace lmq {
+
+ImportanceContents contents_of(const Catalogue& file, bool stacks, const std::set<std::string>& matrices) {
+  if (std::ranges::any_of(file.tensors,
+                          [&](const TensorInfo& tensor) { return matrices.contains(with_dots(tensor.name)); }))
+    return ImportanceContents::curvature;
+  const auto is_columns = [](const TensorInfo& tensor) { return with_dots(tensor.name).ends_with(".columns"); };
+  const bool columns = stacks || (!file.tensors.empty() && std::ranges::all_of(file.tensors, is_columns));
+  return columns ? ImportanceContents::columns_alone : ImportanceContents::other;
+}
+
+double samples_of(const Catalogue& file) {
+  for (const ShardInfo& shard : file.shards)
+    if (const auto at = shard.metadata.find("samples"); at != shard.metadata.end()) {
+      std::uint64_t samples = 0;
+      const char* const end = at->second.data() + at->second.size();
+      if (const auto [stop, error] = std::from_chars(at->second.data(), end, samples);
+          error == std::errc{} && stop == end)
+        return static_cast<double>(samples);
+    }
+  return 0;
+}
+
+}  // namespace lmq
