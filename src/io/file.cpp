@@ -12,18 +12,10 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/system_words.hpp"
 
 namespace lmq {
 namespace {
-
-/// The system's words for an errno, thread-safe.
-std::string words(int number) { return std::generic_category().message(number); }
-
-/// The same for a write, with what the user can do about it.
-std::string words_of_write(int number) {
-  if (number != EFBIG) return words(number);
-  return words(number) + ": a limit of this process on file sizes (ulimit -f), or of the file system";
-}
 
 std::string shown(const std::filesystem::path& path) { return printable(path.native()); }
 
@@ -55,14 +47,13 @@ int flags(File::Mode mode) noexcept {
 bool out_of_space(int number) noexcept { return number == ENOSPC || number == EDQUOT; }
 
 [[noreturn]] void refuse_to_open(const std::filesystem::path& path, File::Mode mode, int error) {
-  // Nothing is wrong with the file: this process or machine has too many others open.
-  if (error == EMFILE || error == ENFILE)
-    fail(Errc::io, fmt::format("{}: cannot be opened: {}: a limit of this process (ulimit -n) or machine on open files",
-                               shown(path), words(error)));
-  if (mode == File::Mode::read) fail(Errc::missing, fmt::format("{}: cannot be opened: {}", shown(path), words(error)));
+  if (out_of_descriptors(error))
+    fail(Errc::io, fmt::format("{}: cannot be opened: {}", shown(path), system_words(error)));
+  if (mode == File::Mode::read)
+    fail(Errc::missing, fmt::format("{}: cannot be opened: {}", shown(path), system_words(error)));
   fail(out_of_space(error) ? Errc::io : Errc::cannot_create,
        fmt::format("{}: cannot be {}: {}", shown(path), mode == File::Mode::update ? "opened for writing" : "created",
-                   words(error)));
+                   system_words(error)));
 }
 
 File::Stamp to_stamp(const struct stat& status) noexcept {
@@ -74,6 +65,15 @@ File::Stamp to_stamp(const struct stat& status) noexcept {
 constexpr std::uint64_t kLargestOffset = std::numeric_limits<off_t>::max();
 
 }  // namespace
+
+std::string system_words(int number) {
+  const std::string words = std::generic_category().message(number);
+  if (number == EFBIG) return words + ": a limit of this process on file sizes (ulimit -f), or of the file system";
+  if (out_of_descriptors(number)) return words + ": a limit of this process (ulimit -n) or machine on open files";
+  return words;
+}
+
+bool out_of_descriptors(int number) noexcept { return number == EMFILE || number == ENFILE; }
 
 File::File(std::filesystem::path path, Mode mode) : path_(std::move(path)) {
   fd_ = uninterrupted([&] { return ::open(path_.c_str(), flags(mode) | O_CLOEXEC, 0666); });
@@ -103,7 +103,7 @@ std::string File::place(std::uint64_t offset) const { return fmt::format("{} at 
 
 File::Stamp File::stamp() const {
   struct stat status {};
-  if (::fstat(fd_, &status) != 0) fail(Errc::io, fmt::format("{}: no status: {}", shown(path_), words(errno)));
+  if (::fstat(fd_, &status) != 0) fail(Errc::io, fmt::format("{}: no status: {}", shown(path_), system_words(errno)));
   return to_stamp(status);
 }
 
@@ -116,7 +116,7 @@ void File::read(std::uint64_t offset, std::span<std::byte> bytes) const {
     const ssize_t got =
         uninterrupted([&] { return ::pread(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
     if (got < 0)
-      fail(Errc::io, fmt::format("{}: reading {} bytes failed: {}", place(offset), bytes.size(), words(errno)));
+      fail(Errc::io, fmt::format("{}: reading {} bytes failed: {}", place(offset), bytes.size(), system_words(errno)));
     if (got == 0)
       fail(Errc::io, fmt::format("{}: the file ends here, {} more bytes were expected", place(offset), bytes.size()));
     bytes = bytes.subspan(static_cast<std::size_t>(got));
@@ -132,7 +132,7 @@ void File::write(std::uint64_t offset, std::span<const std::byte> bytes) const {
         uninterrupted([&] { return ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
     if (put <= 0)
       fail(Errc::io, fmt::format("{}: writing {} bytes failed: {}", place(offset), bytes.size(),
-                                 words_of_write(put < 0 ? errno : ENOSPC)));
+                                 system_words(put < 0 ? errno : ENOSPC)));
     bytes = bytes.subspan(static_cast<std::size_t>(put));
     offset += static_cast<std::uint64_t>(put);
   }
@@ -147,20 +147,20 @@ void File::reserve(std::uint64_t bytes) const {
     if (size() < bytes) truncate(bytes);
     return;
   }
-  fail(Errc::io, fmt::format("{}: reserving {} failed: {}", shown(path_), format_bytes(bytes), words_of_write(errno)));
+  fail(Errc::io, fmt::format("{}: reserving {} failed: {}", shown(path_), format_bytes(bytes), system_words(errno)));
 }
 
 void File::truncate(std::uint64_t bytes) const {
   const auto length = static_cast<off_t>(std::min(bytes, kLargestOffset));
   if (uninterrupted([&] { return ::ftruncate(fd_, length); }) != 0)
     fail(Errc::io,
-         fmt::format("{}: setting its length to {} bytes failed: {}", shown(path_), bytes, words_of_write(errno)));
+         fmt::format("{}: setting its length to {} bytes failed: {}", shown(path_), bytes, system_words(errno)));
 }
 
 void File::sync() const {
   if (uninterrupted([&] { return ::fdatasync(fd_); }) == 0) return;
   if (errno != EINVAL && errno != ENOTSUP)  // a pipe or device has nothing to flush
-    fail(Errc::io, fmt::format("{}: flushing to disk failed: {}", shown(path_), words(errno)));
+    fail(Errc::io, fmt::format("{}: flushing to disk failed: {}", shown(path_), system_words(errno)));
 }
 
 void File::advise_soon(std::uint64_t offset, std::uint64_t bytes) const noexcept {
@@ -172,31 +172,31 @@ void File::close() {
   if (fd_ < 0) return;
   // After EINTR the descriptor is gone on Linux; network file systems report late write errors here.
   if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR)
-    fail(Errc::io, fmt::format("{}: closing failed: {}", shown(path_), words(errno)));
+    fail(Errc::io, fmt::format("{}: closing failed: {}", shown(path_), system_words(errno)));
 }
 
 File::Stamp stamp_of(const std::filesystem::path& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0)
-    fail(Errc::missing, fmt::format("{}: no such file: {}", shown(path), words(errno)));
+    fail(Errc::missing, fmt::format("{}: no such file: {}", shown(path), system_words(errno)));
   return to_stamp(status);
 }
 
 void sync_directory(const std::filesystem::path& folder) {
   const std::filesystem::path named = folder.empty() ? "." : folder;
   const int fd = uninterrupted([&] { return ::open(named.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
-  if (fd < 0) fail(Errc::io, fmt::format("{}: the folder cannot be opened: {}", shown(named), words(errno)));
+  if (fd < 0) fail(Errc::io, fmt::format("{}: the folder cannot be opened: {}", shown(named), system_words(errno)));
   const int result = uninterrupted([&] { return ::fsync(fd); });
   const int error = errno;
   ::close(fd);
   // Some file systems have no fsync of directories: there the rename is as durable as it gets.
   if (result != 0 && error != EINVAL && error != ENOTSUP)
-    fail(Errc::io, fmt::format("{}: flushing the folder to disk failed: {}", shown(named), words(error)));
+    fail(Errc::io, fmt::format("{}: flushing the folder to disk failed: {}", shown(named), system_words(error)));
 }
 
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0)
-    fail(Errc::io, fmt::format("{}: renaming to {} failed: {}", shown(from), shown(to), words(errno)));
+    fail(Errc::io, fmt::format("{}: renaming to {} failed: {}", shown(from), shown(to), system_words(errno)));
   sync_directory(to.parent_path());
 }
 

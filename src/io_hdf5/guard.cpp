@@ -19,6 +19,7 @@
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/io/layout.hpp"
+#include "lmq/io/system_words.hpp"
 
 namespace lmq::h5 {
 namespace {
@@ -137,7 +138,7 @@ std::string ending(int status) {
 std::vector<std::byte> run_guarded(const std::string& file, const std::function<std::vector<std::byte>()>& body) {
   Pipe pipe;
   const pid_t child = pipe.write < 0 ? -1 : ::fork();
-  if (child < 0) fail(Errc::internal, fmt::format("{}: no child process to read it: {}", file, std::strerror(errno)));
+  if (child < 0) fail(Errc::io, fmt::format("{}: no child process to read it: {}", file, system_words(errno)));
   if (child == 0) run_child(pipe.write, file, body);
   pipe.close_write();
   std::vector<std::byte> bytes = read_all(pipe.read);

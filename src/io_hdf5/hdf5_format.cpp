@@ -4,9 +4,10 @@
 #include <hdf5.h>
 
 #include <array>
-#include <fstream>
+#include <span>
 
 #include "format.hpp"
+#include "lmq/io/file.hpp"
 
 #if !H5_VERSION_GE(1, 10, 5)
 #error "HDF5 1.10.5 or newer is needed (H5Dget_chunk_info_by_coord)"
@@ -43,8 +44,12 @@ std::string hdf5_version() {
 bool is_hdf5(const std::filesystem::path& path) {
   constexpr std::array<char, 8> kSignature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
   std::array<char, 8> begin{};
-  std::ifstream file(path, std::ios::binary);
-  return file.read(begin.data(), begin.size()) && begin == kSignature;
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+  const File file(path, File::Mode::read);
+  if (file.size() < begin.size()) return false;
+  file.read(0, std::as_writable_bytes(std::span(begin)));
+  return begin == kSignature;
 }
 
 }  // namespace lmq

@@ -17,6 +17,7 @@
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/system_words.hpp"
 #include "lmq/run/signals.hpp"
 
 namespace lmq {
@@ -115,22 +116,32 @@ void RunLock::wait_until_taken() {
   }
 }
 
-/// False when the name has just gone.
+/// False when it is to be tried again: a holder that goes may take the name, and the folder, away at any moment.
 bool RunLock::open() {
+  constexpr int kInARow = 100;  // so often no holders come and go while one opens
   created_ = false;
-  if (auto made = File::make_new(request_.path)) {
-    file_ = std::move(*made);
-    created_ = true;
-    return true;
-  }
-  std::error_code ignored;
+  if (request_.makes_folder) make_folder();
   try {
-    file_ = File(request_.path, File::Mode::update);
-  } catch (const Error&) {
-    if (fs::exists(request_.path, ignored)) throw;
+    if (auto made = File::make_new(request_.path)) {
+      file_ = std::move(*made);
+      created_ = true;
+    } else {
+      file_ = File(request_.path, File::Mode::update);
+    }
+  } catch (const Error& error) {
+    if (error.code == Errc::io || ++failures_ >= kInARow) throw;
     return false;
   }
+  failures_ = 0;
   return true;
+}
+
+void RunLock::make_folder() const {
+  std::error_code problem;
+  fs::create_directories(request_.path.parent_path(), problem);
+  if (problem)
+    fail(out_of_descriptors(problem.value()) ? Errc::io : Errc::cannot_create,
+         fmt::format("{}: cannot be made: {}", request_.subject, system_words(problem.value())));
 }
 
 RunLock::Look RunLock::look() {
@@ -168,7 +179,7 @@ RunLock::Look RunLock::look() {
   write();
   if (sure) return Look::taken;
   std::this_thread::sleep_for(kSettle);
-  if (read(File(request_.path, File::Mode::read)).run == words_.run) return Look::taken;
+  if (read_anew().run == words_.run) return Look::taken;
   file_ = File();
   return Look::again;
 }
@@ -183,7 +194,7 @@ void RunLock::remember_holder(const LockWords& there) {
 bool RunLock::lives(const LockWords& there) {
   if (there.run.empty()) return counts(there, kSilenceOfNewFile);
   if (there.who.empty()) return false;
-  if (there.kernel != words_.kernel) return counts(read(File(request_.path, File::Mode::read)), request_.silence);
+  if (there.kernel != words_.kernel) return counts(read_anew(), request_.silence);
   if (!no_locks_) return false;
   if (there.pids != words_.pids) return counts(there, request_.silence);
   return birth_of(std::to_string(there.pid)) == there.born;
@@ -212,6 +223,18 @@ LockWords RunLock::read(const File& file) const {
   return words;
 }
 
+/// What the name says now, opened anew: some network file systems look again only then. Nothing (empty) when it has
+/// gone; as the open file says where there are too few descriptors for a second one.
+LockWords RunLock::read_anew() const {
+  try {
+    return read(File(request_.path, File::Mode::read));
+  } catch (const Error& error) {
+    if (error.code == Errc::missing) return {};
+    if (error.code != Errc::io || !names_our_file()) throw;
+    return read(file_);
+  }
+}
+
 bool RunLock::names_our_file() const {
   struct stat ours {
   }, named{};
@@ -222,11 +245,11 @@ bool RunLock::names_our_file() const {
 void RunLock::check_held() const {
   std::string other = "another run";
   try {
-    const LockWords there = read(File(request_.path, File::Mode::read));
+    const LockWords there = read_anew();
     if (there.run == words_.run) return;
-    other = printable(there.who);
+    if (!there.who.empty()) other = printable(there.who);
   } catch (const Error&) {
-    // It is gone.
+    // It cannot be read.
   }
   fail(Errc::cannot_create,
        fmt::format("{}: {} has taken over: this run stood still for too long", request_.subject, other));
@@ -265,7 +288,7 @@ void RunLock::beat() {
 
 void RunLock::release() noexcept {
   try {
-    if (read(File(request_.path, File::Mode::read)).run != words_.run) return;
+    if (read_anew().run != words_.run) return;
     std::error_code ignored;
     const fs::path folder = request_.path.parent_path();
     const bool keep =

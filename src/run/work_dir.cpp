@@ -1,6 +1,7 @@
 #include "lmq/run/work_dir.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -14,6 +15,7 @@
 #include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/io/system_words.hpp"
 #include "lmq/run/spool.hpp"
 
 namespace lmq {
@@ -57,7 +59,8 @@ std::vector<OurFile> files_named_as_ours(const fs::path& folder) {
   for (fs::directory_iterator entry(folder, problem), end; !problem && entry != end; entry.increment(problem))
     if (auto file = parse_name(entry->path())) files.push_back(std::move(*file));
   if (problem)
-    fail(Errc::io, fmt::format("{}: cannot list the work directory: {}", folder.string(), problem.message()));
+    fail(Errc::io, fmt::format("{}: cannot list the work directory: {}", printable(folder.string()),
+                               system_words(problem.value())));
   std::sort(files.begin(), files.end(), [](const OurFile& a, const OurFile& b) { return a.path < b.path; });
   return files;
 }
@@ -85,22 +88,24 @@ std::vector<OurFile> our_files(const fs::path& folder) {
 
 WorkDir::WorkDir(fs::path folder, const JournalHeader& now, bool resume, LockPatience lock)
     : folder_(std::move(folder)) {
-  std::error_code problem;
-  fs::create_directories(folder_, problem);
-  if (problem)
-    fail(Errc::cannot_create,
-         fmt::format("{}: cannot make the work directory: {}", folder_.string(), problem.message()));
   RunLock::Request request;
   request.path = folder_ / kLockName;
+  request.makes_folder = true;  // runs that share it remove it, each at its end
   request.subject = fmt::format("the work directory {}", printable(folder_.string()));
   request.plan = now.plan_digest;
   request.patience = lock.patience;
   request.say = std::move(lock.say);
-  lock_.emplace(std::move(request));
-  if (!resume)
-    for (const OurFile& file : our_files(folder_)) fs::remove(file.path, problem);
   input_stamp_ = now.input_stamp;
-  for (const OurFile& file : files_named_as_ours(folder_)) run_ = std::max(run_, file.run + 1);
+  try {
+    std::error_code ignored;
+    lock_.emplace(std::move(request));
+    if (!resume)
+      for (const OurFile& file : our_files(folder_)) fs::remove(file.path, ignored);
+    for (const OurFile& file : files_named_as_ours(folder_)) run_ = std::max(run_, file.run + 1);
+  } catch (...) {
+    leave();
+    throw;
+  }
 }
 
 WorkDir::~WorkDir() {
@@ -110,9 +115,13 @@ WorkDir::~WorkDir() {
   } catch (...) {
     // What cannot be listed stays.
   }
+  leave();
+}
+
+/// Lets others in; the folder goes when nothing is in it, but no link to one.
+void WorkDir::leave() noexcept {
   lock_.reset();
-  std::error_code ignored;
-  if (fs::is_empty(folder_, ignored)) fs::remove(folder_, ignored);
+  ::rmdir(folder_.c_str());
 }
 
 /// Files of runs that ended before anything was finished.
@@ -156,8 +165,7 @@ void WorkDir::remove() noexcept {
   try {
     std::error_code ignored;
     for (const OurFile& file : our_files(folder_)) fs::remove(file.path, ignored);
-    lock_.reset();
-    fs::remove(folder_, ignored);  // only when empty
+    leave();
   } catch (...) {
     // What cannot be listed cannot be removed; the output is whole all the same.
   }

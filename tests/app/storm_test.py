@@ -74,6 +74,26 @@ class Storm(LmqTest):
         self.assertEqual(set(ends), {0})     # a small model: who waits learns that it is done
         self.assertEqual(sorted(os.listdir(self.folder)), ["model.safetensors", "out.h5"])
 
+    def test_several_outputs_may_share_a_work_directory(self):
+        """One works, the others wait; each removes the folder at its end, under those that wait."""
+        outs = [self.at(f"out{i}.h5") for i in range(3)]
+        for rounds in range(2):
+            processes = [start(*self.arguments(out, "shared")) for out in outs]
+            if rounds == 1:
+                processes[0].send_signal(signal.SIGKILL)
+            for process, out in zip(processes, outs):
+                code, error = process.wait(), process.stderr.read().decode()
+                process.stderr.close()
+                if code == BUSY:   # a slow machine: it has waited for long enough
+                    self.assertRegex(error, r"the work directory \S+shared: .* at work on it")
+                else:
+                    self.assertEqual(code, KILLED if rounds == 1 and out == outs[0] and code else 0, error)
+                if code == 0:
+                    self.assertEqual(sha256(out), self.expected)
+                    os.remove(out)
+        self.ok(run(*self.arguments(self.out, "shared")))
+        self.assertEqual(sha256(self.out), self.expected)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,6 +1,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "io/make_safetensors.hpp"
 #include "lmq/run/spool.hpp"
@@ -161,6 +163,39 @@ TEST_CASE("work directory: two runs do not share it, and a killed one does not l
   waitpid(child, &status, 0);
   REQUIRE(WIFSIGNALED(status));
   REQUIRE_NOTHROW(WorkDir(folder.path(), header(0, 0), true, {std::chrono::milliseconds(100), {}}));
+}
+
+TEST_CASE("work directory: of many that share one each has it in turn, though each removes it when it goes",
+          "[run][spool]") {
+  const TempFolder folder;
+  std::atomic<int> holders = 0, most = 0, turns = 0;
+  std::vector<std::thread> runs;
+  for (int run = 0; run < 6; ++run)
+    runs.emplace_back([&, run] {
+      for (int turn = 0; turn < 10; ++turn) {
+        WorkDir work(folder / "deep" / "work", {}, true, {std::chrono::minutes(2), {}});
+        most = std::max<int>(most, ++holders);
+        ++turns;
+        --holders;
+        if ((run + turn) % 2 == 0) work.remove();
+      }
+    });
+  for (std::thread& run : runs) run.join();
+  REQUIRE(most == 1);
+  REQUIRE(turns == 6 * 10);
+  REQUIRE(!std::filesystem::exists(folder / "deep" / "work"));
+}
+
+TEST_CASE("work directory: a link to a folder stays, and so does that folder", "[run][spool]") {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "far");
+  std::filesystem::create_directory_symlink(folder / "far", folder / "work");
+  for (const bool done : {false, true}) {
+    WorkDir work(folder / "work", {}, true);
+    if (done) work.remove();
+  }
+  REQUIRE(std::filesystem::is_directory(folder / "work"));
+  REQUIRE(std::filesystem::is_empty(folder / "work"));
 }
 
 TEST_CASE("work directory: a place where nothing can be made says so", "[run][spool]") {

@@ -47,6 +47,7 @@ class RunLock {
     std::filesystem::path path;  ///< of the lock file
     std::string subject;         ///< what is locked, for messages: "out.h5", "the work directory w"
     std::string plan;            ///< digest
+    bool makes_folder = false;   ///< the lock's folder is made where it is missing, also when a holder takes it away
     std::chrono::milliseconds patience = std::chrono::seconds(15);  ///< ranks of a killed run need a while to go
     /// A holder on another machine that counts nothing for so long is gone: four beats.
     std::chrono::milliseconds silence = std::chrono::seconds(12);
@@ -80,11 +81,12 @@ class RunLock {
   void wait_until_taken();
   [[nodiscard]] Look look();
   [[nodiscard]] bool open();
+  void make_folder() const;
   void remember_holder(const LockWords& there);
   [[nodiscard]] bool lives(const LockWords& there);
   [[nodiscard]] bool counts(const LockWords& there, std::chrono::milliseconds silence);
-  [[nodiscard]] bool write_and_confirm();
   [[nodiscard]] LockWords read(const File& file) const;
+  [[nodiscard]] LockWords read_anew() const;
   [[nodiscard]] bool names_our_file() const;
   void say(const std::string& text) const;
   void write() const;
@@ -95,6 +97,7 @@ class RunLock {
   File file_;
   bool created_ = false;  // by us, and never yet written by anyone else
   bool waited_ = false, no_locks_ = false;
+  int failures_ = 0;     // to open it, in a row
   std::string busy_;     // who holds it
   std::string watched_;  // the last words of a holder on another machine ...
   Clock::time_point watched_since_;

@@ -32,9 +32,9 @@ struct LockPatience {
 /// for as long as this lives. It may be any folder: other files in it are never touched, whatever their names.
 class WorkDir {
  public:
-  /// Makes the folder when it is missing. `resume`: journals of our version are read, whatever plan and input they are
-  /// of (Finished::identity tells what can be used; run, rank and plan of `now` do not matter); else our files there
-  /// are removed. Errc::cannot_create, also when another run holds it.
+  /// Makes the folder when it is missing, and again when a run that was waited for has removed it. `resume`: journals of
+  /// our version are read, whatever plan and input they are of (Finished::identity tells what can be used; run, rank and
+  /// plan of `now` do not matter); else our files there are removed. Errc::cannot_create, also when another run holds it.
   WorkDir(std::filesystem::path folder, const JournalHeader& now, bool resume, LockPatience lock = {});
   WorkDir(const WorkDir&) = delete;
   WorkDir& operator=(const WorkDir&) = delete;
@@ -50,6 +50,7 @@ class WorkDir {
 
  private:
   void remove_empty() const;
+  void leave() noexcept;
   std::filesystem::path folder_;
   std::optional<RunLock> lock_;
   std::uint32_t run_ = 1;
