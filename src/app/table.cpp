@@ -61,11 +61,13 @@ std::vector<std::size_t> Table::widths(std::size_t most) const {
     for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], columns_of(row[c]));
   const std::size_t gaps = 2 * (width.size() - 1);
   const auto all = [&] { return std::accumulate(width.begin(), width.end(), gaps); };
-  std::size_t longest_word = most / 3;
+  std::size_t longest_word = 0;
   for (const auto& row : rows_)
     for (const std::string& word : pieces(row.back(), 1)) longest_word = std::max(longest_word, columns_of(word));
-  // What is too wide: first the texts at the end down to a third of the line, then the names.
-  for (const auto& [column, least] : {std::pair(width.size() - 1, longest_word), std::pair(std::size_t{0}, kMinNames)})
+  const std::size_t last = width.size() - 1, third = std::max(most / 3, longest_word);
+  // What is too wide: first the texts at the end down to a third of the line, then the names, then those texts again.
+  for (const auto& [column, least] :
+       {std::pair(last, third), std::pair(std::size_t{0}, kMinNames), std::pair(last, longest_word)})
     if (const std::size_t now = all(); now > most && align_[column] == Align::left && width[column] > least)
       width[column] = std::max(least, width[column] - std::min(width[column], now - most));
   return width;
@@ -105,12 +107,6 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return shape.empty() ? "scalar" : fmt::format("{}", fmt::join(shape, "x"));
 }
 
-std::string with_commas(std::uint64_t number) {
-  std::string text = fmt::format("{}", number);
-  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, 1, ',');
-  return text;
-}
-
 std::string relative_error_text(double squared_error, double energy) {
   if (!(energy > 0)) return "-";
   if (squared_error == 0) return "0";
@@ -143,7 +139,7 @@ std::string name_pattern(const std::string& name) {
 }
 
 std::string counted_name(const std::string& name, std::uint64_t tensors) {
-  return tensors > 1 ? fmt::format("{} ({} tensors)", printable(name), tensors) : printable(name);
+  return tensors > 1 ? fmt::format("{} ({})", printable(name), counted(tensors, "tensor")) : printable(name);
 }
 
 }  // namespace lmq::app

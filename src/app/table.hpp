@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "lmq/base/words.hpp"
+
 namespace lmq::app {
 
 /// Columns a text takes on a terminal: its code points.
@@ -33,8 +35,6 @@ class Table {
 
 /// {512, 64} -> "512x64"; {} -> "scalar".
 [[nodiscard]] std::string shape_text(const std::vector<std::uint64_t>& shape);
-/// 260032 -> "260,032".
-[[nodiscard]] std::string with_commas(std::uint64_t number);
 /// sqrt(squared_error / energy) for people: "0.0512", "0" without error, "-" without energy.
 [[nodiscard]] std::string relative_error_text(double squared_error, double energy);
 /// Signal to noise in decibels: "25.81", "inf" without error, "-" without energy.

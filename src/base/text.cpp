@@ -143,15 +143,29 @@ std::string format_duration(double seconds) {
 std::string nearest(std::string_view word, std::span<const std::string_view> candidates) {
   constexpr std::size_t kLongest = 256;
   if (word.empty() || word.size() > kLongest) return {};
+  const std::string wanted = lower(word);
   std::string_view best;
   std::size_t best_edits = std::max<std::size_t>(2, word.size() / 3) + 1;
   for (const std::string_view candidate : candidates) {
     if (candidate.size() > kLongest) continue;
-    const bool begins = word.size() >= 4 && candidate.starts_with(word);
-    const std::size_t distance = begins ? 1 : edits(word, candidate);
+    const std::string known = lower(candidate);
+    const bool begins = known.size() > wanted.size() && wanted.size() >= 4 && known.starts_with(wanted);
+    const std::size_t distance = begins ? 1 : edits(wanted, known);
     if (distance < best_edits && distance < candidate.size()) best_edits = distance, best = candidate;
   }
   return std::string(best);
+}
+
+std::string counted(std::uint64_t number, std::string_view thing, std::string_view things) {
+  if (number == 1) return fmt::format("1 {}", thing);
+  return things.empty() ? fmt::format("{} {}s", with_commas(number), thing)
+                        : fmt::format("{} {}", with_commas(number), things);
+}
+
+std::string with_commas(std::uint64_t number) {
+  std::string text = fmt::format("{}", number);
+  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, 1, ',');
+  return text;
 }
 
 namespace {

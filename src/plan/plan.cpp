@@ -13,6 +13,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/plan/names.hpp"
 #include "lmq/quant/gram_use.hpp"
@@ -21,6 +22,15 @@
 
 namespace lmq {
 namespace {
+
+/// Why a tensor is kept that would not become smaller; bytes where their rounded numbers would be the same.
+std::string growth_words(std::uint64_t now, std::uint64_t least) {
+  if (least == now)
+    return fmt::format("would not become smaller: {} as it is and at least so much quantized", format_bytes(now));
+  const bool same = format_bytes(now) == format_bytes(least);
+  return fmt::format("would grow: {} as it is, at least {} quantized", same ? counted(now, "byte") : format_bytes(now),
+                     same ? counted(least, "byte") : format_bytes(least));
+}
 
 using ImportanceOf = std::function<ImportanceInfo(const TensorInfo&, std::uint64_t cols)>;
 
@@ -148,8 +158,7 @@ class Planner {
         now = tensor.bytes + (tensor.scale >= 0 ? tensors_[static_cast<std::size_t>(tensor.scale)].bytes : 0);
         least >= now) {
       out.treatment = Treatment::keep;
-      out.reason =
-          fmt::format("would grow: {} as it is, at least {} quantized", format_bytes(now), format_bytes(least));
+      out.reason = growth_words(now, least);
       out.spec = {};
       return;
     }

@@ -118,8 +118,10 @@ void check_keep(const Rule& rule) {
       {"row_axes", rule.row_axes.has_value()}};
   for (const auto& [field, set] : fields)
     if (set || !rule.options.empty())
-      fail(Errc::usage, fmt::format("{}: a rule with \"keep\": true has only \"match\" beside it",
-                                    field_of(rule, set ? field : rule.options.begin()->first)));
+      fail(Errc::usage, fmt::format("{}: what is kept has no {} (\"keep\" stands alone)", place_of(rule),
+                                    !set                ? rule.options.begin()->first
+                                    : field == "levels" ? "bits or levels"
+                                                        : field));
 }
 
 /// Methods that see layers have no codebooks to share or to round, and a coder of their own.
@@ -257,7 +259,8 @@ std::string place_of(const Rule& rule) {
 }
 
 std::string field_of(const Rule& rule, std::string_view field) {
-  if (!rule.place.command_line) return fmt::format("{}.{}", place_of(rule), field);
+  const std::string place = place_of(rule);
+  if (!rule.place.command_line) return fmt::format("{}{}{}", place, place.starts_with("--") ? ": " : ".", field);
   std::string option = fmt::format("--{}", field);
   std::ranges::replace(option, '_', '-');
   return option;

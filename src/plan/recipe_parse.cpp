@@ -6,6 +6,7 @@
 #include <set>
 
 #include "lmq/base/error.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/plan/recipe.hpp"
 #include "recipe_words.hpp"
 
@@ -17,7 +18,7 @@ using Json = nlohmann::json;
 std::string show(const Json& value) {
   if (value.is_string()) return in_quotes(value.get_ref<const std::string&>());
   if (value.is_array()) return fmt::format("a list of {}", value.size());
-  if (value.is_object()) return fmt::format("an object of {} keys", value.size());
+  if (value.is_object()) return fmt::format("an object of {}", counted(value.size(), "key"));
   return value.dump();
 }
 
@@ -64,8 +65,10 @@ struct Place {
   }
 };
 
+constexpr std::size_t kMaxRules = 65536;
+
 /// Walks beside the JSON parser and refuses what the finished value no longer shows: a key given twice. Depth is
-/// bounded too (a recipe needs 3), since values are later shown and destroyed.
+/// bounded too (a recipe needs 3), since values are later shown and destroyed, and so are lists.
 class KeyGuard {
  public:
   explicit KeyGuard(const std::string& source) : source_(source) {}
@@ -74,7 +77,8 @@ class KeyGuard {
     using Event = Json::parse_event_t;
     if (event == Event::object_end || event == Event::array_end) return frames_.pop_back(), true;
     if (event == Event::key) return key(parsed.get_ref<const std::string&>()), true;
-    if (!frames_.empty() && frames_.back().is_array) ++frames_.back().items;
+    if (!frames_.empty() && frames_.back().is_array && ++frames_.back().items > kMaxRules)
+      fail(Errc::usage, fmt::format("{}: {}: allowed is a list of at most {} rules", source_, path(), kMaxRules));
     if (event == Event::value) return true;
     if (frames_.size() == 8) fail(Errc::usage, fmt::format("{}: nested deeper than 8 levels at {}", source_, path()));
     frames_.push_back({.is_array = event == Event::array_start});
@@ -177,9 +181,7 @@ Rule parse_rule(const Place& at) {
 }
 
 std::vector<Rule> parse_rules(const Place& at) {
-  constexpr std::size_t kMaxRules = 65536;
   if (!at.value.is_array()) at.refuse("is a list of rules");
-  if (at.value.size() > kMaxRules) at.refuse(fmt::format("is a list of at most {} rules", kMaxRules));
   std::vector<Rule> rules;
   for (std::size_t i = 0; i < at.value.size(); ++i) {
     if (!rules.empty() && matches_all(rules.back().match))
@@ -211,6 +213,9 @@ Json value_of(const std::string& text) {
   std::uint64_t whole = 0;
   if (const auto [stop, error] = std::from_chars(text.data(), end, whole); error == std::errc{} && stop == end)
     return whole;
+  std::int64_t negative = 0;
+  if (const auto [stop, error] = std::from_chars(text.data(), end, negative); error == std::errc{} && stop == end)
+    return negative;
   double number = 0;
   const auto [stop, error] = std::from_chars(text.data(), end, number);
   if (error == std::errc{} && stop == end && std::isfinite(number)) return number;

@@ -14,6 +14,38 @@
 namespace lmq {
 namespace {
 
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return out;
+}
+
+/// A regular expression as a pattern: "re:.*up.*" -> "*up*", "^lm_head\\.weight$" -> "lm_head.weight". Empty for what
+/// is none, or says more than a pattern can.
+std::string from_regular_expression(std::string_view text) {
+  const bool said = text.starts_with("re:");
+  if (said) text.remove_prefix(3);
+  std::string out;
+  bool changed = said;
+  const bool from_start = text.starts_with('^'), to_end = text.ends_with('$');
+  changed = changed || from_start || to_end;
+  text = text.substr(from_start, text.size() - from_start - to_end);
+  if (text.find_first_of("()|{}+") != text.npos) return {};
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool repeated = i + 1 < text.size() && text[i + 1] == '*';
+    if (text[i] == '.' && repeated)
+      out += '*', ++i, changed = true;
+    else if (text[i] == '\\' && i + 1 < text.size() && text[i + 1] == '.')
+      out += '.', ++i, changed = true;
+    else if (text.substr(i).starts_with("\\d"))
+      out += i + 2 < text.size() && text[i + 2] == '*' ? "*" : "[0-9]", i += out.back() == '*' ? 2 : 1, changed = true;
+    else
+      out += text[i];
+  }
+  return changed ? out : std::string();
+}
+
 /// One sign of a pattern, as far as nearness is concerned: a set is like '?'.
 struct Sign {
   enum class Kind { literal, any, star } kind = Kind::literal;
@@ -99,11 +131,35 @@ std::uint64_t matches(std::string_view pattern, const std::vector<TensorInfo>& t
       std::ranges::count_if(tensors, [&](const TensorInfo& tensor) { return glob_match(pattern, tensor.name); }));
 }
 
+/// The first tensor whose name fits but for large and small letters; empty: none.
+std::string_view match_of_any_case(std::string_view pattern, const std::vector<TensorInfo>& tensors) {
+  const std::string small = lower(pattern);
+  const auto at = std::ranges::find_if(tensors, [&](const TensorInfo& t) { return glob_match(small, lower(t.name)); });
+  return at == tensors.end() ? std::string_view() : std::string_view(at->name);
+}
+
+/// What is wrong with a pattern that matches nothing, from the likeliest on; empty: not known.
+std::string hint_for(const std::string& pattern, const std::vector<TensorInfo>& tensors) {
+  const std::string part = fmt::format("*{}*", pattern);
+  if (const std::uint64_t inside = matches(part, tensors); inside > 0)
+    return fmt::format("; a pattern is for whole names: {} matches {}", in_quotes(part), inside);
+  const std::string meant = from_regular_expression(pattern);
+  if (!meant.empty())
+    for (const std::string& tried : {meant, fmt::format("*{}*", meant)})
+      if (const std::uint64_t found = matches(tried, tensors); found > 0)
+        return fmt::format("; patterns are no regular expressions ('*' stands for any text): {} matches {}",
+                           in_quotes(tried), found);
+  for (const std::string& tried : {pattern, part})
+    if (const std::string_view name = match_of_any_case(tried, tensors); !name.empty())
+      return fmt::format("; large and small letters differ: it would match {}", in_quotes(name));
+  if (pattern.find_first_of("()|$^+") != pattern.npos || pattern.starts_with("re:"))
+    return "; patterns are no regular expressions: '*' stands for any text, '?' for one letter, [ab] for one of these; "
+           "lmq inspect lists the names";
+  return near_names(pattern, tensors);
+}
+
 [[noreturn]] void refuse_unmatched(const Rule& rule, const std::vector<TensorInfo>& tensors) {
-  const std::string part = fmt::format("*{}*", rule.match);
-  const std::uint64_t inside = matches(part, tensors);
-  std::string hint = inside > 0 ? fmt::format("; a pattern is for whole names: {} matches {}", in_quotes(part), inside)
-                                : near_names(rule.match, tensors);
+  std::string hint = hint_for(rule.match, tensors);
   if (hint.empty()) hint = tensors.empty() ? "; the checkpoint has none" : "; lmq inspect lists the names";
   fail(Errc::usage, fmt::format("{}: {} matches no tensor{}", place_of(rule), in_quotes(rule.match), hint));
 }

@@ -158,6 +158,15 @@ TEST_CASE("times: minutes alone, or numbers with units, and nothing else passes"
   }
 }
 
+TEST_CASE("counted: one thing, many things") {
+  CHECK(counted(0, "tensor") == "0 tensors");
+  CHECK(counted(1, "tensor") == "1 tensor");
+  CHECK(counted(2048, "tensor") == "2,048 tensors");
+  CHECK(counted(1, "index", "indexes") == "1 index");
+  CHECK(counted(2, "index", "indexes") == "2 indexes");
+  CHECK(with_commas(~0ULL) == "18,446,744,073,709,551,615");
+}
+
 TEST_CASE("nearest: the word with the fewest edits, none when all are far") {
   constexpr std::string_view words[] = {"kmeans", "uniform", "bits", "row", "target-size"};
   CHECK(nearest("kmaens", words) == "kmeans");
@@ -165,6 +174,8 @@ TEST_CASE("nearest: the word with the fewest edits, none when all are far") {
   CHECK(nearest("bit", words) == "bits");
   CHECK(nearest("rows", words) == "row");
   CHECK(nearest("target", words) == "target-size");  // begins with it
+  CHECK(nearest("KMEANS", words) == "kmeans");
+  CHECK(nearest("Row", words) == "row");
   CHECK(nearest("zzzzzz", words).empty());
   CHECK(nearest("", words).empty());
   CHECK(nearest("x", {}).empty());

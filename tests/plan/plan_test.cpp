@@ -216,6 +216,8 @@ TEST_CASE("plan: what would grow is kept, with both sizes", "[plan]") {
   const TensorPlan grown = treated({2048, 1, 4}, rows);
   CHECK(grown.treatment == Treatment::keep);
   CHECK(grown.reason == "would grow: 16.0 KiB as it is, at least 17.5 KiB quantized");
+  const Rule all_levels{.method = "kmeans", .levels = 256, .granularity = Granularity::row};
+  CHECK(treated({4, 409}, all_levels).reason == "would grow: 3,272 bytes as it is, at least 3,275 bytes quantized");
   CHECK(treated({2048, 1, 4}, {.method = "kmeans", .levels = 16}).treatment == Treatment::quantize);
   CHECK(treated({64, 100}, rows).treatment == Treatment::quantize);
   CHECK(treated({512, 16}, rows).treatment == Treatment::keep);

@@ -228,7 +228,7 @@ TEST_CASE("recipe: every mistake is refused in one line with its place and what 
   says(with_rule(R"(,"level_type":"f64")"), R"(rules[0].level_type: found "f64", allowed are "f32", "f16")");
   says(with_rule(R"(,"row_axes":33)"), "rules[0].row_axes: found 33");
   says(with_rule(R"(,"keep":"yes")"), "rules[0].keep: found \"yes\"");
-  says(with_rule(R"(,"keep":true,"bits":4)"), "rules[0].levels: a rule with \"keep\": true has only \"match\"");
+  says(with_rule(R"(,"keep":true,"bits":4)"), "rules[0]: what is kept has no bits or levels");
   says(R"({"min_elements":1,"min_elements":1})", "min_elements: the key is given twice");
   says(R"({"rules":[{"match":"a"},{"match":"b","keep":true,"match":"b"}]})", "rules[1].match: the key is given twice");
   says(std::string(100000, '['), "nested deeper than 8 levels");

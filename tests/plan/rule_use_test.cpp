@@ -49,7 +49,13 @@ TEST_CASE("rules: one that matches no tensor is refused with its place and the n
   says("*.mlp.up_prj.weight",
        R"("*.mlp.up_prj.weight" matches no tensor; near are "model.layers.0.mlp.up_proj.weight" (12 alike))");
   says("*.self_attn.[kq]_prj.*", R"(near are "model.layers.0.self_attn.q_proj.weight" (12 alike))");
-  says("LM_head.weight", R"(near are "lm_head.weight")");
+  says("LM_head.weight", R"(large and small letters differ: it would match "lm_head.weight")");
+  says("MLP", R"(it would match "model.layers.0.mlp.up_proj.weight")");
+  says(".*\\.mlp\\..*", R"(no regular expressions ('*' stands for any text): "*.mlp.*" matches 12)");
+  says("re:mlp", R"("*mlp*" matches 12)");
+  says("^lm_head", R"("*lm_head*" matches 1)");
+  says("model.layers.\\d*.mlp.up_proj.weight$", "matches 12");
+  says("(lm_head|embed).*", "patterns are no regular expressions");
   says("lm_head", R"(a pattern is for whole names: "*lm_head*" matches 1)");
   says("mlp", R"("*mlp*" matches 12)");
   says("*visual.blocks*", "lmq inspect lists the names");
