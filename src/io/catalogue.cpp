@@ -230,8 +230,8 @@ Catalogue Catalogue::from_bytes(std::span<const std::byte> bytes) {
   for (std::uint32_t left = take_count(in, 28, "shards"); left > 0; --left) {
     ShardInfo& shard = catalogue.shards.emplace_back();
     shard.name = take_name(in, "shard name");
-    if (!is_plain_file_name(shard.name))
-      in.refuse(fmt::format("shard '{}' is no plain file name", printable(shard.name)));
+    if (!is_inner_path(shard.name))
+      in.refuse(fmt::format("shard '{}' is no file in or below the folder", printable(shard.name)));
     shard.bytes = in.le<std::uint64_t>("shard bytes");
     shard.modified_ns = in.le<std::int64_t>("modification time");
     shard.header_digest = in.text("header digest");

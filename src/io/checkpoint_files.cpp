@@ -12,6 +12,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/io/system_words.hpp"
 #include "safetensors_header.hpp"
 
 namespace lmq {
@@ -141,9 +142,12 @@ Listing list_folder(const fs::path& folder) {
   Listing listing;
   std::error_code error;
   fs::directory_iterator entries(folder, error);
-  if (error) fail(Errc::missing, fmt::format("{}: the folder cannot be read: {}", shown(folder), error.message()));
+  if (error)
+    fail(out_of_descriptors(error.value()) ? Errc::io : Errc::missing,
+         fmt::format("{}: the folder cannot be read: {}", shown(folder), system_words(error.value())));
   for (; entries != fs::directory_iterator(); entries.increment(error)) {
-    if (error) fail(Errc::io, fmt::format("{}: reading the folder failed: {}", shown(folder), error.message()));
+    if (error)
+      fail(Errc::io, fmt::format("{}: reading the folder failed: {}", shown(folder), system_words(error.value())));
     const std::string name = entries->path().filename().native();
     const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix) && name.front() != '.'; };
     if (ends(kSuffix))
@@ -293,9 +297,9 @@ CheckpointFiles find_checkpoint_files(const fs::path& input) {
   if (!fs::is_regular_file(status)) fail(Errc::missing, fmt::format("{}: expected a file or a folder", shown(input)));
   const FileFormat format = recognize(File(input, File::Mode::read));
   if (format.kind == FileKind::json) return from_index(input);
-  if (format.kind == FileKind::other)
-    fail(Errc::unsupported, fmt::format("{}: found {}, expected safetensors or an index of them: {}", shown(input),
-                                        format.words, format.advice));
+  if (!format.words.empty())
+    fail(Errc::unsupported, fmt::format("{}: found {}, expected a checkpoint ({}): {}", shown(input), format.words,
+                                        kReadKinds, format.advice));
   // What looks like nothing known is left to the header's rules, which say what is wrong with it.
   return from_file(input);
 }

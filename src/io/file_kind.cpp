@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "lmq/base/text.hpp"
 #include "lmq/io/input_formats.hpp"
 #include "safetensors_header.hpp"
 
@@ -72,12 +73,18 @@ bool is_ours(const File& file, std::uint64_t bytes) {
   return head.find("lmq_format") != head.npos;
 }
 
-/// Words and blanks, no binary data.
+/// Words and blanks, no binary data: in UTF-8, which may be cut off at the end, or mostly ASCII.
 bool is_text(std::string_view text) noexcept {
-  return !text.empty() && std::ranges::all_of(text, [](char c) {
+  const bool printed = !text.empty() && std::ranges::all_of(text, [](char c) {
     return (static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0xF8) || c == '\t' || c == '\n' ||
            c == '\r';
   });
+  if (!printed) return false;
+  const auto ascii = std::ranges::count_if(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  if (4 * static_cast<std::size_t>(ascii) >= 3 * text.size()) return true;
+  for (std::size_t cut = 0; cut < 4 && cut < text.size(); ++cut)
+    if (is_clean_utf8(text.substr(0, text.size() - cut))) return true;
+  return false;
 }
 
 /// Behind a user block of 512, 1024, ... bytes an HDF5 file begins later.
@@ -130,6 +137,8 @@ FileFormat recognize(const File& file) {
     return {FileKind::other, "an HDF5 file behind a user block", "h5unjam -i FILE -o NEW takes it away"};
   if (looks_like_onnx(text)) return {FileKind::other, "an ONNX model or another protocol buffer", kOriginal};
   if (is_text(text)) return {FileKind::other, "a text file", kName};
+  const bool no_length = count > 8 && (length > kHeaderLimit || length > bytes - 8);
+  if (no_length && text[8] != '{') return {FileKind::unknown, "no kind of file that is known", kName};
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include "importance_axes.hpp"
 #include "importance_curvature.hpp"
 #include "importance_names.hpp"
+#include "importance_owner.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 
@@ -71,7 +72,8 @@ class Matcher {
         out_.entries.push_back(std::move(entry));
     }
     const bool asked = !wanted_.tensor || any_wanted();
-    if (asked && out_.entries.empty() && out_.unknown.empty()) refuse_stranger();
+    const ImportanceOwner owner{file_, wanted_, decoder_, !stacks_.empty(), by_name_};
+    if (asked && out_.entries.empty() && out_.unknown.empty() && !owner.speaks_of_kept()) owner.refuse();
     for (std::size_t i = 0; i < seen_.size(); ++i)
       if (!seen_[i] && (moments_.empty() || !is_other_optimizer_state(with_dots(file_.tensors[i].name))))
         out_.unused.push_back(file_.tensors[i].name);
@@ -333,9 +335,11 @@ class Matcher {
   [[noreturn]] void refuse_axis(std::int64_t index, const TensorInfo& weight) const {
     const std::string shown = printable(weight.name);
     fail(Errc::unsupported,
-         fmt::format("{}: entry '{}' weighs inputs, but '{}' is square [{}] and nothing says which axis they are: a "
-                     "config.json with the model_type may; or keep it by a recipe, or give '{}.columns' or '{}.rows'",
-                     source_, printable(tensor(index).name), shown, fmt::join(weight.shape, ", "), shown, shown));
+         fmt::format(
+             "{}: entry '{}' weighs inputs, but '{}' is square [{}] and nothing says which axis they are: {}keep "
+             "it by a recipe, or give '{}.columns' or '{}.rows'",
+             source_, printable(tensor(index).name), shown, fmt::join(weight.shape, ", "),
+             axis_advice(wanted_.config.model_types), shown, shown));
   }
 
   /// Two parts of the model count blocks, and the entry may speak of either.
@@ -344,32 +348,13 @@ class Matcher {
          fmt::format("{}: entry '{}' may speak of '{}' or of another part of the model (blocks below {}): keep the "
                      "others by a recipe, or name the entry as the checkpoint names its tensor",
                      source_, printable(tensor(index).name), printable(weight.name),
-                     printable(fmt::format("{}", fmt::join(decoder_.candidates(), ", ")))));
+                     listed_prefixes(decoder_.candidates())));
   }
 
   [[nodiscard]] bool any_wanted() const {
     for (std::size_t i = 0; i < checkpoint_.tensors.size(); ++i)
       if (wanted_.tensor(i)) return true;
     return false;
-  }
-
-  /// Nothing in the file belongs to the checkpoint.
-  [[noreturn]] void refuse_stranger() const {
-    std::string expected = "no tensor of floats";
-    for (const TensorInfo& weight : checkpoint_.tensors) {
-      if (weight.shape.size() < 2 || !is_float(weight.value_type())) continue;
-      const auto names = stacks_.empty() ? std::vector<GgufName>{} : gguf_names(weight.name);
-      expected = fmt::format("'{}'", printable(weight.name));
-      if (!names.empty()) expected += fmt::format(" as '{}'", names[0].name);
-      if (stacks_.empty() || !names.empty()) break;
-    }
-    fail(Errc::malformed,
-         fmt::format("{} ({}): nothing in it belongs to the checkpoint: found {}, expected for example {}", source_,
-                     file_.format,
-                     file_.tensors.empty() ? "no tensor"
-                                           : fmt::format("{} tensors such as '{}'", file_.tensors.size(),
-                                                         printable(file_.tensors.front().name)),
-                     expected));
   }
 
   const Catalogue& file_;

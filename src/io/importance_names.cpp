@@ -1,6 +1,7 @@
 #include "importance_names.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -8,6 +9,8 @@
 #include <map>
 #include <set>
 #include <span>
+
+#include "lmq/base/text.hpp"
 
 namespace lmq {
 namespace {
@@ -304,6 +307,33 @@ bool is_other_optimizer_state(std::string_view name) {
   return std::ranges::any_of(parts_of(name), [](std::string_view part) {
     return part != kMoment && std::ranges::find(kOptimizerParts, part) != std::end(kOptimizerParts);
   });
+}
+
+std::vector<std::string> schema_names(std::string_view weight) {
+  std::vector<std::string> names{with_dots(weight)};
+  for (const char* suffix : {".columns", ".weights", ".rows", ".outer", ".gram"})
+    names.push_back(names.front() + suffix);
+  return names;
+}
+
+std::vector<std::string> imatrix_names(std::string_view weight) {
+  std::vector<std::string> names{std::string(weight)};
+  for (const GgufName& known : gguf_names(weight)) names.push_back(known.name);
+  return names;
+}
+
+std::string listed_prefixes(const std::vector<std::string>& prefixes) {
+  std::string text;
+  for (const std::string& prefix : prefixes)
+    text += fmt::format("{}{}", text.empty() ? "" : ", ",
+                        prefix.empty() ? "no prefix" : fmt::format("'{}'", printable(prefix)));
+  return text;
+}
+
+std::string axis_advice(const std::vector<std::string>& model_types) {
+  if (model_types.empty()) return "a config.json with the model_type may; or ";
+  return fmt::format("of model_type '{}' that is not known; ",
+                     printable(fmt::format("{}", fmt::join(model_types, ", "))));
 }
 
 std::string with_dots(std::string_view name) {

@@ -44,6 +44,15 @@ class TextDecoder {
 /// True for the other tensors of an optimizer's state: "NAME.exp_avg", "NAME.step", ...
 [[nodiscard]] bool is_other_optimizer_state(std::string_view name);
 
+/// Names that entries for this tensor may have in a file of our schema, and in an imatrix, whatever part of the model it
+/// is in.
+[[nodiscard]] std::vector<std::string> schema_names(std::string_view weight);
+[[nodiscard]] std::vector<std::string> imatrix_names(std::string_view weight);
+/// Prefixes of blocks for a message, in quotes, an empty one as "no prefix".
+[[nodiscard]] std::string listed_prefixes(const std::vector<std::string>& prefixes);
+/// Where a tensor is square: how its model's type may say which axis counts inputs, or that it does not.
+[[nodiscard]] std::string axis_advice(const std::vector<std::string>& model_types);
+
 /// Slashes of HDF5 paths as dots.
 [[nodiscard]] std::string with_dots(std::string_view name);
 

@@ -40,9 +40,9 @@ class IndexEvents final : public JsonEvents {
   }
   bool string(std::string& text) override {
     if (at_ != At::shard) return scalar("a text");
-    if (!is_plain_file_name(text))
-      refuse(fmt::format("weight_map: tensor '{}': found shard '{}', expected a plain file name", printable(tensor_),
-                         printable(text)));
+    if (!is_inner_path(text))
+      refuse(fmt::format("weight_map: tensor '{}': found shard '{}', expected a file in the index's folder or below it",
+                         printable(tensor_), printable(text)));
     index_.shard_of.emplace(std::move(tensor_), std::move(text));
     at_ = At::map;
     return true;
@@ -142,6 +142,17 @@ class IndexEvents final : public JsonEvents {
 bool is_plain_file_name(std::string_view name) noexcept {
   return !name.empty() && name.size() <= 255 && name != "." && name != ".." && name.find_first_of("/\\") == name.npos &&
          is_clean_utf8(name);
+}
+
+bool is_inner_path(std::string_view path) noexcept {
+  constexpr std::size_t kLongest = 4096;
+  if (path.size() > kLongest) return false;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    const std::size_t end = std::min(path.find('/', begin), path.size());
+    if (!is_plain_file_name(path.substr(begin, end - begin))) return false;
+    begin = end + 1;
+  }
+  return true;
 }
 
 ShardIndex parse_shard_index(std::string_view text, const std::string& source) {

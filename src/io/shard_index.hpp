@@ -9,12 +9,14 @@ namespace lmq {
 
 /// What an index.json says: {"metadata": {"total_size": bytes, ...}, "weight_map": {tensor: shard file, ...}, ...}.
 struct ShardIndex {
-  std::map<std::string, std::string> shard_of;  ///< tensor -> plain file name
+  std::map<std::string, std::string> shard_of;  ///< tensor -> is_inner_path
   std::optional<double> total_size;             ///< informative; some writers give a float
 };
 
 /// True for a name that stays in its folder: clean UTF-8 of 1 to 255 bytes, no separator, not "." or "..".
 [[nodiscard]] bool is_plain_file_name(std::string_view name) noexcept;
+/// Such names with '/' between them: a file in a folder, or below it.
+[[nodiscard]] bool is_inner_path(std::string_view path) noexcept;
 
 /// Parses an index. Duplicate keys, other types than above and shard names that are not plain are Errc::malformed, as
 /// is an index without tensors. Further entries of the root and of "metadata" are passed over.

@@ -11,6 +11,7 @@
 #include "format.hpp"
 #include "hole_driver.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "types.hpp"
 
@@ -53,6 +54,22 @@ herr_t note_link(hid_t, const char* name, const Info* info, void* out) {
     return -1;
   }
   return 0;
+}
+
+/// A filter as its tool calls it.
+std::string filter_words(H5Z_filter_t filter) {
+  switch (filter) {
+    case H5Z_FILTER_DEFLATE:
+      return "deflate (gzip)";
+    case H5Z_FILTER_SHUFFLE:
+      return "shuffle";
+    case H5Z_FILTER_FLETCHER32:
+      return "fletcher32";
+    case H5Z_FILTER_SZIP:
+      return "szip";
+    default:
+      return fmt::format("{}", filter);
+  }
 }
 
 class Opener {
@@ -243,7 +260,10 @@ class Opener {
         calls_(H5Pget_filter2(creation, 0, &flags, &count, client.data(), 0, nullptr, &settings), "H5Pget_filter2");
     if (filters != 1 || filter != static_cast<H5Z_filter_t>(kLmqFilterId))
       calls_.fail(Errc::unsupported,
-                  fmt::format("{} filters, the first {}; only {} alone is read", filters, filter, kLmqFilterId));
+                  fmt::format("found {} ({}{}), expected that of lmq ({}) alone: a tool has packed this copy anew "
+                              "(h5repack -f); start from the file that lmq made",
+                              counted(static_cast<std::uint64_t>(filters), "filter"),
+                              filters > 1 ? "the first is " : "", filter_words(filter), kLmqFilterId));
     const auto whole = element_bytes(dataset.dtype, element_count(dataset.chunk));
     const bool said = count == 2 && whole == (std::uint64_t{client[1]} << 32 | client[0]);
     if (!said && !(count == 0 && has_whole_chunks(dataset)))

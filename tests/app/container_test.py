@@ -103,6 +103,15 @@ class Reading(LmqTest):
         text = subprocess.run(["h5dump", "-d", "/lmq/tensors", path], capture_output=True, text=True, check=True).stdout
         self.assertIn("model.layers.0.self_attn.q_proj.weight", text.replace('"\n   (0): "', ""))
 
+    def test_a_copy_that_h5repack_packed_anew_is_named_as_such(self):
+        if not shutil.which("h5repack"):
+            self.skipTest("no h5repack")
+        path, copy = self.at("a.h5"), self.at("b.h5")
+        self.ok(run("quantize", STORIES, "-o", path, "--levels", "16", "--progress", "none"))
+        subprocess.run(["h5repack", "-f", "GZIP=4", path, copy], check=True, capture_output=True,
+                       env={**os.environ, "HDF5_PLUGIN_PATH": os.environ["LMQ_PLUGIN"]})
+        self.refused(run("verify", copy), 69, "found 1 filter (deflate (gzip)), expected that of lmq", "h5repack -f", "start from the file that lmq made")
+
     def test_a_copy_that_h5repack_stripped_is_named_as_such(self):
         if not shutil.which("h5repack"):
             self.skipTest("no h5repack")

@@ -192,6 +192,23 @@ TEST_CASE("record: bits left over behind fixed width and planes are 0, else it i
   }
 }
 
+TEST_CASE("record: a codebook number that is not finite is refused", "[record][hostile]") {
+  const float bad = GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                             -std::numeric_limits<float>::infinity());
+  QuantizedUnit unit = bell_unit(500, 5, 1);
+  unit.level_type = LevelType::f32;
+  unit.book = {-2.0F, -1.0F, 0.5F, 1.0F, 2.0F};
+  Bytes record = encode_record(unit, CoderChoice::fixed).bytes;
+  REQUIRE(verdict(record, unit.count) == Verdict::read);
+  std::array<std::byte, 4> level{};
+  std::memcpy(level.data(), &unit.book[2], level.size());
+  const auto at = std::ranges::search(record, level).begin();
+  REQUIRE(at != record.end());
+  std::memcpy(&*at, &bad, sizeof bad);
+  seal(record);
+  REQUIRE(verdict(record, unit.count) == Verdict::refused);
+}
+
 TEST_CASE("record: a number stored as -0 is read as +0", "[record]") {
   QuantizedUnit unit = bell_unit(500, 5, 1);
   unit.level_type = LevelType::f32;

@@ -41,7 +41,7 @@ void fuzz_header(std::span<const std::byte> file) {
 
 void fuzz_index(std::string_view text) {
   for (const auto& [tensor, shard] : lmq::parse_shard_index(text, "fuzz").shard_of)
-    require(lmq::is_clean_utf8(tensor) && lmq::is_plain_file_name(shard));
+    require(lmq::is_clean_utf8(tensor) && lmq::is_inner_path(shard));
 }
 
 /// There is one way to write a catalogue.
