@@ -12,6 +12,7 @@
 #include "lmq/base/digest.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/io/file.hpp"
 #include "lmq/io/input_formats.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
@@ -117,9 +118,7 @@ bool share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
       const bool said = job.recipe.target.has_value();
       job.recipe = read_recipe(*changed);
       default_size = !said && job.recipe.target.has_value();
-      if (options.importance)
-        note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
-                         *changed->rule.method));
+      if (options.importance) job.chosen_method = *changed->rule.method;
     }
     tell_samples(job.recipe, samples_behind(options, job.reader->catalogue()));
     bytes = to_bytes({job.reader->catalogue().to_bytes(), job.recipe.canonical_json()});
@@ -187,9 +186,9 @@ std::vector<std::string> nearest_level_lines(const Job& job) {
   for (const auto& [method, wish] : wishes) {
     if (wish.missing == 0) continue;
     lines.push_back(
-        fmt::format("{}: no Gram matrix (NAME.gram of --importance; rows and groups) for {} of {} tensors, "
+        fmt::format("{}: no Gram matrix (NAME.gram of --importance; rows and groups) for {} of {}, "
                     "whose weights get the nearest levels: {}",
-                    method, wish.missing, wish.tensors, wish.names));
+                    method, wish.missing, counted(wish.tensors, "tensor"), wish.names));
     if (wish.missing > kNamed) lines.back() += fmt::format(" and {} more", wish.missing - kNamed);
   }
   return lines;
@@ -279,6 +278,9 @@ Job open_job(Comm& comm, const Options& options, bool scan, const std::function<
   agree_on_plan(comm, job.plan.digest);
   if (comm.rank() == 0) {
     for (const std::string& line : idle_rules(job.reader->catalogue().tensors, job.recipe, job.plan)) warn(line);
+    if (!options.quiet && !job.chosen_method.empty())
+      note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
+                       job.chosen_method));
     if (!options.quiet)
       for (const auto& lines : {importance_lines(job), nearest_level_lines(job)})
         for (const std::string& line : lines) note(line);

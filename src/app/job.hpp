@@ -22,11 +22,13 @@ struct Job {
   std::optional<ImportanceFile> importance;
   Recipe recipe;
   Plan plan;
+  std::string chosen_method;  ///< the method where the importance file decided it; on rank 0
 };
 
 /// Opens input, importance and recipe on rank 0 (`check` runs there once the headers are read), hands them to all
-/// ranks, and plans; Errc::unsupported when all weights are quantized already. Warnings of the input are said on standard error. `scan`: look for NaN and infinities when the
-/// recipe keeps such tensors. Collective; errors are agreed.
+/// ranks, and plans; Errc::unsupported when all weights are quantized already. Warnings of the input are said on
+/// standard error. `scan`: look for NaN and infinities when the recipe keeps such tensors. Collective; errors are
+/// agreed.
 [[nodiscard]] Job open_job(Comm& comm, const Options& options, bool scan,
                            const std::function<void(const Reader&)>& check);
 

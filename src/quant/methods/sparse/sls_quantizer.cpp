@@ -85,8 +85,10 @@ Codebook SparseQuantizer::fit_values(std::span<const float> values, std::span<co
 
 void SparseQuantizer::too_many(const std::string& asked, std::size_t found, double lambda, double relative) const {
   fail(Errc::usage,
-       fmt::format("{} leaves {} levels, at most {} are {}; lambda {:.6g} would do (lambda-relative {:.6g})", asked,
-                   found, levels_, levels_ == 256 ? "possible" : "wanted", lambda, relative));
+       fmt::format(
+           "{} leaves {} levels, at most {} are {}; levels {} instead of it finds the least lambda that does for "
+           "each codebook (here {:.6g}, lambda-relative {:.6g})",
+           asked, found, levels_, levels_ == 256 ? "possible" : "wanted", levels_, lambda, relative));
 }
 
 }  // namespace lmq
