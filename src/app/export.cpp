@@ -9,6 +9,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
 #include "terminal.hpp"
+#include "version.hpp"
 
 namespace lmq::app {
 namespace {
@@ -43,6 +44,19 @@ bool is_among(std::string_view word, std::string_view words) {
   return false;
 }
 
+[[noreturn]] void refuse_variant(const ExportFormat& format, const std::string& word, const std::string& variant) {
+  if (format.variants.empty())
+    fail(Errc::usage, fmt::format("--to {}: {} has no variants", printable(word), format.name));
+  std::vector<std::string_view> known;
+  for (std::string_view rest = format.variants; !rest.empty();) {
+    known.push_back(rest.substr(0, rest.find(' ')));
+    rest.remove_prefix(std::min(known.back().size() + 1, rest.size()));
+  }
+  const std::string near = nearest(variant, known);
+  fail(Errc::usage, fmt::format("--to {}: '{}' is none of {}{}", printable(word), printable(variant), format.variants,
+                                near.empty() ? "" : fmt::format(" (did you mean {}:{}?)", format.name, near)));
+}
+
 }  // namespace
 
 std::span<const ExportFormat> export_formats() noexcept { return kFormats; }
@@ -53,18 +67,14 @@ const ExportFormat& find_export_format(const std::string& word, std::string& var
   std::string known;
   for (const ExportFormat& format : kFormats) {
     if (format.name == word.substr(0, colon)) {
-      if (colon != word.npos && !is_among(variant, format.variants))
-        fail(Errc::usage, fmt::format("--to {}: {}", printable(word),
-                                      format.variants.empty()
-                                          ? fmt::format("{} has no variants", format.name)
-                                          : fmt::format("'{}' is none of {}", printable(variant), format.variants)));
+      if (colon != word.npos && !is_among(variant, format.variants)) refuse_variant(format, word, variant);
       return format;
     }
     known += fmt::format("{}{}", known.empty() ? "" : ", ", format.name);
   }
   std::vector<std::string_view> names;
   for (const ExportFormat& format : kFormats) names.push_back(format.name);
-  const std::string near = nearest(word, names);
+  const std::string near = nearest(word.substr(0, colon), names);
   fail(Errc::usage, fmt::format("--to {}: expected one of {}{}", printable(word), known,
                                 near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
 }
@@ -72,8 +82,15 @@ const ExportFormat& find_export_format(const std::string& word, std::string& var
 int export_file(const Options& options) {
   std::string variant;
   const ExportFormat& format = find_export_format(options.format, variant);
-  const std::string text = format.write(options, variant);
-  if (!options.quiet) print(text);
+  Exported made = format.write(options, variant);
+  if (options.json) {
+    made.report.update({{"lmq_version", kVersion},
+                        {"input", options.input.string()},
+                        {"output", options.output.string()},
+                        {"format", options.format}});
+    print_json(*options.json, std::move(made.report));
+  }
+  if (!options.quiet && options.json != "-") print_beside(made.text, options.output.string());
   return 0;
 }
 

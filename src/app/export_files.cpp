@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <exception>
 #include <initializer_list>
+#include <set>
 #include <span>
 
 #include "lmq/base/error.hpp"
@@ -103,12 +105,28 @@ class ModelCopy {
       : source_(std::move(source)), target_(std::move(target)), described_(described) {}
 
   CopiedFiles run() {
+    find_shards();
     walk({}, 0);
     for (auto* names : {&out_.copied, &out_.changed, &out_.left_out, &out_.unread}) std::ranges::sort(*names);
     return std::move(out_);
   }
 
  private:
+  /// What indexes of the folder name as their shards: weights, also where they lie below.
+  void find_shards() {
+    for (const fs::directory_entry& entry : fs::directory_iterator(source_)) {
+      const std::string name = entry.path().filename().string();
+      if (name.find(".safetensors.index.") == name.npos) continue;
+      try {
+        const auto index = read_python_json_file(entry.path(), kConfigLimit);
+        for (const auto& [tensor, shard] : index.at("weight_map").items())
+          shards_.insert(fs::path(shard.get<std::string>()).lexically_normal());
+      } catch (const std::exception&) {
+        // No index that could be read: it names nothing.
+      }
+    }
+  }
+
   void walk(const fs::path& below, std::size_t depth) {
     constexpr std::size_t kDeepest = 8;  // links may lead in circles
     std::error_code error;
@@ -136,7 +154,8 @@ class ModelCopy {
     const std::string name = file.filename().string();
     std::error_code error;
     if (top && is_weights(name) && fs::exists(target_ / name, error)) return;  // the export has its own
-    if (is_left_out(name) || (top && is_weights(name)) || (!described_ && describes_quantization(name))) {
+    if (is_left_out(name) || (top && is_weights(name)) || shards_.contains(file) ||
+        (!described_ && describes_quantization(name))) {
       out_.left_out.push_back(file.string());
     } else if (!described_ && name.ends_with(".json") && write_config(file)) {
       out_.changed.push_back(file.string());
@@ -165,6 +184,7 @@ class ModelCopy {
 
   const fs::path source_, target_;
   const bool described_;
+  std::set<fs::path> shards_;
   CopiedFiles out_;
 };
 
@@ -238,6 +258,10 @@ CopiedFiles copy_model_files(const fs::path& source, const fs::path& target, boo
   std::error_code error;
   if (!fs::is_directory(source, error)) fail(Errc::missing, fmt::format("--source {}: is no folder", shown(source)));
   return ModelCopy(source, target, described).run();
+}
+
+nlohmann::json copied_json(const CopiedFiles& files) {
+  return {{"copied", files.copied}, {"changed", files.changed}, {"left_out", files.left_out}};
 }
 
 std::string copied_text(const fs::path& source, const CopiedFiles& files) {

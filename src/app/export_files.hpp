@@ -39,14 +39,17 @@ struct CopiedFiles {
 };
 
 /// Copies what makes weights a model: configuration, tokenizer, code, licence, sub-folders - everything but the weights
-/// of the folder itself and their indexes, weights of other formats anywhere, the state of a training, and what begins
-/// with a dot. Links are followed. described: the export still holds what its description of quantized weights
+/// of the folder itself, their indexes and the shards that those name, weights of other formats anywhere, the state of a
+/// training, and what begins with a dot. Links are followed. described: the export still holds what its description of quantized weights
 /// says; else that is taken out of all *.json wherever nested, and files that hold nothing else stay behind.
 /// Errc::missing, Errc::io.
 CopiedFiles copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target, bool described);
 
 /// What was copied from the model's folder, changed on the way, and left out, in lines.
 [[nodiscard]] std::string copied_text(const std::filesystem::path& source, const CopiedFiles& files);
+
+/// The same for programs: "copied", "changed", "left_out".
+[[nodiscard]] nlohmann::json copied_json(const CopiedFiles& files);
 
 /// Puts quantization_config into config.json of `folder`, in place of another. Errc::missing, Errc::malformed.
 void describe_weights(const std::filesystem::path& folder, const nlohmann::ordered_json& description);

@@ -85,7 +85,7 @@ class GgufExport {
     if (!variant.empty()) wanted_ = find_gguf_type(variant);
   }
 
-  std::string run() {
+  Exported run() {
     if (options_.source && std::filesystem::is_directory(*options_.source))
       fail(Errc::usage, fmt::format("--source {}: for GGUF, a .gguf file whose keys are copied",
                                     printable(options_.source->string())));
@@ -107,7 +107,7 @@ class GgufExport {
         });
       });
     }
-    return summary();
+    return {summary(), report()};
   }
 
  private:
@@ -222,8 +222,8 @@ class GgufExport {
   }
 
   [[nodiscard]] std::string summary() const {
-    std::string text =
-        fmt::format("{} tensors, {}: {}\n", tensors_.size(), format_bytes(all_), printable(options_.output.string()));
+    std::string text = fmt::format("{}, {}: {}\n", counted(tensors_.size(), "tensor"), format_bytes(all_),
+                                   printable(options_.output.string()));
     double error = 0;
     for (const auto& [type, part] : errors_) {
       error += part.error;
@@ -236,6 +236,15 @@ class GgufExport {
     for (const std::string& line : fallbacks_) text += fmt::format("in F16: {}\n", printable(line));
     if (bare_) text += "keys and tokenizer are not part of the file: --source MODEL.gguf copies them\n";
     return text;
+  }
+
+  [[nodiscard]] nlohmann::json report() const {
+    nlohmann::json types = nlohmann::json::array();
+    for (const auto& [type, part] : errors_)
+      types.push_back(
+          {{"type", type->name}, {"tensors", part.tensors}, {"bytes", part.bytes}, {"squared_error", part.error}});
+    return {{"tensors", tensors_.size()}, {"bytes", all_},           {"types", std::move(types)},
+            {"energy", energy_},          {"fallbacks", fallbacks_}, {"has_keys", !bare_}};
   }
 
   struct Part {
@@ -256,8 +265,6 @@ class GgufExport {
 
 }  // namespace
 
-std::string export_gguf(const Options& options, const std::string& variant) {
-  return GgufExport(options, variant).run();
-}
+Exported export_gguf(const Options& options, const std::string& variant) { return GgufExport(options, variant).run(); }
 
 }  // namespace lmq::app

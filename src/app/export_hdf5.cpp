@@ -52,7 +52,7 @@ FileLayout layout_of(const std::vector<const ExportSource::Tensor*>& order) {
 
 }  // namespace
 
-std::string export_hdf5(const Options& options, const std::string&) {
+Exported export_hdf5(const Options& options, const std::string&) {
   const ExportSource source(options.input);
   const auto format = make_hdf5_format();
   check_replaceable_hdf5(options.output, *format);
@@ -84,9 +84,10 @@ std::string export_hdf5(const Options& options, const std::string&) {
     std::filesystem::remove(beside, ignored);
     throw;
   }
-  return fmt::format("{} tensors, {}: {}\nrounding to the original types adds a squared error of {:.3g}\n",
-                     order.size(), format_bytes(static_cast<std::uint64_t>(all)), printable(options.output.string()),
-                     rounding);
+  return {fmt::format("{}, {}: {}\nrounding to the original types adds a squared error of {:.3g}\n",
+                      counted(order.size(), "tensor"), format_bytes(static_cast<std::uint64_t>(all)),
+                      printable(options.output.string()), rounding),
+          {{"tensors", order.size()}, {"bytes", all}, {"rounding_squared_error", rounding}}};
 }
 
 }  // namespace lmq::app

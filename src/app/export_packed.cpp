@@ -87,7 +87,7 @@ class PackedExport {
       fail(Errc::usage, fmt::format("--to {}: -o names a folder, not one file", layout.name));
   }
 
-  std::string run() {
+  Exported run() {
     choose_all();
     const std::vector<std::vector<OutgoingTensor>> shards = make_shards();
     std::vector<std::string> names;
@@ -114,7 +114,9 @@ class PackedExport {
     const CopiedFiles copied = copy_model_files(folder_, folder.path(), false);
     describe_weights(folder.path(), layout_.config(modules(), plain_modules()));
     folder.publish();
-    return summary(total, names.size()) + copied_text(folder_, copied);
+    nlohmann::json report = copied_json(copied);
+    report.update(report_of(total, names));
+    return {summary(total, names.size()) + copied_text(folder_, copied), std::move(report)};
   }
 
  private:
@@ -304,8 +306,8 @@ class PackedExport {
   }
 
   [[nodiscard]] std::string summary(std::uint64_t total, std::size_t files) const {
-    std::string text = fmt::format("{} tensors, {} in {} file{}: {}\n", out_.size(), format_bytes(total), files,
-                                   files == 1 ? "" : "s", printable(options_.output.string()));
+    std::string text = fmt::format("{}, {} in {}: {}\n", counted(out_.size(), "tensor"), format_bytes(total),
+                                   counted(files, "file"), printable(options_.output.string()));
     double error = 0;
     for (const auto& [scheme, part] : parts_) {
       error += part.error;
@@ -318,6 +320,16 @@ class PackedExport {
     for (const Outgoing& out : out_)
       if (!out.why.empty()) text += fmt::format("plain: '{}': {}\n", printable(out.tensor->name), out.why);
     return text;
+  }
+
+  [[nodiscard]] nlohmann::json report_of(std::uint64_t total, const std::vector<std::string>& files) const {
+    nlohmann::json schemes = nlohmann::json::array(), plain = nlohmann::json::array();
+    for (const auto& [scheme, part] : parts_)
+      schemes.push_back({{"scheme", scheme}, {"tensors", part.tensors}, {"squared_error", part.error}});
+    for (const Outgoing& out : out_)
+      if (!out.why.empty()) plain.push_back({{"tensor", out.tensor->name}, {"reason", out.why}});
+    return {{"tensors", out_.size()},        {"bytes", total},    {"files", files},
+            {"schemes", std::move(schemes)}, {"energy", energy_}, {"plain", std::move(plain)}};
   }
 
   struct Part {
@@ -338,11 +350,11 @@ class PackedExport {
 
 }  // namespace
 
-std::string export_compressed_tensors(const Options& options, const std::string& variant) {
+Exported export_compressed_tensors(const Options& options, const std::string& variant) {
   return PackedExport(options, variant, compressed_tensors_layout()).run();
 }
 
-std::string export_gptq(const Options& options, const std::string& variant) {
+Exported export_gptq(const Options& options, const std::string& variant) {
   return PackedExport(options, variant, gptq_layout()).run();
 }
 

@@ -116,6 +116,9 @@ std::map<std::string, std::string> texts_of(const nlohmann::json& object) {
   return texts;
 }
 
+/// Of a shard in a sub-folder, which an export has no need of, the name alone.
+std::string file_name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
 /// The source's shards as the provenance has them; one file where it says nothing usable.
 std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter, bool one_file) {
   std::vector<Shard> shards;
@@ -129,8 +132,10 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
   if (known)
     for (const auto& shard : listed)
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        shards.push_back({shard["name"].get<std::string>(), {}, texts_of(shard.value("metadata", shared))});
-  if (shards.empty() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
+        shards.push_back({file_name_of(shard["name"]), {}, texts_of(shard.value("metadata", shared))});
+  std::set<std::string> names;
+  for (const Shard& shard : shards) names.insert(shard.name);
+  if (shards.empty() || names.size() < shards.size() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
     shards.assign(1, {"model.safetensors", {}, texts_of(shared)});
   for (const StoredTensor& tensor : file.tensors()) {
     if (tensor.treatment == Treatment::fold) continue;
@@ -164,7 +169,7 @@ std::string index_name_of(const QuantizedFile& file, const std::vector<Shard>& s
 }
 
 /// Shards, model files and index in a folder.
-std::string export_folder(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
+Exported export_folder(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
   const auto shards = shards_of(file, exporter, false);
   std::vector<std::string> names;
   for (const Shard& shard : shards) names.push_back(shard.name);
@@ -172,7 +177,7 @@ std::string export_folder(const Options& options, const QuantizedFile& file, Exp
   StagedFolder folder(options.output, names, index);
   std::map<std::string, std::string> shard_of;
   std::uint64_t total = 0;
-  std::string text;
+  Exported made;
   for (const Shard& shard : shards) {
     write_safetensors(
         folder.path() / shard.name, shard.tensors, shard.metadata,
@@ -181,17 +186,20 @@ std::string export_folder(const Options& options, const QuantizedFile& file, Exp
   }
   if (!index.empty()) write_index(folder.path() / index, shard_of, total);
   if (options.source) {
-    text =
-        copied_text(*options.source, copy_model_files(*options.source, folder.path(), exporter.describes_quantized()));
+    const CopiedFiles copied = copy_model_files(*options.source, folder.path(), exporter.describes_quantized());
+    made = {copied_text(*options.source, copied), copied_json(copied)};
   } else {
-    text = "config and tokenizer files are not part of the file: --source FOLDER copies them from the model's folder\n";
+    made.text =
+        "config and tokenizer files are not part of the file: --source FOLDER copies them from the model's folder\n";
   }
   folder.publish();
-  return fmt::format("{} tensors, {} in {} file{}: {}\n{}", shard_of.size(), format_bytes(total), shards.size(),
-                     shards.size() == 1 ? "" : "s", printable(options.output.string()), text);
+  made.text = fmt::format("{}, {} in {}: {}\n{}", counted(shard_of.size(), "tensor"), format_bytes(total),
+                          counted(shards.size(), "file"), printable(options.output.string()), made.text);
+  made.report.update({{"tensors", shard_of.size()}, {"bytes", total}, {"files", names}, {"index", index}});
+  return made;
 }
 
-std::string export_one_file(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
+Exported export_one_file(const Options& options, const QuantizedFile& file, Exporter& exporter, Progress& progress) {
   if (options.source) fail(Errc::usage, "--source: model files are copied into a folder; -o names one file");
   check_replaceable(options.output);
   const auto shards = shards_of(file, exporter, true);
@@ -200,31 +208,34 @@ std::string export_one_file(const Options& options, const QuantizedFile& file, E
       [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
   std::uint64_t total = 0;
   for (const OutgoingTensor& tensor : shards[0].tensors) total += byte_count(tensor);
-  return fmt::format("{} tensors, {}: {}\n", shards[0].tensors.size(), format_bytes(total),
-                     printable(options.output.string()));
+  return {fmt::format("{}, {}: {}\n", counted(shards[0].tensors.size(), "tensor"), format_bytes(total),
+                      printable(options.output.string())),
+          {{"tensors", shards[0].tensors.size()}, {"bytes", total}}};
 }
 
 }  // namespace
 
-std::string export_safetensors(const Options& options, const std::string&) {
+Exported export_safetensors(const Options& options, const std::string&) {
   const QuantizedFile file = open_output(options.input);
   if (!file.findings().empty()) fail(Errc::malformed, file.findings()[0]);
   Exporter exporter(file);
-  std::string text;
+  Exported made;
   {
     Progress progress("export",
                       !options.quiet && error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
-    text = options.output.extension() == ".safetensors" ? export_one_file(options, file, exporter, progress)
+    made = options.output.extension() == ".safetensors" ? export_one_file(options, file, exporter, progress)
                                                         : export_folder(options, file, exporter, progress);
   }
-  text += fmt::format("rounding to the original types adds a relative error of {}\n",
-                      relative_error_text(exporter.rounding(), exporter.energy()));
+  made.text += fmt::format("rounding to the original types adds a relative error of {}\n",
+                           relative_error_text(exporter.rounding(), exporter.energy()));
   const auto unfolded =
       std::ranges::count_if(file.tensors(), [&](const StoredTensor& tensor) { return exporter.unfolded(tensor); });
   if (unfolded > 0)
-    text += fmt::format("{} tensors were block-scaled FP8: they are BF16 now, their scales are folded into them\n",
-                        unfolded);
-  return text;
+    made.text += fmt::format("{} block-scaled FP8, BF16 now: the scales are folded in\n",
+                             counted(static_cast<std::uint64_t>(unfolded), "tensor was", "tensors were"));
+  made.report.update(
+      {{"rounding_squared_error", exporter.rounding()}, {"energy", exporter.energy()}, {"unfolded_tensors", unfolded}});
+  return made;
 }
 
 }  // namespace lmq::app

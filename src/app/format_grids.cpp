@@ -7,6 +7,7 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/io/layer_kinds.hpp"
 #include "lmq/quant/quantizer.hpp"
 
@@ -42,6 +43,21 @@ bool is_packed(std::string_view word) noexcept {
   return std::ranges::any_of(kPacked, [&](std::string_view begin) { return word.starts_with(begin); });
 }
 
+[[noreturn]] void refuse_word(const std::string& word) {
+  std::string known;
+  std::vector<std::string> all;
+  for (const BlockGrid& block : kBlocks) known += fmt::format("{}, ", block.word), all.emplace_back(block.word);
+  for (const std::string_view begin : kPacked)
+    for (const char width : kWidths)
+      for (const auto& [size, group] : kSizes) all.push_back(fmt::format("{}{}-{}", begin, width, size));
+  const std::string near = nearest(word, std::vector<std::string_view>(all.begin(), all.end()));
+  fail(
+      Errc::usage,
+      fmt::format("--for {}: expected {}compressed-tensors:intB-gN or gptq:intB-gN (B 2, 3, 4, 8; gN g32, g64, g128 or "
+                  "channel){}",
+                  printable(word), known, near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
+}
+
 /// "compressed-tensors:int4-g32"
 FormatGrid grid_of(const std::string& word) {
   for (const BlockGrid& block : kBlocks)
@@ -53,13 +69,7 @@ FormatGrid grid_of(const std::string& word) {
     for (const auto& [name, group] : kSizes)
       if (word.substr(begin.size() + 2) == name) return {std::size_t{1} << (width - '0'), group, "on"};
   }
-  std::string known;
-  for (const BlockGrid& block : kBlocks) known += fmt::format("{}, ", block.word);
-  fail(
-      Errc::usage,
-      fmt::format("--for {}: expected {}compressed-tensors:intB-gN or gptq:intB-gN (B 2, 3, 4, 8; gN g32, g64, g128 or "
-                  "channel)",
-                  printable(word), known));
+  refuse_word(word);
 }
 
 /// A pattern that matches the name alone.

@@ -65,10 +65,10 @@ std::string checkpoint_table(const Catalogue& catalogue, bool summary) {
   }
   std::string text = table.text(output_width());
   if (lines.size() > kMax)
-    text += fmt::format("... and {} more lines (--summary: kinds of tensors; --json: all)\n", lines.size() - kMax);
-  text += fmt::format("\n{}: {} tensors, {} elements, {} in {} file{}:", catalogue.format, catalogue.tensors.size(),
-                      with_commas(weights), format_bytes(bytes), catalogue.shards.size(),
-                      catalogue.shards.size() == 1 ? "" : "s");
+    text += fmt::format("... and {} (--summary: kinds of tensors; --json: all)\n",
+                        counted(lines.size() - kMax, "more line", "more lines"));
+  text += fmt::format("\n{}: {}, {}, {} in {}:", catalogue.format, counted(catalogue.tensors.size(), "tensor"),
+                      counted(weights, "element"), format_bytes(bytes), counted(catalogue.shards.size(), "file"));
   for (const auto& [type, size] : bytes_of_type) text += fmt::format(" {} {}", type, format_bytes(size));
   return text + '\n';
 }

@@ -15,6 +15,8 @@
 #include <system_error>
 
 #include "lmq/base/parallel.hpp"
+#include "lmq/base/words.hpp"
+#include "lmq/io/system_words.hpp"
 #include "lmq/run/mpi_comm.hpp"
 #include "terminal.hpp"
 
@@ -69,7 +71,8 @@ Failure current_failure() {
   } catch (const std::bad_alloc&) {
     return {static_cast<int>(Errc::io), "out of memory: lmq plan says what a rank needs; fewer threads need less"};
   } catch (const std::filesystem::filesystem_error& error) {
-    return {static_cast<int>(Errc::io), fmt::format("{}: {}", error.path1().string(), error.code().message())};
+    return {static_cast<int>(Errc::io),
+            fmt::format("{}: {}", error.path1().string(), system_words(error.code().value()))};
   } catch (const std::exception& error) {
     return {static_cast<int>(Errc::internal), fmt::format("internal error: {}", error.what())};
   } catch (...) {
@@ -109,8 +112,8 @@ void settle_threads(std::size_t asked) {
     set_thread_count(std::max<std::size_t>(1, online / local));
   const std::size_t wanted = local * thread_count();
   if (wanted > online && launch_rank() == 0)
-    warn(fmt::format("{} rank{} of {} thread{} on a machine of {} CPUs", local, local == 1 ? "" : "s", thread_count(),
-                     thread_count() == 1 ? "" : "s", online));
+    warn(fmt::format("{} of {} on a machine of {}", counted(local, "rank"), counted(thread_count(), "thread"),
+                     counted(online, "CPU")));
 }
 
 }  // namespace lmq::app

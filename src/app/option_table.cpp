@@ -45,7 +45,7 @@ constexpr CommandEntry kCommands[] = {
      "Examples:\n"
      "  lmq inspect model/ --summary\n"
      "  lmq inspect model.h5 --codebook model.layers.0.mlp.up_proj.weight\n"
-     "  lmq inspect model.h5 --json | jq '.tensors[] | select(.method != \"raw\") | .bits_per_weight'\n"},
+     "  lmq inspect model.h5 --json | jq '.tensors[] | .name, .bits_per_weight'\n"},
     {Command::verify, "verify", "OUT.h5 [--against INPUT] [options]",
      "check a file, and its errors against the original",
      "Every record is decoded and every digest compared; with --against the errors are measured anew and must equal "
@@ -188,7 +188,7 @@ constexpr OptionEntry kOptions[] = {
      "number only",
      Topic::running, kPlan},
     {"json", 0, "[FILE]", "the report as JSON on standard output (alone, or -) or into FILE", Topic::running,
-     kJob | kInspect | kVerify | kMethods},
+     kJob | kInspect | kVerify | kExport | kMethods},
     {"quiet", 'q', "", "no table, no notes, no progress: warnings and errors only", Topic::running,
      kQuantize | kPlan | kInspect | kVerify | kExport | kMethods},
     {"progress", 0, "HOW", "auto, plain (lines for a log) or none (default auto)", Topic::running, kQuantize | kVerify},

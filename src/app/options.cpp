@@ -95,12 +95,15 @@ class Values {
 }
 
 /// "--json INPUT": the parser takes any word behind --json for its file. It is the input when the command has no other,
-/// and the report goes to standard output.
-void give_back_input(po::parsed_options& parsed) {
+/// and the report goes to standard output. Where no input is needed (methods) it is a file unless it names a method.
+void give_back_input(Command command, po::parsed_options& parsed) {
   auto& options = parsed.options;
   if (std::ranges::any_of(options, [](const po::option& option) { return option.position_key >= 0; })) return;
   for (std::size_t i = 0; i < options.size(); ++i) {
     if (options[i].string_key != "json" || options[i].original_tokens.size() != 2 || options[i].value.at(0) == "-")
+      continue;
+    if (command == Command::methods &&
+        std::ranges::find(quantizers(), options[i].value.at(0), &QuantizerEntry::name) == quantizers().end())
       continue;
     po::option input("input", options[i].value);
     input.position_key = 0;
@@ -121,7 +124,7 @@ po::variables_map parse_values(const CommandEntry& entry, const std::vector<std:
   positional.add("input", -1);
   try {
     auto parsed = po::command_line_parser(words).options(table).positional(positional).style(kStyle).run();
-    give_back_input(parsed);
+    give_back_input(entry.command, parsed);
     for (const auto& option : parsed.options)
       if (option.position_key < 0 && option.string_key == "input") refuse_unknown(entry, "--input");
     po::variables_map values;

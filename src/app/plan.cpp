@@ -47,6 +47,31 @@ Suggested suggest(const Options& options, std::size_t ranks, std::size_t threads
           .mpirun = fmt::format("mpirun -np {} --map-by slot:PE={} --bind-to core {}", ranks, threads, line)};
 }
 
+/// A command in lines that a shell reads as one, of at most `width` columns where no word is longer.
+std::string in_shell_lines(const std::string& command, std::size_t width) {
+  constexpr std::string_view kBreak = " \\\n    ";
+  std::string text;
+  std::size_t used = 0;
+  for (std::size_t begin = 0; begin < command.size();) {
+    std::size_t end = begin;
+    for (bool quoted = false; end < command.size() && (quoted || command[end] != ' '); ++end)
+      if (command[end] == '\'') quoted = !quoted;
+    const std::string word = command.substr(begin, end - begin);
+    const bool last = end == command.size();
+    if (used > 0 && used + 1 + columns_of(word) + (last ? 0 : 2) > width) {
+      text += kBreak;
+      used = 4;
+    } else if (used > 0) {
+      text += ' ';
+      ++used;
+    }
+    text += word;
+    used += columns_of(word);
+    begin = end + 1;
+  }
+  return text;
+}
+
 struct Counted {
   std::uint64_t source_bytes = 0, weights = 0, quantized_tensors = 0, kept = 0, folded = 0, largest_unit = 0;
 };
@@ -82,8 +107,8 @@ std::string treatment_text(const Job& job, const TensorPlan& plan) {
     const QuantizerEntry* method = find_quantizer(plan.spec.method);
     text = fmt::format("{}", method == nullptr ? "?" : method->name);
     const bool layers = plan.lane_rows > 0;  // which have neither levels nor codebooks
-    if (layers) text += fmt::format(" in lanes of {} rows", plan.lane_rows);
-    if (!layers && !plan.spec.budgeted) text += fmt::format(", {} levels", plan.spec.options.levels);
+    if (layers) text += fmt::format(" in lanes of {}", counted(plan.lane_rows, "row"));
+    if (!layers && !plan.spec.budgeted) text += fmt::format(", {}", counted(plan.spec.options.levels, "level"));
     if (!layers && plan.spec.granularity != Granularity::tensor)
       text += fmt::format(" per {}", name(plan.spec.granularity));
     if (plan.spec.granularity == Granularity::group) text += fmt::format(" of {}", plan.spec.group);
@@ -93,7 +118,8 @@ std::string treatment_text(const Job& job, const TensorPlan& plan) {
   std::string rule = rule_of(job, plan);
   if (const auto at = rule.find(": rules["); at != rule.npos) rule.erase(0, at + 2);
   if (plan.rule >= 0 && job.recipe.rules[static_cast<std::size_t>(plan.rule)].place.command_line) rule = "options";
-  return rule.empty() ? text : fmt::format("{} ({})", text, rule);
+  constexpr std::size_t kLongestRule = 32;  // --json has it whole
+  return rule.empty() ? text : fmt::format("{} ({})", text, printable(rule, kLongestRule));
 }
 
 /// What a plan with a size to reach is expected to come to; nothing without one.
@@ -174,7 +200,7 @@ std::string plan_table(const Job& job, bool summary, const Expected& expected) {
   }
   std::string text = table.text(output_width());
   if (rows.size() > kMaxLines)
-    text += fmt::format("... and {} more lines (--json lists all tensors)\n", rows.size() - kMaxLines);
+    text += fmt::format("... and {} (--json lists all tensors)\n", counted(rows.size() - kMaxLines, "more line"));
   return text;
 }
 
@@ -259,21 +285,22 @@ nlohmann::json plan_json(const Options& options, const Report& report) {
 
 std::string plan_text(const Options& options, const Report& report) {
   const auto& [job, expected, memory, ranks, threads, simulated] = report;
-  const Counted counted = count(job);
+  const Counted sums = count(job);
   const Suggested suggested = suggest(options, ranks, threads);
   const auto shared = std::ranges::count_if(job.plan.scopes, &Scope::shares_codebook);
+  const std::size_t width = output_width();
   return fmt::format(
-      "{}\n{} tensors: {} quantized, {} kept, {} folded;\n{} units (the largest {} weights), {} shared codebook{}\n"
-      "input {}, output about {}\n"
+      "{}\n{}: {} quantized, {} kept, {} folded;\n{} (the largest {}), {}\ninput {}, output about {}\n"
       "memory per rank {}: program {}, input {},\n  work {}, output {}, coordinator (rank 0) {}\n"
-      "about {} with {} rank{} of {} thread{}\n\n{}\n{}\n",
-      plan_table(job, options.summary, expected), counted.quantized_tensors + counted.kept + counted.folded,
-      counted.quantized_tensors, counted.kept, counted.folded, with_commas(job.plan.units.size()),
-      with_commas(counted.largest_unit), shared, shared == 1 ? "" : "s", format_bytes(counted.source_bytes),
-      format_bytes(output_bytes(job, expected)), format_bytes(memory.total()), format_bytes(memory.program),
-      format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
-      format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, ranks, threads)), ranks,
-      ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", suggested.srun, suggested.mpirun);
+      "about {} with {} of {}\n\n{}\n{}\n",
+      plan_table(job, options.summary, expected), counted(sums.quantized_tensors + sums.kept + sums.folded, "tensor"),
+      sums.quantized_tensors, sums.kept, sums.folded, counted(job.plan.units.size(), "unit"),
+      counted(sums.largest_unit, "weight"), counted(static_cast<std::uint64_t>(shared), "shared codebook"),
+      format_bytes(sums.source_bytes), format_bytes(output_bytes(job, expected)), format_bytes(memory.total()),
+      format_bytes(memory.program), format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
+      format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, ranks, threads)),
+      counted(ranks, "rank"), counted(threads, "thread"), in_shell_lines(suggested.srun, width),
+      in_shell_lines(suggested.mpirun, width));
 }
 
 /// Reads what has to be measured for a plan with a size to reach.

@@ -9,6 +9,7 @@
 
 #include "commands.hpp"
 #include "job.hpp"
+#include "lmq/base/math.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
@@ -155,22 +156,38 @@ nlohmann::json path_json(const Path& path) {
           {"methods", std::move(methods)}};
 }
 
-/// Methods by lines, numbers of levels by columns.
+/// Methods by lines, some numbers of levels by columns.
 template <class Cell>
-std::string path_table(const Path& path, const char* title, const Cell& cell) {
+std::string path_table(const Path& path, const char* title, std::span<const std::size_t> shown, const Cell& cell) {
   using enum Table::Align;
   std::vector<std::pair<std::string, Table::Align>> columns{{title, left}};
-  for (const std::size_t levels : path.shown) columns.emplace_back(fmt::format("{}", levels), right);
+  for (const std::size_t levels : shown) columns.emplace_back(fmt::format("{}", levels), right);
   Table table(std::move(columns));
   for (const Curve& curve : path.curves) {
     std::vector<std::string> cells{std::string(curve.method->name)};
-    for (const std::size_t levels : path.shown) {
+    for (const std::size_t levels : shown) {
       const auto point = std::ranges::find(curve.points, levels, &LevelPoint::wanted);
       cells.push_back(point == curve.points.end() ? "" : cell(*point));
     }
     table.row(std::move(cells));
   }
   return table.text(output_width());
+}
+
+/// All numbers of levels, in as many tables one below the other as the width asks for; `cell_width` columns a number.
+template <class Cell>
+std::string path_tables(const Path& path, const char* title, std::size_t cell_width, const Cell& cell) {
+  std::size_t names = columns_of(title);
+  for (const Curve& curve : path.curves) names = std::max(names, curve.method->name.size());
+  const std::size_t width = std::max(output_width(), names + cell_width + 2);
+  const std::size_t most = (width - names) / (cell_width + 2);
+  const std::size_t tables = ceil_div(path.shown.size(), most);
+  std::string text;
+  for (std::size_t t = 0; t < tables; ++t) {
+    const std::size_t begin = path.shown.size() * t / tables, end = path.shown.size() * (t + 1) / tables;
+    text += path_table(path, title, std::span(path.shown).subspan(begin, end - begin), cell);
+  }
+  return text;
 }
 
 std::string path_text(const Path& path) {
@@ -180,11 +197,13 @@ std::string path_text(const Path& path) {
   };
   const auto entropy = [](const LevelPoint& p) { return fmt::format("{:.3f}", p.entropy_bits); };
   return fmt::format(
-      "{}: {} {}, {} weights, {} {}\n\n{}\n{}\n{}", printable(path.tensor->name), name(path.tensor->dtype),
-      shape_text(path.tensor->shape), with_commas(path.tensor->count()), with_commas(path.group.size()),
+      "{}: {} {}, {}, {} {}\n\nSNR: signal to noise, dB\n{}\nerror: squared error / squares\n{}\nentropy: of the "
+      "codes, bits\n{}",
+      printable(path.tensor->name), name(path.tensor->dtype), shape_text(path.tensor->shape),
+      counted(path.tensor->count(), "weight"), with_commas(path.group.size()),
       path.exact ? "distinct values" : "bins of values: the methods see their means",
-      path_table(path, "signal to noise, dB", decibels), path_table(path, "squared error / squares", relative),
-      path_table(path, "entropy of codes, bits", entropy));
+      path_tables(path, "SNR", 6, decibels), path_tables(path, "error", 8, relative),
+      path_tables(path, "entropy", 5, entropy));
 }
 
 }  // namespace
@@ -194,7 +213,7 @@ int plan_path(const Options& options) {
   const Job job = open_job(*comm, options, false, {});
   const Path path = find_path(job, options);
   if (options.json) print_json(*options.json, path_json(path));
-  if (options.json != "-") print(path_text(path));
+  if (options.json != "-" && !options.quiet) print(path_text(path));
   return 0;
 }
 

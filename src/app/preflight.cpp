@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <span>
 #include <string_view>
 
@@ -15,7 +14,9 @@
 #include "launch.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/base/words.hpp"
 #include "lmq/io/file.hpp"
+#include "lmq/io/system_words.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/budget.hpp"
 #include "lmq/run/work_dir.hpp"
@@ -47,8 +48,8 @@ void check_folder(const fs::path& folder, const std::string& output) {
   const int fd = ::mkstemp(probe.data());
   if (fd < 0) {
     const int reason = errno;
-    fail(Errc::cannot_create,
-         fmt::format("{}: no file can be made in {}: {}", output, printable(folder.string()), std::strerror(reason)));
+    fail(out_of_descriptors(reason) ? Errc::io : Errc::cannot_create,
+         fmt::format("{}: no file can be made in {}: {}", output, printable(folder.string()), system_words(reason)));
   }
   ::close(fd);
   ::unlink(probe.c_str());
@@ -126,6 +127,8 @@ void check_report(const Options& options) {
   if (fs::exists(status) && !fs::is_regular_file(status))
     fail(Errc::cannot_create, fmt::format("{}: exists and is no ordinary file; --json - is standard output", name));
   check_folder(folder_of(json), name);
+  if (options.command == Command::export_ && fs::absolute(json) == fs::absolute(options.output))
+    fail(Errc::usage, fmt::format("{}: that is the output", name));
   const bool may_force = options.command == Command::quantize;
   if (!fs::exists(status) || is_report(json) || (may_force && !options.dry_run)) return;  // of which check_output asks
   fail(Errc::cannot_create, fmt::format("{}: exists and is no earlier report of lmq: choose another name", name));
@@ -215,8 +218,8 @@ void check_memory(const Options& options, const MemoryEstimate& need) {
   const std::uint64_t ranks = launch_local_ranks(), machine = machine_memory();
   const std::uint64_t together = need.coordinator + ranks * (need.total() - need.coordinator);
   if (machine > 0 && together > machine && launch_rank() == 0)
-    warn(fmt::format("{} rank{} need {}, this machine has {}", ranks, ranks == 1 ? "" : "s", format_bytes(together),
-                     format_bytes(machine)));
+    warn(fmt::format("{} need{} {}, this machine has {}", counted(ranks, "rank"), ranks == 1 ? "s" : "",
+                     format_bytes(together), format_bytes(machine)));
 }
 
 }  // namespace lmq::app

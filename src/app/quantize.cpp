@@ -20,7 +20,7 @@ namespace lmq::app {
 namespace {
 
 std::string units_text(const RunReport& report) {
-  std::string text = fmt::format("{} unit{}", report.units_done, report.units_done == 1 ? "" : "s");
+  std::string text = counted(report.units_done, "unit");
   if (report.units_resumed > 0) text += fmt::format(" ({} more were finished by an earlier run)", report.units_resumed);
   return text;
 }
@@ -69,29 +69,23 @@ RunOptions run_options(const Options& options, const Job& job, const MemoryEstim
   return run;
 }
 
-/// The table and the notes of a run that has ended, and its report.
+/// The table and the notes of a run that has ended, and its report: one that was asked for and cannot be written is an
+/// error, the table is not.
 void say_done(const Options& options, const Job& job, const RunReport& report, int ranks) {
   const auto& lines = report.tensors;
   const Totals totals = totals_of(lines, report.file_bytes);
-  const auto json = [&] { print_json(*options.json, report_json(options, job, report, totals, ranks)); };
-  if (options.json && options.json != "-") json();
+  if (options.json) print_json(*options.json, report_json(options, job, report, totals, ranks));
+  if (options.quiet || options.json == "-") return;
   const auto notes = quality_notes(lines, job.plan, job.importance.has_value());
-  try {
-    if (options.json == "-") json();
-    if (options.quiet || options.json == "-") return;
-    const double seconds = std::max(report.seconds, 1e-9);
-    print(fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} rank{} with {} thread{}\n{}\n",
-                      tensor_table(lines, output_width(), options.summary ? 0 : kMaxLines), totals_text(totals),
-                      units_text(report), format_duration(report.seconds),
-                      static_cast<double>(report.source_bytes) * 1e-9 / seconds, ranks, ranks == 1 ? "" : "s",
-                      thread_count(), thread_count() == 1 ? "" : "s", printable(options.output.string())));
-    print(wrap(text_of(report.ranks), output_width(), 0));
-    if (!notes.empty()) print(wrap(notes.front(), output_width(), 0));
-  } catch (const BrokenPipe&) {  // the file is complete; whoever read the table has seen enough
-  } catch (const Error& error) {
-    warn(fmt::format("{} is complete, but its table cannot be shown: {}", printable(options.output.string()),
-                     error.what()));
-  }
+  const double seconds = std::max(report.seconds, 1e-9);
+  std::string text = fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} with {}\n{}\n{}",
+                                 tensor_table(lines, output_width(), options.summary ? 0 : kMaxLines),
+                                 totals_text(totals), units_text(report), format_duration(report.seconds),
+                                 static_cast<double>(report.source_bytes) * 1e-9 / seconds,
+                                 counted(static_cast<std::uint64_t>(ranks), "rank"), counted(thread_count(), "thread"),
+                                 printable(options.output.string()), wrap(text_of(report.ranks), output_width(), 0));
+  if (!notes.empty()) text += wrap(notes.front(), output_width(), 0);
+  print_beside(text, options.output.string());
   for (std::size_t i = 1; i < notes.size(); ++i) warn(notes[i]);
 }
 

@@ -113,13 +113,14 @@ std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width
       show(table, shown[i], weighted);
   }
   std::string text = table.text(width);
-  if (left_out > 0) text += fmt::format("... and {} more tensors (lmq inspect --json lists all)\n", left_out);
+  if (left_out > 0)
+    text += fmt::format("... and {} (lmq inspect --json lists all)\n", counted(left_out, "more tensor"));
   return text + "bits: stored bits per weight" + (weighted ? "; weighted: sum of importance * squared error\n" : "\n");
 }
 
 std::string totals_text(const Totals& totals) {
   std::string text =
-      fmt::format("{} weights in {}, now {} in the file:\n{:.3f} bits per weight", with_commas(totals.weights),
+      fmt::format("{} in {}, now {} in the file:\n{:.3f} bits per weight", counted(totals.weights, "weight"),
                   format_bytes(totals.source_bytes), format_bytes(totals.file_bytes), totals.file_bits());
   if (totals.file_bytes > 0 && totals.source_bytes > 0) {
     const double smaller = static_cast<double>(totals.source_bytes) / static_cast<double>(totals.file_bytes);
@@ -127,8 +128,8 @@ std::string totals_text(const Totals& totals) {
                          : fmt::format(", {:.2f} times larger", 1 / smaller);
   }
   if (totals.quantized_weights > 0)
-    text += fmt::format("\n{} quantized weights: {:.3f} bits per weight,\nrelative error {}, SNR {} dB",
-                        with_commas(totals.quantized_weights), totals.quantized_bits(),
+    text += fmt::format("\n{}: {:.3f} bits per weight,\nrelative error {}, SNR {} dB",
+                        counted(totals.quantized_weights, "quantized weight"), totals.quantized_bits(),
                         relative_error_text(totals.squared_error, totals.energy),
                         decibel_text(totals.squared_error, totals.energy));
   if (totals.quantized_bytes > 0)

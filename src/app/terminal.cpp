@@ -19,10 +19,13 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
+#include "table.hpp"
 #include "version.hpp"
 
 namespace lmq::app {
 namespace {
+
+constexpr std::size_t kLongestNote = 4096;
 
 /// One write call per line, so that lines of several ranks do not mix.
 void write_line(std::string_view head, std::string_view text) noexcept {
@@ -58,6 +61,15 @@ void print(std::string_view text) {
   }
 }
 
+void print_beside(std::string_view text, const std::string& made) {
+  try {
+    print(text);
+  } catch (const BrokenPipe&) {  // whoever read it has seen enough
+  } catch (const Error& error) {
+    warn(fmt::format("{} is complete, but what is said of it cannot be shown: {}", printable(made), error.what()));
+  }
+}
+
 void print_json(const std::string& to, nlohmann::json json) {
   json[kReportMark] = kVersion;
   const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
@@ -68,7 +80,19 @@ void print_json(const std::string& to, nlohmann::json json) {
 
 void complain(std::string_view text) noexcept { write_line("lmq: ", text); }
 void warn(std::string_view text) noexcept { write_line("lmq: warning: ", text); }
-void note(std::string_view text) noexcept { write_line("lmq: note: ", text); }
+void note(std::string_view text) noexcept {
+  constexpr std::string_view kHead = "lmq: note: ", kMore = "  ";
+  try {
+    std::string lines = fmt::format("{}{}", kHead, printable(text, kLongestNote));
+    lines = wrap(lines, output_width() - kMore.size(), 0);
+    lines.pop_back();
+    for (std::size_t at = lines.find('\n'); at != lines.npos; at = lines.find('\n', at + 1))
+      lines.insert(at + 1, kMore);
+    lines += '\n';
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, lines.data(), lines.size());
+  } catch (...) {  // no memory for a line: nothing can be said
+  }
+}
 
 std::size_t output_width() noexcept {
   constexpr std::size_t kUsual = 80, kMin = 40, kMax = 1000;

@@ -15,6 +15,9 @@ void guard_standard_streams();
 /// Results: all of `text` to standard output. Errc::io when it cannot be written (BrokenPipe when nobody reads).
 void print(std::string_view text);
 
+/// What is said of a file that is finished: where it cannot be shown, that is a warning and no error. `made`: the file.
+void print_beside(std::string_view text, const std::string& made);
+
 /// The key, with lmq's version, by which a report is known: it sorts before all others.
 inline constexpr const char* kReportMark = "#lmq";
 /// A report (an object) as JSON, kReportMark first: to standard output when `to` is "-", else to that file, written
@@ -26,8 +29,9 @@ struct BrokenPipe {};
 
 /// One line "lmq: <text>" on standard error; line breaks and control characters inside become spaces. Never fails.
 void complain(std::string_view text) noexcept;
-/// The same with "warning: " and "note: ".
+/// The same with "warning: ".
 void warn(std::string_view text) noexcept;
+/// The same with "note: ", in lines as wide as those of standard output, indented from the second on.
 void note(std::string_view text) noexcept;
 
 /// A line of progress on standard error: rewritten in place on a terminal, a line of its own at most every 10 s

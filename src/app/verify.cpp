@@ -303,13 +303,13 @@ void say(const Options& options, const Inputs& inputs, const Lines& differences,
   std::string text;
   for (const std::string& difference : differences) text += printable(difference, 2000) + '\n';
   if (!options.quiet)
-    text += fmt::format("{}: {} tensors, {} units, {} records decoded, {}{}: {} in {}\n", file.name(),
-                        file.tensors().size(), file.units().size(), records, format_bytes(bytes),
-                        options.against ? ", errors measured against the original" : "",
-                        differences.empty()
-                            ? "no difference"
-                            : fmt::format("{} difference{}", differences.size(), differences.size() == 1 ? "" : "s"),
-                        format_duration(seconds));
+    text += wrap(
+        fmt::format("{}: {}, {}, {} decoded, {}{}: {} in {}", file.name(), counted(file.tensors().size(), "tensor"),
+                    counted(file.units().size(), "unit"), counted(records, "record"), format_bytes(bytes),
+                    options.against ? ", errors measured against the original" : "",
+                    differences.empty() ? "no difference" : counted(differences.size(), "difference"),
+                    format_duration(seconds)),
+        output_width(), 0);
   print(text);
 }
 

@@ -5,10 +5,22 @@
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/kernels/isa.hpp"
 #include "lmq/run/mpi_comm.hpp"
+#include "table.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
 
 namespace lmq::app {
+namespace {
+
+/// A long text, its further lines under the first.
+std::string in_column(std::string_view text) {
+  constexpr std::size_t kColumn = 10;
+  std::string lines = wrap(text, output_width(), kColumn);
+  lines.pop_back();
+  return lines.substr(kColumn);
+}
+
+}  // namespace
 
 int show_version() {
   print(
@@ -20,7 +32,8 @@ int show_version() {
                   "MPI       {}\n"
                   "vectors   {}\n"
                   "threads   {}\n",
-                  kVersion, kCommit, kCompiler, kFlags, hdf5_version(), mpi_version(), isa_name(), thread_count()));
+                  kVersion, kCommit, kCompiler, in_column(kFlags), hdf5_version(), in_column(mpi_version()), isa_name(),
+                  thread_count()));
   return 0;
 }
 

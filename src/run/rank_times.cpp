@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "lmq/base/words.hpp"
+
 namespace lmq {
 
 std::string text_of(std::span<const RankTimes> ranks) {
@@ -17,8 +19,7 @@ std::string text_of(std::span<const RankTimes> ranks) {
   }
   const auto percent = [&](double part) { return sum.all() > 0 ? 100 * part / sum.all() : 0; };
   const auto least = std::ranges::min_element(ranks, {}, &RankTimes::busy);
-  std::string text =
-      fmt::format("{} rank{} {:.0f} % busy", ranks.size(), ranks.size() == 1 ? "" : "s", 100 * sum.busy());
+  std::string text = fmt::format("{} {:.0f} % busy", counted(ranks.size(), "rank"), 100 * sum.busy());
   if (ranks.size() > 1) text += fmt::format(" (least {:.0f} %, rank {})", 100 * least->busy(), least - ranks.begin());
   return text + fmt::format(": computing {:.0f} %, writing {:.0f} %; waiting for input {:.0f} %, for work {:.0f} %",
                             percent(sum.computing), percent(sum.writing), percent(sum.waiting_input),

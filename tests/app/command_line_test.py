@@ -215,7 +215,8 @@ class CommandLine(LmqTest):
             for command in ("quantize", "plan", "inspect", "verify", "export", "methods"):
                 with self.subTest(columns=columns, command=command):
                     text = self.ok(run(command, "--help", COLUMNS=str(columns))).out
-                    examples = [line for line in text.splitlines() if line.startswith(("  lmq ", "  mpirun ", "  srun "))]
+                    # Words that are typed are not broken; they fit the usual width.
+                    examples = [line for line in text.splitlines() if line.startswith(("  lmq ", "  mpirun ", "  srun ")) and columns < 80]
                     lines = [line for line in text.splitlines() if line not in examples and not line.startswith("usage:")]
                     self.assertLessEqual(max(map(len, lines)), columns, text)
                     self.assertGreater(max(map(len, lines)), columns - 25 if command == "quantize" else 20)
@@ -246,9 +247,19 @@ class CommandLine(LmqTest):
             tables["inspect " + name] = self.ok(run("inspect", name)).out
             tables["summary " + name] = self.ok(run("inspect", name, "--summary")).out
         tables["summary plan"] = self.ok(run("plan", SHARDED, "--summary")).out
+        long = {"a.weight": ("F32", (2, 3, 4, 5, 6, 7), bytes(4 * 5040)), "b" * 70: ("F32", (64, 64), np.random.default_rng(1).standard_normal((64, 64)).astype("<f4"))}
+        write_safetensors(self.at("long.safetensors"), long)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)   # short names
+        for what in (["plan", "long.safetensors", "--target-size", "300K", "--ranks", "16"], ["plan", "long.safetensors", "--path", "b" * 70],
+                     ["plan", "long.safetensors", "--tensor", "*" + "b" * 60 + "*=kmeans,levels=12,granularity=row", "--simulate", "1,8,64"],
+                     ["verify", "out.h5"], ["--version"], ["--help"], ["methods", "-h"]):
+            tables[" ".join(what)] = self.ok(run(*what)).out
+        for method in json.loads(self.ok(run("methods", "--json")).out)["methods"]:
+            tables["methods " + method["name"]] = self.ok(run("methods", method["name"])).out
         for what, text in tables.items():
-            with self.subTest(what=what):
-                lines = [l for l in text.splitlines() if not l.startswith(("srun ", "mpirun ")) and self.folder not in l]
+            with self.subTest(what=what):   # but for what users have named
+                lines = [l for l in text.splitlines() if self.folder not in l and SHARDED not in l and "b" * 60 not in l]
                 self.assertLessEqual(max(map(len, lines)), 80, "\n".join(lines))
         for what, text in tables.items():
             if what.startswith("summary"):
@@ -260,7 +271,8 @@ class CommandLine(LmqTest):
         out, report = self.at("out.h5"), self.at("r.json")
         self.ok(run("quantize", STORIES, "-o", out, "--progress", "none"))
         for words, key in ((["quantize", STORIES, "-o", self.at("o.h5"), "--progress", "none"], "totals"), (["plan", STORIES], "units"),
-                           (["inspect", STORIES], "shards"), (["inspect", out], "ledger"), (["verify", out], "differences")):
+                           (["inspect", STORIES], "shards"), (["inspect", out], "ledger"), (["verify", out], "differences"),
+                           (["export", out, "--to", "safetensors", "-o", self.at("x.safetensors")], "tensors")):
             with self.subTest(words=words):
                 for more in (["--json"], ["--json", "-"], ["--json=-"], ["--json"] + ["--threads", "1"] * (words[0] != "inspect")):
                     self.assertIn(key, json.loads(self.ok(run(*words, *more)).out))
@@ -271,8 +283,24 @@ class CommandLine(LmqTest):
                         self.assertIn(key, json.load(file))
                     self.assertTrue(done.out and not done.out.startswith("{"))
                     os.remove(report)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["o.h5", "out.h5"])
+        self.ok(run("methods", "--json", report))   # no method of that name: a file
+        self.assertEqual([m["name"] for m in json.loads(self.ok(run("methods", "--json", "ecsq")).out)["methods"]], ["ecsq"])
+        with open(report) as file:
+            self.assertGreater(len(json.load(file)["methods"]), 16)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["o.h5", "out.h5", "r.json", "x.safetensors"])
         self.refused(run("plan", STORIES, "--json", self.at("no", "r.json")), 73, "r.json")
+
+    def test_the_report_of_an_export_says_what_was_made(self):
+        out = self.at("out.h5")
+        self.ok(run("quantize", STORIES, "-o", out, "--method", "gptq", "--levels", "16", "--group", "32", "-q"))
+        for form, more, keys in (("safetensors", [], {"files", "index"}), ("safetensors", ["--source", STORIES], {"copied", "left_out"}),
+                                 ("gguf", [], {"types", "fallbacks"}), ("gguf:q4_0", [], {"types"}), ("hdf5", [], {"rounding_squared_error"}),
+                                 ("compressed-tensors", ["--source", STORIES], {"schemes", "plain", "copied"})):
+            path = self.at("x-" + form.replace(":", "-") + str(len(more)))
+            report = json.loads(self.ok(run("export", out, "--to", form, "-o", path, *more, "--json")).out)
+            self.assertLessEqual(keys | {"tensors", "bytes"}, set(report))
+            self.assertEqual((report["input"], report["output"], report["format"]), (out, path, form))
+        self.refused(run("export", out, "--to", "gguf", "-o", self.at("a"), "--json", self.at("a")), 64, "that is the output")
 
     def test_quiet_says_nothing_and_makes_the_same_file(self):
         for more in ([], ["--json", self.at("r.json")]):
@@ -427,8 +455,8 @@ class CommandLine(LmqTest):
             (["--method", "sls-l1", "--lambda", "nan"], ["--lambda: found", "nan", "number"]),
             (["--method", "sls-l1", "--lambda", "1", "--lambda-relative", "0.5"], ["lambda-relative", "one of them"]),
             (["--method", "sls-l1", "--lambda-relative", "1.5"], ["lambda-relative", "1.5", "0 to 1"]),
-            (["--method", "sls-l1", "--lambda", "1e-9"], ["tensor 'model.", "at most 256", "would do"]),
-            (["--method", "sls-l1", "--lambda", "1e-9", "--levels", "9"], ["tensor 'model.", "at most 9 are wanted", "would do"]),
+            (["--method", "sls-l1", "--lambda", "1e-9"], ["tensor 'model.", "at most 256", "instead of it finds the least lambda that does"]),
+            (["--method", "sls-l1", "--lambda", "1e-9", "--levels", "9"], ["tensor 'model.", "at most 9 are wanted", "instead of it finds the least lambda that does"]),
             (["--method", "sls-l1", "--offset", "none"], ["offset", "none", "penalised"]),
             (["--method", "sls-l1l2", "--lambda2", "-1"], ["tensor 'model.", "not convex", "above"]),
             (["--method", "sls-l0", "--zero", "exakt"], ["zero", "exakt", "exact"]),

@@ -152,6 +152,38 @@ class Folders(InputsTest):
         self.assertIn("mtp.safetensors", self.ok(self.quantize(source)).err)
         self.assertIn("shard 1 of a set of 2", self.ok(self.quantize(self.at("m", "model-00001-of-00002.safetensors"))).err)
 
+    def test_bytes_of_no_kind_are_named_as_such_and_damage_as_damage(self):
+        for name, start in (("noise", b"\x9d\x11\xfe\x83" * 40), ("ff", b"\xff" * 1000), ("flax", b"\x82\xa6params\x82" + b"\xa7" * 90)):
+            with open(self.at(name), "wb") as file:
+                file.write(start)
+            self.refused(run("inspect", self.at(name)), 69, "no kind of file that is known", "expected a checkpoint (safetensors,", "GGUF", "HDF5")
+        with open(self.small_checkpoint(), "rb") as file:
+            good = file.read()
+        for damaged in (good[:7] + b"\x01" + good[8:], good[:8] + b"z" + good[9:], good[:100]):   # length, first letter, cut off
+            with open(self.at("damaged"), "wb") as file:
+                file.write(damaged)
+            self.refused(run("inspect", self.at("damaged")), 65, "damaged")
+
+    def test_shards_may_lie_in_folders_of_their_own_but_not_outside(self):
+        for i in (1, 2):
+            os.makedirs(self.at("m", f"part{i}"))
+            write_safetensors(self.at("m", f"part{i}", f"model-0000{i}-of-00002.safetensors"), {f"x{i}": matrix(64, 64)})
+        def index(first):
+            self.text("m", "model.safetensors.index.json", json.dumps(
+                {"weight_map": {"x1": first, "x2": "part2/model-00002-of-00002.safetensors"}}))
+        index("part1/model-00001-of-00002.safetensors")
+        for ranks in (0, 2):
+            self.ok(self.quantize(self.at("m"), ranks=ranks))
+        self.ok(run("verify", self.at("out.h5"), "--against", self.at("m")))
+        self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", self.at("m")))
+        self.assertEqual(sorted(os.listdir(self.at("x"))), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+                                                            "model.safetensors.index.json"])
+        write_safetensors(self.at("out.safetensors"), {"x1": matrix(64, 64)})
+        for path in ("../out.safetensors", "part1/../../out.safetensors", self.at("out.safetensors"), "part1//model.safetensors", "./part1/a",
+                     "part1/", "/"):
+            index(path)
+            self.refused(run("plan", self.at("m")), 65, "x1", "in the index's folder or below it")
+
     def test_wrong_kinds_of_file_are_named_with_what_to_do(self):
         small = self.small_checkpoint()
         self.ok(run("quantize", small, "-o", self.at("ours.h5"), "--progress", "none"))
@@ -240,6 +272,21 @@ class Importance(InputsTest):
                 self.assertEqual(list(json.load(file)["importance"]["tensors"]), [text])
             self.ok(run("verify", self.at("out.h5"), "--against", source, "--importance", path))
 
+    def test_what_an_imatrix_speaks_of_is_named_rightly(self):
+        tower, gate = "visual.blocks.0.mlp.gate_proj.weight", "layers.0.mlp.gate_proj.weight"
+        path = self.imatrix({"blk.0.ffn_gate.weight": np.arange(1, 65)})
+        done = self.quantize(self.folder_of("tower", {tower: matrix(64, 64)}), "--importance", path)
+        self.refused(done, 65, "nothing in it belongs to the checkpoint", "speak of a text decoder, and the checkpoint has none", tower)
+        self.assertNotIn("note:", done.err)   # nothing is chosen for a run that is refused
+        done = self.quantize(self.folder_of("stranger", {"x.weight": matrix(64, 64)}), "--importance", path)
+        self.refused(done, 65, "found 1 tensor such as 'blk.0.ffn_gate.weight'")
+        done = self.quantize(self.folder_of("two", {gate: matrix(64, 64), "model." + gate: matrix(64, 64)}), "--importance", path)
+        self.refused(done, 69, "blocks below no prefix, 'model'")
+        # What belongs to kept tensors alone refuses nothing.
+        kept = self.folder_of("kept", {"model." + gate: matrix(64, 64), "model.layers.0.self_attn.q_proj.weight": matrix(64, 64)})
+        done = self.ok(self.quantize(kept, "--importance", path, "--tensor", "*gate*=keep"))
+        self.assertIn("importance: nothing for model.layers.0.self_attn.q_proj.weight", done.err)
+
     def test_what_a_recipe_keeps_is_not_compared_with_the_importance(self):
         a, b = "model.layers.0.mlp.gate_proj.weight", "model.layers.1.mlp.gate_proj.weight"
         source = self.folder_of("m", {a: matrix(64, 64), b: matrix(64, 48)})
@@ -262,6 +309,8 @@ class Importance(InputsTest):
             self.assertEqual(json.load(file)["importance"]["tensors"][name]["kind"], "rows")
         alone = self.folder_of("alone", {name: ("BF16", (4, 64, 64), bf16(weights))})
         self.refused(self.quantize(alone, "--importance", path), 69, name, "nothing says which axis")
+        self.text("alone", "config.json", json.dumps({"model_type": "other_moe"}))
+        self.refused(self.quantize(alone, "--importance", path), 69, name, "of model_type 'other_moe' that is not known", "keep it by a recipe")
         self.text("alone", "config.json", json.dumps({"model_type": "gpt_oss"}))
         self.ok(self.quantize(alone, "--importance", path))
 

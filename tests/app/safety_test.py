@@ -2,6 +2,7 @@
 again, names of their own in our folders, signals in the first instants, limits of the shell."""
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -284,19 +285,25 @@ class Limits(LmqTest):
         self.assertEqual(sorted(os.listdir(self.folder)), ["out.h5", "small.safetensors"])
 
     def test_too_few_file_descriptors_are_named_as_such(self):
-        source = self.small_checkpoint()
-        codes = set()
-        for limit in range(5, 24):
-            code, error = limited("quantize", source, "-o", self.at("out.h5"),
-                                  before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
-            codes.add(code)
-            if code == 127:   # the system's loader did not get as far as the program
-                continue
-            self.assertIn(code, (0, IO), error)
-            if code == IO:
-                self.assertRegex(error, "open files|Too many open files")
-        self.assertIn(0, codes)
-        self.assertIn(IO, codes)
+        source, made = self.small_checkpoint(), self.at("made.h5")
+        self.ok(run("quantize", source, "-o", made))
+        commands = (("quantize", source, "-o", self.at("out.h5")), ("quantize", os.path.dirname(source), "-o", self.at("out.h5")),
+                    ("verify", made), ("inspect", made), ("plan", source), ("export", made, "--to", "gguf", "-o", self.at("x.gguf")))
+        for words in commands:
+            codes = set()
+            for limit in (4, 5, 6, 7, 8, 9, 10, 12, 16, 23):
+                code, error = limited(*words, before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+                codes.add(code)
+                if code == 127:   # the system's loader did not get as far as the program
+                    continue
+                with self.subTest(words=words[0], limit=limit):
+                    self.assertIn(code, (0, IO), error)
+                    if code == IO:
+                        self.assertIn("Too many open files", error)
+                        self.assertIn("ulimit -n", error)
+                    self.assertEqual([name for name in os.listdir(self.folder) if "lock" in name or ".part-" in name], [])
+            self.assertIn(0, codes)
+            self.assertIn(IO, codes)
 
     def peak_of_verify(self, *arguments):
         """Peak resident bytes of `lmq verify`, which finds no difference."""
@@ -347,6 +354,33 @@ class Limits(LmqTest):
         self.assertEqual(code, 0, error)
         self.assertIn("complete", error)
         self.ok(run("verify", self.at("out.h5"), "--against", source))
+        export = ("export", self.at("out.h5"), "--to", "gguf", "-o", self.at("x.gguf"))
+        ends = os.pipe()
+        os.close(ends[0])
+        with open("/dev/full", "wb") as full, os.fdopen(ends[1], "wb") as closed:
+            for streams in ({"before": lambda: os.close(1), "stdout": None}, {"stdout": full}, {"stdout": closed}):
+                code, error = limited(*export, **streams)
+                self.assertEqual(code, 0, error)
+                self.assertEqual("complete" in error, streams != {"stdout": closed}, error)  # who left has seen enough
+                os.remove(self.at("x.gguf"))
+            # A report that was asked for is what the command was for.
+            for words in (("quantize", source, "-o", self.at("out.h5")), export, ("inspect", self.at("out.h5"))):
+                code, error = limited(*words, "--json", "-", stdout=full)
+                self.assertEqual(code, IO, error)
+                self.assertIn("standard output", error)
+
+    def test_several_tensors_take_the_advice_of_sparse_least_squares_at_once(self):
+        draw = np.random.default_rng(5)
+        source = self.at("model.safetensors")
+        write_safetensors(source, {f"l{i}.weight": ("F32", (64, 64), (draw.standard_normal((64, 64)) * (i + 1)).astype("<f4"))
+                                   for i in range(4)})
+        for method in ("sls-l1", "sls-l1l2"):
+            for how in (("--lambda", "1e-9"), ("--lambda-relative", "1e-9"), ("--lambda", "1e-9", "--levels", "16")):
+                words = ("quantize", source, "-o", self.at("out.h5"), "--method", method)
+                done = run(*words, *how)
+                self.refused(done, 64, "tensor 'l0.weight'", how[0][2:])
+                levels = re.search(r"levels (\d+) instead of it", done.err)[1]
+                self.ok(run(*words, "--levels", levels))
 
 
 if __name__ == "__main__":
