@@ -92,7 +92,8 @@ TEST_CASE("files are told apart by content, not by name") {
   CHECK(code_of(with("abc"), "a text file") == 69);
   CHECK(code_of(with("some text that is nothing in particular"), "a text file") == 69);
   CHECK(code_of(with("\x01\x02\x03"), "the file has 3 bytes") == 65);
-  CHECK(code_of(with(std::string(40, '\xfe') + "\x01"), "header length") == 65);
+  CHECK(code_of(with(std::string(40, '\xfe') + "\x01"), "no kind of file that is known") == 69);
+  CHECK(code_of(with(std::string(7, '\xfe') + "\x01{}"), "header length") == 65);  // a length that was damaged
   CHECK(code_of(with("{ \"nothing\": 1 }"), "weight_map is missing") == 65);
   CHECK(code_of(folder / "no such file", "no such file") == 66);
   // A header of 0x280 bytes begins like a pickle.
@@ -196,11 +197,17 @@ TEST_CASE("no name of an index leads out of its folder") {
   make_safetensors(folder / "in" / "y.safetensors", kA);
   const std::string absolute = (folder / "x.safetensors").native();
   for (const std::string& name :
-       {"../x.safetensors"s, absolute, ".."s, "."s, ""s, "./y.safetensors"s, "a/y.safetensors"s, "..\\x.safetensors"s,
-        "x\\y"s, "y.safetensors\0"s, "\xff"s, std::string(256, 'y')}) {
+       {"../x.safetensors"s, absolute, ".."s, "."s, ""s, "./y.safetensors"s, "a/../y.safetensors"s, "a//y.safetensors"s,
+        "a/"s, "..\\x.safetensors"s, "x\\y"s, "y.safetensors\0"s, "\xff"s, std::string(256, 'y')}) {
     write_file(folder / "in" / "model.safetensors.index.json", "{\"weight_map\":{\"a\":" + json_text(name) + "}}");
     CHECK(code_of(folder / "in") == 65);
   }
+  // A folder below is inside.
+  write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", "a/y.safetensors"}}));
+  CHECK(code_of(folder / "in", "the shard is missing") == 66);
+  fs::create_directory(folder / "in" / "a");
+  make_safetensors(folder / "in" / "a" / "y.safetensors", kA);
+  CHECK(code_of(folder / "in") == 0);
   // A folder reached through a link is that folder; a file that the user names may lie anywhere.
   fs::create_symlink("in", folder / "door");
   write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", "y.safetensors"}}));

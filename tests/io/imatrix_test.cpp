@@ -262,7 +262,7 @@ TEST_CASE("the imatrix of another model is refused with what was found and expec
     refused(make({{"blk.0.ffn_up_exps.weight", ramp(2 * kColumns, 1), {1, 1}}}), "blk.0.ffn_up_exps.weight");
     refused(
         make({{"blk.9.attn_q.weight", ramp(kColumns, 1), {100}}}),
-        "nothing in it belongs to the checkpoint: found 1 tensors such as 'blk.9.attn_q.weight', expected for example "
+        "nothing in it belongs to the checkpoint: found 1 tensor such as 'blk.9.attn_q.weight', expected for example "
         "'model.embed_tokens.weight' as 'token_embd.weight'");
   }
   auto negative = entries();

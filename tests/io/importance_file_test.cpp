@@ -234,7 +234,7 @@ TEST_CASE("wrong shapes and files that belong to nothing are refused by name, wi
                {"s.columns", {2}, "[3] or [2, 3] (for each expert)"},
                {"b.columns",
                 {2},
-                "nothing in it belongs to the checkpoint: found 1 tensors such as 'b.columns', "
+                "nothing in it belongs to the checkpoint: found 1 tensor such as 'b.columns', "
                 "expected for example 'a'"}};
   for (const auto& one : cases) {
     make_safetensors(folder / "i.safetensors",
