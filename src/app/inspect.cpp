@@ -67,10 +67,11 @@ std::string checkpoint_table(const Catalogue& catalogue, bool summary) {
   if (lines.size() > kMax)
     text += fmt::format("... and {} (--summary: kinds of tensors; --json: all)\n",
                         counted(lines.size() - kMax, "more line", "more lines"));
-  text += fmt::format("\n{}: {}, {}, {} in {}:", catalogue.format, counted(catalogue.tensors.size(), "tensor"),
-                      counted(weights, "element"), format_bytes(bytes), counted(catalogue.shards.size(), "file"));
-  for (const auto& [type, size] : bytes_of_type) text += fmt::format(" {} {}", type, format_bytes(size));
-  return text + '\n';
+  std::string sums =
+      fmt::format("{}: {}, {}, {} in {}:", catalogue.format, counted(catalogue.tensors.size(), "tensor"),
+                  counted(weights, "element"), format_bytes(bytes), counted(catalogue.shards.size(), "file"));
+  for (const auto& [type, size] : bytes_of_type) sums += fmt::format(" {} {}", type, format_bytes(size));
+  return text + '\n' + wrap(sums, output_width(), 0);
 }
 
 nlohmann::json checkpoint_json(const Catalogue& catalogue) {

@@ -173,9 +173,10 @@ GgufHeader read_gguf_header(const File& file) {
   if (in.text(4, 4, "magic") != "GGUF") in.refuse("not a GGUF file");
   const auto version = in.le<std::uint32_t>("version");
   if (version != 2 && version != 3)
-    fail(Errc::unsupported, fmt::format("{}: {}, expected version 2 or 3", printable(file.path().native()),
-                                        (version & 0xFFFF) == 0 ? "a big-endian GGUF file"
-                                                                : fmt::format("a GGUF file of version {}", version)));
+    fail(Errc::unsupported,
+         fmt::format("{}: {}, expected version 2 or 3", printable(file.path().native()),
+                     version != 0 && (version & 0xFFFF) == 0 ? "a big-endian GGUF file"
+                                                             : fmt::format("a GGUF file of version {}", version)));
   const auto tensors = in.le<std::uint64_t>("number of tensors"), pairs = in.le<std::uint64_t>("number of keys");
   constexpr std::uint64_t kMinPair = 8 + 4 + 1, kMinTensor = 8 + 4 + 8 + 4 + 8;
   if (pairs > in.left() / kMinPair) in.refuse(fmt::format("{} keys cannot be in {} bytes", pairs, in.left()));

@@ -148,6 +148,8 @@ class Gguf(FormatsTest):
             with self.subTest(name):
                 self.refused(run("inspect", self.file("x.gguf", data + b"\0" * 64), timeout=10), 65)
         self.refused(run("inspect", self.file("x.gguf", b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + b"\0" * 32)), 69, "big-endian")
+        for version in (0, 1, 4):
+            self.refused(run("inspect", self.file("x.gguf", b"GGUF" + struct.pack("<IQQ", version, 0, 0) + b"\0" * 32)), 69, f"of version {version}")
 
     def test_truncated_and_changed_files_are_refused_or_read(self):
         data = gguf_plain.gguf([("a", (2, 64), 2, gguf_plain.random_blocks("Q4_0", 4, RANDOM)), ("b", (3,), 0, b"\0" * 12)],
