@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 
 #include "lmq/base/math.hpp"
 #include "lmq/plan/costs.hpp"
@@ -18,7 +19,7 @@ bool shared(const QuantSpec& spec) noexcept {
 
 /// A histogram on its way to the coordinator; the scratch of making it is in quantize_scratch_bytes.
 std::uint64_t histogram_bytes(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count) {
-  if (!shared(planned.spec)) return 0;
+  if (planned.scope < 0 || !shared(planned.spec)) return 0;
   return std::min(count, expected_bins(tensor.value_type(), planned.spec, planned.importance.present())) *
          (kHistogramBinBytes + kMessageBinBytes);
 }
@@ -56,16 +57,21 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
   if (planned.lane_rows > 0) {
     const LayerShape shape = layer_shape(planned, count);
     out.importance += curvature_bytes(shape);
-    out.work = count * sizeof(std::int32_t) + layer_needs(planned.spec, shape).scratch_bytes;
-    out.output = kTrellisRecordBytes * count + (std::uint64_t{64} << 10);
+    const std::uint64_t scratch = layer_needs(planned.spec, shape).scratch_bytes, coding = kTrellisRecordBytes * count;
+    out.work = count * sizeof(std::int32_t) + scratch;
+    // Coding a record takes the place of making it; what is made of matrices is kept for the units that follow.
+    const bool kept = shape.gram || shape.outer_rows > 0;
+    out.output = (kept ? coding : std::max(coding, scratch + count) - scratch) + (std::uint64_t{64} << 10);
     return out;
   }
   const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
   const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
                                                        planned.importance.present()) +
                                 histogram_bytes(tensor, planned, count) + by_gram(planned, count, out);
-  out.work = count + numbers * sizeof(float) + scratch;
-  out.output = count + numbers * sizeof(float) + (std::uint64_t{64} << 10);
+  out.work = numbers * sizeof(float) + scratch;
+  const auto code_bits = static_cast<std::uint64_t>(std::bit_width(planned.spec.options.levels - 1));
+  out.output = kRecordBytes * count + ceil_div(count * std::max<std::uint64_t>(1, code_bits), 8) +
+               numbers * sizeof(float) + (std::uint64_t{64} << 10);
   return out;
 }
 
@@ -76,6 +82,21 @@ std::uint64_t plan_bytes(const std::vector<TensorInfo>& tensors, const Plan& pla
     bytes +=
         sizeof(TensorInfo) + sizeof(TensorPlan) + tensor.name.size() + 2 * sizeof(std::uint64_t) * tensor.shape.size();
   return bytes;
+}
+
+/// Bytes of the numbers that the file lists of codebooks which serve whole tensors.
+std::uint64_t listed_bytes(const Plan& plan) {
+  std::uint64_t numbers = 0;
+  const auto add = [&](const QuantSpec& spec) {
+    numbers += std::min<std::uint64_t>(spec.options.levels, stored_numbers(spec, 1, 1));
+  };
+  for (const TensorPlan& tensor : plan.tensors)
+    if (tensor.treatment == Treatment::quantize && tensor.scope < 0 && tensor.units == 1 && tensor.lane_rows == 0 &&
+        shared(tensor.spec))
+      add(tensor.spec);
+  for (const Scope& scope : plan.scopes)
+    if (!scope.layers && shared(scope.spec)) add(scope.spec);
+  return numbers * sizeof(float);
 }
 
 std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t ranks) {
@@ -93,9 +114,13 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
   const std::uint64_t arriving = open > 0 ? bins * (2 * kHistogramBinBytes + kMessageBinBytes + kGroupBinBytes) : 0;
   const auto budgeted = static_cast<std::uint64_t>(
       std::ranges::count_if(plan.scopes, [](const Scope& scope) { return scope.spec.budgeted; }));
-  return kRankZeroBytes + plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + budgeted * kCurveBytes +
-         std::min(tensors.size() * kLayoutBytes, kMaxLayoutBytes) +
-         open * bins * (kHistogramBinBytes + kHistogramBinBytes / 2) + arriving;
+  std::uint64_t names = 0;
+  for (const TensorInfo& tensor : tensors) names += tensor.name.size();
+  const std::uint64_t listed = listed_bytes(plan);
+  const std::uint64_t file = std::max(
+      kListsEstimated * listed, kListsLaidOut * listed + std::min(tensors.size() * kLayoutBytes, kMaxLayoutBytes));
+  return kRankZeroBytes + plan.units.size() * kResultBytes + tensors.size() * kTensorBytes + 4 * names +
+         budgeted * kCurveBytes + file + open * bins * (kHistogramBinBytes + kHistogramBinBytes / 2) + arriving;
 }
 
 }  // namespace
@@ -103,6 +128,7 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
 MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t threads,
                                std::size_t ranks) {
   UnitBytes most;
+  std::uint64_t codes = 0;  // of the largest unit, whose room is kept for all
   for (const TensorPlan& planned : plan.tensors) {
     if (planned.units == 0) continue;
     const auto units = std::span(plan.units).subspan(planned.first_unit, planned.units);
@@ -110,12 +136,12 @@ MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Pla
     const UnitBytes bytes = bytes_of(tensors[planned.tensor], planned, count, std::max<std::size_t>(1, threads));
     most.view = std::max(most.view, bytes.view);
     most.importance = std::max(most.importance, bytes.importance);
-    most.work = std::max(most.work, bytes.work);
-    most.output = std::max(most.output, bytes.output);
+    if (planned.treatment == Treatment::quantize && planned.lane_rows == 0) codes = std::max(codes, count);
+    if (bytes.work + bytes.output > most.work + most.output) most.work = bytes.work, most.output = bytes.output;
   }
   return {.program = kProgramBytes + (ranks > 1 ? kMpiBytes : 0) + plan_bytes(tensors, plan),
           .input = 2 * (most.view + most.importance),
-          .work = most.work,
+          .work = most.work + codes,
           .output = most.output,
           .coordinator = coordinator_bytes(tensors, plan, ranks)};
 }
@@ -131,6 +157,7 @@ double estimate_seconds(const Plan& plan, std::size_t ranks, std::size_t threads
     longest = std::max(longest, unit.seconds);
   }
   for (const Scope& scope : plan.scopes) solve += scope.seconds;
+  total += static_cast<double>(plan.units.size()) * kCosts.unit * 1e-9;
   // Units are dealt one by one, so ranks end within one unit of each other; a solver runs on one core of some rank.
   return std::max(total / (workers * cores) + solve / workers, longest / cores) + kCosts.start * 1e-9;
 }

@@ -16,6 +16,7 @@ import numpy as np
 from lmq_harness import SHARDED, LmqTest, bf16, command, environment, finish, run, sha256, start, write_safetensors
 
 NO_OUTPUT, IO, STOPPED = 73, 74, 75
+PEAK_MEMORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/peak-memory")
 
 
 def limited(*arguments, before=None, **streams):
@@ -305,14 +306,50 @@ class Limits(LmqTest):
             self.assertIn(0, codes)
             self.assertIn(IO, codes)
 
+    def peak_of(self, *arguments):
+        """Peak resident bytes of a run that ends well. A child begins with its parent's peak: a small one starts it."""
+        done = subprocess.run([PEAK_MEMORY, self.at("peak"), *command(arguments)], stdin=subprocess.DEVNULL,
+                              env=environment(), timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.at("peak.0")) as file:
+            return int(file.read())
+
     def peak_of_verify(self, *arguments):
-        """Peak resident bytes of `lmq verify`, which finds no difference."""
-        process = start("verify", *arguments)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        self.assertEqual(process.returncode, 0, process.stderr.read())
-        process.stderr.close()
-        return used.ru_maxrss * 1024
+        """Of `lmq verify`, which finds no difference."""
+        return self.peak_of("verify", *arguments)
+
+    def test_a_run_stays_below_what_plan_says_and_not_far_below(self):
+        rng = np.random.default_rng(5)
+        small = {f"t{i:03}": ("BF16", [32, 48], bf16(rng.standard_normal((32, 48)))) for i in range(1000)}
+        write_safetensors(self.at("small.safetensors"), small)
+        long = {"w": ("F32", [2, 1 << 18], rng.standard_normal((2, 1 << 18), dtype=np.float32).tobytes())}
+        write_safetensors(self.at("long.safetensors"), long)
+        for name, *options in (("small",), ("small", "-m", "kmeans", "--granularity", "row"), ("long",),
+                               ("long", "-m", "kmeans", "--granularity", "row"), ("long", "--bits", 3)):
+            job = [self.at(name + ".safetensors"), "--threads", 1, *options]
+            planned = json.loads(self.ok(run("plan", *job, "--json")).out)["memory_per_rank_bytes"]
+            peak = self.peak_of("quantize", *job, "-o", self.at("out.h5"), "--memory", planned, "--quiet")
+            self.assertLessEqual(peak, planned, (name, options))
+            self.assertLessEqual(planned, 2 * peak, (name, options))
+
+    def test_verify_reads_the_list_of_codebooks_once(self):
+        try:
+            import h5py
+        except ImportError:
+            self.skipTest("h5py is not here")
+        source, out = self.at("m.safetensors"), self.at("m.h5")
+        rng = np.random.default_rng(6)
+        write_safetensors(source, {f"t{i}": ("F32", [64, 64], rng.standard_normal((64, 64), dtype=np.float32).tobytes())
+                                   for i in range(5)})
+        self.ok(run("quantize", source, "-o", out, "--method", "kmeans", "--levels", 16))
+        with h5py.File(out) as file:
+            place = file["lmq/codebooks"].id.get_chunk_info(0)
+        with open(out, "r+b") as file:
+            file.seek(place.byte_offset)
+            file.write(bytes(place.size))
+        done = run("verify", out, "--against", source)
+        self.assertEqual(done.code, 1, done)
+        self.assertEqual(done.out.count("/lmq/codebooks: the deflated bytes are damaged"), 1, done)
 
     def test_verify_decodes_long_records_in_pieces(self):
         # Rows of 2^24 equal weights: records of some hundred bytes that stand for 64 MiB of floats each.

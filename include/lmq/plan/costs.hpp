@@ -14,13 +14,14 @@ struct Costs {
   double refine = 0.6;            ///< per weight and power of two of the levels: looks of wide sources
   double quantize_shared = 2.4;   ///< per weight: assign by a shared codebook, measure the error, encode, write
   double many_levels = 2.0;       ///< per weight more beyond 16 levels
-  double trellis = 60;            ///< per weight: encode the codes of a trellis, decode them again, read importance
+  double trellis = 90;            ///< per weight: encode the codes of a trellis, decode them again, read importance
   double encode = 1.5;            ///< per weight: encode codes with codebooks per row or group
   double rows_easier = 45;        ///< per weight less in long rows, whose neighbours help
   double rows_narrow = 0.45;      ///< part of it in long rows of 16-bit sources, which have equal values
   double copy = 0.5;              ///< per byte of a kept tensor
   double carry_bin = 700;         ///< per bin of a shared codebook of wide sources: refined, sent, kept
   double weigh = 5;               ///< per weight: read importance, count and measure with it; twice for layers
+  double unit = 2.5e5;            ///< per unit: its tasks dealt, journalled, laid out, its coder's tables chosen
   double start = 6e7;             ///< once per run: catalogue, plan, layout, commit
 };
 inline constexpr Costs kCosts{};
@@ -32,15 +33,18 @@ inline constexpr std::uint64_t kProgramBytes = std::uint64_t{16} << 20, kMpiByte
                                kRankZeroBytes = std::uint64_t{5} << 20;
 /// Bytes the coordinator keeps per unit: result, place in the file, layout entries.
 inline constexpr std::uint64_t kResultBytes = 150;
-/// Bytes the coordinator keeps per tensor: attributes, layout, report line.
-inline constexpr std::uint64_t kTensorBytes = 2048;
+/// Bytes the coordinator keeps per tensor beside its name: layout, report line, texts of the tables.
+inline constexpr std::uint64_t kTensorBytes = 1200;
 /// Bytes HDF5 holds per tensor while it lays out the file, and of all tensors at most: its cache of metadata.
 inline constexpr std::uint64_t kLayoutBytes = 5120, kMaxLayoutBytes = std::uint64_t{40} << 20;
+/// Times that the codebooks which the file lists are held while a run estimates its size, and once it lays the file out.
+inline constexpr std::uint64_t kListsEstimated = 3, kListsLaidOut = 2;
 /// Bytes a budget keeps per scope: what bits would buy.
 inline constexpr std::uint64_t kCurveBytes = 4096;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
-/// Bytes per weight that coding a record of a trellis holds, the record among them.
+/// Bytes per weight that coding a record holds beside it; of a trellis with it.
+inline constexpr std::uint64_t kRecordBytes = 2;
 inline constexpr std::uint64_t kTrellisRecordBytes = 12;
 /// Bytes of a bin in a histogram, in the solver's view of it, and in a message.
 inline constexpr std::uint64_t kHistogramBinBytes = 64, kGroupBinBytes = 40, kMessageBinBytes = 45;

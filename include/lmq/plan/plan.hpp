@@ -111,13 +111,13 @@ struct Plan {
 struct MemoryEstimate {
   std::uint64_t program = 0;      ///< the process itself (libraries, MPI)
   std::uint64_t input = 0;        ///< views read ahead and in hand, importance
-  std::uint64_t work = 0;         ///< codes, codebooks, scratch of solvers and statistics
-  std::uint64_t output = 0;       ///< encoded records and copy buffers
+  std::uint64_t work = 0;         ///< codes, codebooks, scratch of solvers and statistics, of the unit that takes most
+  std::uint64_t output = 0;       ///< its record while it is coded, beyond what work has left by then
   std::uint64_t coordinator = 0;  ///< rank 0 only: statistics of open scopes, results, layout
   [[nodiscard]] std::uint64_t total() const noexcept { return program + input + work + output + coordinator; }
 };
-/// Upper bound for the pipeline of lmq_run: one view in hand and one read ahead, the largest of each kind of unit at
-/// once; ranks other than 0 hold total() - coordinator, which grows with `ranks` by the scopes open at once. Constants:
+/// Upper bound for the pipeline of lmq_run: one view in hand and one read ahead, as large as the largest, and the unit that
+/// takes most; ranks other than 0 hold total() - coordinator, which grows with `ranks` by the scopes open at once. Constants:
 /// lmq/plan/costs.hpp.
 [[nodiscard]] MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan,
                                              std::size_t threads, std::size_t ranks = 1);

@@ -19,7 +19,8 @@
 
 namespace lmq {
 namespace {
-constexpr std::size_t kFitTask = std::size_t{1} << 14;  // weights whose codebooks are fitted in one task, about
+constexpr std::size_t kFitTask = std::size_t{1} << 14;    // weights whose codebooks are fitted in one task, about
+constexpr std::size_t kLongGroup = std::size_t{1} << 16;  // whose scratch is not kept: 10 to 150 bytes a weight
 
 /// Where the codebooks of a window lie: `groups` to a row.
 struct Layout {
@@ -85,7 +86,9 @@ void each_codebook(const TensorView& view, const Importance& importance, const L
       fit(b, mine.values, group_importance(importance, begin, mine.values.size(), mine.importance), mine.fit);
     }
   });
-  scratch.finish([](RowScratch&) {});
+  scratch.finish([&](RowScratch& mine) {
+    if (layout.group >= kLongGroup) mine = RowScratch{};
+  });
 }
 
 /// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last; cuts, where the
@@ -254,16 +257,23 @@ UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quanti
   return assign_rows(view, importance, layout, how, unit);
 }
 
-std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels, std::size_t threads,
-                                 const MethodCost& cost) noexcept {
-  // Fitted books (16 bytes each) and the book before it is settled, cuts; for each thread the values of a group with
+std::uint64_t rows_scratch_bytes(const RowsWork& work, const MethodCost& cost) noexcept {
+  // Fitted books (16 bytes each) and the book before it is settled, cuts; for each worker the values of a group with
   // their importance, the solver's columns, a map and the decoded values of a task.
   constexpr std::uint64_t kMap = std::uint64_t{1} << 17, kDecoded = 16 * kErrorBlock * sizeof(float);
-  const std::uint64_t codebooks = group > 0 ? ceil_div(count, group) + 1 : 1;
-  const std::uint64_t by_level = std::min<std::uint64_t>(group, std::max<std::uint64_t>(512, 24 * levels)) * levels;
-  return codebooks * (16 + 2 * levels * sizeof(float)) +
-         threads * (group * (2 * sizeof(float) + cost.value_bytes) + by_level * cost.level_bytes + kMap +
-                    std::min<std::uint64_t>(kDecoded, count * sizeof(float)));
+  constexpr std::uint64_t kPatterns = 65536, kSorted = 32, kWeights = 24;
+  const std::uint64_t group = std::max<std::uint64_t>(1, work.group), codebooks = ceil_div(work.count, group);
+  const std::uint64_t by_level =
+      std::min<std::uint64_t>(group, std::max<std::uint64_t>(512, 24 * work.levels)) * work.levels;
+  const std::uint64_t each = cost.value_bytes + (work.weighted ? kWeights : 0);
+  const std::uint64_t solver = work.narrow && !work.weighted && group > kPatterns
+                                   ? group * std::min(each, kSorted) + kPatterns * each
+                                   : group * each;
+  const std::uint64_t fitting =
+      std::min<std::uint64_t>(work.threads, ceil_div(codebooks, std::max<std::uint64_t>(1, kFitTask / group)));
+  return (codebooks + 1) * (16 + 2 * work.levels * sizeof(float)) +
+         fitting * (group * 2 * sizeof(float) + solver + by_level * cost.level_bytes) +
+         work.threads * (kMap + std::min<std::uint64_t>(kDecoded, work.count * sizeof(float)));
 }
 
 }  // namespace lmq

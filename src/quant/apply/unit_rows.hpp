@@ -16,8 +16,14 @@ namespace lmq {
 [[nodiscard]] UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
                                       const Importance& importance, const Draws& draws, QuantizedUnit& unit);
 
+/// A window by rows as it is planned.
+struct RowsWork {
+  std::uint64_t group = 0, count = 0;  ///< weights of a codebook, of the window
+  std::size_t levels = 0, threads = 1;
+  bool narrow = false;    ///< of at most 16 bits: equal values are found before the solver sees them
+  bool weighted = false;  ///< with importance
+};
 /// Bytes it holds beside view, unit and error sums, measured.
-[[nodiscard]] std::uint64_t rows_scratch_bytes(std::uint64_t group, std::uint64_t count, std::size_t levels,
-                                               std::size_t threads, const MethodCost& cost) noexcept;
+[[nodiscard]] std::uint64_t rows_scratch_bytes(const RowsWork& work, const MethodCost& cost) noexcept;
 
 }  // namespace lmq

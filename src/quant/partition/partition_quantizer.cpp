@@ -95,7 +95,7 @@ Codebook table_of(const std::vector<double>& levels) {
 }  // namespace
 
 PartitionQuantizer::PartitionQuantizer(std::size_t levels, ZeroRule zero)
-    : PartitionQuantizer(levels, zero, {.detail = Detail::levels, .cost = {.row_few = 30}}) {}
+    : PartitionQuantizer(levels, zero, {.detail = Detail::levels, .cost = {.row_few = 30, .value_bytes = 88}}) {}
 PartitionQuantizer::PartitionQuantizer(std::size_t levels, ZeroRule zero, const Traits& traits)
     : Quantizer(traits), levels_(levels), zero_(zero) {}
 

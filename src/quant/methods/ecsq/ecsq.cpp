@@ -118,7 +118,7 @@ class EntropyQuantizer final : public Quantizer {
                    .detail = Detail::cells,
                    .by_importance = wish.way != EcsqAlgorithm::uniform && wish.labels == Labels::joint,
                    .few_weights = kMaxExactPoints,
-                   .cost = {.row_weight = 3500, .value_bytes = 190}}),
+                   .cost = {.row_weight = 3500, .value_bytes = 120}}),
         wish_(wish) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateLine line(group, wish_.zero);

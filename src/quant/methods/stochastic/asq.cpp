@@ -29,7 +29,7 @@ class AsqQuantizer final : public Quantizer {
                    .seed = options.seed,
                    .cost = {.row_level = 50,
                             .row_each = 60,
-                            .value_bytes = objective == LevelObjective::largest_variance ? 40u : 140u,
+                            .value_bytes = objective == LevelObjective::largest_variance ? 90u : 150u,
                             .level_bytes = objective == LevelObjective::largest_variance ? 0u : 4u}}) {
     choice_.levels = levels;
     choice_.objective = objective;

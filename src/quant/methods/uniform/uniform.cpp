@@ -23,8 +23,9 @@ Codebook spread(float low, float high, std::size_t count) {
 class UniformQuantizer final : public Quantizer {
  public:
   explicit UniformQuantizer(std::size_t levels)
-      : Quantizer(
-            {.detail = Detail::extremes, .grid = true, .cost = {.row_weight = 2, .solve_bin = 0, .solve_level = 0}}),
+      : Quantizer({.detail = Detail::extremes,
+                   .grid = true,
+                   .cost = {.row_weight = 2, .solve_bin = 0, .solve_level = 0, .value_bytes = 8}}),
         levels_(levels) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     return {spread(group.minimum, group.maximum, levels_), {}};

@@ -197,8 +197,11 @@ LayerNeeds Waterfill::layer_needs(const LayerShape& shape) const {
   const double weights = rows * cols, factor = shape.gram ? cols * cols : 0;
   const bool outer = shape.outer_rows > 0;
   LayerNeeds needs;
-  // weights, values, codes and targets of all lanes; codes, values, errors, targets and sums of those in work
-  needs.scratch_bytes = static_cast<std::uint64_t>(weights * (16 + 40) + factor * 24 + (outer ? rows * lane * 4 : 0));
+  // weights, values, codes and targets of all lanes; where errors are passed on codes, values, errors, targets and sums
+  // of those in work; pivots, steps, classes and sums of rows, columns and diagonals
+  const double each = shape.gram || outer ? 16 + 40 : 16 + 6;
+  needs.scratch_bytes =
+      static_cast<std::uint64_t>(weights * each + (rows + cols) * 100 + factor * 24 + (outer ? rows * lane * 4 : 0));
   needs.factor_seconds = factor * cols / 3 * kProductNs * 2e-9;
   const double products = (shape.gram ? cols / 2 : 0) + (outer ? lane / 2 : 0);
   needs.seconds = kPasses * weights * (kWeightNs + products * kProductNs) * 1e-9;
