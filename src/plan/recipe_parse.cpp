@@ -67,36 +67,51 @@ struct Place {
 
 constexpr std::size_t kMaxRules = 65536;
 
-/// Walks beside the JSON parser and refuses what the finished value no longer shows: a key given twice. Depth is
-/// bounded too (a recipe needs 3), since values are later shown and destroyed, and so are lists.
-class KeyGuard {
+/// Walks over the text before it is parsed and refuses what the finished value no longer shows: a key given twice. Depth
+/// is bounded too (a recipe needs 3), since values are later shown and destroyed, and so are lists. A walk of its own:
+/// the parser with a callback looks through a list at the end of each of its objects.
+class KeyGuard final : public nlohmann::json_sax<Json> {
  public:
   explicit KeyGuard(const std::string& source) : source_(source) {}
 
-  bool operator()(int /*depth*/, Json::parse_event_t event, Json& parsed) {
-    using Event = Json::parse_event_t;
-    if (event == Event::object_end || event == Event::array_end) return frames_.pop_back(), true;
-    if (event == Event::key) return key(parsed.get_ref<const std::string&>()), true;
-    if (!frames_.empty() && frames_.back().is_array && ++frames_.back().items > kMaxRules)
-      fail(Errc::usage, fmt::format("{}: {}: allowed is a list of at most {} rules", source_, path(), kMaxRules));
-    if (event == Event::value) return true;
-    if (frames_.size() == 8) fail(Errc::usage, fmt::format("{}: nested deeper than 8 levels at {}", source_, path()));
-    frames_.push_back({.is_array = event == Event::array_start});
+  bool null() override { return item(); }
+  bool boolean(bool) override { return item(); }
+  bool number_integer(std::int64_t) override { return item(); }
+  bool number_unsigned(std::uint64_t) override { return item(); }
+  bool number_float(double, const std::string&) override { return item(); }
+  bool string(std::string&) override { return item(); }
+  bool binary(Json::binary_t&) override { return item(); }
+  bool start_object(std::size_t) override { return start(false); }
+  bool start_array(std::size_t) override { return start(true); }
+  bool end_object() override { return frames_.pop_back(), true; }
+  bool end_array() override { return frames_.pop_back(), true; }
+  bool key(std::string& name) override {
+    frames_.back().key = name;
+    if (!frames_.back().seen.insert(name).second)
+      fail(Errc::usage, fmt::format("{}: {}: the key is given twice", source_, path()));
     return true;
   }
+  /// What is no JSON is for the parser to say.
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 
  private:
+  bool item() {
+    if (!frames_.empty() && frames_.back().is_array && ++frames_.back().items > kMaxRules)
+      fail(Errc::usage, fmt::format("{}: {}: allowed is a list of at most {} rules", source_, path(), kMaxRules));
+    return true;
+  }
+  bool start(bool is_array) {
+    item();
+    if (frames_.size() == 8) fail(Errc::usage, fmt::format("{}: nested deeper than 8 levels at {}", source_, path()));
+    frames_.push_back({.is_array = is_array});
+    return true;
+  }
   struct Frame {
     bool is_array = false;
     std::size_t items = 0;
     std::string key = {};
     std::set<std::string> seen = {};
   };
-  void key(const std::string& name) {
-    frames_.back().key = name;
-    if (!frames_.back().seen.insert(name).second)
-      fail(Errc::usage, fmt::format("{}: {}: the key is given twice", source_, path()));
-  }
   [[nodiscard]] std::string path() const {
     std::string text;
     for (const Frame& frame : frames_)
@@ -199,7 +214,9 @@ double exponent(const Place& at) {
 
 Json parse_json(std::string_view text, const std::string& source) {
   try {
-    return Json::parse(text.begin(), text.end(), KeyGuard(source));
+    KeyGuard guard(source);
+    Json::sax_parse(text.begin(), text.end(), &guard);
+    return Json::parse(text.begin(), text.end());
   } catch (const Json::exception& error) {
     std::string_view what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
     if (const auto end = what.find("] "); end != what.npos) what.remove_prefix(end + 2);
