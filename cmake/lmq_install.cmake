@@ -18,7 +18,7 @@ list(APPEND libraries lmq_xxhash)
 set_target_properties(lmq_xxhash PROPERTIES EXPORT_NAME xxhash)
 install(TARGETS ${libraries} EXPORT lmqTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT lmqTargets NAMESPACE lmq:: DESTINATION ${LMQ_INSTALL_CMAKEDIR})
-install(DIRECTORY include/lmq DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp")
+install(DIRECTORY include/lmq DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp" PATTERN "*.inc")
 
 configure_package_config_file(cmake/lmqConfig.cmake.in ${CMAKE_BINARY_DIR}/install/lmqConfig.cmake
   INSTALL_DESTINATION ${LMQ_INSTALL_CMAKEDIR} NO_SET_AND_CHECK_MACRO)

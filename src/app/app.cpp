@@ -79,14 +79,14 @@ int dispatch(int argc, char** argv) {
   release_signals();
   switch (options.command) {
     case Command::quantize: {
-      settle_threads(options.threads);
+      choose_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, quantize); });
     }
     case Command::plan:
       if (options.threads > 0) set_thread_count(options.threads);  // of another machine, perhaps
       return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, plan); });
     case Command::verify:
-      settle_threads(options.threads);
+      choose_threads(options.threads);
       return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, verify); });
     default:
       return first ? run_alone(options) : 0;

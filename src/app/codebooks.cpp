@@ -10,6 +10,7 @@
 #include "lmq/base/words.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/codec/trellis_record.hpp"
+#include "lmq/container/contents.hpp"
 #include "options.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
@@ -37,25 +38,6 @@ std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-/// What the stored numbers of a kind are.
-std::string_view numbers_name(CodebookKind kind) {
-  switch (kind) {
-    case CodebookKind::table:
-      return "levels";
-    case CodebookKind::grid:
-      return "low and step";
-    case CodebookKind::bases:
-      return "bases";
-    case CodebookKind::centred:
-      return "step";
-    case CodebookKind::rank1:
-      return "row factors, column factors, levels";
-    case CodebookKind::trellis:
-      return "steps";
-  }
-  return "numbers";
-}
-
 /// The numbers that codebook `book` is stored as; of factors all of the record.
 std::span<const float> numbers_of(const QuantizedUnit& unit, std::uint64_t book) {
   if (unit.kind == CodebookKind::rank1) return unit.book;
@@ -67,11 +49,11 @@ std::span<const float> numbers_of(const QuantizedUnit& unit, std::uint64_t book)
 std::string head(const StoredTensor& tensor, const QuantizedUnit& unit, bool json) {
   if (json)
     return fmt::format("{{\"name\": {}, \"method\": {}, \"group\": {}, \"stored_as\": \"{}\", \"codebooks\": [",
-                       quoted(tensor.line.name), quoted(tensor.line.method), unit.group, numbers_name(unit.kind));
+                       quoted(tensor.line.name), quoted(tensor.line.method), unit.group, words_for(unit.kind));
   const std::string serves =
       unit.group == 0 ? "one codebook for all" : fmt::format("a codebook for every {} weights of a row", unit.group);
   return fmt::format("# {}, {}, {}: {}, stored as {}\n# row, column, levels\n", printable(tensor.line.name),
-                     shape_text(tensor.line.shape), printable(tensor.line.method), serves, numbers_name(unit.kind));
+                     shape_text(tensor.line.shape), printable(tensor.line.method), serves, words_for(unit.kind));
 }
 
 /// The codebooks of one record, a line each. `first`: the record is the tensor's first.
@@ -91,7 +73,7 @@ std::string lines_of(const QuantizedUnit& unit, std::uint64_t begin, bool first,
     else
       text += fmt::format("{} {} {}\n", row, column, fmt::join(levels, " "));
     if (!json && unit.kind != CodebookKind::table)
-      text += fmt::format("# {} {} {}: {}\n", row, column, numbers_name(unit.kind), fmt::join(numbers, " "));
+      text += fmt::format("# {} {} {}: {}\n", row, column, words_for(unit.kind), fmt::join(numbers, " "));
   }
   return text;
 }

@@ -9,8 +9,8 @@ namespace lmq::app {
 int quantize(Comm& comm, const Options& options);
 int verify(Comm& comm, const Options& options);
 int plan(Comm& comm, const Options& options);
-/// plan --path TENSOR: levels against error, by every method.
-int plan_path(const Options& options);
+/// plan --curve TENSOR: levels against error, by every method.
+int plan_curve(const Options& options);
 int inspect(const Options& options);
 int export_file(const Options& options);
 /// The table of methods and their options, or with --json all of it for programs.

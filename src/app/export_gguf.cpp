@@ -115,7 +115,7 @@ class GgufExport {
   [[nodiscard]] std::optional<std::filesystem::path> keys_from() const {
     if (options_.source) return options_.source;
     std::error_code ignored;
-    if (source_.format() == "GGUF" && options_.input.extension() == ".gguf" &&
+    if (source_.renamed() && options_.input.extension() == ".gguf" &&
         std::filesystem::is_regular_file(options_.input, ignored))
       return options_.input;
     return std::nullopt;

@@ -133,10 +133,10 @@ class PackedExport {
   }
 
   void choose_all() {
-    if (source_.format() == "GGUF")
-      fail(Errc::unsupported, fmt::format("{}: names of GGUF are not those of the model's layers: start from the model "
+    if (source_.renamed())
+      fail(Errc::unsupported, fmt::format("{}: names of {} are not those of the model's layers: start from the model "
                                           "that it was made from",
-                                          printable(options_.input.string())));
+                                          printable(options_.input.string()), source_.format()));
     const Catalogue tensors = catalogue();
     const std::vector<LayerKind> kinds = layer_kinds(tensors, folder_);
     std::map<std::string, const Tensor*> by_name;

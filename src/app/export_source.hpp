@@ -10,6 +10,7 @@
 
 #include "lmq/base/dtype.hpp"
 #include "lmq/container/quantized_file.hpp"
+#include "lmq/io/input_formats.hpp"
 #include "lmq/io/reader.hpp"
 
 namespace lmq::app {
@@ -31,6 +32,8 @@ class ExportSource {
   [[nodiscard]] const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
   /// Format of the checkpoint it came from: "GGUF", ...
   [[nodiscard]] const std::string& format() const noexcept { return format_; }
+  /// Names are that format's own, not those of the model's modules.
+  [[nodiscard]] bool renamed() const noexcept { return format_renames(format_); }
   /// All values in order as floats, in pieces; digests are compared on the way.
   void floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const;
   /// The same in runs of whole blocks of `elements` values.

@@ -54,7 +54,7 @@ struct Job {
 /// The output's size with codes of equal probability: about the most it can be.
 [[nodiscard]] SizeEstimate estimate_output(const Job& job);
 
-/// The checks at the door: what can be known to fail before any work. Errc::cannot_create, Errc::usage; rank 0 only.
+/// The preflight: what can be known to fail before any work. Errc::cannot_create, Errc::usage; rank 0 only.
 void check_output(const Options& options, const Reader& reader);
 /// What lies where the report of --json goes: an earlier report may be replaced, other files only by quantize with
 /// --force, which check_output says. Errc::cannot_create; rank 0 only.

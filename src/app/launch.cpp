@@ -99,7 +99,7 @@ int with_comm(int& argc, char**& argv, const std::function<int(Comm&)>& body) {
   }
 }
 
-void settle_threads(std::size_t asked) {
+void choose_threads(std::size_t asked) {
   const std::size_t local = launch_local_ranks();
   const auto online = static_cast<std::size_t>(std::max(::sysconf(_SC_NPROCESSORS_ONLN), 1L));
   cpu_set_t mask;

@@ -30,6 +30,6 @@ struct Failure {
 
 /// Sets the thread count from --threads (0: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or this rank's share of the CPUs) and
 /// warns on rank 0 when ranks * threads of this machine are more than its CPUs.
-void settle_threads(std::size_t asked);
+void choose_threads(std::size_t asked);
 
 }  // namespace lmq::app

@@ -37,7 +37,7 @@ constexpr CommandEntry kCommands[] = {
      "  lmq plan model/ --bits 4 --ranks 16 --threads 8\n"
      "  lmq plan model/ --recipe recipe.json --json | jq .memory_per_rank_bytes\n"
      "  lmq plan model/ --bits 4 --threads 64 --simulate 1,8,64 --storage 100GB\n"
-     "  lmq plan model/ --path model.layers.0.mlp.up_proj.weight\n"},
+     "  lmq plan model/ --curve model.layers.0.mlp.up_proj.weight\n"},
     {Command::inspect, "inspect", "FILE [--codebook TENSOR] [--json]", "what a file holds",
      "FILE is a checkpoint (.safetensors, folder, index.json) or a file that lmq wrote; told apart by content. With "
      "--codebook every line is one codebook: its first row and first column, then its levels.\n"
@@ -183,7 +183,7 @@ constexpr OptionEntry kOptions[] = {
     {"dry-run", 0, "", "what lmq plan prints, for these ranks; no file is made", Topic::running, kQuantize},
     {"summary", 0, "", "a line for each kind of tensor: names that differ in numbers together", Topic::running,
      kJob | kInspect},
-    {"path", 0, "TENSOR",
+    {"curve", 0, "TENSOR",
      "instead: levels against error of one tensor by every method, or by --method with its options; --levels: that "
      "number only",
      Topic::running, kPlan},
@@ -193,8 +193,13 @@ constexpr OptionEntry kOptions[] = {
      kQuantize | kPlan | kInspect | kVerify | kExport | kMethods},
     {"progress", 0, "HOW", "auto, plain (lines for a log) or none (default auto)", Topic::running, kQuantize | kVerify},
 
-    {"coder", 0, "C", "how codes are stored: cheapest, fixed, rans, huffman or planes (default cheapest)",
+#define LMQ_CODER(name, number, whole_bits, coder) ", " #name
+    {"coder", 0, "C",
+     "how codes are stored: cheapest"
+#include "lmq/base/coders.inc"
+     " (default cheapest)",
      Topic::seldom, kJob, "coder", true},
+#undef LMQ_CODER
     {"level-type", 0, "T", "how levels are stored: f32 or f16 (default f32; f16 for rows and groups)", Topic::seldom,
      kJob, "level_type", true},
     {"nonfinite",
@@ -242,7 +247,11 @@ constexpr OptionEntry kOptions[] = {
 
 constexpr std::pair<std::string_view, std::string_view> kChoices[] = {
     {"granularity", "model tensor row group"},
-    {"coder", "cheapest fixed rans huffman planes"},
+#define LMQ_CODER(name, number, whole_bits, coder) " " #name
+    {"coder", "cheapest"
+#include "lmq/base/coders.inc"
+    },
+#undef LMQ_CODER
     {"level-type", "f32 f16"},
     {"nonfinite", "refuse keep"},
     {"fp8", "refuse plain"},

@@ -283,7 +283,7 @@ void take_quantize(const Values& values, Options& options) {
 
 void take_plan(const Values& values, Options& options) {
   take_job(values, options);
-  if (values.has("path")) options.path_tensor = values.text("path");
+  if (values.has("curve")) options.curve_tensor = values.text("curve");
   if (values.has("ranks")) options.ranks = static_cast<std::size_t>(values.whole("ranks", 1, 1u << 20));
   if (values.has("simulate")) options.simulate = values.whole_list("simulate", 1, kMaxSimulated);
   if (values.has("cores")) options.cores = static_cast<std::size_t>(values.whole("cores", 1, 1u << 20));

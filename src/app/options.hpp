@@ -36,7 +36,7 @@ struct Options {
   std::vector<std::size_t> simulate;          ///< plan --simulate: numbers of ranks
   std::uint64_t storage = 100'000'000'000, rank_io = 5'000'000'000;  ///< bytes a second for that
   std::size_t cores = 0;                                             ///< that its ranks share; 0: one for each thread
-  std::string path_tensor;         ///< plan --path: the tensor whose errors are wanted, by number of levels
+  std::string curve_tensor;        ///< plan --curve: the tensor whose errors are wanted, by number of levels
   bool method_given = false;       ///< --method was given
   std::filesystem::path work_dir;  ///< OUT.h5.lmq-work when not given
   bool resume = true;

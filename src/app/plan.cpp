@@ -321,7 +321,7 @@ Expected forecast(Comm& comm, const Options& options, const Job& job) {
 }  // namespace
 
 int plan(Comm& comm, const Options& options) {
-  if (!options.path_tensor.empty()) return comm.rank() == 0 ? plan_path(options) : 0;
+  if (!options.curve_tensor.empty()) return comm.rank() == 0 ? plan_curve(options) : 0;
   const Job job = open_job(comm, options, options.dry_run, {});
   const Expected expected = forecast(comm, options, job);
   run_agreed(comm, [&] {

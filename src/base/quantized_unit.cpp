@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
 
 #include "lmq/base/math.hpp"
 
@@ -31,6 +32,16 @@ std::uint16_t outward_half(float level, int exponent, bool up) noexcept {
   return (half & 0x7FFF) == 0 ? static_cast<std::uint16_t>(up ? 0x0001 : 0x8001) : static_cast<std::uint16_t>(half - 1);
 }
 }  // namespace
+
+bool takes_whole_bits(CoderChoice coder) noexcept {
+#define LMQ_CODER(name, number, whole_bits, row) whole_bits,
+  constexpr bool kWholeBits[] = {
+      false,
+#include "lmq/base/coders.inc"
+  };
+#undef LMQ_CODER
+  return static_cast<std::size_t>(coder) < std::size(kWholeBits) && kWholeBits[static_cast<std::size_t>(coder)];
+}
 
 std::uint64_t QuantizedUnit::codebooks() const noexcept {
   return group == 0 || cols == 0 ? 1 : count / cols * ceil_div(cols, group);

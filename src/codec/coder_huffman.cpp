@@ -42,7 +42,6 @@ const char* finish(const DecodeTables&, BlockCursor& cursor, std::span<Code>) {
 }  // namespace
 
 const Coder kHuffmanCoder{.id = CoderChoice::huffman,
-                          .name = "huffman",
                           .first_version = 2,
                           .least_bits = 1,
                           .most_bits = kHuffmanMaxBits,

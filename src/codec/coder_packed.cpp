@@ -106,7 +106,6 @@ const char* fill_planes(const RecordParts& parts, const DecodeTables&, BlockCurs
 }  // namespace
 
 const Coder kFixedCoder{.id = CoderChoice::fixed,
-                        .name = "fixed",
                         .first_version = 1,
                         .least_bits = 1,
                         .most_bits = 8,
@@ -122,7 +121,6 @@ const Coder kFixedCoder{.id = CoderChoice::fixed,
                         .finish = finish_nothing};
 
 const Coder kPlanesCoder{.id = CoderChoice::planes,
-                         .name = "planes",
                          .first_version = 2,
                          .least_bits = 1,
                          .most_bits = 8,

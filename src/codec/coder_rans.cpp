@@ -107,7 +107,6 @@ const char* finish(const DecodeTables& tables, BlockCursor& cursor, std::span<Co
 }  // namespace
 
 const Coder kRansCoder{.id = CoderChoice::rans,
-                       .name = "rans",
                        .first_version = 1,
                        .least_bits = kRansMinBits,
                        .most_bits = kRansMaxBits,

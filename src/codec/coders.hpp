@@ -40,11 +40,10 @@ struct BlockCursor {
   HuffmanCursor words;
 };
 
-/// A coder of codes, for units with more than one: a row of the table in coders.cpp and a file with its functions. No
+/// A coder of codes, for units with more than one: a line of lmq/base/coders.inc and a file with its functions. No
 /// other place compares a CoderChoice. Errors are Errc::malformed (open) or the words of what is wrong (null: nothing).
 struct Coder {
   CoderChoice id;                  ///< written to records: never reused, never renumbered
-  std::string_view name;           ///< in recipes
   std::uint8_t first_version;      ///< of the record
   unsigned least_bits, most_bits;  ///< of the header's code bits
   bool detail;                     ///< the header's detail is a number of symbols less 1
@@ -67,10 +66,14 @@ struct Coder {
   const char* (*finish)(const DecodeTables& tables, BlockCursor& cursor, std::span<Code> tail);
 };
 
-extern const Coder kFixedCoder, kRansCoder, kHuffmanCoder, kPlanesCoder;
+#define LMQ_CODER(name, number, whole_bits, coder) extern const Coder coder;
+#include "lmq/base/coders.inc"
+#undef LMQ_CODER
 
 /// All of them, ascending by id; where several cost the same the first one is taken.
 [[nodiscard]] std::span<const Coder* const> coders() noexcept;
+/// As recipes call it.
+[[nodiscard]] std::string_view name_of(const Coder& coder) noexcept;
 /// The coder of that id, or nullptr.
 [[nodiscard]] const Coder* find_coder(CoderChoice id) noexcept;
 

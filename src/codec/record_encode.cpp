@@ -117,7 +117,7 @@ const Coder& packed_coder(const QuantizedUnit& unit) {
 Choice cheapest(const QuantizedUnit& unit, const CodeCounts& counts) {
   Choice best = encoded(packed_coder(unit), unit, counts);
   for (const Coder* coder : coders()) {
-    if (coder == &kFixedCoder || coder == &kPlanesCoder) continue;
+    if (takes_whole_bits(coder->id)) continue;
     Choice next{coder, {}};
     if (coder->price(unit, counts, next.payload) >= 8 * best.payload.bytes) continue;
     coder->encode(unit, next.payload);

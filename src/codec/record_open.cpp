@@ -80,8 +80,8 @@ RecordHeader take_header(ByteReader& in) {
   RecordHeader header;
   const Coder& coder = take_coder(in);
   if (version < coder.first_version)
-    in.refuse(
-        fmt::format("coder {} in a record of version {}, it came with {}", coder.name, version, coder.first_version));
+    in.refuse(fmt::format("coder {} in a record of version {}, it came with {}", name_of(coder), version,
+                          coder.first_version));
   header.coder = coder.id;
   header.code_bits = in.le<std::uint8_t>("code bits");
   header.detail = in.le<std::uint8_t>("detail");

@@ -34,9 +34,9 @@ ListedCodebook listed_codebook(const Codebook& codebook) {
 }
 
 std::string_view words_for(CodebookKind kind) noexcept {
-  if (kind == CodebookKind::grid) return "low, step";
-  if (kind == CodebookKind::bases) return "bases";
-  return kind == CodebookKind::centred ? "step" : "levels";
+  constexpr std::string_view kWords[] = {"levels", "low, step", "bases", "step", "row factors, column factors, levels",
+                                         "steps"};  // by kind
+  return kWords[static_cast<std::size_t>(kind)];
 }
 
 std::vector<std::byte> UnitResult::to_bytes() const {

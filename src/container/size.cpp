@@ -61,8 +61,8 @@ std::uint64_t record_bound(const Plan& plan, std::uint64_t unit) {
   const WorkUnit& work = plan.units[unit];
   const TensorPlan& tensor = plan.tensors[work.tensor];
   const auto levels = static_cast<std::uint32_t>(tensor.spec.options.levels);
-  const bool whole = tensor.spec.coder == CoderChoice::fixed || tensor.spec.coder == CoderChoice::planes;
-  const double code_bits = whole ? std::bit_width(levels - 1) : static_cast<double>(log2_q32(levels) + 1) * 0x1p-32;
+  const double code_bits = takes_whole_bits(tensor.spec.coder) ? std::bit_width(levels - 1)
+                                                               : static_cast<double>(log2_q32(levels) + 1) * 0x1p-32;
   if (tensor.lane_rows > 0) {  // states of lanes; steps and classes of rows and columns, which zeros do not need
     const std::uint64_t rows = work.count / std::max<std::uint64_t>(1, tensor.cols);
     const std::uint64_t sides = levels == 1 ? work.count / kZerosPerByte : 2 * (rows + tensor.cols);

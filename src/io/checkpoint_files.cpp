@@ -297,7 +297,7 @@ CheckpointFiles find_checkpoint_files(const fs::path& input) {
   if (!fs::is_regular_file(status)) fail(Errc::missing, fmt::format("{}: expected a file or a folder", shown(input)));
   const FileFormat format = recognize(File(input, File::Mode::read));
   if (format.kind == FileKind::json) return from_index(input);
-  if (!format.words.empty())
+  if (format.is_foreign())
     fail(Errc::unsupported, fmt::format("{}: found {}, expected a checkpoint ({}): {}", shown(input), format.words,
                                         kReadKinds, format.advice));
   // What looks like nothing known is left to the header's rules, which say what is wrong with it.

@@ -21,6 +21,7 @@ struct Signature {
   std::string_view words;
   std::string_view advice;
   std::size_t at = 0;  ///< where the bytes are
+  FileKind kind = FileKind::other;
 };
 
 constexpr std::string_view kSave = "save its weights as safetensors (safetensors.torch.save_file) and quantize those";
@@ -29,8 +30,9 @@ constexpr std::string_view kRepack =
 constexpr std::string_view kOriginal = "quantize the safetensors it was made from";
 constexpr std::string_view kName = "name the checkpoint itself";
 constexpr std::array kSignatures{
-    Signature{"\x89HDF\r\n\x1a\n"sv, "an HDF5 file", "save its weights as safetensors and quantize those"},
-    Signature{"GGUF"sv, "a GGUF file", kOriginal},
+    Signature{"\x89HDF\r\n\x1a\n"sv, "an HDF5 file", "save its weights as safetensors and quantize those", 0,
+              FileKind::hdf5},
+    Signature{"GGUF"sv, "a GGUF file", kOriginal, 0, FileKind::gguf},
     Signature{"PK\x03\x04"sv, "a zip archive (PyTorch .pt/.bin or Keras .keras)", kSave},
     Signature{"\x93NUMPY"sv, "a NumPy array", "save it as safetensors (safetensors.numpy.save_file)"},
     Signature{"\x80\x02"sv, "a Python pickle (an old PyTorch checkpoint)", kRepack},
@@ -101,16 +103,9 @@ bool is_hdf5_with_user_block(const File& file, std::uint64_t bytes) {
 
 std::string_view kind_of(const File& file) {
   const FileFormat format = recognize(file);
-  switch (format.kind) {
-    case FileKind::safetensors:
-      return "a safetensors file";
-    case FileKind::json:
-      return "a JSON text";
-    case FileKind::other:
-      return format.words;
-    default:
-      return "no kind of file that is known";
-  }
+  if (format.is_foreign()) return format.words;
+  if (format.kind == FileKind::safetensors) return "a safetensors file";
+  return format.kind == FileKind::json ? "a JSON text" : "no kind of file that is known";
 }
 
 FileFormat recognize(const File& file) {
@@ -129,7 +124,7 @@ FileFormat recognize(const File& file) {
     if (&signature == &kSignatures[0] && is_ours(file, bytes))
       return {FileKind::other, "an HDF5 file that lmq wrote",
               "it is quantized already; name the original, or what lmq export makes of it"};
-    return {FileKind::other, signature.words, signature.advice};
+    return {signature.kind, signature.words, signature.advice};
   }
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first != text.npos && text[first] == '{') return {FileKind::json, {}};

@@ -32,12 +32,12 @@ Catalogue open_catalogue(const std::filesystem::path& path, const ImportanceFile
     const File file(path, File::Mode::read);
     const FileFormat format = recognize(file);
     Imatrix imatrix;
-    if (format.words == "an HDF5 file" && options.read_hdf5) return options.read_hdf5(path);
-    if (format.words == "a GGUF file")
+    if (format.kind == FileKind::hdf5 && options.read_hdf5) return options.read_hdf5(path);
+    if (format.kind == FileKind::gguf)
       imatrix = read_gguf_imatrix(path);
     else if (format.kind == FileKind::unknown && looks_like_binary_imatrix(file))
       imatrix = read_binary_imatrix(path);
-    else if (format.kind == FileKind::unknown || format.kind == FileKind::other)
+    else if (format.kind == FileKind::unknown || format.is_foreign())
       fail(Errc::unsupported,
            fmt::format(
                "{}: {}an importance file is expected: safetensors, HDF5, or llama.cpp's imatrix (GGUF or binary)",

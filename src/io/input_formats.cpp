@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::array kFormats{
-    InputFormat{"GGUF", ".gguf", is_gguf, read_gguf},
+    InputFormat{"GGUF", ".gguf", is_gguf, read_gguf, true},
     InputFormat{"PyTorch", ".bin .pt .pth .ckpt", is_torch, read_torch},
     InputFormat{"NumPy archive", ".npz", is_npz, read_npz},
     InputFormat{"NumPy array", ".npy", is_npy, read_npy},
@@ -93,6 +93,11 @@ std::vector<fs::path> foreign_files(const fs::path& folder, std::span<const Inpu
 }  // namespace
 
 std::span<const InputFormat> input_formats() noexcept { return kFormats; }
+
+bool format_renames(std::string_view name) noexcept {
+  const auto at = std::ranges::find(kFormats, name, &InputFormat::name);
+  return at != kFormats.end() && at->renames;
+}
 
 ChosenFormat choose_format(const fs::path& input, std::span<const InputFormat> more) {
   std::error_code error;

@@ -31,7 +31,7 @@ struct Shard {
 Shard read_shard(const std::filesystem::path& folder, const std::string& name) {
   const File file(folder / name, File::Mode::read);
   const FileFormat format = recognize(file);
-  if (format.kind == FileKind::other)
+  if (format.is_foreign() && format.kind != FileKind::unknown)
     fail(Errc::unsupported, fmt::format("{}: found {}, expected safetensors: {}", printable(file.path().native()),
                                         format.words, format.advice));
   const File::Stamp stamp = file.stamp();

@@ -68,11 +68,11 @@ struct Span {
 };
 
 // Pillars: every kStride-th row and the last one, by divide and conquer on the monotone arg-min.
-LMQ_INLINE void pillar_rows(const LayerProblem& p) {
-  std::array<Span, 64> stack;  // depth is at most log2(pillars) + 1
+LMQ_INLINE void stride_rows(const LayerProblem& p) {
+  std::array<Span, 64> stack;  // depth is at most log2(strides) + 1
   std::size_t depth = 0;
-  const auto pillars = static_cast<std::uint32_t>((p.rows + kStride - 1) / kStride);
-  stack[depth++] = {0, pillars, 0, static_cast<std::uint32_t>(p.candidates - 1)};
+  const auto strides = static_cast<std::uint32_t>((p.rows + kStride - 1) / kStride);
+  stack[depth++] = {0, strides, 0, static_cast<std::uint32_t>(p.candidates - 1)};
   while (depth > 0) {
     Span s = stack[--depth];
     while (s.row_first < s.row_last) {
@@ -149,7 +149,7 @@ LMQ_INLINE void layer_body(const LayerProblem& p) {
     return;
   }
   const bool few = p.candidates <= kFew;
-  if (!few) pillar_rows(p);
+  if (!few) stride_rows(p);
   std::size_t first = 0;
   for (std::size_t stride_row = 0; stride_row < p.rows; stride_row += kStride) {
     const std::size_t end = stride_row + kStride < p.rows ? stride_row + kStride : p.rows;

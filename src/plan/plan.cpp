@@ -106,7 +106,7 @@ class Planner {
     spec.budgeted = recipe_.target && !rule.keep && !sets_rate(rule);
     spec.widths = spec.budgeted && recipe_.allocation != Allocation::slope;
     if (spec.widths) check_widths(rule, spec);
-    if (spec.budgeted && find_quantizer(spec.method)->settle == nullptr) spec.options.levels = kMaxLevels;
+    if (spec.budgeted && find_quantizer(spec.method)->complete == nullptr) spec.options.levels = kMaxLevels;
     specs_.push_back(std::move(spec));
   }
 

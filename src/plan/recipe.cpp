@@ -90,7 +90,7 @@ QuantizerOptions method_values(const QuantizerEntry& method, const Rule& rule) {
       fail(Errc::usage, fmt::format("{}: method \"{}\" has no such option (methods that have it: {})",
                                     field_of(rule, key), method.name, methods_with_option(key)));
   try {
-    if (method.settle) method.settle(options, rule.levels.has_value());
+    if (method.complete) method.complete(options, rule.levels.has_value());
   } catch (const Error& error) {
     const std::string place = rule.place.command_line ? "--method" : place_of(rule) + ": method";
     fail(error.code, fmt::format("{} \"{}\": {}", place, method.name, error.what()));

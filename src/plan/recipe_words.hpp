@@ -19,10 +19,12 @@ inline constexpr std::array kGranularityWords{
     Word<Granularity>{"row", Granularity::row}, Word<Granularity>{"group", Granularity::group}};
 inline constexpr std::array kLevelTypeWords{Word<LevelType>{"f32", LevelType::f32},
                                             Word<LevelType>{"f16", LevelType::f16}};
+#define LMQ_CODER(name, number, whole_bits, coder) Word<CoderChoice>{#name, CoderChoice::name},
 inline constexpr std::array kCoderWords{
-    Word<CoderChoice>{"cheapest", CoderChoice::cheapest}, Word<CoderChoice>{"fixed", CoderChoice::fixed},
-    Word<CoderChoice>{"rans", CoderChoice::rans}, Word<CoderChoice>{"huffman", CoderChoice::huffman},
-    Word<CoderChoice>{"planes", CoderChoice::planes}};
+    Word<CoderChoice>{"cheapest", CoderChoice::cheapest},
+#include "lmq/base/coders.inc"
+};
+#undef LMQ_CODER
 inline constexpr std::array kNonfiniteWords{Word<Recipe::Nonfinite>{"refuse", Recipe::Nonfinite::refuse},
                                             Word<Recipe::Nonfinite>{"keep", Recipe::Nonfinite::keep}};
 inline constexpr std::array kFp8Words{Word<Recipe::Fp8>{"refuse", Recipe::Fp8::refuse},

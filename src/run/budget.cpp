@@ -290,7 +290,7 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
     if (file_bytes > plan_.target_bytes) refuse(plan_.target_bytes, file_bytes);
     return {};
   }
-  if (settled_ || (file <= target && file >= (1 - kSlack) * target)) return {};
+  if (final_ || (file <= target && file >= (1 - kSlack) * target)) return {};
   if (file_bytes <= plan_.target_bytes && file_bytes > best_bytes_) {
     best_bytes_ = file_bytes;
     for (const std::uint64_t s : scopes_) best_slopes_[s] = states_[s].slope;
@@ -313,7 +313,7 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
   }
   if (!choices.empty() || file_bytes == best_bytes_) return choices;
   if (best_bytes_ == 0) return set_fewest(file_bytes);
-  settled_ = true;  // nothing better came: what was best is made again
+  final_ = true;  // nothing better came: what was best is made again
   for (const std::uint64_t s : scopes_)
     for (auto& choice : set_slope({s}, best_slopes_[s])) choices.push_back(std::move(choice));
   return choices;

@@ -39,8 +39,8 @@ class SelfComm final : public Comm {
   std::deque<Message> queue_;
 };
 
-/// The verdict of one rank: empty when its work was done, else the code and the text of its error.
-std::vector<std::byte> verdict_of(const std::function<void()>& work) {
+/// The status of one rank: empty when its work was done, else the code and the text of its error.
+std::vector<std::byte> status_of(const std::function<void()>& work) {
   const auto failed = [](Errc code, std::string_view text) {
     ByteWriter out;
     out.le(static_cast<std::int32_t>(code));
@@ -64,10 +64,10 @@ std::vector<std::byte> verdict_of(const std::function<void()>& work) {
 std::unique_ptr<Comm> make_self_comm() { return std::make_unique<SelfComm>(); }
 
 void run_agreed(Comm& comm, const std::function<void()>& work) {
-  std::vector<std::vector<std::byte>> verdicts = comm.gather(verdict_of(work));
+  std::vector<std::vector<std::byte>> statuses = comm.gather(status_of(work));
   std::vector<std::byte> first;
-  for (std::vector<std::byte>& verdict : verdicts)
-    if (first.empty()) first = std::move(verdict);
+  for (std::vector<std::byte>& status : statuses)
+    if (first.empty()) first = std::move(status);
   first = comm.broadcast(std::move(first), 0);
   if (first.empty()) return;
   ByteReader in(first, "the error of another rank");

@@ -1,4 +1,4 @@
-#include "lmq/run/commit.hpp"
+#include "commit.hpp"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 namespace {

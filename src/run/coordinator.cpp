@@ -1,4 +1,4 @@
-#include "lmq/run/coordinator.hpp"
+#include "coordinator.hpp"
 
 #include <fmt/format.h>
 
@@ -8,7 +8,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/plan/costs.hpp"
 #include "lmq/run/spool.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 namespace {
@@ -85,18 +85,18 @@ void Coordinator::solved(const TaskKey& key, const Fit& fit) {
 }
 
 void Coordinator::on_message(const Message& message) {
-  switch (word_of(message.bytes)) {
+  switch (message_type_of(message.bytes)) {
     case MessageType::result:
       take(message.from, outcome_of(message.bytes));
       break;
     case MessageType::failed:
-      stop(verdict_of(message.bytes));
+      stop(status_of(message.bytes));
       break;
     case MessageType::interrupted:
-      stop(verdict_of(message.bytes));
+      stop(status_of(message.bytes));
       break;
-    case MessageType::bye:
-      ++byes_;
+    case MessageType::done:
+      ++done_ranks_;
       rank_times_[static_cast<std::size_t>(message.from)] = times_of(message.bytes);
       break;
     case MessageType::task:
@@ -290,13 +290,13 @@ void Coordinator::check_time() {
                       format_duration(60 * minutes))});
 }
 
-void Coordinator::stop(const RunStatus& verdict) {
+void Coordinator::stop(const RunStatus& status) {
   if (stopping_) return;
   stopping_ = true;
   stopped_ = Clock::now();
-  if (commit_ && verdict.code == static_cast<int>(Errc::interrupted)) commit_->keep();
+  if (commit_ && status.code == static_cast<int>(Errc::interrupted)) commit_->keep();
   commit_.reset();  // removes an unfinished file that is not kept
-  for (int rank = 0; rank < comm_.size(); ++rank) comm_.send(rank, verdict_message(MessageType::stop, verdict));
+  for (int rank = 0; rank < comm_.size(); ++rank) comm_.send(rank, status_message(MessageType::stop, status));
 }
 
 double Coordinator::seconds_stopping() const {

@@ -1,9 +1,9 @@
 // What a coordinator takes from earlier runs.
 #include <system_error>
 
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/identity.hpp"
-#include "lmq/run/part_file.hpp"
+#include "coordinator.hpp"
+#include "identity.hpp"
+#include "part_file.hpp"
 
 namespace lmq {
 namespace {

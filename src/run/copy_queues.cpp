@@ -1,4 +1,4 @@
-#include "lmq/run/copy_queues.hpp"
+#include "copy_queues.hpp"
 
 #include <algorithm>
 

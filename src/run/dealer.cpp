@@ -1,4 +1,4 @@
-#include "lmq/run/dealer.hpp"
+#include "dealer.hpp"
 
 #include <numeric>
 

@@ -9,7 +9,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/unit.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 

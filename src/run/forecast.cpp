@@ -123,9 +123,9 @@ std::vector<std::byte> measure_share(const Comm& comm, const RunContext& context
 }  // namespace
 
 RateCount rate_count(const QuantSpec& spec) noexcept {
-  return spec.coder == CoderChoice::fixed ? RateCount::fixed_width
-         : spec.widths                    ? RateCount::width_entropy
-                                          : RateCount::entropy;
+  return takes_whole_bits(spec.coder) ? RateCount::fixed_width
+         : spec.widths                ? RateCount::width_entropy
+                                      : RateCount::entropy;
 }
 
 ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {

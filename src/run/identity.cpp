@@ -1,10 +1,10 @@
-#include "lmq/run/identity.hpp"
+#include "identity.hpp"
 
 #include <string_view>
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 namespace {

@@ -1,4 +1,4 @@
-#include "lmq/run/part_file.hpp"
+#include "part_file.hpp"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "lmq/run/protocol.hpp"
+#include "protocol.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -12,9 +12,9 @@ namespace {
 
 constexpr const char* kMessage = "message between ranks";
 
-ByteWriter begin(MessageType word) {
+ByteWriter begin(MessageType type) {
   ByteWriter out;
-  out.le(static_cast<std::uint8_t>(word));
+  out.le(static_cast<std::uint8_t>(type));
   return out;
 }
 
@@ -44,25 +44,25 @@ std::vector<std::byte> result_message(const Outcome& outcome) {
   return out.take();
 }
 
-std::vector<std::byte> verdict_message(MessageType word, const RunStatus& verdict) {
-  ByteWriter out = begin(word);
-  out.le(static_cast<std::int32_t>(verdict.code));
-  out.text(verdict.text);
+std::vector<std::byte> status_message(MessageType type, const RunStatus& status) {
+  ByteWriter out = begin(type);
+  out.le(static_cast<std::int32_t>(status.code));
+  out.text(status.text);
   return out.take();
 }
 
-std::vector<std::byte> bye_message(const RankTimes& times) {
-  ByteWriter out = begin(MessageType::bye);
+std::vector<std::byte> done_message(const RankTimes& times) {
+  ByteWriter out = begin(MessageType::done);
   for (const double seconds : {times.computing, times.writing, times.waiting_input, times.waiting_work})
     out.le(seconds);
   return out.take();
 }
 
-MessageType word_of(std::span<const std::byte> message) {
+MessageType message_type_of(std::span<const std::byte> message) {
   ByteReader in(message, kMessage);
-  const auto word = in.le<std::uint8_t>("word");
-  if (word < 1 || word > 6) in.refuse(fmt::format("word {}, expected 1 to 6", word));
-  return MessageType{word};
+  const auto type = in.le<std::uint8_t>("type");
+  if (type < 1 || type > 6) in.refuse(fmt::format("type {}, expected 1 to 6", type));
+  return MessageType{type};
 }
 
 Task task_of(std::span<const std::byte> message) { return Task::from_bytes(rest(message)); }
@@ -76,12 +76,12 @@ Outcome outcome_of(std::span<const std::byte> message) {
   return outcome;
 }
 
-RunStatus verdict_of(std::span<const std::byte> message) {
+RunStatus status_of(std::span<const std::byte> message) {
   ByteReader in(rest(message), kMessage);
-  RunStatus verdict;
-  verdict.code = in.le<std::int32_t>("code");
-  verdict.text = in.text("text");
-  return verdict;
+  RunStatus status;
+  status.code = in.le<std::int32_t>("code");
+  status.text = in.text("text");
+  return status;
 }
 
 RankTimes times_of(std::span<const std::byte> message) {
@@ -92,7 +92,7 @@ RankTimes times_of(std::span<const std::byte> message) {
   return times;
 }
 
-RunStatus current_verdict(int rank, int ranks) {
+RunStatus current_status(int rank, int ranks) {
   const auto here = [&](std::string text) {
     if (ranks > 1) text += fmt::format(" (rank {} on {})", rank, host());
     return text;

@@ -9,15 +9,15 @@
 #include <system_error>
 #include <utility>
 
+#include "coordinator.hpp"
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/part_file.hpp"
-#include "lmq/run/rank_loop.hpp"
 #include "lmq/run/run_lock.hpp"
 #include "lmq/run/signals.hpp"
 #include "lmq/run/work_dir.hpp"
+#include "part_file.hpp"
+#include "rank_loop.hpp"
 
 namespace lmq {
 namespace {

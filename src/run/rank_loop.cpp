@@ -1,4 +1,4 @@
-#include "lmq/run/rank_loop.hpp"
+#include "rank_loop.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -33,25 +33,25 @@ void RankLoop::run() {
       try {
         handle(*message);
       } catch (...) {
-        fail_all(current_verdict(comm_.rank(), comm_.size()));
+        fail_all(current_status(comm_.rank(), comm_.size()));
       }
     }
     try {
       busy = step() || busy;
     } catch (...) {
-      fail_all(current_verdict(comm_.rank(), comm_.size()));
+      fail_all(current_status(comm_.rank(), comm_.size()));
       busy = true;
     }
     if (leave()) break;
     pause = busy ? kShortPause : std::min(kLongPause, pause + pause / 4);
     if (!busy) worker_.wait(comm_.size() == 1 ? kPauseAlone : pause);
   }
-  if (verdict_->code != 0) throw AgreedError(Errc{verdict_->code}, verdict_->text);
+  if (status_->code != 0) throw AgreedError(Errc{status_->code}, status_->text);
 }
 
 bool RankLoop::step() {
   bool busy = false;
-  if (!verdict_ && !told_) {
+  if (!status_ && !told_) {
     while (const std::optional<Outcome> outcome = worker_.take()) {
       comm_.send(0, result_message(*outcome));
       busy = true;
@@ -63,11 +63,11 @@ bool RankLoop::step() {
 }
 
 void RankLoop::handle(const Message& message) {
-  const MessageType word = word_of(message.bytes);
-  if (word == MessageType::task) {
-    if (!verdict_ && !told_) worker_.push(task_of(message.bytes));
-  } else if (word == MessageType::stop) {
-    verdict_ = lmq::verdict_of(message.bytes);
+  const MessageType type = message_type_of(message.bytes);
+  if (type == MessageType::task) {
+    if (!status_ && !told_) worker_.push(task_of(message.bytes));
+  } else if (type == MessageType::stop) {
+    status_ = lmq::status_of(message.bytes);
     worker_.stop();
   } else if (coordinator_ != nullptr) {
     coordinator_->on_message(message);
@@ -81,38 +81,38 @@ void RankLoop::look_at_signals() {
   fail_all({static_cast<int>(Errc::interrupted), kInterrupted});
 }
 
-void RankLoop::fail_all(const RunStatus& verdict) {
+void RankLoop::fail_all(const RunStatus& status) {
   if (told_) return;
   told_ = true;
   told_at_ = Clock::now();
   worker_.stop();
   if (coordinator_ != nullptr)
-    coordinator_->stop(verdict);
+    coordinator_->stop(status);
   else
-    comm_.send(0, verdict_message(verdict.code == static_cast<int>(Errc::interrupted) ? MessageType::interrupted
-                                                                                      : MessageType::failed,
-                                  verdict));
+    comm_.send(0, status_message(status.code == static_cast<int>(Errc::interrupted) ? MessageType::interrupted
+                                                                                    : MessageType::failed,
+                                 status));
 }
 
 bool RankLoop::leave() {
-  if (!verdict_) {
+  if (!status_) {
     if (told_ && coordinator_ == nullptr && Clock::now() - told_at_ > kPatienceForRankZero)
       fail(Errc::interrupted, "rank 0 does not answer; run the same command again to continue");
     return false;
   }
-  if (!bye_ && worker_.at_rest()) {
+  if (!done_ && worker_.at_rest()) {
     try {
-      verdict_->code == 0 ? spool_.discard() : spool_.flush();
+      status_->code == 0 ? spool_.discard() : spool_.flush();
     } catch (const Error&) {
-      // What could not be kept is made again; the verdict stands.
+      // What could not be kept is made again; the status stands.
     }
-    comm_.send(0, bye_message(worker_.times()));
-    bye_ = true;
+    comm_.send(0, done_message(worker_.times()));
+    done_ = true;
   }
-  if (coordinator_ == nullptr) return bye_;
+  if (coordinator_ == nullptr) return done_;
   if (!coordinator_->ended() && coordinator_->seconds_stopping() > kPatienceSeconds)
-    fail(Errc{verdict_->code == 0 ? static_cast<int>(Errc::internal) : verdict_->code},
-         verdict_->code == 0 ? "a rank does not end" : verdict_->text);
+    fail(Errc{status_->code == 0 ? static_cast<int>(Errc::internal) : status_->code},
+         status_->code == 0 ? "a rank does not end" : status_->text);
   return coordinator_->ended();
 }
 

@@ -1,12 +1,12 @@
-#include "lmq/run/restored.hpp"
+#include "restored.hpp"
 
 #include <algorithm>
 #include <string_view>
 #include <utility>
 
+#include "identity.hpp"
 #include "lmq/base/digest.hpp"
-#include "lmq/run/identity.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 

@@ -1,4 +1,4 @@
-#include "lmq/run/schedule.hpp"
+#include "schedule.hpp"
 
 #include <algorithm>
 #include <numeric>
@@ -232,7 +232,7 @@ void Schedule::begin(std::uint64_t s, const QuantizerOptions& options) {
   if (plan_.scopes[s].shares_codebook())
     solves_.push_back(s);
   else
-    settle(scope);
+    mark_solved(scope);
 }
 
 void Schedule::close(ScopeState& scope) noexcept {
@@ -243,7 +243,7 @@ void Schedule::close(ScopeState& scope) noexcept {
   std::vector<KeyRange>().swap(scope.ranges);
 }
 
-void Schedule::settle(ScopeState& scope) {
+void Schedule::mark_solved(ScopeState& scope) {
   scope.solved = true;
   close(scope);
   --unsolved_;
@@ -308,7 +308,7 @@ void Schedule::solved(std::uint64_t s, std::uint32_t round, const Fit& fit) {
       for (const std::uint64_t unit : scope.units)
         if (!scope.measured[units_[unit].position]) weights_measured_ += plan_.units[unit].count;
     scope.codebook = fit.codebook;
-    settle(scope);
+    mark_solved(scope);
     return;
   }
   if (scope.round != round || scope.missing > 0 || scope.measured_again) return;

@@ -6,12 +6,12 @@
 #include <queue>
 #include <utility>
 
+#include "copy_queues.hpp"
+#include "dealer.hpp"
 #include "lmq/base/math.hpp"
 #include "lmq/plan/costs.hpp"
-#include "lmq/run/copy_queues.hpp"
-#include "lmq/run/dealer.hpp"
-#include "lmq/run/schedule.hpp"
-#include "lmq/run/task_type.hpp"
+#include "schedule.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 namespace {

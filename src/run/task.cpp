@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "lmq/base/bytes.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 namespace {

@@ -57,8 +57,8 @@ double WidthBudget::loss() const noexcept {
 }
 
 /// The best that was made is made again; where nothing fitted, the narrowest, whatever the tables say.
-bool WidthBudget::settle() {
-  settled_ = true;
+bool WidthBudget::take_best() {
+  final_ = true;
   std::vector<std::size_t> last = best_.empty() ? std::vector<std::size_t>(tables_.size(), 0) : best_;
   const bool other = last != points_;
   points_ = std::move(last);
@@ -83,13 +83,13 @@ bool WidthBudget::correct(double room, std::span<const WidthResult> results) {
   for (const WidthResult& result : results) all += result.bytes;
   const bool fits = all <= room;
   learn(results);
-  if (settled_) return fits;
+  if (final_) return fits;
   if (fits && (best_.empty() || loss() < best_loss_)) best_ = points_, best_loss_ = loss();
   if (is_uniform_ && propose(Allocation::uniform, room, fits)) return true;
   const bool first = std::exchange(is_uniform_, false);
   if (first) corrections_ = 0;
   if (how_ != Allocation::uniform && propose(how_, room, fits || first)) return true;
-  return settle();
+  return take_best();
 }
 
 }  // namespace lmq

@@ -1,8 +1,8 @@
-#include "lmq/run/worker.hpp"
+#include "worker.hpp"
 
 #include <utility>
 
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq {
 namespace {

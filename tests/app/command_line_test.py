@@ -252,7 +252,7 @@ class CommandLine(LmqTest):
         write_safetensors(self.at("long.safetensors"), long)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)   # short names
-        for what in (["plan", "long.safetensors", "--target-size", "300K", "--ranks", "16"], ["plan", "long.safetensors", "--path", "b" * 70],
+        for what in (["plan", "long.safetensors", "--target-size", "300K", "--ranks", "16"], ["plan", "long.safetensors", "--curve", "b" * 70],
                      ["plan", "long.safetensors", "--tensor", "*" + "b" * 60 + "*=kmeans,levels=12,granularity=row", "--simulate", "1,8,64"],
                      ["inspect", "long.safetensors"], ["verify", "out.h5"], ["--version"], ["--help"], ["methods", "-h"]):
             tables[" ".join(what)] = self.ok(run(*what)).out
@@ -419,10 +419,10 @@ class CommandLine(LmqTest):
 
     def test_plan_path_prints_levels_against_error_for_every_method(self):
         name = "model.layers.0.mlp.up_proj.weight"
-        text = self.ok(run("plan", STORIES, "--path", name)).out
+        text = self.ok(run("plan", STORIES, "--curve", name)).out
         for word in (name, "distinct values", "signal to noise", "entropy", "kmeans", "sls-l1l2", "sls-cluster", " 256"):
             self.assertIn(word, text)
-        path = json.loads(self.ok(run("plan", STORIES, "--path", name, "--json")).out)
+        path = json.loads(self.ok(run("plan", STORIES, "--curve", name, "--json")).out)
         self.assertTrue(path["exact"])
         self.assertEqual(path["weights"], 172 * 64)
         curves = {curve["method"]: curve["points"] for curve in path["methods"]}
@@ -438,15 +438,15 @@ class CommandLine(LmqTest):
             self.ok(run("quantize", STORIES, "-o", self.at("q.h5"), "--method", method, "--levels", "12", "--progress", "none"))
             done = next(t for t in json.loads(run("inspect", self.at("q.h5"), "--json").out)["tensors"] if t["name"] == name)
             self.assertAlmostEqual(done["squared_error"] / curves[method][10]["squared_error"], 1, 5)
-        single = json.loads(self.ok(run("plan", STORIES, "--path", name, "--method", "sls-l0", "--zero", "exact", "--json")).out)
+        single = json.loads(self.ok(run("plan", STORIES, "--curve", name, "--method", "sls-l0", "--zero", "exact", "--json")).out)
         self.assertEqual([curve["method"] for curve in single["methods"]], ["sls-l0"])
         for point in single["methods"][0]["points"]:
             self.assertGreaterEqual(point["squared_error"], best[point["levels"]] * (1 - 1e-6))
         weighted = self.at("importance.safetensors")
         write_safetensors(weighted, {name: ("F32", (64,), np.arange(64, dtype=np.float32).tobytes())})
-        importance = json.loads(self.ok(run("plan", STORIES, "--path", name, "--method", "kmeans", "--importance", weighted, "--json")).out)
+        importance = json.loads(self.ok(run("plan", STORIES, "--curve", name, "--method", "kmeans", "--importance", weighted, "--json")).out)
         self.assertNotEqual(importance["energy"], path["energy"])
-        self.refused(run("plan", STORIES, "--path", "model.layers.0.mlp.up_proj"), 64, "did you mean", name)
+        self.refused(run("plan", STORIES, "--curve", "model.layers.0.mlp.up_proj"), 64, "did you mean", name)
 
     def test_options_of_methods_are_checked(self):
         out = self.at("x.h5")

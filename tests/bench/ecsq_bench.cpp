@@ -34,7 +34,7 @@ Group layered(Group group) {
   return group;
 }
 
-void at_slopes(const RateLine& line) {
+void at_slopes(const RateSums& line) {
   EntropyFitter fitter;
   fmt::print("{:>10} {:>6} {:>9} | ms: {:>9} {:>9} | excess of quick {:>9}\n", "lambda", "levels", "entropy", "exact",
              "quick", "uniform");
@@ -51,7 +51,7 @@ void at_slopes(const RateLine& line) {
   }
 }
 
-void at_rates(const RateLine& line, const JointLine* joint) {
+void at_rates(const RateSums& line, const JointSums* joint) {
   fmt::print("{:>6} {:>13} {:>9} {:>7} {:>9} {:>9}\n", "rate", "method", "entropy", "levels", "D", "ms");
   for (const double rate : {0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 7.5})
     for (std::size_t way = 0; way < kWays.size(); ++way) {
@@ -65,7 +65,7 @@ void at_rates(const RateLine& line, const JointLine* joint) {
     }
 }
 
-void curves(const Group& group, const RateLine& line) {
+void curves(const Group& group, const RateSums& line) {
   std::vector<double> lambdas;
   for (int k = 0; k < 40; ++k) lambdas.push_back(line.energy / line.count * std::pow(1e-3, k / 39.0));
   for (const char* name : {"ecsq", "ecsq-iter", "ecsq-uniform", "kmeans"}) {
@@ -81,13 +81,13 @@ void curves(const Group& group, const RateLine& line) {
 
 int main() {
   const Group plain = rate_samples::bf16_normal(24);
-  const RateLine line(plain);
+  const RateSums line(plain);
   at_slopes(line);
   at_rates(line, nullptr);
   curves(plain, line);
   const Group weighted = layered(plain);
-  const RateLine weighted_line(weighted);
-  const JointLine joint(weighted, weighted_line);
+  const RateSums weighted_line(weighted);
+  const JointSums joint(weighted, weighted_line);
   fmt::print("\nby value and importance (lognormal, sigma 1, {} layers)\n", weighted.layers.size());
   at_rates(weighted_line, &joint);
   curves(weighted, weighted_line);

@@ -126,7 +126,8 @@ void bench_units(const Weights& weights, const lmq::Importance& columns) {
     spec.options.levels = levels;
     const lmq::Codebook book = grid_of(levels);
     const auto run = [&](const lmq::Importance& importance) {
-      recycle = std::move(lmq::quantize_unit(weights.view(), spec, kCols, importance, &book, std::move(recycle)).unit);
+      recycle =
+          std::move(lmq::quantize_unit({weights.view(), importance, kCols}, spec, &book, std::move(recycle)).unit);
     };
     report(fmt::format("{} unit, shared codebook of {}", weights.name(), levels), [&] { run({}); });
     report(fmt::format("{} the same with importance", weights.name()), [&] { run(columns); });
@@ -143,7 +144,8 @@ void bench_units(const Weights& weights, const lmq::Importance& columns) {
       report(
           fmt::format("{} unit, {} 16 levels for each {}", weights.name(), method, group),
           [&] {
-            recycle = std::move(lmq::quantize_unit(weights.view(), spec, kCols, {}, nullptr, std::move(recycle)).unit);
+            recycle =
+                std::move(lmq::quantize_unit({weights.view(), {}, kCols}, spec, nullptr, std::move(recycle)).unit);
           },
           2);
     }

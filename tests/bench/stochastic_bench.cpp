@@ -215,7 +215,7 @@ void solver_times() {
       };
       std::string layered = "-", plain = "-";
       if (log <= 16) {
-        LevelLine line;
+        LevelSums line;
         for (std::size_t i = 0; i < values.size(); ++i) line.add({values[i], values[i], 1, values[i], 0, 0});
         line.finish();
         LevelNarrowing solver;
@@ -253,8 +253,9 @@ void sixteen_bits() {
     spec.method = entry.id;
     spec.options = default_options(entry, levels);
     QuantizedUnit unit;
-    const double all =
-        bench::best_of(3, [&] { unit = quantize_unit(view, spec, 4096, {}, nullptr, std::move(unit)).unit; });
+    const double all = bench::best_of(3, [&] {
+      unit = quantize_unit({view, {}, 4096}, spec, nullptr, std::move(unit)).unit;
+    });
     fmt::print("| {} | {:.1f} | {:.2f} | {:.2f} |\n", levels, 1e3 * fit, 1e9 * assign / kCount, 1e9 * all / kCount);
   }
 }

@@ -22,7 +22,7 @@ TEST_CASE("a codebook with cuts gives each weight the level whose index is the n
         std::vector<float> names(levels);
         for (std::size_t k = 0; k < levels; ++k) names[k] = static_cast<float>(k);
         lmq::Assigner assigner;
-        assigner.prepare(names, cuts, lmq::Rounding::cuts, 0, type, count);
+        assigner.prepare({names, cuts, lmq::Rounding::cuts}, type, count);
         std::vector<Code> codes(count);
         assigner.assign(bytes, 0, codes);
         const auto values = samples::widened(view);
@@ -44,7 +44,7 @@ TEST_CASE("levels that storing makes equal lose the cut between them") {
   CHECK_THROWS_AS(book.with_cuts({0.0f, std::nanf(""), 2.0f}), lmq::Error);
 }
 
-TEST_CASE("finer_everywhere: asked until it is content, every bin is a value or the budget is used") {
+TEST_CASE("refine_all: asked until it is content, every bin is a value or the budget is used") {
   const auto values = samples::floats(5000, 0, 3);
   const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
   std::vector<float> sorted(values);
@@ -55,7 +55,7 @@ TEST_CASE("finer_everywhere: asked until it is content, every bin is a value or 
     const std::size_t before = histogram.bins().size();
     for (int round = 0;; ++round) {
       REQUIRE(round < 20);
-      const auto ranges = lmq::finer_everywhere(histogram.group(1), budget);
+      const auto ranges = lmq::refine_all(histogram.group(1), budget);
       if (ranges.empty()) break;
       histogram.refine(lmq::ValueHistogram::of(view, {}, ranges), ranges);
     }

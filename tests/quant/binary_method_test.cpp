@@ -187,7 +187,7 @@ TEST_CASE("binary methods: units by rows and groups decode to what they report, 
           const auto granularity = group == 0 ? Granularity::row : Granularity::group;
           CAPTURE(method.name, method.levels, int(type), int(level_type), group);
           const UnitOutcome outcome =
-              quantize_unit(view, spec_of(method, granularity, group, level_type), cols, {}, nullptr);
+              quantize_unit({view, {}, cols}, spec_of(method, granularity, group, level_type), nullptr);
           const QuantizedUnit& unit = outcome.unit;
           REQUIRE(unit.book.size() == unit.book_numbers());
           const auto wide = samples::widened(view);
@@ -200,8 +200,9 @@ TEST_CASE("binary methods: units by rows and groups decode to what they report, 
           }
           REQUIRE(loss == Approx(outcome.stats.squared_error).epsilon(1e-9));
           const samples::Threads three(3);
-          REQUIRE(quantize_unit(view, spec_of(method, granularity, group, level_type), cols, {}, nullptr).unit.codes ==
-                  unit.codes);
+          REQUIRE(
+              quantize_unit({view, {}, cols}, spec_of(method, granularity, group, level_type), nullptr).unit.codes ==
+              unit.codes);
         }
 }
 
@@ -224,7 +225,7 @@ TEST_CASE("rank-1 scaling: beats a scale per row, decodes to what it reports, an
           const auto run = [&](std::uint8_t scale) {
             const Method method{name, ternary ? 3u : 2u,
                                 ternary ? std::vector<std::uint8_t>{0, scale} : std::vector<std::uint8_t>{scale}};
-            return quantize_unit(view, spec_of(method, Granularity::row, 0, level_type), cols, importance, nullptr);
+            return quantize_unit({view, importance, cols}, spec_of(method, Granularity::row, 0, level_type), nullptr);
           };
           CAPTURE(name, weighted, uneven, int(level_type));
           const UnitOutcome by_row = run(0), rank1 = run(1), cheapest = run(2);
@@ -252,7 +253,7 @@ TEST_CASE("binary methods: numbers per codebook are k bases, one step") {
   const auto values = samples::floats(1024, 0, 8);
   const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
   const auto numbers = [&](const Method& method) {
-    return quantize_unit(view, spec_of(method, Granularity::group, 128, LevelType::f32), 1024, {}, nullptr)
+    return quantize_unit({view, {}, 1024}, spec_of(method, Granularity::group, 128, LevelType::f32), nullptr)
         .unit.book.size();
   };
   REQUIRE(numbers({"binary-1", 2, {}}) == 8);
@@ -266,7 +267,7 @@ TEST_CASE("binary methods: options that make no sense are refused") {
   const auto refused = [](const char* name, std::size_t levels, std::vector<std::uint8_t> words) {
     QuantizerOptions options = options_of({name, levels, std::move(words)});
     try {
-      find_quantizer(name).settle(options, true);
+      find_quantizer(name).complete(options, true);
       return false;
     } catch (const Error& error) {
       return error.code == Errc::usage;

@@ -227,8 +227,8 @@ TEST_CASE("hard concrete gates: open as often as they say, derivatives by phi, d
         CHECK(near(gate.dphi, central([&](double at) { return lmq::hard_concrete(at, u).value; }, phi, 0.1), 1));
     }
   }
-  CHECK(lmq::settled_gate(-10) == 0);
-  CHECK(lmq::settled_gate(10) == 1);
+  CHECK(lmq::final_gate(-10) == 0);
+  CHECK(lmq::final_gate(10) == 1);
 }
 
 TEST_CASE("the definition in Python gives the same numbers: tests/data/categorical.csv", "[learned]") {

@@ -139,7 +139,7 @@ TEST_CASE("every method: rows as large as floats go have levels and errors that 
           const auto options = options_of(entry, levels);
           if (!options) continue;
           const lmq::QuantSpec spec{entry.id, *options, granularity, 16, type, lmq::CoderChoice::cheapest};
-          const auto outcome = lmq::quantize_unit(view, spec, kCols, {}, nullptr);
+          const auto outcome = lmq::quantize_unit({view, {}, kCols}, spec, nullptr);
           for (const float number : outcome.unit.book) REQUIRE(std::isfinite(number));
           if (outcome.unit.kind != lmq::CodebookKind::rank1)
             for (std::uint64_t book = 0; book < outcome.unit.codebooks(); ++book)
@@ -192,7 +192,7 @@ TEST_CASE(
         if (!options) continue;
         const lmq::QuantSpec spec{entry.id, *options, granularity, 40, lmq::LevelType::f32, lmq::CoderChoice::cheapest};
         const std::uint64_t foreseen = lmq::stored_numbers(spec, view.count, cols);
-        const auto outcome = lmq::quantize_unit(view, spec, cols, {}, nullptr);
+        const auto outcome = lmq::quantize_unit({view, {}, cols}, spec, nullptr);
         CHECK(outcome.unit.book_numbers() <= foreseen);
         if (lmq::traits_of(spec).numbered.numbers > 0) CHECK(outcome.unit.book_numbers() == foreseen);
       }

@@ -85,7 +85,7 @@ double all_assignments(const Group& group, double lambda) {
   }
 }
 
-IntervalCode kmeans_code(const Group& group, const RateLine& line, std::size_t levels) {
+IntervalCode kmeans_code(const Group& group, const RateSums& line, std::size_t levels) {
   PartitionSolver solver;
   const auto ends = solver.solve_group(group, levels);
   return interval_code(line, {ends.begin(), ends.end()});
@@ -102,7 +102,7 @@ TEST_CASE("ecsq: the interval optimum equals brute force over all interval codes
       for (const bool weighted : {false, true}) {
         const Group group = few_points(points, weighted, seed % 3 == 0 && points > 1, seed);
         for (const ZeroRule rule : {ZeroRule::automatic, ZeroRule::off}) {
-          const RateLine line(group, rule);
+          const RateSums line(group, rule);
           for (const double lambda : kLambdas) {
             CAPTURE(seed, points, weighted, lambda, static_cast<int>(rule));
             const IntervalCode code = search.exact(line, lambda);
@@ -119,7 +119,7 @@ TEST_CASE("ecsq: with equal importance no code at all is better than the best in
   IntervalSearch search;
   for (unsigned seed = 0; seed < 12; ++seed) {
     const Group group = few_points(7, false, false, 100 + seed);
-    const RateLine line(group, ZeroRule::off);
+    const RateSums line(group, ZeroRule::off);
     for (const double lambda : kLambdas)
       REQUIRE(search.exact(line, lambda).price(lambda) == Approx(all_assignments(group, lambda)).margin(1e-10));
   }
@@ -128,7 +128,7 @@ TEST_CASE("ecsq: with equal importance no code at all is better than the best in
 TEST_CASE("ecsq: the published constants of a normal source in BF16") {
   const Group group = rate_samples::bf16_normal(24);
   REQUIRE(group.size() == 4766);
-  const RateLine line(group);
+  const RateSums line(group);
   REQUIRE(line.zero == line.points);
   struct Known {
     double lambda, cells, bits, error;
@@ -150,7 +150,7 @@ TEST_CASE("ecsq: the published constants of a normal source in BF16") {
 TEST_CASE("ecsq: reference points of normal and Laplace sources, gap to the Gaussian bound") {
   EntropyFitter fitter;
   const Group group = rate_samples::bf16_normal(24);
-  const RateLine line(group);
+  const RateSums line(group);
   for (const auto& [rate, error, gap] :
        {std::array{1.0, 0.349, 1.44}, std::array{1.997, 0.0893, 1.53}, std::array{2.999, 0.0223, 1.53}}) {
     const EntropyCode found = fitter.fit(line, {.rate = rate});
@@ -169,7 +169,7 @@ TEST_CASE("ecsq: no other interval code is cheaper at the same lambda") {
   for (unsigned seed = 0; seed < 6; ++seed)
     for (const bool weighted : {false, true}) {
       const Group group = seed == 5 ? rate_samples::bf16_normal(16) : few_points(300, weighted, seed % 2 == 1, seed);
-      const RateLine line(group);
+      const RateSums line(group);
       for (const double slope : {0.0003, 0.003, 0.03, 0.3}) {
         const double lambda = slope * line.energy / line.count;
         const double best = search.exact(line, lambda).price(lambda), slack = 1e-11 * line.energy;
@@ -192,7 +192,7 @@ TEST_CASE("ecsq-iter: never dearer than its starts in either form, and the best 
   EntropyFitter fitter;
   for (unsigned seed = 0; seed < 30; ++seed) {
     const Group group = few_points(seed % 2 == 0 ? 40 : 300, seed % 3 == 0, seed % 5 == 0, seed);
-    const RateLine line(group);
+    const RateSums line(group);
     for (const double slope : {0.001, 0.03, 0.3}) {
       const double lambda = slope * line.energy / line.count;
       for (const LengthForm form : {LengthForm::entropy, LengthForm::huffman}) {
@@ -220,7 +220,7 @@ TEST_CASE("ecsq: cells by rate are those of least price for each point, or the b
   for (unsigned seed = 0; seed < 40; ++seed) {
     const bool weighted = seed % 2 == 1;
     const Group group = few_points(9, weighted, false, seed);
-    const RateLine line(group, ZeroRule::off);
+    const RateSums line(group, ZeroRule::off);
     const std::vector<double> levels{-1.2, -0.3, 0.1, 0.9}, bits{3.0, 1.5, 1.0, seed % 5 == 0 ? 9.0 : 3.0};
     const double lambda = 0.2;
     const auto price = [&](std::size_t k, std::size_t l) {
@@ -261,7 +261,7 @@ TEST_CASE("ecsq: cells by rate are those of least price for each point, or the b
 TEST_CASE("ecsq: rates are met from below, fewer bits at larger slopes, and never more levels than allowed") {
   EntropyFitter fitter;
   const Group group = rate_samples::bf16_normal(22);
-  const RateLine line(group);
+  const RateSums line(group);
   for (const EcsqAlgorithm way : {EcsqAlgorithm::exact, EcsqAlgorithm::iterative, EcsqAlgorithm::uniform})
     for (const double rate : {0.05, 0.5, 1.0, 2.3, 4.0, 6.5, 7.6}) {
       if (way != EcsqAlgorithm::exact && rate > 7) continue;  // the outermost of 256 equal steps are merged
@@ -287,7 +287,7 @@ TEST_CASE("ecsq: rates are met from below, fewer bits at larger slopes, and neve
 
 TEST_CASE("ecsq-uniform: a few codes more than 32 become 32 where that costs nothing") {
   EntropyFitter fitter;
-  const RateLine line(rate_samples::bf16_normal(24));
+  const RateSums line(rate_samples::bf16_normal(24));
   const EntropyCode found = fitter.fit(line, {.way = EcsqAlgorithm::uniform, .rate = 4});
   CHECK(found.found.code.cells() == 32);
   const double H = found.found.code.bits / line.count, D = found.found.code.distortion / line.energy;
@@ -296,7 +296,7 @@ TEST_CASE("ecsq-uniform: a few codes more than 32 become 32 where that costs not
 
 TEST_CASE("ecsq: exact zeros that stand out keep the level 0") {
   const Group pruned = few_points(200, true, true, 3);
-  const RateLine line(pruned);
+  const RateSums line(pruned);
   REQUIRE(line.zero < line.points);
   REQUIRE(pruned.low[line.zero] == 0);
   EntropyFitter fitter;
@@ -306,8 +306,8 @@ TEST_CASE("ecsq: exact zeros that stand out keep the level 0") {
       REQUIRE(std::ranges::count(levels, 0.0) == 1);
       REQUIRE(std::ranges::is_sorted(levels));
     }
-  REQUIRE(RateLine(pruned, ZeroRule::off).zero == pruned.size());
-  REQUIRE(RateLine(few_points(200, false, false, 3), ZeroRule::on).zero == 200);  // there are none
+  REQUIRE(RateSums(pruned, ZeroRule::off).zero == pruned.size());
+  REQUIRE(RateSums(few_points(200, false, false, 3), ZeroRule::on).zero == 200);  // there are none
 }
 
 TEST_CASE("ecsq: values or weights times a power of two, or the data twice, give the same cells") {
@@ -322,9 +322,9 @@ TEST_CASE("ecsq: values or weights times a power of two, or the data twice, give
   for (const EcsqAlgorithm way : {EcsqAlgorithm::exact, EcsqAlgorithm::iterative, EcsqAlgorithm::uniform})
     for (const double rate : {0.7, 3.0}) {
       const EcsqOptions wish{.way = way, .rate = rate};
-      const auto ends = fitter.fit(RateLine(group), wish).found.code.ends;
-      CHECK(fitter.fit(RateLine(scaled), wish).found.code.ends == ends);
-      CHECK(fitter.fit(RateLine(twice), wish).found.code.ends == ends);
-      CHECK(fitter.fit(RateLine(heavy), wish).found.code.ends == ends);
+      const auto ends = fitter.fit(RateSums(group), wish).found.code.ends;
+      CHECK(fitter.fit(RateSums(scaled), wish).found.code.ends == ends);
+      CHECK(fitter.fit(RateSums(twice), wish).found.code.ends == ends);
+      CHECK(fitter.fit(RateSums(heavy), wish).found.code.ends == ends);
     }
 }

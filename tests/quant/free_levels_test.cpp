@@ -17,7 +17,7 @@ lmq::UnitOutcome quantized(const samples::Layer& layer, std::size_t levels, std:
                       type,     lmq::CoderChoice::cheapest};
   samples::set_option(spec.options, entry, "curvature", full ? 1 : 0);
   const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
-  return lmq::quantize_unit(view, spec, layer.cols, importance, nullptr);
+  return lmq::quantize_unit({view, importance, layer.cols}, spec, nullptr);
 }
 
 std::vector<float> decoded(const lmq::QuantizedUnit& unit, const samples::Layer& layer) {

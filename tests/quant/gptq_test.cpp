@@ -100,7 +100,7 @@ TEST_CASE("gptq: the loss by the Gram matrix is never above that of the nearest 
             lmq::Importance importance;
             importance.gram = layer.gram, importance.length = layer.cols;
             const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
-            const auto outcome = lmq::quantize_unit(view, spec, layer.cols, importance, nullptr);
+            const auto outcome = lmq::quantize_unit({view, importance, layer.cols}, spec, nullptr);
             const Decoded found = decoded(outcome.unit, layer);
             const double passed = loss_of(layer, found.values, 0.01), nearest = loss_of(layer, found.nearest, 0.01);
             CHECK(passed <= nearest * (1 + 1e-5) + 1e-12);
@@ -116,7 +116,7 @@ TEST_CASE("gptq without a Gram matrix is rounding to nearest on the best grids",
       CAPTURE(layer.rows, layer.cols, levels);
       const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
       const auto of = [&](const char* method) {
-        return lmq::quantize_unit(view, spec_of(method, levels, 32, lmq::LevelType::f16), layer.cols, {}, nullptr);
+        return lmq::quantize_unit({view, {}, layer.cols}, spec_of(method, levels, 32, lmq::LevelType::f16), nullptr);
       };
       const auto outcome = of("gptq"), learned = of("learned");
       CHECK((outcome.unit.codes == learned.unit.codes));

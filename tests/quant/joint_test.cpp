@@ -96,7 +96,7 @@ double by_weight(const std::vector<Weight>& weights, std::vector<std::size_t> la
   return plain_price(weights, labels, lambda);
 }
 
-std::vector<std::size_t> interval_labels(const std::vector<Weight>& weights, const RateLine& line,
+std::vector<std::size_t> interval_labels(const std::vector<Weight>& weights, const RateSums& line,
                                          const IntervalCode& code) {
   std::vector<std::size_t> labels;
   for (const Weight& w : weights) {
@@ -106,14 +106,14 @@ std::vector<std::size_t> interval_labels(const std::vector<Weight>& weights, con
   return labels;
 }
 
-double lambda_of(const RateLine& line, double part) { return part * line.energy / line.count; }
+double lambda_of(const RateSums& line, double part) { return part * line.energy / line.count; }
 
 struct Both {
   IntervalCode interval;
   EntropyCode joint;
 };
-Both fit_both(const Group& group, const RateLine& line, double lambda) {
-  const JointLine layers(group, line);
+Both fit_both(const Group& group, const RateSums& line, double lambda) {
+  const JointSums layers(group, line);
   Both both{EntropyFitter().at(line, {}, lambda, false).found.code, EntropyFitter(&layers).at(line, {}, lambda, false)};
   return both;
 }
@@ -199,7 +199,7 @@ TEST_CASE("joint: never dearer than the interval optimum nor cheaper than the be
   for (unsigned seed = 0; seed < 150; ++seed) {
     const auto weights = laplace(5 + seed % 4, 3, seed);
     const Group group = Columns(weights).group();
-    const RateLine line(group);
+    const RateSums line(group);
     for (const double part : {0.003, 0.03, 0.1, 0.3, 1.0}) {
       const double lambda = lambda_of(line, part);
       const Both both = fit_both(group, line, lambda);
@@ -236,7 +236,7 @@ TEST_CASE("joint: gains over interval codes as published, layers lose next to no
       for (int seed = 0; seed < seeds; ++seed) {
         const auto weights = laplace(1500, sigma, static_cast<unsigned>(100 + seed));
         const Group group = Columns(weights).group();
-        const RateLine line(group);
+        const RateSums line(group);
         const double lambda = lambda_of(line, std::array{0.3, 0.1, 0.02}[k]);
         const Both both = fit_both(group, line, lambda);
         gain +=
@@ -247,7 +247,7 @@ TEST_CASE("joint: gains over interval codes as published, layers lose next to no
     }
   const auto weights = laplace(60000, 1, 5);
   const Group group = Columns(weights).group();
-  const RateLine line(group);
+  const RateSums line(group);
   const double lambda = lambda_of(line, 0.1);
   const Both both = fit_both(group, line, lambda);
   const double exact = by_weight(weights, interval_labels(weights, line, both.interval), lambda);
@@ -280,7 +280,7 @@ TEST_CASE("joint: what the fit promises is what the codes of a BF16 tensor cost,
       std::vector<Code> first;
       for (const std::size_t threads : {1, 3}) {
         const samples::Threads set(threads);
-        const UnitOutcome done = quantize_unit(view, spec, 0, importance, &fitted);
+        const UnitOutcome done = quantize_unit({view, importance, 0}, spec, &fitted);
         std::map<Code, double> counts;
         for (const Code code : done.unit.codes) ++counts[code];
         double bits = 0;
@@ -293,12 +293,12 @@ TEST_CASE("joint: what the fit promises is what the codes of a BF16 tensor cost,
           if (weights[i].value == 0) REQUIRE(fitted.levels()[done.unit.codes[i]] == 0);
       }
       // Unshared, from the window alone: the same.
-      const UnitOutcome alone = quantize_unit(view, spec, 0, importance, nullptr);
+      const UnitOutcome alone = quantize_unit({view, importance, 0}, spec, nullptr);
       CHECK(std::ranges::equal(first, alone.unit.codes));
       QuantSpec by_value = spec;
       samples::set_option(by_value.options, entry, "labels", 1);
       CHECK(alone.stats.weighted_error <
-            0.98 * quantize_unit(view, by_value, 0, importance, nullptr).stats.weighted_error);
+            0.98 * quantize_unit({view, importance, 0}, by_value, nullptr).stats.weighted_error);
     }
   }
 }
@@ -309,8 +309,8 @@ TEST_CASE("joint: importance that is alike everywhere, or none, changes nothing"
   std::ranges::fill(columns.importance, 0.75f);
   const QuantizerEntry& entry = find_quantizer("ecsq");
   QuantSpec spec{.method = entry.id, .options = default_options(entry, 8)};
-  const UnitOutcome plain = quantize_unit(columns.view(), spec, 0, {}, nullptr);
-  const UnitOutcome weighted = quantize_unit(columns.view(), spec, 0, columns.weighs(), nullptr);
+  const UnitOutcome plain = quantize_unit({columns.view(), {}, 0}, spec, nullptr);
+  const UnitOutcome weighted = quantize_unit({columns.view(), columns.weighs(), 0}, spec, nullptr);
   CHECK(std::ranges::equal(plain.unit.codes, weighted.unit.codes));
   CHECK(std::ranges::equal(plain.unit.book, weighted.unit.book));
 }

@@ -243,7 +243,7 @@ TEST_CASE("values that lie on a grid of so many levels come back exactly", "[lea
                                     0,
                                     lmq::LevelType::f32,
                                     lmq::CoderChoice::cheapest};
-          CHECK(lmq::quantize_unit(view, spec, 300, {}, nullptr).stats.squared_error == 0);
+          CHECK(lmq::quantize_unit({view, {}, 300}, spec, nullptr).stats.squared_error == 0);
         }
     }
 }
@@ -271,7 +271,7 @@ TEST_CASE("learned, cpq and gptq by rows: the same codes for any number of threa
         for (const std::size_t threads : {1u, 3u}) {
           const samples::Threads set(threads);
           const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
-          const auto outcome = lmq::quantize_unit(view, spec, cols, importance, nullptr);
+          const auto outcome = lmq::quantize_unit({view, importance, cols}, spec, nullptr);
           if (threads == 1) whole = outcome.unit.codes, loss = outcome.stats.weighted_error;
           CHECK((outcome.unit.codes == whole));
           CHECK(outcome.stats.weighted_error == loss);
@@ -279,8 +279,8 @@ TEST_CASE("learned, cpq and gptq by rows: the same codes for any number of threa
         std::vector<lmq::Code> parts;
         for (std::size_t first = 0; first < rows; first += 8) {
           const auto part = std::span(layer.x).subspan(first * cols, 8 * cols);
-          const auto outcome = lmq::quantize_unit(samples::view_of(lmq::DType::f32, std::as_bytes(part)), spec, cols,
-                                                  importance, nullptr);
+          const auto outcome = lmq::quantize_unit(
+              {samples::view_of(lmq::DType::f32, std::as_bytes(part)), importance, cols}, spec, nullptr);
           parts.insert(parts.end(), outcome.unit.codes.begin(), outcome.unit.codes.end());
         }
         CAPTURE(name, gram, group);
@@ -304,8 +304,8 @@ TEST_CASE("by rows with a Gram matrix: the layer loss that is said is that of wh
                               lmq::LevelType::f32,
                               lmq::CoderChoice::cheapest};
     const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
-    const auto outcome = lmq::quantize_unit(view, spec, cols, importance, nullptr);
-    CHECK_FALSE(lmq::quantize_unit(view, spec, cols, {}, nullptr).stats.layer_loss);
+    const auto outcome = lmq::quantize_unit({view, importance, cols}, spec, nullptr);
+    CHECK_FALSE(lmq::quantize_unit({view, {}, cols}, spec, nullptr).stats.layer_loss);
     const double damping = mean * (std::string_view(name) == "gptq" ? 0.01 : 0.003);
     double loss = 0;
     for (std::size_t r = 0; r < rows; ++r) {
@@ -340,7 +340,7 @@ TEST_CASE("by rows with a Gram matrix: numbers that are nothing beside its diago
     lmq::Importance importance;
     importance.gram = gram, importance.length = cols;
     const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(layer.x)));
-    return lmq::quantize_unit(view, spec, cols, importance, nullptr).unit;
+    return lmq::quantize_unit({view, importance, cols}, spec, nullptr).unit;
   };
   for (const char* name : {"learned", "cpq", "gptq"}) {
     CAPTURE(name);
@@ -374,7 +374,7 @@ TEST_CASE(
             lmq::Importance importance;
             if (kind > 0) importance.gram = kind == 1 ? gram : none, importance.length = cols;
             const auto view = samples::view_of(lmq::DType::f32, std::as_bytes(std::span(values)));
-            const auto outcome = lmq::quantize_unit(view, spec, cols, importance, nullptr);
+            const auto outcome = lmq::quantize_unit({view, importance, cols}, spec, nullptr);
             CHECK(std::isfinite(outcome.stats.squared_error));
             for (const float number : outcome.unit.book) CHECK(std::isfinite(number));
             CHECK(outcome.stats.squared_error <= outcome.stats.energy * 1.1);
@@ -386,5 +386,5 @@ TEST_CASE("cpq: options that contradict each other are refused", "[learned]") {
   auto options = lmq::default_options(entry, 8);
   samples::set_option(options, entry, "drop", 0.2);
   samples::set_option(options, entry, "backward", 3);
-  CHECK_THROWS_WITH(entry.settle(options, true), "drop: bits are dropped with backward \"cpq\" or \"lsq\"");
+  CHECK_THROWS_WITH(entry.complete(options, true), "drop: bits are dropped with backward \"cpq\" or \"lsq\"");
 }

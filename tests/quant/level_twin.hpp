@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "methods/stochastic/level_line.hpp"
+#include "methods/stochastic/level_sums.hpp"
 #include "partition_twin.hpp"
 
 // Slow twins for the tests of stochastic levels.
@@ -73,24 +73,24 @@ inline double brute_levels(std::span<const double> x, std::span<const double> w,
   return best;
 }
 
-inline LevelLine line_of(std::span<const double> x, std::span<const double> w) {
-  LevelLine line;
+inline LevelSums line_of(std::span<const double> x, std::span<const double> w) {
+  LevelSums line;
   for (std::size_t i = 0; i < x.size(); ++i) line.add({x[i], x[i], w.empty() ? 1.0 : w[i], x[i], 0, 0});
   line.finish();
   return line;
 }
 
 /// The same points in runs of `length`, of which only sums are known; runs in `open` are single points.
-inline LevelLine binned_line(std::span<const double> x, std::span<const double> w, std::size_t length,
+inline LevelSums binned_line(std::span<const double> x, std::span<const double> w, std::size_t length,
                              std::span<const std::uint32_t> open, std::vector<std::size_t>& begin) {
-  LevelLine line;
+  LevelSums line;
   begin.clear();
   for (std::size_t i = 0; i < x.size(); i += length) {
     const std::size_t end = std::min(i + length, x.size());
     const bool single = std::ranges::binary_search(open, static_cast<std::uint32_t>(i));
     for (std::size_t at = i; at < end; at = single ? at + 1 : end) {
       const std::size_t last = single ? at : end - 1;
-      LineBin bin{x[at], x[last], 0, x[at], 0, 0};
+      ValueBin bin{x[at], x[last], 0, x[at], 0, 0};
       for (std::size_t k = at; k <= last; ++k) {
         const double weight = w.empty() ? 1.0 : w[k], d = x[k] - x[at];
         bin.mass += weight, bin.first += weight * d, bin.second += weight * d * d;

@@ -42,7 +42,7 @@ TEST_CASE("levels: both engines find brute force's optimum on two thousand small
       for (const bool weighted : {false, true}) {
         ++seed;
         const auto data = points(source, 2 + seed % 10, weighted, seed);
-        const LevelLine line = twin::line_of(data.values, data.weights);
+        const LevelSums line = twin::line_of(data.values, data.weights);
         for (const std::size_t levels : {2, 3, 4, 6}) {
           const double best = twin::brute_levels(data.values, data.weights, levels);
           for (const auto engine : {Engine::layered, Engine::narrowing}) {
@@ -66,7 +66,7 @@ TEST_CASE("levels: both engines cost what the quadratic programme's optimum cost
       for (const bool weighted : {false, true}) {
         ++seed;
         const auto data = points(source, 20 + seed % 31, weighted, seed);
-        const LevelLine line = twin::line_of(data.values, data.weights);
+        const LevelSums line = twin::line_of(data.values, data.weights);
         const auto best = twin::best_variances(data.values, data.weights, 9);
         for (const std::size_t levels : {2, 3, 5, 9})
           for (const auto engine : {Engine::layered, Engine::narrowing}) {
@@ -86,7 +86,7 @@ TEST_CASE("levels: narrowing costs what the layered programme costs on thousands
     for (const bool weighted : {false, true})
       for (const std::size_t levels : {3, 4, 16, 33}) {
         const auto data = points(source, 5000, weighted, 7 * levels + weighted);
-        const LevelLine line = twin::line_of(data.values, data.weights);
+        const LevelSums line = twin::line_of(data.values, data.weights);
         const auto exact = solver.solve(line, levels, 0, Engine::layered);
         const auto found = solver.solve(line, levels, 0, Engine::narrowing);
         CAPTURE(static_cast<int>(source), weighted, levels, exact.cost, found.cost);
@@ -110,7 +110,7 @@ TEST_CASE("levels: bins are opened until the optimum of the single values is fou
         std::vector<std::size_t> begin;
         for (int round = 0;; ++round) {
           REQUIRE(round < 6);
-          const LevelLine line = twin::binned_line(data.values, data.weights, 13, open, begin);
+          const LevelSums line = twin::binned_line(data.values, data.weights, 13, open, begin);
           const auto found = solver.solve(line, levels, 0, Engine::narrowing);
           CAPTURE(static_cast<int>(source), weighted, levels, exact.cost, found.cost, found.bound, round);
           REQUIRE(found.bound <= exact.cost * (1 + 1e-9));
@@ -130,11 +130,11 @@ TEST_CASE("levels: cost falls and is convex in the number of levels; mirrored an
   LevelNarrowing solver;
   for (const auto source : {twin::Source::normal, twin::Source::student, twin::Source::discrete}) {
     const auto data = points(source, 700, true, 5);
-    const LevelLine line = twin::line_of(data.values, data.weights);
+    const LevelSums line = twin::line_of(data.values, data.weights);
     auto mirrored = data;
     std::ranges::reverse(mirrored.values), std::ranges::reverse(mirrored.weights);
     for (double& x : mirrored.values) x = 1024 - 2 * x;
-    const LevelLine other = twin::line_of(mirrored.values, mirrored.weights);
+    const LevelSums other = twin::line_of(mirrored.values, mirrored.weights);
     std::vector<double> cost;
     for (std::size_t levels = 2; levels < 30; ++levels) {
       cost.push_back(solver.solve(line, levels).cost);
@@ -168,7 +168,7 @@ TEST_CASE("levels: known optima of three curves of 4096 values", "[quant][levels
       x[i] = row.curve == 0 ? u * u * u : row.curve == 1 ? -std::log(1 - u) : std::tan(0.495 * M_PI * (2 * u - 1));
       if (row.weighted) w[i] = 1 + static_cast<double>(i % 7);
     }
-    const LevelLine line = twin::line_of(x, w);
+    const LevelSums line = twin::line_of(x, w);
     for (std::size_t k = 0; k < levels.size(); ++k)
       for (const auto engine : {Engine::layered, Engine::narrowing}) {
         CAPTURE(row.curve, row.weighted, levels[k]);
@@ -184,7 +184,7 @@ TEST_CASE("levels: every instruction set scans a layer as the plain loop does", 
     for (const std::size_t candidates : {1, 3, 8, 17, 300, 1001})
       for (const int shift : {0, 500, -3}) {
         const auto x = points(twin::Source::student, 4000, false, rows + candidates);
-        const LevelLine line = twin::line_of(x.values, x.weights);
+        const LevelSums line = twin::line_of(x.values, x.weights);
         std::vector<double> base, u, v, place, row_u, row_v, row_place;
         for (std::size_t k = 0; k < candidates; ++k) {
           const auto at = line.at(2 * k + (shift > 0 ? static_cast<std::size_t>(shift) : 0));

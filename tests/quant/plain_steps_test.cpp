@@ -50,7 +50,7 @@ TEST_CASE("plain steps: bits and distortion are those of each weight at its near
   const std::size_t outliers = GENERATE(0u, 5u, 400u);
   const double lambda = GENERATE(1e-7, 1e-3, 0.02, 1.0, 50.0);
   const Group group = with_outliers(outliers, 300, 7);
-  const RateLine line(group);
+  const RateSums line(group);
   const UniformCode code = plain_code(line, lambda, kMax);
   REQUIRE(code.levels.size() <= kMax);
   std::vector<double> counts(code.levels.size(), 0.0);
@@ -72,7 +72,7 @@ TEST_CASE("plain steps: nothing is clipped, however far out", "[quant][ecsq]") {
   const std::size_t outliers = GENERATE(1u, 40u, 1500u);
   const double reach = GENERATE(10.0, 1e4, 1e20);
   const Group group = with_outliers(outliers, reach, 3);
-  const RateLine line(group);
+  const RateSums line(group);
   // A slope of about 4 bits for the normal part.
   const UniformCode code = plain_code(line, 0.0056 * 2 * 0.6931, kMax);
   CAPTURE(outliers, reach, code.levels.size(), code.step);
@@ -87,7 +87,7 @@ TEST_CASE("plain steps: nothing is clipped, however far out", "[quant][ecsq]") {
 TEST_CASE("plain steps: levels of a grid are exact multiples of the step, and zero is one", "[quant][ecsq]") {
   const double lambda = GENERATE(0.001, 0.013, 0.7);
   const Group group = with_outliers(0, 1, 11);
-  const RateLine line(group);
+  const RateSums line(group);
   const UniformCode code = plain_code(line, lambda, kMax);
   REQUIRE(code.on_grid);
   const Codebook book = Codebook::grid(static_cast<float>(code.low), static_cast<float>(code.step), code.grid_levels);
@@ -102,7 +102,7 @@ TEST_CASE("plain steps: levels of a grid are exact multiples of the step, and ze
 TEST_CASE("plain steps: a dearer bit never brings more bits or less distortion than a tenth of a percent",
           "[quant][ecsq]") {
   const Group group = rate_samples::bf16_normal(20);
-  const RateLine line(group);
+  const RateSums line(group);
   double bits = std::numeric_limits<double>::infinity(), distortion = 0;
   for (double slope = 2e-4; slope < 3; slope *= 1.1) {  // up to 6 bits, where 256 levels reach
     const UniformCode code = plain_code(line, slope * variance_of(group), kMax);
@@ -115,7 +115,7 @@ TEST_CASE("plain steps: a dearer bit never brings more bits or less distortion t
 
 TEST_CASE("plain steps: at 2 to 5 bits within .2 dB of the best uniform code of the same slope", "[quant][ecsq]") {
   const Group group = rate_samples::bf16_normal(20);
-  const RateLine line(group);
+  const RateSums line(group);
   const double lambda = variance_of(group) * GENERATE(0.002, 0.01, 0.05);
   const UniformCode plain = plain_code(line, lambda, kMax);
   const UniformCode best = best_uniform(line, {lambda, CutRule::automatic, kMax, 32});
@@ -136,7 +136,7 @@ TEST_CASE("plain steps: what guards levels that do not reach gives the same code
   for (const std::size_t levels : {16u, 64u, 256u})
     for (const double reach : {4.0, 40.0, 4000.0}) {
       const Group group = with_outliers(40, reach, static_cast<unsigned>(levels + static_cast<std::size_t>(reach)));
-      const RateLine line(group);
+      const RateSums line(group);
       wish.most_levels = levels;
       for (int octave = 2; octave >= -24; octave -= 3) {
         const double lambda = std::ldexp(1.0, octave);
@@ -163,7 +163,7 @@ TEST_CASE("plain steps: one value, two values, a few", "[quant][ecsq]") {
                std::vector<float>{-1.0F, 0.0F, 1e-3F});
   const double lambda = GENERATE(1e-12, 1e-2, 1e12);
   const Group group = rate_samples::group_of(values, std::vector<double>(values.size(), 2.0));
-  const RateLine line(group);
+  const RateSums line(group);
   const UniformCode code = plain_code(line, lambda, kMax);
   REQUIRE(code.levels.size() == code.code.cells());
   for (const double level : code.levels) REQUIRE(std::isfinite(level));
@@ -175,7 +175,7 @@ TEST_CASE("plain steps: levels of the largest floats are floats", "[quant][ecsq]
   std::vector<float> values;
   for (int k = -20; k <= 20; ++k) values.push_back(static_cast<float>(kLargest * k / 20));
   const Group group = rate_samples::group_of(values, std::vector<double>(values.size(), 3.0));
-  const RateLine line(group);
+  const RateSums line(group);
   const UniformCode code = plain_code(line, variance_of(group) * std::exp2(-2 * rate) * 1.386, kMax);
   CAPTURE(rate, code.step);
   for (const double level : code.levels) REQUIRE(std::fabs(level) <= kLargest);

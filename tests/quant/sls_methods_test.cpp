@@ -21,7 +21,7 @@ std::unique_ptr<Quantizer> make(std::string_view name, std::size_t levels, const
   const QuantizerEntry& entry = find_quantizer(name);
   QuantizerOptions options{levels};
   for (const auto& [key, value] : given) samples::set_option(options, entry, key, value);
-  if (entry.settle) entry.settle(options, levels_given);
+  if (entry.complete) entry.complete(options, levels_given);
   return entry.make(options);
 }
 

@@ -62,7 +62,7 @@ TEST_CASE("stochastic levels: few values by sorting and many by bins have the op
         const auto values = twin::draw(source, n, 3);
         auto weights = weighted ? twin::random_weights(n, 4) : std::vector<float>{};
         const auto points = twin::distinct(values, weights);
-        const LevelLine line = twin::line_of(points.values, points.weights);
+        const LevelSums line = twin::line_of(points.values, points.weights);
         for (const std::size_t levels : {2, 5, 16}) {
           CAPTURE(static_cast<int>(source), weighted, n, levels);
           const auto best = solver.solve(

@@ -123,11 +123,11 @@ TEST_CASE("units of every type, granularity, method and importance keep their pr
               INFO(lmq::name(type) << " kind " << kind << " " << method << " granularity " << int(one.granularity)
                                    << " group " << one.group << " importance " << int(importance.kind));
               lmq::set_thread_count(1);
-              const UnitOutcome outcome = lmq::quantize_unit(view, spec, kCols, importance, nullptr);
+              const UnitOutcome outcome = lmq::quantize_unit({view, importance, kCols}, spec, nullptr);
               check_outcome(outcome, view, spec, importance);
               for (const std::size_t threads : {2, 3, 7}) {
                 const samples::Threads set(threads);
-                const UnitOutcome again = lmq::quantize_unit(view, spec, kCols, importance, nullptr);
+                const UnitOutcome again = lmq::quantize_unit({view, importance, kCols}, spec, nullptr);
                 REQUIRE(same(again.unit, outcome.unit));
                 REQUIRE(same(again.stats, outcome.stats));
               }
@@ -149,9 +149,9 @@ TEST_CASE("a shared codebook serves windows of any length, and buffers are recyc
         const Importance by_column{Importance::Kind::columns, columns, 5, 1};
         const Importance importance = length % 2 == 0 ? by_column : samples::outer(columns, length, 33, 0, 5, 0, 1);
         const QuantSpec spec = spec_of("kmeans", count, Granularity::model);
-        const UnitOutcome fresh = lmq::quantize_unit(view, spec, 33, importance, &book);
+        const UnitOutcome fresh = lmq::quantize_unit({view, importance, 33}, spec, &book);
         const samples::Threads set(3);
-        UnitOutcome outcome = lmq::quantize_unit(view, spec, 33, importance, &book, std::move(recycle));
+        UnitOutcome outcome = lmq::quantize_unit({view, importance, 33}, spec, &book, std::move(recycle));
         check_outcome(outcome, view, spec, importance);
         REQUIRE(same(outcome.unit, fresh.unit));
         REQUIRE(same(outcome.stats, fresh.stats));
@@ -174,9 +174,9 @@ TEST_CASE("large windows: many tasks, long rows, one task of error sums over man
           continue;  // tested below
         const QuantSpec spec = spec_of(method, 64, one.granularity, one.group);
         lmq::set_thread_count(1);
-        const UnitOutcome outcome = lmq::quantize_unit(view, spec, cols, {}, nullptr);
+        const UnitOutcome outcome = lmq::quantize_unit({view, {}, cols}, spec, nullptr);
         const samples::Threads set(2);
-        const UnitOutcome again = lmq::quantize_unit(view, spec, cols, {}, nullptr);
+        const UnitOutcome again = lmq::quantize_unit({view, {}, cols}, spec, nullptr);
         REQUIRE(same(again.unit, outcome.unit));
         REQUIRE(same(again.stats, outcome.stats));
         std::vector<float> values(view.count);
@@ -194,14 +194,14 @@ TEST_CASE("large windows: many tasks, long rows, one task of error sums over man
 TEST_CASE("exact k-means of a window beats any other codebook of as many levels that is tried") {
   const auto bytes = samples::bytes(DType::f32, 20000, 1, 71);
   const auto view = samples::view_of(DType::f32, bytes);
-  const auto best = lmq::quantize_unit(view, spec_of("kmeans", 8, Granularity::tensor), 100, {}, nullptr);
+  const auto best = lmq::quantize_unit({view, {}, 100}, spec_of("kmeans", 8, Granularity::tensor), nullptr);
   for (unsigned seed = 0; seed < 50; ++seed) {
     const auto values = samples::widened(view);
     std::mt19937 random(seed);
     std::vector<float> levels(8);
     for (float& level : levels) level = values[random() % values.size()];
     const Codebook book = Codebook::table(levels);
-    const auto other = lmq::quantize_unit(view, spec_of("kmeans", 8, Granularity::tensor), 100, {}, &book);
+    const auto other = lmq::quantize_unit({view, {}, 100}, spec_of("kmeans", 8, Granularity::tensor), &book);
     CHECK(best.stats.squared_error <= other.stats.squared_error);
   }
   // The centroid condition: each level is the mean of the weights it serves.
@@ -215,8 +215,8 @@ TEST_CASE("exact k-means of a window beats any other codebook of as many levels 
 TEST_CASE("windows without weights give empty units") {
   for (const Case& one : kCases)
     for (const DType type : {DType::bf16, DType::f32}) {
-      const auto outcome = lmq::quantize_unit(samples::view_of(type, {}),
-                                              spec_of("kmeans", 16, one.granularity, one.group), 10, {}, nullptr);
+      const auto outcome = lmq::quantize_unit({samples::view_of(type, {}), {}, 10},
+                                              spec_of("kmeans", 16, one.granularity, one.group), nullptr);
       CHECK(outcome.unit.count == 0);
       CHECK(outcome.unit.codes.empty());
       CHECK((outcome.unit.levels >= 1 && outcome.unit.book.size() == outcome.unit.levels));
@@ -229,11 +229,11 @@ TEST_CASE("short codebooks repeat their last level, and a unit is as wide as its
   for (std::size_t i = 8; i < 16; ++i) values[i] = i % 2 ? 2.0f : 3.0f;
   for (std::size_t i = 16; i < 24; ++i) values[i] = static_cast<float>(i % 3);
   const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
-  const auto table = lmq::quantize_unit(view, spec_of("kmeans", 16, Granularity::row), 8, {}, nullptr);
+  const auto table = lmq::quantize_unit({view, {}, 8}, spec_of("kmeans", 16, Granularity::row), nullptr);
   CHECK(table.unit.levels == 3);
   CHECK(table.unit.book == std::vector<float>{1, 1, 1, 2, 3, 3, 0, 1, 2});
   CHECK(table.stats.squared_error == 0);
-  const auto grid = lmq::quantize_unit(view, spec_of("uniform", 4, Granularity::row), 8, {}, nullptr);
+  const auto grid = lmq::quantize_unit({view, {}, 8}, spec_of("uniform", 4, Granularity::row), nullptr);
   CHECK(grid.unit.kind == lmq::CodebookKind::grid);
   CHECK(grid.unit.levels == 4);
   CHECK(grid.unit.book.size() == 6);
@@ -248,7 +248,7 @@ TEST_CASE("huge, subnormal and mixed magnitudes") {
     for (const Case& one : {Case{Granularity::tensor, 0}, Case{Granularity::row, 0}, Case{Granularity::group, 3}})
       for (const std::size_t levels : {2, 4, 16}) {
         const QuantSpec spec = spec_of(method, levels, one.granularity, one.group);
-        const auto outcome = lmq::quantize_unit(view, spec, 10, {}, nullptr);
+        const auto outcome = lmq::quantize_unit({view, {}, 10}, spec, nullptr);
         check_outcome(outcome, view, spec, {});
         CHECK(std::isfinite(outcome.stats.squared_error));
       }
@@ -290,10 +290,10 @@ TEST_CASE("importance of rows and columns equals the same importance weight by w
             CHECK(lmq::largest_importance(outer) >= lmq::largest_importance(weights));
             for (const Case& one : {Case{Granularity::tensor, 0}, Case{Granularity::group, 96}}) {
               const QuantSpec spec = spec_of("kmeans", 8, one.granularity, one.group);
-              const UnitOutcome a = lmq::quantize_unit(view, spec, 500, outer, nullptr);
+              const UnitOutcome a = lmq::quantize_unit({view, outer, 500}, spec, nullptr);
               check_outcome(a, view, spec, outer);
               if (one.granularity == Granularity::tensor) continue;  // another quantum: another rounding of the sums
-              const UnitOutcome b = lmq::quantize_unit(view, spec, 500, weights, nullptr);
+              const UnitOutcome b = lmq::quantize_unit({view, weights, 500}, spec, nullptr);
               REQUIRE(same(a.unit, b.unit));
               REQUIRE(same(a.stats, b.stats));
             }
@@ -308,7 +308,7 @@ TEST_CASE("importance that does not cover its window is refused") {
   outer.length = 4, outer.rows = std::span(values).first(3);
   const auto refused = [&] {
     try {
-      (void)lmq::quantize_unit(view, spec_of("kmeans", 4, Granularity::tensor), 4, outer, nullptr);
+      (void)lmq::quantize_unit({view, outer, 4}, spec_of("kmeans", 4, Granularity::tensor), nullptr);
     } catch (const lmq::Error& error) {
       return error.code == lmq::Errc::internal;
     }
@@ -358,10 +358,10 @@ TEST_CASE("errors are the same, bit for bit, from blocks in any order and from s
 TEST_CASE("contradictions are refused") {
   const std::vector<float> values(12, 1.0f);
   const auto view = samples::view_of(DType::f32, std::as_bytes(std::span(values)));
-  CHECK_THROWS_AS(lmq::quantize_unit(view, spec_of("kmeans", 4, Granularity::row), 5, {}, nullptr), lmq::Error);
-  CHECK_THROWS_AS(lmq::quantize_unit(view, spec_of("kmeans", 4, Granularity::group, 0), 4, {}, nullptr), lmq::Error);
+  CHECK_THROWS_AS(lmq::quantize_unit({view, {}, 5}, spec_of("kmeans", 4, Granularity::row), nullptr), lmq::Error);
+  CHECK_THROWS_AS(lmq::quantize_unit({view, {}, 4}, spec_of("kmeans", 4, Granularity::group, 0), nullptr), lmq::Error);
   const Importance weights{Importance::Kind::weights, std::span(values).first(3), 0, 1};
-  CHECK_THROWS_AS(lmq::quantize_unit(view, spec_of("kmeans", 4, Granularity::row), 4, weights, nullptr), lmq::Error);
+  CHECK_THROWS_AS(lmq::quantize_unit({view, weights, 4}, spec_of("kmeans", 4, Granularity::row), nullptr), lmq::Error);
   CHECK_THROWS_AS(lmq::measure_error(view, std::span(values).first(3), {}), lmq::Error);
 }
 

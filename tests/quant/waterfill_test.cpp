@@ -231,8 +231,8 @@ TEST_CASE("waterfill: without a step the rate is met as forecast", "[waterfill]"
 TEST_CASE("waterfill: options that contradict each other are refused", "[waterfill]") {
   QuantizerOptions options = default_options(waterfill(), 16);
   samples::set_option(options, waterfill(), "step", 1);  // beside the rate of 16 levels
-  REQUIRE_THROWS_AS(waterfill().settle(options, true), Error);
+  REQUIRE_THROWS_AS(waterfill().complete(options, true), Error);
   options = default_options(waterfill(), 16);
   samples::set_option(options, waterfill(), "states", 7);
-  REQUIRE_THROWS_AS(waterfill().settle(options, true), Error);
+  REQUIRE_THROWS_AS(waterfill().complete(options, true), Error);
 }

@@ -3,8 +3,8 @@
 #include <set>
 #include <vector>
 
-#include "lmq/run/copy_queues.hpp"
-#include "lmq/run/dealer.hpp"
+#include "copy_queues.hpp"
+#include "dealer.hpp"
 
 using namespace lmq;
 

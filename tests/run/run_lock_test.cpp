@@ -11,8 +11,8 @@
 
 #include "io/make_safetensors.hpp"
 #include "lmq/base/error.hpp"
-#include "lmq/run/part_file.hpp"
 #include "lmq/run/run_lock.hpp"
+#include "part_file.hpp"
 
 using namespace lmq;
 using namespace lmq::test;

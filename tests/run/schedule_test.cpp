@@ -5,7 +5,7 @@
 #include <set>
 
 #include "lmq/quant/value_histogram.hpp"
-#include "lmq/run/schedule.hpp"
+#include "schedule.hpp"
 
 using namespace lmq;
 

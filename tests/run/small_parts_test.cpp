@@ -4,9 +4,9 @@
 #include <csignal>
 #include <random>
 
-#include "lmq/run/progress.hpp"
-#include "lmq/run/protocol.hpp"
 #include "lmq/run/signals.hpp"
+#include "progress.hpp"
+#include "protocol.hpp"
 
 using namespace lmq;
 
@@ -68,7 +68,7 @@ TEST_CASE("progress: a line says part, phase, rate, error so far and time left",
 TEST_CASE("protocol: what one rank says another understands, and noise is refused", "[run][protocol]") {
   Task task{{TaskKind::solve, 12, 3}, {std::byte{1}, std::byte{2}}, 0.5};
   const auto message = task_message(task);
-  REQUIRE(word_of(message) == MessageType::task);
+  REQUIRE(message_type_of(message) == MessageType::task);
   const Task again = task_of(message);
   REQUIRE(again.key == task.key);
   REQUIRE(again.body == task.body);
@@ -83,20 +83,20 @@ TEST_CASE("protocol: what one rank says another understands, and noise is refuse
   REQUIRE(heard.finished.to_bytes() == outcome.finished.to_bytes());
   REQUIRE(heard.histogram == outcome.histogram);
 
-  const RunStatus verdict = verdict_of(verdict_message(MessageType::failed, {74, "no space left"}));
+  const RunStatus verdict = status_of(status_message(MessageType::failed, {74, "no space left"}));
   REQUIRE(verdict.code == 74);
   REQUIRE(verdict.text == "no space left");
-  REQUIRE_THROWS_AS(word_of({}), Error);
+  REQUIRE_THROWS_AS(message_type_of({}), Error);
 
   std::mt19937 draw(3);
   for (int round = 0; round < 2000; ++round) {
     std::vector<std::byte> noise(draw() % 60);
     for (std::byte& byte : noise) byte = static_cast<std::byte>(draw() % 8);
     try {
-      (void)word_of(noise);
+      (void)message_type_of(noise);
       (void)task_of(noise);
       (void)outcome_of(noise);
-      (void)verdict_of(noise);
+      (void)status_of(noise);
     } catch (const Error& error) {
       REQUIRE(error.code == Errc::malformed);
     }
@@ -108,7 +108,7 @@ TEST_CASE("protocol: errors of a machine name it, errors of the input do not", "
     try {
       fail(code, "what happened");
     } catch (...) {
-      return current_verdict(1, ranks);
+      return current_status(1, ranks);
     }
   };
   REQUIRE(verdict(Errc::malformed, 4).text == "what happened");

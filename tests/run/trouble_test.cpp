@@ -10,8 +10,8 @@
 
 #include "lmq/base/parallel.hpp"
 #include "lmq/run/comm.hpp"
-#include "lmq/run/worker.hpp"
 #include "small_model.hpp"
+#include "worker.hpp"
 
 using namespace lmq;
 using namespace lmq::test;

@@ -36,7 +36,7 @@ struct ImportanceInfo {
   [[nodiscard]] bool present() const noexcept { return kind != ImportanceKind::none; }
 };
 
-/// Weight of each error. Values are finite and >= 0 (checked at the door), and absolute: those of two tensors compare.
+/// Weight of each error. Values are finite and >= 0 (checked when they are read), and absolute: those of two tensors compare.
 /// Exact sums over ranks need integers: a value h counts as max(1, round(h / quantum)) steps of `quantum`, a power of
 /// two common to everything that shares a codebook.
 ///

@@ -27,7 +27,14 @@ enum class LevelType : std::uint8_t {
 };
 /// Which coder the recipe allows; the cheaper by real price is taken where it allows more than one.
 /// (planes: bit k - j of all codes, j = 1 .. k, one plane after another.)
-enum class CoderChoice : std::uint8_t { cheapest = 0, fixed = 1, rans = 2, huffman = 3, planes = 4 };
+enum class CoderChoice : std::uint8_t {
+  cheapest = 0,
+#define LMQ_CODER(name, number, whole_bits, coder) name = number,
+#include "lmq/base/coders.inc"
+#undef LMQ_CODER
+};
+/// Whether a coder, the only one that is allowed, gives every code the same whole number of bits.
+[[nodiscard]] bool takes_whole_bits(CoderChoice coder) noexcept;
 
 /// One unit of a quantized tensor, before coding and after decoding: codebooks and codes.
 /// Weights lie row-major; a codebook serves `group` consecutive inputs of a row (the last group of a row may be

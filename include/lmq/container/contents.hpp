@@ -24,7 +24,7 @@ struct ListedCodebook {
 /// Of a record; empty when it has several.
 [[nodiscard]] ListedCodebook listed_codebook(const QuantizedUnit& unit);
 [[nodiscard]] ListedCodebook listed_codebook(const Codebook& codebook);
-/// What these numbers are: "levels", "low, step", "bases" or "step".
+/// What the numbers of a codebook of a kind are: "levels", "low, step".
 [[nodiscard]] std::string_view words_for(CodebookKind kind) noexcept;
 
 /// What is known of a quantized unit beside its record.

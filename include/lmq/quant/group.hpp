@@ -49,7 +49,7 @@ struct GroupLayer {
 /// The ranges that cut every bin of an unresolved group into as many parts as a budget of bins allows (a power of two,
 /// the same for all; bins of fewer keys into single values). Empty when not even halves fit, or all bins are values: a
 /// method that needs the same resolution everywhere asks until then. Cost O(bins).
-[[nodiscard]] std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins);
+[[nodiscard]] std::vector<KeyRange> refine_all(const Group& group, std::size_t most_bins);
 /// The ranges that cut only these bins (ascending, none a single value) as finely as the budget allows, at least in
 /// two.
 [[nodiscard]] std::vector<KeyRange> refine_at(const Group& group, std::span<const std::uint32_t> bins,

@@ -154,7 +154,7 @@ template <const auto& kTable, auto kMake>
   read_options(kTable, options, &said);
   return kMake(options.levels, said);
 }
-/// QuantizerEntry::settle and at_slope of `change(options, levels, argument)`, which may change both.
+/// QuantizerEntry::complete and at_slope of `change(options, levels, argument)`, which may change both.
 template <const auto& kTable, auto kChange, class Argument>
 void change_with(QuantizerOptions& options, Argument argument) {
   typename std::remove_cvref_t<decltype(kTable)>::Options said;

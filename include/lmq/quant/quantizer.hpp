@@ -87,11 +87,12 @@ struct Traits {
   MethodCost cost = {};
 };
 
-/// A window of whole rows, as methods that see rows or layers get it.
+/// A window of weights with their importance; of whole rows where a method sees rows or layers.
 struct RowWindow {
   const TensorView& view;  ///< finite values
   const Importance& importance;
-  std::uint64_t cols = 0, lane_rows = 0;  ///< for methods that see layers
+  std::uint64_t cols = 0;       ///< of a row; 0: methods that see rows have it in their unit
+  std::uint64_t lane_rows = 0;  ///< for methods that see layers
   /// The same; of the rank: what was made of a layer's curvature serves its next windows (Importance::gram_key).
   Workspace* workspace = nullptr;
 };
@@ -177,8 +178,8 @@ struct QuantizerEntry {
   std::unique_ptr<Quantizer> (*make)(const QuantizerOptions&);  ///< make_with, of a method with options
   std::span<const MethodOption> options = {};
   /// Completes and checks the options of a rule before anything is read: sets the levels that other options imply,
-  /// refuses what contradicts itself (Errc::usage, one line). Settled options stay as they are. change_with makes it.
-  void (*settle)(QuantizerOptions& options, bool levels_given) = nullptr;
+  /// refuses what contradicts itself (Errc::usage, one line). Complete options stay as they are. change_with makes it.
+  void (*complete)(QuantizerOptions& options, bool levels_given) = nullptr;
   /// Optional: codebooks [K] of K levels, K = 0 (empty) .. most_levels or all distinct values, in one pass and with
   /// options by default. The group is resolved.
   std::vector<Codebook> (*all)(const Group& group, std::size_t most_levels) = nullptr;
@@ -187,7 +188,7 @@ struct QuantizerEntry {
   void (*at_slope)(QuantizerOptions& options, double slope) = nullptr;
 };
 
-/// Options of a method with `levels` and all else by default, settled.
+/// Options of a method with `levels` and all else by default, complete.
 [[nodiscard]] QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels);
 
 /// The table of methods, in the order of `lmq methods`.

@@ -23,7 +23,7 @@ enum class RateCount : std::uint8_t {
 /// other methods         one point per number of levels, least first: 2 .. 8 each, then about eight an octave up to
 ///                       256; of widths: the powers of two, 2 .. 256; none above the first that has a level for
 ///                       every value. `lambdas` is not looked at
-/// options  settled ones of the method; what they say of rate, lambda, slope and levels is not looked at
+/// options  complete ones of the method; what they say of rate, lambda, slope and levels is not looked at
 /// Distortions of an unresolved group (wide types in bins) count every bin as if it lay at its mean, plus the scatter
 /// inside. Errc::internal when no method has that id.
 [[nodiscard]] std::vector<RatePoint> rate_curve(const Group& group, std::uint16_t method,

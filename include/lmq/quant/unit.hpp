@@ -39,8 +39,7 @@ struct Draws {
 /// values (see first_nonfinite). With a shared codebook of prices the importance's quantum is that of its fit. Parallel
 /// inside over fixed blocks; same bits for any thread count and instruction set. `recycle` gives back the buffers of an
 /// earlier outcome (fresh pages are the dearest bytes).
-[[nodiscard]] UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
-                                        const Importance& importance, const Codebook* shared,
+[[nodiscard]] UnitOutcome quantize_unit(const RowWindow& window, const QuantSpec& spec, const Codebook* shared,
                                         QuantizedUnit&& recycle = {}, const Draws& draws = {});
 
 struct LayerOutcome {
@@ -55,7 +54,7 @@ struct LayerOutcome {
 [[nodiscard]] LayerNeeds layer_needs(const QuantSpec& spec, const LayerShape& shape);
 
 /// The traits of a spec's method with its options. Errc::internal when no method has that id, Errc::usage when the
-/// method refuses the options (never for settled ones).
+/// method refuses the options (never for complete ones).
 [[nodiscard]] Traits traits_of(const QuantSpec& spec);
 
 /// Bins the statistics behind a shared codebook have in the end (see expected_bins of a histogram); weighted: there is

@@ -76,7 +76,7 @@ class Budget {
   int corrections_ = 0;
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
   std::vector<double> best_slopes_;  // [plan.scopes]
-  bool settled_ = false;             // the best is being made again
+  bool final_ = false;               // the best is being made again
   bool fewest_ = false;              // nothing fitted: the least of all is made
 };
 

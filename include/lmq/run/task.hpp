@@ -16,7 +16,7 @@
 
 namespace lmq {
 
-/// What a rank can be asked to do; tasks.inc says what each is, TaskType (task_type.hpp) what is asked of it. A kind that
+/// What a rank can be asked to do; tasks.inc says what each is, TaskType what is asked of it. A kind that
 /// is neither may be a test's own.
 enum class TaskKind : std::uint8_t {
 #define LMQ_TASK(name, number) name = number,

@@ -34,7 +34,7 @@ class WidthBudget {
   [[nodiscard]] std::vector<std::size_t> choose(Allocation how, double room) const;
   [[nodiscard]] bool propose(Allocation how, double room, bool fits);
   [[nodiscard]] double loss() const noexcept;
-  [[nodiscard]] bool settle();
+  [[nodiscard]] bool take_best();
   [[nodiscard]] std::vector<std::size_t> smallest() const;
 
   Allocation how_;
@@ -43,7 +43,7 @@ class WidthBudget {
   std::vector<std::size_t> expected_, points_, best_;
   double best_loss_ = 0;
   int corrections_ = 0;  // of the stage
-  bool is_uniform_ = true, settled_ = false;
+  bool is_uniform_ = true, final_ = false;
 };
 
 }  // namespace lmq

@@ -9,25 +9,28 @@
 
 namespace lmq {
 
+/// What decides the code of a weight.
+struct CodeRule {
+  std::span<const float> levels;     ///< as they will be read, ascending, equal neighbours allowed
+  std::span<const float> cuts = {};  ///< decisions between them, or empty
+  Rounding rounding = Rounding::nearest;
+  std::uint64_t key = 0;             ///< of the draws of stochastic rounding
+  std::span<const Code> order = {};  ///< codes of the intervals between cuts; empty: interval i has code i
+};
+
 /// Codes of weights for one codebook, as its method rounds.
 class Assigner {
  public:
-  /// levels    as they will be read, ascending, equal neighbours allowed
-  /// cuts      decisions between them, or empty
-  /// key       of the draws of stochastic rounding
-  /// expected  weights that will be mapped
-  /// order     codes of the intervals between cuts; empty: interval i has code i. Must outlive assign.
-  // More than 5 parameters: all that decides codes, set once for many calls of assign.
-  void prepare(std::span<const float> levels, std::span<const float> cuts, Rounding rounding, std::uint64_t key,
-               DType type, std::size_t expected, std::span<const Code> order = {}) {
-    order_ = order;
-    is_stochastic_ = rounding == Rounding::stochastic;
+  /// expected  weights that will be mapped. What rule.order points to must outlive assign.
+  void prepare(const CodeRule& rule, DType type, std::size_t expected) {
+    order_ = rule.order;
+    is_stochastic_ = rule.rounding == Rounding::stochastic;
     if (is_stochastic_)
-      stochastic_.prepare(levels, type, key, expected);
-    else if (!order.empty() || (rounding == Rounding::cuts && !cuts.empty()))
-      nearest_.prepare_boundaries(cuts, type, expected);
+      stochastic_.prepare(rule.levels, type, rule.key, expected);
+    else if (!rule.order.empty() || (rule.rounding == Rounding::cuts && !rule.cuts.empty()))
+      nearest_.prepare_boundaries(rule.cuts, type, expected);
     else
-      nearest_.prepare(levels, type, expected);
+      nearest_.prepare(rule.levels, type, expected);
   }
   /// Codes of weights first, first + 1, ... of the tensor.
   void assign(std::span<const std::byte> weights, std::uint64_t first, std::span<Code> codes) const noexcept {

@@ -22,7 +22,7 @@ QuantizerOptions options_for(const QuantizerEntry& method, std::span<const Optio
   QuantizerOptions options{levels, {values.begin(), values.end()}};
   if (values.empty())
     for (const MethodOption& known : method.options) options.values.push_back(known.fallback);
-  if (method.settle) method.settle(options, true);
+  if (method.complete) method.complete(options, true);
   return options;
 }
 

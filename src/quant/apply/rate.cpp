@@ -38,7 +38,7 @@ std::vector<std::size_t> level_ladder(RateCount count) {
 QuantizerOptions with_levels(QuantizerOptions options, const QuantizerEntry& entry, std::size_t levels) {
   options.levels = levels;
   try {
-    if (entry.settle) entry.settle(options, true);
+    if (entry.complete) entry.complete(options, true);
   } catch (const Error& error) {
     if (error.code != Errc::usage) throw;
     options.levels = 0;

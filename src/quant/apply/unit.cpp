@@ -20,14 +20,15 @@
 
 namespace lmq {
 namespace {
-void check_window(const TensorView& view, std::uint64_t cols, const Importance& importance, const QuantSpec& spec) {
+void check_window(const RowWindow& window, const QuantSpec& spec) {
+  const TensorView& view = window.view;
   const auto refuse = [](const char* what) { fail(Errc::internal, std::string("quantize_unit: ") + what); };
   if (!is_float(view.dtype)) refuse("the type cannot be quantized");
   if (view.bytes.size() != view.count * (bits(view.dtype) / 8)) refuse("the view's bytes and count differ");
-  if (!covers(importance, view.count)) refuse("the importance does not cover the window");
+  if (!covers(window.importance, view.count)) refuse("the importance does not cover the window");
   if (spec.options.levels < 1 || spec.options.levels > 256) refuse("levels are outside 1..256");
   if (spec.granularity == Granularity::row || spec.granularity == Granularity::group) {
-    if (view.count > 0 && (cols == 0 || view.count % cols != 0)) refuse("the window is not whole rows");
+    if (view.count > 0 && (window.cols == 0 || view.count % window.cols != 0)) refuse("the window is not whole rows");
     if (spec.granularity == Granularity::group && spec.group == 0) refuse("a group of no weights");
   }
 }
@@ -70,11 +71,11 @@ void store_codebook(const Codebook& stored, QuantizedUnit& unit) {
 }
 
 /// Codes by value and importance.
-UnitStats assign_priced(const TensorView& view, const Importance& importance, const Codebook& stored,
-                        std::span<Code> codes) {
-  const PricedLevels levels(stored.levels(), stored.prices(), importance.quantum);
+UnitStats assign_priced(const RowWindow& window, const Codebook& stored, std::span<Code> codes) {
+  const TensorView& view = window.view;
+  const PricedLevels levels(stored.levels(), stored.prices(), window.importance.quantum);
   const LevelTable table(stored.levels());
-  return sum_errors(view.count, importance, nullptr,
+  return sum_errors(view.count, window.importance, nullptr,
                     [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t) {
                       const auto weights = bytes_of(view, begin, count);
                       const auto block = codes.subspan(static_cast<std::size_t>(begin), count);
@@ -85,15 +86,16 @@ UnitStats assign_priced(const TensorView& view, const Importance& importance, co
                     });
 }
 
-// More than 5 parameters: all that decides codes, and where they go.
-UnitStats assign_shared(const TensorView& view, const Importance& importance, const Codebook& stored,
-                        const Quantizer& quantizer, const Draws& draws, std::span<Code> codes) {
-  if (!stored.prices().empty()) return assign_priced(view, importance, stored, codes);
+UnitStats assign_shared(const RowWindow& window, const Codebook& stored, const Quantizer& quantizer, const Draws& draws,
+                        std::span<Code> codes) {
+  if (!stored.prices().empty()) return assign_priced(window, stored, codes);
+  const TensorView& view = window.view;
   Assigner assigner;
-  assigner.prepare(stored.levels(), stored.cuts(), quantizer.traits().rounding,
-                   draw_key(quantizer.traits().seed, draws.tensor), view.dtype, view.count, stored.order());
+  assigner.prepare({stored.levels(), stored.cuts(), quantizer.traits().rounding,
+                    draw_key(quantizer.traits().seed, draws.tensor), stored.order()},
+                   view.dtype, view.count);
   const LevelTable table(stored.levels());
-  return sum_errors(view.count, importance, nullptr,
+  return sum_errors(view.count, window.importance, nullptr,
                     [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t) {
                       const auto weights = bytes_of(view, begin, count);
                       const auto block = codes.subspan(static_cast<std::size_t>(begin), count);
@@ -101,21 +103,22 @@ UnitStats assign_shared(const TensorView& view, const Importance& importance, co
                       return error_of_codes(view.dtype, weights, block, table, scale);
                     });
 }
+
 /// By rows: a codebook for each run of weights, the method's own way with whole rows, or what has the lower Lagrangian.
-// More than 5 parameters: those of quantize_unit, what it has made of them, and what it has begun.
-UnitOutcome quantize_by_rows(const TensorView& view, const QuantSpec& spec, const Quantizer& quantizer,
-                             const Importance& importance, const Draws& draws, UnitOutcome&& outcome) {
+UnitOutcome quantize_by_rows(const RowWindow& window, std::size_t levels, const Quantizer& quantizer,
+                             const Draws& draws, UnitOutcome&& outcome) {
   const Sees sees = quantizer.traits().sees;
+  const RowWindow rows{window.view, window.importance};
   if (sees == Sees::rows) {
-    outcome.stats = quantizer.quantize_rows({view, importance}, outcome.unit);
+    outcome.stats = quantizer.quantize_rows(rows, outcome.unit);
     return std::move(outcome);
   }
   UnitOutcome other;
   if (sees == Sees::either) {
     other.unit = outcome.unit;
-    other.stats = quantizer.quantize_rows({view, importance}, other.unit);
+    other.stats = quantizer.quantize_rows(rows, other.unit);
   }
-  outcome.stats = quantize_rows(view, spec.options.levels, quantizer, importance, draws, outcome.unit);
+  outcome.stats = quantize_rows(window, levels, quantizer, draws, outcome.unit);
   if (sees == Sees::either &&
       lower_lagrangian(other.unit, other.stats.weighted_error, outcome.unit, outcome.stats.weighted_error))
     return other;
@@ -123,11 +126,10 @@ UnitOutcome quantize_by_rows(const TensorView& view, const QuantSpec& spec, cons
 }
 }  // namespace
 
-// More than 5 parameters: two are optional; the others are a window, what is asked and what is known.
-UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::uint64_t cols,
-                          const Importance& importance, const Codebook* shared, QuantizedUnit&& recycle,
-                          const Draws& draws) {
-  check_window(view, cols, importance, spec);
+UnitOutcome quantize_unit(const RowWindow& window, const QuantSpec& spec, const Codebook* shared,
+                          QuantizedUnit&& recycle, const Draws& draws) {
+  check_window(window, spec);
+  const TensorView& view = window.view;
   UnitOutcome outcome{std::move(recycle), {}};
   QuantizedUnit& unit = outcome.unit;
   unit.method = spec.method;
@@ -138,20 +140,18 @@ UnitOutcome quantize_unit(const TensorView& view, const QuantSpec& spec, std::ui
   const auto quantizer = make_quantizer(spec);
   const bool by_rows = spec.granularity == Granularity::row || spec.granularity == Granularity::group;
   if (by_rows) {
-    unit.cols = cols;
-    unit.group = spec.granularity == Granularity::row ? cols : std::min(spec.group, cols);
-    if (view.count > 0) {
-      return quantize_by_rows(view, spec, *quantizer, importance, draws, std::move(outcome));
-    }
+    unit.cols = window.cols;
+    unit.group = spec.granularity == Granularity::row ? window.cols : std::min(spec.group, window.cols);
+    if (view.count > 0) return quantize_by_rows(window, spec.options.levels, *quantizer, draws, std::move(outcome));
   }
   unit.cols = 0;
   unit.group = 0;
-  Importance scaled = importance;
-  if (shared == nullptr) scaled.quantum = importance_quantum(largest_importance(importance), view.count);
+  Importance scaled = window.importance;
+  if (shared == nullptr) scaled.quantum = importance_quantum(largest_importance(scaled), view.count);
   const Codebook stored = (shared ? *shared : fit_window(view, *quantizer, scaled))
                               .stored_as(spec.level_type, quantizer->traits().rounding == Rounding::stochastic);
   store_codebook(stored, unit);
-  outcome.stats = assign_shared(view, scaled, stored, *quantizer, draws, unit.codes);
+  outcome.stats = assign_shared({view, scaled}, stored, *quantizer, draws, unit.codes);
   return outcome;
 }
 

@@ -91,22 +91,28 @@ void each_codebook(const TensorView& view, const Importance& importance, const L
   });
 }
 
-/// Fits every codebook; table levels go to book [codebooks][levels], short ones repeat their last; cuts, where the
-/// method has them, to cuts [codebooks][levels - 1]: of a codebook of n levels n - 1, or NaN first when it has none.
-// More than 5 parameters: two results, in memory of the caller.
-std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                                  const Importance& importance, const Layout& layout, std::span<float> book,
-                                  std::span<float> cuts) {
+/// Where fits put what they give, for each codebook in turn.
+struct BookRoom {
+  std::size_t levels;     // of a codebook; short ones repeat their last
+  std::span<float> book;  // [codebooks][levels]
+  std::span<float> cuts;  // [codebooks][levels - 1]: of a codebook of n levels n - 1, or NaN first when it has none;
+                          // empty: the method has none
+};
+
+/// Fits every codebook.
+std::vector<FittedBook> fit_books(const RowWindow& window, const Quantizer& quantizer, const Layout& layout,
+                                  const BookRoom& room) {
+  const std::size_t levels = room.levels;
   std::vector<FittedBook> fitted(static_cast<std::size_t>(layout.codebooks));
   each_codebook(
-      view, quantizer.traits().importance ? importance : Importance{}, layout,
+      window.view, quantizer.traits().importance ? window.importance : Importance{}, layout,
       [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, Workspace& scratch) {
         const Codebook codebook = quantizer.fit_values(values, weights, scratch);
         const auto from = codebook.levels();
         if (from.size() > levels) fail(Errc::internal, "a method gave more levels than were asked for");
-        float* to = std::ranges::copy(from, book.data() + b * levels).out;
-        std::fill(to, book.data() + (b + 1) * levels, from.back());
-        if (!cuts.empty()) put_cuts(codebook.cuts(), cuts.subspan(b * (levels - 1), levels - 1));
+        float* to = std::ranges::copy(from, room.book.data() + b * levels).out;
+        std::fill(to, room.book.data() + (b + 1) * levels, from.back());
+        if (!room.cuts.empty()) put_cuts(codebook.cuts(), room.cuts.subspan(b * (levels - 1), levels - 1));
         fitted[b] = {static_cast<std::uint16_t>(from.size()), codebook.step() > 0 || from.size() == 1, codebook.low(),
                      codebook.step()};
       });
@@ -114,14 +120,13 @@ std::vector<FittedBook> fit_books(const TensorView& view, std::size_t levels, co
 }
 
 /// Numbers of every codebook of a method whose codebooks are all alike, to unit.book, as they are stored.
-// More than 5 parameters: a window, the method with its traits at hand, and the result.
-void fit_numbered(const TensorView& view, const Quantizer& quantizer, const ParametricCodebook& books,
-                  const Importance& importance, const Layout& layout, QuantizedUnit& unit) {
+void fit_numbered(const RowWindow& window, const Quantizer& quantizer, const Layout& layout, QuantizedUnit& unit) {
+  const ParametricCodebook& books = quantizer.traits().numbered;
   unit.kind = books.kind;
   unit.levels = static_cast<std::uint32_t>(books.levels);
   unit.book.resize(static_cast<std::size_t>(layout.codebooks) * books.numbers);
   each_codebook(
-      view, importance, layout,
+      window.view, window.importance, layout,
       [&](std::uint64_t b, std::span<const float> values, std::span<const float> weights, Workspace& scratch) {
         quantizer.fit_numbers(values, weights, scratch, std::span(unit.book).subspan(b * books.numbers, books.numbers));
       });
@@ -131,7 +136,7 @@ void fit_numbered(const TensorView& view, const Quantizer& quantizer, const Para
 
 /// Turns what the fits gave into the unit's book: a grid or a table, as narrow as the largest codebook, rounded to what
 /// can be stored (outwards when `cover`). `levels`: levels asked for, the width of unit.book before.
-void settle_book(std::span<const FittedBook> fitted, std::size_t levels, bool cover, QuantizedUnit& unit) {
+void store_books(std::span<const FittedBook> fitted, std::size_t levels, bool cover, QuantizedUnit& unit) {
   const bool all_grids = std::ranges::all_of(fitted, &FittedBook::is_grid);
   const bool any_step = std::ranges::any_of(fitted, [](const FittedBook& one) { return one.step > 0; });
   if (all_grids && any_step) {
@@ -142,13 +147,8 @@ void settle_book(std::span<const FittedBook> fitted, std::size_t levels, bool co
       unit.book[2 * b] = fitted[b].low, unit.book[2 * b + 1] = fitted[b].step;
   } else {
     unit.kind = CodebookKind::table;
-    const std::size_t width = std::ranges::max(fitted, {}, &FittedBook::count).count;
-    for (std::size_t b = 0; b < fitted.size() && width < levels; ++b)
-      std::ranges::copy_n(unit.book.begin() + static_cast<std::ptrdiff_t>(b * levels),
-                          static_cast<std::ptrdiff_t>(width),
-                          unit.book.begin() + static_cast<std::ptrdiff_t>(b * width));
-    unit.levels = static_cast<std::uint32_t>(width);
-    unit.book.resize(fitted.size() * width);
+    unit.levels = static_cast<std::uint32_t>(levels);
+    narrow_tables(unit, std::ranges::max(fitted, {}, &FittedBook::count).count);
   }
   if (cover && unit.kind == CodebookKind::table)
     round_levels_covering(unit.book, unit.levels, unit.level_type);
@@ -170,6 +170,8 @@ std::span<const float> levels_of(const QuantizedUnit& unit, std::uint64_t book, 
 
 /// How a window's weights get their codes.
 struct RowRounding {
+  const TensorView& view;
+  const Layout& layout;
   ParametricCodebook books;
   std::span<const FittedBook> fitted = {};
   std::span<const float> cuts = {};  // as fit_books gave them; empty: none
@@ -184,9 +186,10 @@ struct RowRounding {
 };
 
 /// Codes of the weights [begin, begin + count) and their levels.
-// More than 5 parameters: a part of a window, a scratch and the result.
-void assign_task(const TensorView& view, const Layout& layout, const RowRounding& how, std::uint64_t begin,
-                 std::size_t count, RowScratch& scratch, QuantizedUnit& unit) {
+void assign_task(const RowRounding& how, std::uint64_t begin, std::size_t count, RowScratch& scratch,
+                 QuantizedUnit& unit) {
+  const TensorView& view = how.view;
+  const Layout& layout = how.layout;
   scratch.decoded.resize(count);
   std::array<float, 256> room;
   for (std::uint64_t at = begin; at < begin + count;) {
@@ -198,13 +201,13 @@ void assign_task(const TensorView& view, const Layout& layout, const RowRounding
       const auto numbers = std::span(unit.book).subspan(book * how.books.numbers, how.books.numbers);
       const SignCode signs(how.books.kind, numbers, how.books.levels, how.books.rule);
       const auto order = std::span(signs.codes).first(signs.in_order ? 0 : signs.intervals);
-      scratch.assigner.prepare({}, std::span(signs.cuts).first(signs.intervals - 1), Rounding::cuts, 0, view.dtype,
-                               length, order);
+      scratch.assigner.prepare({{}, std::span(signs.cuts).first(signs.intervals - 1), Rounding::cuts, 0, order},
+                               view.dtype, length);
       scratch.assigner.assign(bytes_of(view, at, length), 0, codes);
       table_values(codes, std::span(signs.levels).first(signs.level_count), decoded);
     } else {
       const auto levels = levels_of(unit, book, room);
-      scratch.assigner.prepare(levels, how.cuts_of(book), how.rounding, how.key, view.dtype, length);
+      scratch.assigner.prepare({levels, how.cuts_of(book), how.rounding, how.key}, view.dtype, length);
       scratch.assigner.assign(bytes_of(view, at, length), how.first + at, codes);
       table_values(codes, levels, decoded);
     }
@@ -213,15 +216,15 @@ void assign_task(const TensorView& view, const Layout& layout, const RowRounding
 }
 
 /// Codes of all weights and their errors.
-UnitStats assign_rows(const TensorView& view, const Importance& importance, const Layout& layout,
-                      const RowRounding& how, QuantizedUnit& unit) {
+UnitStats assign_rows(const RowRounding& how, const Importance& importance, QuantizedUnit& unit) {
   PerWorker<RowScratch> scratch(pool(), thread_count());
   std::vector<std::uint64_t> task_begin(thread_count());
+  const TensorView& view = how.view;
   const UnitStats stats = sum_errors(
       view.count, importance,
       [&](std::uint64_t begin, std::size_t count, std::size_t worker) {
         task_begin[worker] = begin;
-        assign_task(view, layout, how, begin, count, scratch[worker], unit);
+        assign_task(how, begin, count, scratch[worker], unit);
       },
       [&](std::uint64_t begin, std::size_t count, std::span<const float> scale, std::size_t worker) {
         const auto decoded = std::span<const float>(scratch[worker].decoded)
@@ -233,32 +236,27 @@ UnitStats assign_rows(const TensorView& view, const Importance& importance, cons
 }
 }  // namespace
 
-// More than 5 parameters: a window with its importance, the method, its draws and the result.
-UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                        const Importance& importance, const Draws& draws, QuantizedUnit& unit) {
+UnitStats quantize_rows(const RowWindow& window, std::size_t levels, const Quantizer& quantizer, const Draws& draws,
+                        QuantizedUnit& unit) {
   const Layout layout(unit);
-  const ParametricCodebook books = quantizer.traits().numbered;
-  if (books.numbers > 0) {
-    fit_numbered(view, quantizer, books, importance, layout, unit);
-    return assign_rows(view, importance, layout, {.books = books}, unit);
+  const Traits& traits = quantizer.traits();
+  if (traits.numbered.numbers > 0) {
+    fit_numbered(window, quantizer, layout, unit);
+    return assign_rows({.view = window.view, .layout = layout, .books = traits.numbered}, window.importance, unit);
   }
   unit.book.resize(static_cast<std::size_t>(layout.codebooks) * levels);
-  const bool with_cuts = quantizer.traits().rounding == Rounding::cuts && levels > 1;
+  const bool with_cuts = traits.rounding == Rounding::cuts && levels > 1;
   std::vector<float> cuts(with_cuts ? static_cast<std::size_t>(layout.codebooks) * (levels - 1) : 0);
-  const auto fitted = fit_books(view, levels, quantizer, importance, layout, unit.book, cuts);
-  settle_book(fitted, levels, quantizer.traits().rounding == Rounding::stochastic, unit);
-  const RowRounding how{books,
-                        fitted,
-                        cuts,
-                        levels - 1,
-                        quantizer.traits().rounding,
-                        draw_key(quantizer.traits().seed, draws.tensor),
+  const auto fitted = fit_books(window, quantizer, layout, {levels, unit.book, cuts});
+  store_books(fitted, levels, traits.rounding == Rounding::stochastic, unit);
+  const RowRounding how{window.view, layout,     traits.numbered, fitted,
+                        cuts,        levels - 1, traits.rounding, draw_key(traits.seed, draws.tensor),
                         draws.first};
-  return assign_rows(view, importance, layout, how, unit);
+  return assign_rows(how, window.importance, unit);
 }
 
 std::uint64_t rows_scratch_bytes(const RowsWork& work, const MethodCost& cost) noexcept {
-  // Fitted books (16 bytes each) and the book before it is settled, cuts; for each worker the values of a group with
+  // Fitted books (16 bytes each) and the book before it is stored, cuts; for each worker the values of a group with
   // their importance, the solver's columns, a map and the decoded values of a task.
   constexpr std::uint64_t kMap = std::uint64_t{1} << 17, kDecoded = 16 * kErrorBlock * sizeof(float);
   constexpr std::uint64_t kPatterns = 65536, kSorted = 32, kWeights = 24;

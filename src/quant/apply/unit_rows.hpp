@@ -13,8 +13,8 @@ namespace lmq {
 /// Quantizes a window of whole rows with a codebook for each run of unit.group weights of a row (the last of a row may
 /// be shorter). In: unit.count > 0, cols, group, level_type, codes of the right size. Out: kind, levels, book, codes.
 /// draws: of stochastic rounding. The unit is a grid when its codebooks are grids (or single levels), else a table.
-[[nodiscard]] UnitStats quantize_rows(const TensorView& view, std::size_t levels, const Quantizer& quantizer,
-                                      const Importance& importance, const Draws& draws, QuantizedUnit& unit);
+[[nodiscard]] UnitStats quantize_rows(const RowWindow& window, std::size_t levels, const Quantizer& quantizer,
+                                      const Draws& draws, QuantizedUnit& unit);
 
 /// A window by rows as it is planned.
 struct RowsWork {

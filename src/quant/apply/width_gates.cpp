@@ -28,7 +28,7 @@ class Gates {
   }
 
   /// The point that is left at a price (loss per byte).
-  [[nodiscard]] std::size_t settle(double price) const {
+  [[nodiscard]] std::size_t width_at(double price) const {
     const std::size_t gates = hull_.size() - 1;
     std::array<double, kMaxGates> phi{}, first{}, second{};
     phi.fill(kFirstPhi);
@@ -44,7 +44,7 @@ class Gates {
       }
     }
     std::size_t open = 0;
-    while (open < gates && settled_gate(phi[open]) > kOpen) ++open;
+    while (open < gates && final_gate(phi[open]) > kOpen) ++open;
     return hull_[open];
   }
 
@@ -102,7 +102,7 @@ WidthChoice choose_by_gates(WidthTables tables, double room) {
     const double middle = (low + high) / 2, whole = std::floor(middle);
     const double price = std::ldexp(1 + (middle - whole), static_cast<int>(whole));  // straight between octaves
     std::vector<std::size_t> points;
-    for (const Gates& one : gates) points.push_back(one.settle(price));
+    for (const Gates& one : gates) points.push_back(one.width_at(price));
     const WidthChoice choice = choice_of(tables, std::move(points));
     const bool fits = choice.bytes <= room;
     if (fits && choice.bytes > best.bytes) best = choice;

@@ -1,5 +1,6 @@
 #include "core/grid_rounding.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace lmq {
@@ -20,6 +21,15 @@ void round_grids(std::span<float> book, std::size_t levels, LevelType type) {
     const auto rise = static_cast<float>(levels - 1);
     while (step > 0 && !std::isfinite(book[at] + rise * step)) step = next_smaller(step, type, exponent);
   }
+}
+
+void narrow_tables(QuantizedUnit& unit, std::size_t width) {
+  const std::size_t books = unit.book.size() / unit.levels;
+  for (std::size_t b = 0; b < books && width < unit.levels; ++b)
+    std::ranges::copy_n(unit.book.begin() + static_cast<std::ptrdiff_t>(b * unit.levels),
+                        static_cast<std::ptrdiff_t>(width), unit.book.begin() + static_cast<std::ptrdiff_t>(b * width));
+  unit.levels = static_cast<std::uint32_t>(width);
+  unit.book.resize(books * width);
 }
 
 }  // namespace lmq

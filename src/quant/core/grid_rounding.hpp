@@ -12,4 +12,7 @@ namespace lmq {
 /// Errors  none: a step of 0 is always small enough
 void round_grids(std::span<float> book, std::size_t levels, LevelType type);
 
+/// Tables of unit.levels levels become as wide as the widest of them, `width` <= unit.levels. Not rounded.
+void narrow_tables(QuantizedUnit& unit, std::size_t width);
+
 }  // namespace lmq

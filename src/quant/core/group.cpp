@@ -25,7 +25,7 @@ unsigned span_bits(const Group& group, std::size_t bin) noexcept {
   return static_cast<unsigned>(std::bit_width(last_key(group, bin) - ordered_key(group.low[bin])));
 }
 
-std::vector<KeyRange> finer_everywhere(const Group& group, std::size_t most_bins) {
+std::vector<KeyRange> refine_all(const Group& group, std::size_t most_bins) {
   unsigned widest = 0;
   for (std::size_t j = 0; j < group.size(); ++j) widest = std::max(widest, span_bits(group, j));
   // A bin of n weights has at most n values, however finely it is cut.

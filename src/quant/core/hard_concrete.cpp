@@ -24,7 +24,7 @@ Gate hard_concrete_of(double phi, double logit) noexcept {
   return {value, (kZeta - kGamma) * s * (1 - s) / kTau};
 }
 
-double settled_gate(double phi) noexcept {
+double final_gate(double phi) noexcept {
   return std::min(std::max(plain_sigmoid(phi) * (kZeta - kGamma) + kGamma, 0.0), 1.0);
 }
 

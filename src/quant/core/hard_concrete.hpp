@@ -12,7 +12,7 @@ struct Gate {
 [[nodiscard]] Gate hard_concrete_of(double phi, double logit) noexcept;
 [[nodiscard]] double logit_of(double draw) noexcept;
 /// The gate without noise, as it is used in the end.
-[[nodiscard]] double settled_gate(double phi) noexcept;
+[[nodiscard]] double final_gate(double phi) noexcept;
 /// P(gate > 0), and its derivative.
 [[nodiscard]] Gate open_probability(double phi) noexcept;
 /// The phi of a gate that is 0 with probability `drop`, 0 < drop < 1.

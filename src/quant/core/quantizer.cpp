@@ -10,7 +10,7 @@ namespace lmq {
 QuantizerOptions default_options(const QuantizerEntry& entry, std::size_t levels) {
   QuantizerOptions options{levels};
   for (const MethodOption& known : entry.options) options.values.push_back(known.fallback);
-  if (entry.settle) entry.settle(options, false);
+  if (entry.complete) entry.complete(options, false);
   return options;
 }
 

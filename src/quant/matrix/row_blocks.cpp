@@ -22,7 +22,7 @@ void scale_by(std::span<float> values, double scale) noexcept {
   for (float& value : values) value = static_cast<float>(double{value} * scale);
 }
 
-void settle_weights(std::span<float> weights) noexcept {
+void normalize_weights(std::span<float> weights) noexcept {
   const float largest = largest_of(weights);
   if (!(largest > 0)) {
     std::ranges::fill(weights, 1.0F);
@@ -82,7 +82,7 @@ void RowBlocks::load(std::size_t b, GridShape shape, const KnownFactor* known, R
   } else if (window.importance.kind != Importance::Kind::none) {
     mine.weights.resize(n);
     importance_at(window.importance, first(b) * cols, mine.weights);
-    for (std::size_t r = 0; r < shape.rows; ++r) settle_weights(std::span(mine.weights).subspan(r * width, width));
+    for (std::size_t r = 0; r < shape.rows; ++r) normalize_weights(std::span(mine.weights).subspan(r * width, width));
     curvature.weights = mine.weights;
   }
   mine.rows.prepare(shape, mine.x, curvature);

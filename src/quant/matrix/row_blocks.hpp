@@ -17,7 +17,7 @@ namespace lmq {
 [[nodiscard]] float largest_of(std::span<const float> values) noexcept;
 void scale_by(std::span<float> values, double scale) noexcept;
 /// Importance of a row as weights of errors: near 1, none below kMinWeight of the largest, all zero as all ones.
-void settle_weights(std::span<float> weights) noexcept;
+void normalize_weights(std::span<float> weights) noexcept;
 
 /// How a Gram matrix is taken apart.
 struct FeedbackUse {

@@ -179,7 +179,7 @@ bool Narrowing::narrow(double closed) {
   }
 }
 
-void Narrowing::solve(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+void Narrowing::solve(const SortedPoints& points, std::size_t cells, CellEnds& ends) {
   if (points.m < 2 * kBlocksPerCell * cells || cells < 2) return solve_layered(points, cells, ends);
   if (2 * kBlocksPerCell * cells * cells > kMaxCandidates) return solve_interlaced(points, cells, ends);
   begin(points, cells);
@@ -194,7 +194,7 @@ void Narrowing::solve(const LinePoints& points, std::size_t cells, CellEnds& end
   solve_interlaced(points, cells, ends);
 }
 
-double Narrowing::bracket(const LinePoints& bins, std::size_t cells, double closed, CellEnds& ends,
+double Narrowing::bracket(const SortedPoints& bins, std::size_t cells, double closed, CellEnds& ends,
                           std::vector<std::uint32_t>& open) {
   begin(bins, cells);
   companded(std::min(bins.m, kBlocksPerCell * cells));

@@ -11,7 +11,7 @@ namespace lmq {
 
 /// Points on a line with prefix sums about a centre. Edge x lies between points x-1 and x; a threshold is an
 /// edge 1..m-1.
-struct LinePoints {
+struct SortedPoints {
   std::size_t m = 0;
   const double* value = nullptr;    ///< [m] ascending, minus the centre
   const double* weight = nullptr;   ///< [m] > 0
@@ -50,20 +50,20 @@ struct LinePoints {
 class Narrowing {
  public:
   /// The best partition into exactly `cells` cells, 1 <= cells <= m. Cost: see tests/bench/partition_bench.cpp.
-  void solve(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  void solve(const SortedPoints& points, std::size_t cells, CellEnds& ends);
   /// The same by the layered recurrence over all edges: O(cells m log m).
-  void solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  void solve_layered(const SortedPoints& points, std::size_t cells, CellEnds& ends);
   /// The same by E1 for a guessed penalty, which gives a best partition p into k cells, k near `cells`, and the layered
   /// recurrence between its ends: with d = cells - k > 0 some best partition q has p_{t-d} <= q_t <= p_t, with
   /// d < 0 p_t <= q_t <= p_{t-d}. (Where q is not inside, exchanging the parts of p and q that have crossed makes
   /// neither worse: the cost is Monge, and p is best for its number.) O(m log m + |d| m).
-  void solve_interlaced(const LinePoints& points, std::size_t cells, CellEnds& ends);
+  void solve_interlaced(const SortedPoints& points, std::size_t cells, CellEnds& ends);
   /// A guess at -d loss / d cells of the best partition, from a good one. O(m).
-  [[nodiscard]] double slope(const LinePoints& points, std::size_t cells);
+  [[nodiscard]] double slope(const SortedPoints& points, std::size_t cells);
   /// A good partition of bins at their edges (2 <= cells < m), and how far at most its loss lies above that of the best
   /// partition of the true values, as a part of it. Ends as soon as that is at most `closed`; else `open` names the
   /// bins, not of one value, inside which a threshold of the best one may lie, ascending.
-  double bracket(const LinePoints& bins, std::size_t cells, double closed, CellEnds& ends,
+  double bracket(const SortedPoints& bins, std::size_t cells, double closed, CellEnds& ends,
                  std::vector<std::uint32_t>& open);
 
  private:
@@ -72,7 +72,7 @@ class Narrowing {
     double step = 0, theta = 0;      // 2 (c_{t+1} - c_t), theta_t: of the threshold after the cell
   };
 
-  void begin(const LinePoints& points, std::size_t cells);
+  void begin(const SortedPoints& points, std::size_t cells);
   void at_edges();
   void set_reference(const CellEnds& ends);
   [[nodiscard]] double s(std::size_t t, std::size_t x, std::size_t from) const;
@@ -104,7 +104,7 @@ class Narrowing {
   void split();
   [[nodiscard]] bool narrow(double closed);
 
-  LinePoints p_;
+  SortedPoints p_;
   PenalisedPartition<SquaredErrorCost> penalised_;
   const PartitionScans* scans_ = nullptr;
   std::size_t cells_ = 0;

@@ -16,7 +16,7 @@ bool run(std::span<const std::uint32_t> edges) { return edges.back() - edges.fro
 
 }  // namespace
 
-void Narrowing::begin(const LinePoints& points, std::size_t cells) {
+void Narrowing::begin(const SortedPoints& points, std::size_t cells) {
   p_ = points;
   cells_ = cells;
   at_edges();
@@ -294,7 +294,7 @@ void Narrowing::windows_between(const CellEnds& other) {
   candidate_at_.push_back(static_cast<std::uint32_t>(candidate_.size()));
 }
 
-double Narrowing::slope(const LinePoints& points, std::size_t cells) {
+double Narrowing::slope(const SortedPoints& points, std::size_t cells) {
   begin(points, cells);
   companded(std::min(points.m, 8 * cells));
   first_path(path_);
@@ -302,7 +302,7 @@ double Narrowing::slope(const LinePoints& points, std::size_t cells) {
   return 2 * reference_loss() / static_cast<double>(cells);
 }
 
-void Narrowing::solve_interlaced(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+void Narrowing::solve_interlaced(const SortedPoints& points, std::size_t cells, CellEnds& ends) {
   const SquaredErrorCost cost{points.W, points.S, points.C};
   double penalty = slope(points, cells);
   const auto wanted = static_cast<double>(cells);
@@ -322,7 +322,7 @@ void Narrowing::solve_interlaced(const LinePoints& points, std::size_t cells, Ce
   }
 }
 
-void Narrowing::solve_layered(const LinePoints& points, std::size_t cells, CellEnds& ends) {
+void Narrowing::solve_layered(const SortedPoints& points, std::size_t cells, CellEnds& ends) {
   (void)slope(points, cells);  // a good reference
   whole_windows();
   windowed(ends);

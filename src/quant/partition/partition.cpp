@@ -62,7 +62,7 @@ struct PartitionSolver::State {
   void run(std::size_t cells, Engine engine);
   std::size_t fit(std::span<const float> ascending, std::span<const float> weights, std::size_t cells,
                   std::span<float> out);
-  [[nodiscard]] LinePoints points() const {
+  [[nodiscard]] SortedPoints points() const {
     return {m, value.data(), weight.data(), W, S, C, nullptr, nullptr, nullptr};
   }
   [[nodiscard]] double level(std::size_t cell) const;
@@ -269,7 +269,7 @@ std::span<const std::uint32_t> PartitionSolver::solve_group(const Group& group, 
   }
   s.load_ranges(group);
   s.prefix_sums();
-  LinePoints points = s.points();
+  SortedPoints points = s.points();
   points.low = s.low.data();
   points.high = s.high.data();
   points.scatter = s.scatter.data();

@@ -18,7 +18,7 @@ double share(double cells, double m) { return 1 / cells - 1 / m; }
 
 }  // namespace
 
-void RowPartition::measure(const LinePoints& points, bool unit) {
+void RowPartition::measure(const SortedPoints& points, bool unit) {
   measure_.resize(points.m);
   double sum = measure_[0] = 0;
   for (std::size_t i = 0; i + 1 < points.m; ++i) {
@@ -35,7 +35,7 @@ bool RowPartition::always_suits(std::size_t m, std::size_t cells) {
 
 // Many: by the mean number of points in a cell that ends at a point, which
 // is far above m / cells where some cells have most of the points.
-bool RowPartition::is_preferable(const LinePoints& points, bool unit, std::size_t cells) {
+bool RowPartition::is_preferable(const SortedPoints& points, bool unit, std::size_t cells) {
   if (always_suits(points.m, cells)) return true;
   if (cells == 2 || points.m > kCell * cells) return false;
   measure(points, unit);
@@ -113,7 +113,7 @@ void RowPartition::layers(CellEnds& ends) {
   for (std::size_t t = cells_; t > 0; --t) ends[t - 1] = window_back_[at_[t] + (ends[t] - low_[t])];
 }
 
-void RowPartition::solve(const LinePoints& points, bool unit, std::size_t cells, CellEnds& ends) {
+void RowPartition::solve(const SortedPoints& points, bool unit, std::size_t cells, CellEnds& ends) {
   p_ = {points.m, points.W, points.S, points.C, nullptr, points.m > kNarrow * cells};
   if (unit) {
     const std::size_t room = points.m + kRowPad;

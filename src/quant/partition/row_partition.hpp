@@ -20,16 +20,16 @@ class RowPartition {
   [[nodiscard]] static bool always_suits(std::size_t m, std::size_t cells);
   /// True when that is the quickest way, as far as can be told beforehand. 1 < cells < m; O(m).
   /// When true, solve with the same arguments comes next.
-  [[nodiscard]] bool is_preferable(const LinePoints& points, bool unit, std::size_t cells);
+  [[nodiscard]] bool is_preferable(const SortedPoints& points, bool unit, std::size_t cells);
   /// The best partition into exactly `cells` cells, 1 < cells < m. points: W, S, C readable kRowPad places before edge
   /// 0. unit: all weights are 1. About 100 + m (m / cells) / 4 vectors of 8 predecessors, twice.
-  void solve(const LinePoints& points, bool unit, std::size_t cells, CellEnds& ends);
+  void solve(const SortedPoints& points, bool unit, std::size_t cells, CellEnds& ends);
 
  private:
   struct Found {
     double cells = 0, penalty = 0, loss = 0;
   };
-  void measure(const LinePoints& points, bool unit);
+  void measure(const SortedPoints& points, bool unit);
   [[nodiscard]] double first_penalty(bool unit) const;
   [[nodiscard]] double next_penalty(const Found& now, int run) const;
   void run(double penalty);

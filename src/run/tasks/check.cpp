@@ -1,5 +1,5 @@
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/identity.hpp"
+#include "coordinator.hpp"
+#include "identity.hpp"
 #include "unit_tasks.hpp"
 
 namespace lmq::tasks {

@@ -1,6 +1,6 @@
+#include "coordinator.hpp"
 #include "lmq/base/digest.hpp"
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq::tasks {
 namespace {

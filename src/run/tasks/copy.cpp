@@ -1,5 +1,5 @@
+#include "coordinator.hpp"
 #include "lmq/base/digest.hpp"
-#include "lmq/run/coordinator.hpp"
 #include "unit_tasks.hpp"
 
 namespace lmq::tasks {

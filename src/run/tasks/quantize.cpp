@@ -1,10 +1,10 @@
+#include "coordinator.hpp"
+#include "identity.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/codec/trellis_record.hpp"
 #include "lmq/quant/unit.hpp"
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/identity.hpp"
-#include "lmq/run/schedule.hpp"
+#include "schedule.hpp"
 #include "unit_tasks.hpp"
 
 namespace lmq::tasks {
@@ -43,8 +43,8 @@ Outcome run(TaskTools& tools, const LoadedTask& loaded) {
   }
   const Draws draws{digest64(std::as_bytes(std::span(info.name))), unit.begin};
   UnitOutcome done = for_tensor(info, [&] {
-    return quantize_unit(loaded.view, spec, tensor.cols, loaded.importance, order.codebook ? &*order.codebook : nullptr,
-                         std::move(tools.recycled), draws);
+    return quantize_unit({loaded.view, loaded.importance, tensor.cols}, spec,
+                         order.codebook ? &*order.codebook : nullptr, std::move(tools.recycled), draws);
   });
   const EncodedRecord record = encode_record(done.unit, spec.coder);
   UnitResult result = result_of(done.stats, record, loaded);

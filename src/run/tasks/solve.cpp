@@ -1,7 +1,7 @@
+#include "coordinator.hpp"
+#include "identity.hpp"
 #include "lmq/quant/value_histogram.hpp"
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/identity.hpp"
-#include "lmq/run/schedule.hpp"
+#include "schedule.hpp"
 #include "unit_tasks.hpp"
 
 namespace lmq::tasks {

@@ -1,4 +1,4 @@
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq::tasks {
 namespace {

@@ -1,7 +1,7 @@
 #include "unit_tasks.hpp"
 
+#include "identity.hpp"
 #include "lmq/base/digest.hpp"
-#include "lmq/run/identity.hpp"
 
 namespace lmq::tasks {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
-#include "lmq/run/task_type.hpp"
+#include "task_type.hpp"
 
 namespace lmq::tasks {
 

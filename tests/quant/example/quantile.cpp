@@ -14,8 +14,7 @@ class QuantileQuantizer final : public Quantizer {
       : Quantizer({.cost = {.row_weight = 40, .solve_bin = 20, .solve_level = 0}}), levels_(levels) {}
 
   [[nodiscard]] Fit fit(const Group& group) const override {
-    if (auto ranges = finer_everywhere(group, kMaxBins); !ranges.empty())
-      return {Codebook::table({0.0f}), std::move(ranges)};
+    if (auto ranges = refine_all(group, kMaxBins); !ranges.empty()) return {Codebook::table({0.0f}), std::move(ranges)};
     double all = 0;
     for (const double mass : group.mass) all += mass;
     std::vector<float> levels;

@@ -88,13 +88,13 @@ class BinaryQuantizer final : public SignQuantizer {
 };
 
 template <std::size_t kLevels>
-void settle_levels(QuantizerOptions& options, bool levels_given) {
+void complete_levels(QuantizerOptions& options, bool levels_given) {
   if (levels_given && options.levels != kLevels)
     fail(Errc::usage, "the method has " + std::to_string(kLevels) + " levels, not " + std::to_string(options.levels));
   options.levels = kLevels;
 }
 
-void settle_binary_k(const BinaryOptions& options, std::size_t levels, bool) {
+void complete_binary_k(const BinaryOptions& options, std::size_t levels, bool) {
   if (!std::has_single_bit(levels) || levels < 2 || levels > 256)
     fail(Errc::usage, "binary-k has 2^k levels with k = 1 to 8, not " + std::to_string(levels));
   if (levels > 4 && options.mode == Mode::exact)
@@ -118,7 +118,7 @@ const QuantizerEntry kBinary1{.id = 8,  // written to files: never reused, never
                               .source = kSource,
                               .make = make_with<kBinary1Options, make_binary_1>,
                               .options = kBinary1Options,
-                              .settle = settle_levels<2>};
+                              .complete = complete_levels<2>};
 
 extern const QuantizerEntry kBinary2;
 const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, never renumbered
@@ -128,7 +128,7 @@ const QuantizerEntry kBinary2{.id = 10,  // written to files: never reused, neve
                               .make = [](const QuantizerOptions&) -> std::unique_ptr<Quantizer> {
                                 return std::make_unique<BinaryQuantizer>(2, Mode::exact);
                               },
-                              .settle = settle_levels<4>};
+                              .complete = complete_levels<4>};
 
 extern const QuantizerEntry kBinaryK;
 const QuantizerEntry kBinaryK{
@@ -138,6 +138,6 @@ const QuantizerEntry kBinaryK{
     .source = kSource,
     .make = make_with<kBinaryOptions, make_binary_k>,
     .options = kBinaryOptions,
-    .settle = change_with<kBinaryOptions, settle_binary_k>};
+    .complete = change_with<kBinaryOptions, complete_binary_k>};
 
 }  // namespace lmq

@@ -58,7 +58,7 @@ std::unique_ptr<Quantizer> make(std::size_t, const TernaryOptions& options) {
   return std::make_unique<AsymmetricTernary>();
 }
 
-void settle(const TernaryOptions& options, std::size_t& levels, bool levels_given) {
+void complete(const TernaryOptions& options, std::size_t& levels, bool levels_given) {
   if (levels_given && levels != 3) fail(Errc::usage, "the method has 3 levels, not " + std::to_string(levels));
   if (options.sides != Sides::symmetric && options.scale != Sees::values)
     fail(Errc::usage, "scale rank1 is for symmetric sides");
@@ -75,6 +75,6 @@ const QuantizerEntry kTernary{
     .source = "Pouransari, Tu & Tuzel 2020, Least squares binary quantization of neural networks",
     .make = make_with<kOptions, make>,
     .options = kOptions,
-    .settle = change_with<kOptions, settle>};
+    .complete = change_with<kOptions, complete>};
 
 }  // namespace lmq

@@ -38,7 +38,7 @@ constexpr auto kUniformOptions = option_table(
         "cuts", "thresholds of the grid, or moved by the price of a bit; plain: levels on the grid, too", kCutWords));
 
 // Without a word about the rate, the levels say it; the number of levels is then free.
-void settle(EcsqOptions& options, std::size_t& levels, bool levels_given) {
+void complete(EcsqOptions& options, std::size_t& levels, bool levels_given) {
   const int given = int{options.rate.has_value()} + int{options.lambda.has_value()} + int{options.slope.has_value()};
   if (given > 1) fail(Errc::usage, "\"rate\", \"lambda\" and \"slope\" say the same thing: give one of them");
   if (given == 0) options.rate = plain_log2(static_cast<double>(levels));
@@ -66,7 +66,7 @@ Codebook grid_of(const UniformCode& found) {
   return Codebook::table(std::move(levels));
 }
 
-Codebook entropy_codebook(const RateLine& line, const EntropyCode& code) {
+Codebook entropy_codebook(const RateSums& line, const EntropyCode& code) {
   if (code.joint) {
     std::vector<double> prices = code.joint->lengths;
     for (double& price : prices) price *= code.lambda;
@@ -89,7 +89,7 @@ namespace {
 constexpr double kBinsInCell = 32;  // bins of wide types become at least so narrow
 
 // Bins that are wider than a part of the cell they lie in, cut to that. Empty once there are none.
-std::vector<KeyRange> wide_bins(const Group& group, const RateLine& line, std::span<const std::uint32_t> ends) {
+std::vector<KeyRange> wide_bins(const Group& group, const RateSums& line, std::span<const std::uint32_t> ends) {
   std::vector<KeyRange> ranges;
   for (std::size_t t = 1; t < ends.size(); ++t) {
     const double least = (line.value[ends[t] - 1] - line.value[ends[t - 1]]) / kBinsInCell;
@@ -121,8 +121,8 @@ class EntropyQuantizer final : public Quantizer {
                    .cost = {.row_weight = 3500, .value_bytes = 120}}),
         wish_(wish) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
-    const RateLine line(group, wish_.zero);
-    const JointLine joint(group, line);
+    const RateSums line(group, wish_.zero);
+    const JointSums joint(group, line);
     EntropyFitter fitter(&joint);
     const EntropyCode code = fitter.fit(line, wish_);
     return {entropy_codebook(line, code), wide_bins(group, line, code.found.code.ends)};
@@ -130,8 +130,8 @@ class EntropyQuantizer final : public Quantizer {
   [[nodiscard]] std::vector<RatePoint> curve(const Group& group, std::span<const double> lambdas) const override {
     EcsqOptions wish = wish_;
     wish.most_levels = kMaxCells;
-    const RateLine line(group, wish.zero);
-    const JointLine joint(group, line);
+    const RateSums line(group, wish.zero);
+    const JointSums joint(group, line);
     EntropyFitter fitter(&joint);
     std::vector<RatePoint> points;
     for (const double lambda : lambdas) points.push_back(point_of(fitter.at(line, wish, lambda, true)));
@@ -169,7 +169,7 @@ const QuantizerEntry kEcsq{
         "(exact, as a shortest path)",
     .make = make_with<kExactOptions, make<EcsqAlgorithm::exact>>,
     .options = kExactOptions,
-    .settle = change_with<kExactOptions, settle>,
+    .complete = change_with<kExactOptions, complete>,
     .at_slope = change_with<kExactOptions, at_slope>};
 
 extern const QuantizerEntry kEcsqIter;
@@ -180,7 +180,7 @@ const QuantizerEntry kEcsqIter{
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.3 (iterative algorithm)",
     .make = make_with<kIterOptions, make<EcsqAlgorithm::iterative>>,
     .options = kIterOptions,
-    .settle = change_with<kIterOptions, settle>,
+    .complete = change_with<kIterOptions, complete>,
     .at_slope = change_with<kIterOptions, at_slope>};
 
 extern const QuantizerEntry kEcsqUniform;
@@ -191,7 +191,7 @@ const QuantizerEntry kEcsqUniform{
     .source = "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 4.2; Gish & Pierce 1968",
     .make = make_with<kUniformOptions, make<EcsqAlgorithm::uniform>>,
     .options = kUniformOptions,
-    .settle = change_with<kUniformOptions, settle>,
+    .complete = change_with<kUniformOptions, complete>,
     .at_slope = change_with<kUniformOptions, at_slope>};
 
 }  // namespace lmq

@@ -5,6 +5,6 @@
 namespace lmq {
 
 /// Levels and cuts, levels and prices, or a grid.
-[[nodiscard]] Codebook entropy_codebook(const RateLine& line, const EntropyCode& code);
+[[nodiscard]] Codebook entropy_codebook(const RateSums& line, const EntropyCode& code);
 
 }  // namespace lmq

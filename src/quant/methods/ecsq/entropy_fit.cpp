@@ -15,14 +15,14 @@ constexpr double kMinOctaves = -200;  // of lambda: where all that the levels al
 constexpr int kRateSteps = 40, kFillSteps = 12;
 
 // Every point its own level: nothing is lost.
-std::vector<std::uint32_t> single_points(const RateLine& line) {
+std::vector<std::uint32_t> single_points(const RateSums& line) {
   std::vector<std::uint32_t> ends(line.points + 1);
   std::iota(ends.begin(), ends.end(), 0u);
   return ends;
 }
 
 // Up to 32 codes are coded three times as fast as more: a few cells far out are merged where that is as good as free.
-void within_quick_alphabet(const RateLine& line, EntropyCode& code) {
+void within_quick_alphabet(const RateSums& line, EntropyCode& code) {
   constexpr std::size_t kQuick = 32, kFew = 48;
   constexpr double kFree = 1e-4;  // of the price
   if (code.found.on_grid || !code.found.levels.empty() || code.found.code.cells() <= kQuick ||
@@ -37,7 +37,7 @@ void within_quick_alphabet(const RateLine& line, EntropyCode& code) {
 
 }  // namespace
 
-EntropyCode EntropyFitter::at(const RateLine& line, const EcsqOptions& wish, double lambda, bool quick) {
+EntropyCode EntropyFitter::at(const RateSums& line, const EcsqOptions& wish, double lambda, bool quick) {
   const UniformSearch steps{lambda, wish.cuts, wish.most_levels, kLevelBits};
   if (wish.way == EcsqAlgorithm::uniform && wish.cuts == CutRule::plain && lambda > 0) return plain(line, wish, lambda);
   if (wish.way == EcsqAlgorithm::uniform) {
@@ -67,7 +67,7 @@ EntropyCode EntropyFitter::at(const RateLine& line, const EcsqOptions& wish, dou
 }
 
 // Where the levels do not reach (7 bits and more of 256 levels), growing steps cost more than they protect.
-EntropyCode EntropyFitter::plain(const RateLine& line, const EcsqOptions& wish, double lambda) {
+EntropyCode EntropyFitter::plain(const RateSums& line, const EcsqOptions& wish, double lambda) {
   constexpr double kTooDear = 0.95;
   EntropyCode code{plain_code(line, lambda, wish.most_levels), lambda};
   if (code.found.on_grid) return code;
@@ -76,12 +76,12 @@ EntropyCode EntropyFitter::plain(const RateLine& line, const EcsqOptions& wish, 
   return code;
 }
 
-IntervalCode EntropyFitter::from_uniform(const RateLine& line, const EcsqOptions& wish, double lambda) const {
+IntervalCode EntropyFitter::from_uniform(const RateSums& line, const EcsqOptions& wish, double lambda) const {
   return best_uniform(line, {lambda, CutRule::grid, wish.most_levels, -1}).code;
 }
 
 // Both starts of the iteration, because it ends in a local optimum; kept where it is cheaper than the interval code.
-void EntropyFitter::join(const RateLine& line, const EcsqOptions& wish, EntropyCode& code) const {
+void EntropyFitter::join(const RateSums& line, const EcsqOptions& wish, EntropyCode& code) const {
   const IntervalCode& best = code.found.code;
   double least = best.distortion + code.lambda * bits_in_form(line, best.ends, wish.form);
   const auto attempt = [&](const IntervalCode& start) {
@@ -94,14 +94,14 @@ void EntropyFitter::join(const RateLine& line, const EcsqOptions& wish, EntropyC
   attempt(from_uniform(line, wish, code.lambda));
 }
 
-EntropyCode EntropyFitter::fit(const RateLine& line, const EcsqOptions& wish) {
+EntropyCode EntropyFitter::fit(const RateSums& line, const EcsqOptions& wish) {
   if (line.points == 1 || !(line.energy > 0))
     return {{.code = interval_code(line, {0, static_cast<std::uint32_t>(line.points)})}, 0};
   if (wish.rate) return fit_rate(line, wish);
   return at(line, wish, wish.slope ? *wish.slope * line.energy / line.count : wish.lambda.value(), false);
 }
 
-EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EcsqOptions& wish) {
+EntropyCode EntropyFitter::fit_rate(const RateSums& line, const EcsqOptions& wish) {
   const double most = *wish.rate * line.count;
   if (line.points <= wish.most_levels) {
     IntervalCode lossless = interval_code(line, single_points(line));
@@ -139,7 +139,7 @@ EntropyCode EntropyFitter::fit_rate(const RateLine& line, const EcsqOptions& wis
 
 // The lower hull has gaps, where cells come and go. Inside one, the cells that were found grow finer: with the same
 // number of them, at a smaller lambda, or by a smaller step.
-void EntropyFitter::fill_rate(const RateLine& line, const EcsqOptions& wish, EntropyCode& best) const {
+void EntropyFitter::fill_rate(const RateSums& line, const EcsqOptions& wish, EntropyCode& best) const {
   const double most = *wish.rate * line.count;
   if (best.found.code.cells() < 2 || !best.found.levels.empty()) return;
   const EntropyCode from = best;
@@ -162,7 +162,7 @@ void EntropyFitter::fill_rate(const RateLine& line, const EcsqOptions& wish, Ent
 }
 
 // The same with the exact search, whose entropy may be a little more.
-EntropyCode EntropyFitter::exact_near(const RateLine& line, const EcsqOptions& wish, double octaves,
+EntropyCode EntropyFitter::exact_near(const RateSums& line, const EcsqOptions& wish, double octaves,
                                       EntropyCode fallback) {
   const double unit = line.energy / line.count, most = *wish.rate * line.count;
   for (int attempt = 0; attempt < 3; ++attempt) {

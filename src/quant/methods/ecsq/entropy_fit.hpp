@@ -7,7 +7,7 @@
 #include "interval_lloyd.hpp"
 #include "interval_search.hpp"
 #include "joint_code.hpp"
-#include "rate_line.hpp"
+#include "rate_sums.hpp"
 #include "uniform_steps.hpp"
 
 namespace lmq {
@@ -46,25 +46,25 @@ struct EntropyCode {
 class EntropyFitter {
  public:
   /// joint: the two-dimensional histogram of the lines it will fit, where labels may depend on importance.
-  explicit EntropyFitter(const JointLine* joint = nullptr)
+  explicit EntropyFitter(const JointSums* joint = nullptr)
       : joint_(joint != nullptr && !joint->empty() ? joint : nullptr) {}
   /// At a slope. `quick`: as IntervalSearch::quick.
-  [[nodiscard]] EntropyCode at(const RateLine& line, const EcsqOptions& wish, double lambda, bool quick);
+  [[nodiscard]] EntropyCode at(const RateSums& line, const EcsqOptions& wish, double lambda, bool quick);
   /// What was asked for. A rate is met from below: the code of the least lambda whose entropy is within it, then, as
   /// only codes on the lower hull have a lambda, its cells made finer; as a rule less than 1e-3 bits below (a line of
   /// few points has few codes).
-  [[nodiscard]] EntropyCode fit(const RateLine& line, const EcsqOptions& wish);
+  [[nodiscard]] EntropyCode fit(const RateSums& line, const EcsqOptions& wish);
 
  private:
-  [[nodiscard]] EntropyCode plain(const RateLine& line, const EcsqOptions& wish, double lambda);
-  [[nodiscard]] EntropyCode fit_rate(const RateLine& line, const EcsqOptions& wish);
-  [[nodiscard]] EntropyCode exact_near(const RateLine& line, const EcsqOptions& wish, double octaves,
+  [[nodiscard]] EntropyCode plain(const RateSums& line, const EcsqOptions& wish, double lambda);
+  [[nodiscard]] EntropyCode fit_rate(const RateSums& line, const EcsqOptions& wish);
+  [[nodiscard]] EntropyCode exact_near(const RateSums& line, const EcsqOptions& wish, double octaves,
                                        EntropyCode fallback);
-  [[nodiscard]] IntervalCode from_uniform(const RateLine& line, const EcsqOptions& wish, double lambda) const;
-  void join(const RateLine& line, const EcsqOptions& wish, EntropyCode& code) const;
-  void fill_rate(const RateLine& line, const EcsqOptions& wish, EntropyCode& best) const;
+  [[nodiscard]] IntervalCode from_uniform(const RateSums& line, const EcsqOptions& wish, double lambda) const;
+  void join(const RateSums& line, const EcsqOptions& wish, EntropyCode& code) const;
+  void fill_rate(const RateSums& line, const EcsqOptions& wish, EntropyCode& best) const;
   IntervalSearch search_;
-  const JointLine* joint_;
+  const JointSums* joint_;
 };
 
 }  // namespace lmq

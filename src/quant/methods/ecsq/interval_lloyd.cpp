@@ -11,14 +11,14 @@ namespace {
 constexpr int kMaxRounds = 400;  // it ends long before, but for lines of many thousand points
 constexpr unsigned kLongestWord = 32;
 
-std::vector<double> lengths_in_form(const RateLine& line, std::span<const std::uint32_t> ends, LengthForm form) {
+std::vector<double> lengths_in_form(const RateSums& line, std::span<const std::uint32_t> ends, LengthForm form) {
   std::vector<double> counts;
   for (std::size_t t = 1; t < ends.size(); ++t) counts.push_back(line.n[ends[t]] - line.n[ends[t - 1]]);
   return code_lengths(counts, form);
 }
 
 // V[l]: least price of the points so far when the last one has level l. O(points * levels).
-std::vector<std::uint32_t> by_path(const RateLine& line, std::span<const double> levels, std::span<const double> bits,
+std::vector<std::uint32_t> by_path(const RateSums& line, std::span<const double> levels, std::span<const double> bits,
                                    double lambda) {
   const std::size_t count = levels.size();
   std::vector<double> best(count, 0.0);
@@ -65,7 +65,7 @@ std::vector<double> code_lengths(std::span<const double> counts, LengthForm form
   return bits;
 }
 
-double bits_in_form(const RateLine& line, std::span<const std::uint32_t> ends, LengthForm form) {
+double bits_in_form(const RateSums& line, std::span<const std::uint32_t> ends, LengthForm form) {
   const auto lengths = lengths_in_form(line, ends, form);
   double bits = 0;
   for (std::size_t t = 0; t < lengths.size(); ++t) bits += lengths[t] * (line.n[ends[t + 1]] - line.n[ends[t]]);
@@ -73,7 +73,7 @@ double bits_in_form(const RateLine& line, std::span<const std::uint32_t> ends, L
 }
 
 // (v - c)^2 + bits * slope is v^2 plus a line in v for each level; their lower envelope.
-std::vector<std::uint32_t> assign_by_envelope(const RateLine& line, std::span<const double> levels,
+std::vector<std::uint32_t> assign_by_envelope(const RateSums& line, std::span<const double> levels,
                                               std::span<const double> bits, double lambda) {
   const double slope = lambda * line.count / line.mass;
   const auto crossing = [&](std::size_t l, std::size_t r) {
@@ -96,12 +96,12 @@ std::vector<std::uint32_t> assign_by_envelope(const RateLine& line, std::span<co
   return ends;
 }
 
-std::vector<std::uint32_t> assign_by_rate(const RateLine& line, std::span<const double> levels,
+std::vector<std::uint32_t> assign_by_rate(const RateSums& line, std::span<const double> levels,
                                           std::span<const double> bits, double lambda) {
   return line.even ? assign_by_envelope(line, levels, bits, lambda) : by_path(line, levels, bits, lambda);
 }
 
-IntervalCode iterate_intervals(const RateLine& line, IntervalCode start, double lambda, LengthForm form) {
+IntervalCode iterate_intervals(const RateSums& line, IntervalCode start, double lambda, LengthForm form) {
   const auto price = [&](const IntervalCode& code) {
     return code.distortion + lambda * (form == LengthForm::entropy ? code.bits : bits_in_form(line, code.ends, form));
   };

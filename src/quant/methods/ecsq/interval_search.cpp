@@ -13,7 +13,7 @@ constexpr std::size_t kMinBins = 128;     // over the spread of the values
 constexpr std::size_t kMaxInWindow = 48;  // edges of one window
 
 // Edges no closer than `width`, those beside the pinned zero among them.
-std::vector<std::uint32_t> spread_edges(const RateLine& line, double width) {
+std::vector<std::uint32_t> spread_edges(const RateSums& line, double width) {
   std::vector<std::uint32_t> edges{0};
   for (std::size_t k = 1; k < line.points; ++k) {
     const bool at_zero = k == line.zero || k == line.zero + 1;
@@ -81,7 +81,7 @@ std::vector<std::uint32_t> IntervalSearch::cheapest_path(const CellColumns& colu
   return path;
 }
 
-std::vector<std::uint32_t> IntervalSearch::over(const RateLine& line, const std::vector<std::uint32_t>& edge,
+std::vector<std::uint32_t> IntervalSearch::over(const RateSums& line, const std::vector<std::uint32_t>& edge,
                                                 double lambda, double cell_penalty) {
   const auto take = [&](const std::vector<double>& from, std::vector<double>& to) {
     to.resize(edge.size());
@@ -99,11 +99,11 @@ std::vector<std::uint32_t> IntervalSearch::over(const RateLine& line, const std:
   return path;
 }
 
-std::vector<std::uint32_t> IntervalSearch::all_edges(const RateLine& line, double lambda, double cell_penalty) {
+std::vector<std::uint32_t> IntervalSearch::all_edges(const RateSums& line, double lambda, double cell_penalty) {
   return cheapest_path(line.columns(), line.points + 1, line.zero, lambda, cell_penalty, line.inverse_count);
 }
 
-std::vector<std::uint32_t> IntervalSearch::few_edges(const RateLine& line, double lambda, double cell_penalty) {
+std::vector<std::uint32_t> IntervalSearch::few_edges(const RateSums& line, double lambda, double cell_penalty) {
   if (line.points <= kFewEdges) return all_edges(line, lambda, cell_penalty);
   // At high rates D = lambda / (2 ln 2) = width^2 / 12; no wider than what a low rate still tells apart.
   const double cell = std::sqrt(lambda * line.count / line.mass * 8.656170245333781);
@@ -120,9 +120,9 @@ std::vector<std::uint32_t> IntervalSearch::few_edges(const RateLine& line, doubl
 }
 
 // The least cell_penalty on a cell, to about 10 %, that leaves no more cells than wanted.
-double IntervalSearch::toll_for(const RateLine& line, double lambda, std::size_t most_cells) {
+double IntervalSearch::penalty_for(const RateSums& line, double lambda, std::size_t most_cells) {
   double low = 0, high = 0;
-  // All cells of one level cost at most the energy and no bits, so tolls end there.
+  // All cells of one level cost at most the energy and no bits, so penalties end there.
   const auto fits = [&](double cell_penalty) { return few_edges(line, lambda, cell_penalty).size() - 1 <= most_cells; };
   double cell_penalty = 1e-3 * (line.energy + lambda * line.count) / static_cast<double>(most_cells);
   for (int step = 0; step < 60; ++step) {
@@ -133,28 +133,28 @@ double IntervalSearch::toll_for(const RateLine& line, double lambda, std::size_t
   return high;
 }
 
-IntervalCode IntervalSearch::exact(const RateLine& line, double lambda, std::size_t most_cells) {
+IntervalCode IntervalSearch::exact(const RateSums& line, double lambda, std::size_t most_cells) {
   if (line.points > kMaxExactPoints) return quick(line, lambda, most_cells);
   auto path = all_edges(line, lambda, 0);
   if (path.size() - 1 > most_cells)
-    for (double cell_penalty = toll_for(line, lambda, most_cells); path.size() - 1 > most_cells; cell_penalty *= 1.1)
+    for (double cell_penalty = penalty_for(line, lambda, most_cells); path.size() - 1 > most_cells; cell_penalty *= 1.1)
       path = all_edges(line, lambda, cell_penalty);
   return interval_code(line, std::move(path));
 }
 
-IntervalCode IntervalSearch::quick(const RateLine& line, double lambda, std::size_t most_cells) {
+IntervalCode IntervalSearch::quick(const RateSums& line, double lambda, std::size_t most_cells) {
   auto path = few_edges(line, lambda, 0);
-  if (path.size() - 1 > most_cells) path = few_edges(line, lambda, toll_for(line, lambda, most_cells));
+  if (path.size() - 1 > most_cells) path = few_edges(line, lambda, penalty_for(line, lambda, most_cells));
   return interval_code(line, std::move(path));
 }
 
-std::optional<IntervalCode> IntervalSearch::cheaper(const RateLine& line, double lambda, std::size_t most_cells,
+std::optional<IntervalCode> IntervalSearch::cheaper(const RateSums& line, double lambda, std::size_t most_cells,
                                                     double price) {
   constexpr double kMissed = 1e-3;  // of the price: ten times what a search of few edges misses
   IntervalCode code = interval_code(line, few_edges(line, lambda, 0));
   if (code.cells() > most_cells) {
     if (code.price(lambda) > price * (1 + kMissed)) return std::nullopt;
-    code = interval_code(line, few_edges(line, lambda, toll_for(line, lambda, most_cells)));
+    code = interval_code(line, few_edges(line, lambda, penalty_for(line, lambda, most_cells)));
   }
   if (!(code.price(lambda) < price)) return std::nullopt;
   return code;

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "rate_line.hpp"
+#include "rate_sums.hpp"
 
 namespace lmq {
 
@@ -18,13 +18,13 @@ class IntervalSearch {
  public:
   /// The global optimum (of all edges); m^2 / 2 prices at most, those of starts that are dead for good left out. Above
   /// kMaxExactPoints points as `quick`.
-  [[nodiscard]] IntervalCode exact(const RateLine& line, double lambda, std::size_t most_cells = kMaxCells);
+  [[nodiscard]] IntervalCode exact(const RateSums& line, double lambda, std::size_t most_cells = kMaxCells);
   /// The same over edges no closer than a part of a cell's width, then over all edges near those found: some 100 times
   /// quicker, within 1e-4 of the optimum as a rule (tests/quant/ecsq_test.cpp).
-  [[nodiscard]] IntervalCode quick(const RateLine& line, double lambda, std::size_t most_cells = kMaxCells);
+  [[nodiscard]] IntervalCode quick(const RateSums& line, double lambda, std::size_t most_cells = kMaxCells);
   /// `quick` where it costs less than `price` (distortion + lambda * bits), else nothing. Known after one search where
   /// even cells without number cost more.
-  [[nodiscard]] std::optional<IntervalCode> cheaper(const RateLine& line, double lambda, std::size_t most_cells,
+  [[nodiscard]] std::optional<IntervalCode> cheaper(const RateSums& line, double lambda, std::size_t most_cells,
                                                     double price);
 
  private:
@@ -33,12 +33,12 @@ class IntervalSearch {
     std::vector<double> n, a, b, c;
   };
 
-  std::vector<std::uint32_t> all_edges(const RateLine& line, double lambda, double cell_penalty);
-  std::vector<std::uint32_t> few_edges(const RateLine& line, double lambda, double cell_penalty);
-  [[nodiscard]] double toll_for(const RateLine& line, double lambda, std::size_t most_cells);
+  std::vector<std::uint32_t> all_edges(const RateSums& line, double lambda, double cell_penalty);
+  std::vector<std::uint32_t> few_edges(const RateSums& line, double lambda, double cell_penalty);
+  [[nodiscard]] double penalty_for(const RateSums& line, double lambda, std::size_t most_cells);
   std::vector<std::uint32_t> cheapest_path(const CellColumns& columns, std::size_t edges, std::size_t zero,
                                            double lambda, double cell_penalty, double inverse_count);
-  std::vector<std::uint32_t> over(const RateLine& line, const std::vector<std::uint32_t>& edge, double lambda,
+  std::vector<std::uint32_t> over(const RateSums& line, const std::vector<std::uint32_t>& edge, double lambda,
                                   double cell_penalty);
 
   Columns chosen_;

@@ -11,24 +11,24 @@ constexpr int kMaxRounds = 100;
 constexpr double kMinGain = 1e-7;  // of the price, that is worth another round
 }  // namespace
 
-JointLine::JointLine(const Group& group, const RateLine& whole) : whole_(whole) {
+JointSums::JointSums(const Group& group, const RateSums& whole) : whole_(whole) {
   for (const GroupLayer& layer : group.layers)
-    layers_.push_back({layer.importance, RateLine(layer.group, whole.centre)});
+    layers_.push_back({layer.importance, RateSums(layer.group, whole.centre)});
 }
 
-JointCode JointLine::start(const IntervalCode& code, LengthForm form) const {
+JointCode JointSums::start(const IntervalCode& code, LengthForm form) const {
   std::vector<Sums> sums(code.cells());
   for (std::size_t t = 0; t < sums.size(); ++t) {
     const std::size_t i = code.ends[t], j = code.ends[t + 1];
     sums[t] = {whole_.n[j] - whole_.n[i], whole_.a[j] - whole_.a[i], whole_.b[j] - whole_.b[i],
                whole_.c[j] - whole_.c[i]};
   }
-  return settle(interval_levels(whole_, code.ends), std::move(sums), form);
+  return code_of(interval_levels(whole_, code.ends), std::move(sums), form);
 }
 
-JointCode JointLine::improve(JointCode best, double lambda, LengthForm form) const {
+JointCode JointSums::improve(JointCode best, double lambda, LengthForm form) const {
   for (int round = 0; round < kMaxRounds; ++round) {
-    JointCode next = settle(best.levels, assign(best, lambda), form);
+    JointCode next = code_of(best.levels, assign(best, lambda), form);
     const bool worth = next.price(lambda) < best.price(lambda) * (1 - kMinGain);
     if (next.price(lambda) < best.price(lambda)) best = std::move(next);
     if (!worth) break;
@@ -37,14 +37,14 @@ JointCode JointLine::improve(JointCode best, double lambda, LengthForm form) con
 }
 
 // What the levels get, layer by layer in order.
-std::vector<JointLine::Sums> JointLine::assign(const JointCode& code, double lambda) const {
+std::vector<JointSums::Sums> JointSums::assign(const JointCode& code, double lambda) const {
   std::vector<Sums> sums(code.levels.size());
   std::vector<double> prices(code.lengths);
   for (double& price : prices) price *= lambda;
   PricedCuts cuts;
   for (const Layer& layer : layers_) {
     priced_cuts(code.levels, prices, layer.importance, cuts);
-    const RateLine& line = layer.line;
+    const RateSums& line = layer.line;
     std::size_t begin = 0;
     for (std::size_t interval = 0; interval < cuts.order.size(); ++interval) {
       std::size_t end = line.points;
@@ -63,7 +63,7 @@ std::vector<JointLine::Sums> JointLine::assign(const JointCode& code, double lam
 }
 
 // Means and lengths of what the levels got; those that got nothing go.
-JointCode JointLine::settle(std::vector<double> levels, std::vector<Sums> sums, LengthForm form) const {
+JointCode JointSums::code_of(std::vector<double> levels, std::vector<Sums> sums, LengthForm form) const {
   const bool pinned = whole_.zero < whole_.points;  // then the centre is 0, and so is one level
   std::vector<std::size_t> kept;
   for (std::size_t l = 0; l < levels.size(); ++l) {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "interval_lloyd.hpp"
-#include "rate_line.hpp"
+#include "rate_sums.hpp"
 
 namespace lmq {
 
@@ -19,10 +19,10 @@ struct JointCode {
 };
 
 /// The two-dimensional histogram (value, importance) of a group with running sums over the values of each layer.
-class JointLine {
+class JointSums {
  public:
   /// whole: the line of the group, which outlives this.
-  JointLine(const Group& group, const RateLine& whole);
+  JointSums(const Group& group, const RateSums& whole);
   /// True when importance is alike everywhere: there is nothing to gain.
   [[nodiscard]] bool empty() const noexcept { return layers_.empty(); }
   [[nodiscard]] JointCode start(const IntervalCode& code, LengthForm form) const;
@@ -35,15 +35,15 @@ class JointLine {
  private:
   struct Layer {
     double importance;
-    RateLine line;  // about the whole's centre
+    RateSums line;  // about the whole's centre
   };
   struct Sums {
     double n = 0, a = 0, b = 0, c = 0;
   };
   [[nodiscard]] std::vector<Sums> assign(const JointCode& code, double lambda) const;
-  [[nodiscard]] JointCode settle(std::vector<double> levels, std::vector<Sums> sums, LengthForm form) const;
+  [[nodiscard]] JointCode code_of(std::vector<double> levels, std::vector<Sums> sums, LengthForm form) const;
 
-  const RateLine& whole_;
+  const RateSums& whole_;
   std::vector<Layer> layers_;
 };
 

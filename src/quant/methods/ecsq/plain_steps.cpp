@@ -34,7 +34,7 @@ struct Cells {
   std::vector<double> numbers;
 };
 
-Cells cells_of(const RateLine& line, double step, const Companding& companding) {
+Cells cells_of(const RateSums& line, double step, const Companding& companding) {
   Cells cells;
   for (std::uint32_t k = 0; k < line.points; ++k) {
     const double number = companding.nearest(line.value[k] / step) + 0.0;
@@ -50,7 +50,7 @@ Cells cells_of(const RateLine& line, double step, const Companding& companding) 
 
 /// The finest companding that leaves at most `most` cells, T = 2^n * {1, 1.25, 1.5, 1.75}. At T = 2 an octave has one
 /// level, so 256 levels reach over 2^127 steps.
-Cells fitting_cells(const RateLine& line, double step, std::size_t most) {
+Cells fitting_cells(const RateSums& line, double step, std::size_t most) {
   Cells cells = cells_of(line, step, {});
   const double reach = std::max(std::fabs(cells.numbers.front()), std::fabs(cells.numbers.back()));
   double octave = std::ldexp(1.0, std::ilogb(std::min(reach, 4.0 * static_cast<double>(most))));
@@ -75,7 +75,7 @@ bool keep_finite(std::span<double> levels, double step) noexcept {
 }
 
 /// Squared error about the levels instead of the cells' means.
-double error_about(const RateLine& line, const IntervalCode& code, std::span<const double> levels) {
+double error_about(const RateSums& line, const IntervalCode& code, std::span<const double> levels) {
   double sum = 0;
   const CellColumns edges = line.columns();
   for (std::size_t t = 0; t < levels.size(); ++t) {
@@ -88,7 +88,7 @@ double error_about(const RateLine& line, const IntervalCode& code, std::span<con
 
 }  // namespace
 
-UniformCode plain_code(const RateLine& line, double lambda, std::size_t most_cells) {
+UniformCode plain_code(const RateSums& line, double lambda, std::size_t most_cells) {
   // lambda = 2 ln 2 D, D = step^2 / 12.
   const double step = short_step(std::sqrt(lambda * line.count / line.mass * 8.656170245333781));
   Cells cells = fitting_cells(line, step, most_cells);

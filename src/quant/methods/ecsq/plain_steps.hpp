@@ -13,6 +13,6 @@ namespace lmq {
 /// Where more than `most_cells` grid points are occupied, the spacing doubles from some T steps on with every octave,
 /// so that no weight is off by more than 1 / T of itself: nothing is clipped. T is the largest that fits, of four an
 /// octave. lambda > 0; cost O(points), where the spacing grows times its octaves.
-[[nodiscard]] UniformCode plain_code(const RateLine& line, double lambda, std::size_t most_cells);
+[[nodiscard]] UniformCode plain_code(const RateSums& line, double lambda, std::size_t most_cells);
 
 }  // namespace lmq

@@ -13,7 +13,7 @@ constexpr int kSteps = 12, kStepsPerOctave = 4;  // of the first look, from half
 constexpr int kCloser = 4;                       // halvings of the distance afterwards
 
 // The first edge behind the points below x.
-std::uint32_t edge_at(const RateLine& line, double x, std::uint32_t from) {
+std::uint32_t edge_at(const RateSums& line, double x, std::uint32_t from) {
   const auto first = line.value.begin() + from;
   return static_cast<std::uint32_t>(std::lower_bound(first, line.value.end(), x) - line.value.begin());
 }
@@ -23,7 +23,7 @@ double cell_number(double value, double step, bool zero_on_cut) {
 }
 
 // Squared error of the cells with levels on the grid instead of their means.
-double error_on_grid(const RateLine& line, const UniformCode& of, double low) {
+double error_on_grid(const RateSums& line, const UniformCode& of, double low) {
   double sum = 0;
   const CellColumns edges = line.columns();
   for (std::size_t t = 1; t < of.code.ends.size(); ++t) {
@@ -35,7 +35,7 @@ double error_on_grid(const RateLine& line, const UniformCode& of, double low) {
   return sum;
 }
 
-void try_grid(const RateLine& line, const UniformSearch& search, UniformCode& of) {
+void try_grid(const RateSums& line, const UniformSearch& search, UniformCode& of) {
   const double shift = of.zero_on_cut ? 0.5 : 0.0;
   const double first = cell_number(line.value.front(), of.step, of.zero_on_cut);
   const double last = cell_number(line.value.back(), of.step, of.zero_on_cut);
@@ -50,7 +50,7 @@ void try_grid(const RateLine& line, const UniformSearch& search, UniformCode& of
   of.code.distortion = error;
 }
 
-std::vector<double> ideal_lengths(const RateLine& line, const IntervalCode& code) {
+std::vector<double> ideal_lengths(const RateSums& line, const IntervalCode& code) {
   std::vector<double> bits;
   for (std::size_t t = 1; t < code.ends.size(); ++t)
     bits.push_back(-plain_log2((line.n[code.ends[t]] - line.n[code.ends[t - 1]]) * line.inverse_count));
@@ -59,7 +59,7 @@ std::vector<double> ideal_lengths(const RateLine& line, const IntervalCode& code
 
 }  // namespace
 
-void merge_outer_cells(const RateLine& line, std::size_t most, std::vector<std::uint32_t>& ends) {
+void merge_outer_cells(const RateSums& line, std::size_t most, std::vector<std::uint32_t>& ends) {
   std::size_t first = 1, last = ends.size() - 2;  // the inner ends that are left
   while (last + 2 - first > most) {
     const double low = line.n[ends[first]] - line.n[ends.front()], high = line.n[ends.back()] - line.n[ends[last]];
@@ -69,7 +69,7 @@ void merge_outer_cells(const RateLine& line, std::size_t most, std::vector<std::
   ends.erase(ends.begin() + 1, ends.begin() + static_cast<std::ptrdiff_t>(first));
 }
 
-std::vector<std::uint32_t> uniform_cells(const RateLine& line, double step, bool zero_on_cut, std::size_t most_cells) {
+std::vector<std::uint32_t> uniform_cells(const RateSums& line, double step, bool zero_on_cut, std::size_t most_cells) {
   std::vector<std::uint32_t> ends{0};
   const double shift = zero_on_cut ? 1.0 : 0.5;
   for (std::uint32_t at = 0; at < line.points;) {
@@ -81,7 +81,7 @@ std::vector<std::uint32_t> uniform_cells(const RateLine& line, double step, bool
   return ends;
 }
 
-UniformCode uniform_code(const RateLine& line, double step, bool zero_on_cut, const UniformSearch& search) {
+UniformCode uniform_code(const RateSums& line, double step, bool zero_on_cut, const UniformSearch& search) {
   UniformCode best{.code = interval_code(line, uniform_cells(line, step, zero_on_cut, search.most_cells)),
                    .step = step,
                    .zero_on_cut = zero_on_cut};
@@ -103,7 +103,7 @@ UniformCode uniform_code(const RateLine& line, double step, bool zero_on_cut, co
   return best;
 }
 
-UniformCode best_uniform(const RateLine& line, const UniformSearch& search) {
+UniformCode best_uniform(const RateSums& line, const UniformSearch& search) {
   // lambda = 2 ln 2 D, D = step^2 / 12 at high rates; 256 cells of less would not reach over one deviation.
   const double high_rate = std::sqrt(search.lambda * line.count / line.mass * 8.656170245333781);
   const double width = std::max(high_rate, std::sqrt(line.variance()) * 0x1p-8);

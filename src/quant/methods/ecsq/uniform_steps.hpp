@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "rate_line.hpp"
+#include "rate_sums.hpp"
 
 namespace lmq {
 
@@ -36,15 +36,15 @@ struct UniformSearch {
 };
 
 /// Cells of one step; at most most_cells of them (the outermost are merged, the rarer side first).
-[[nodiscard]] std::vector<std::uint32_t> uniform_cells(const RateLine& line, double step, bool zero_on_cut,
+[[nodiscard]] std::vector<std::uint32_t> uniform_cells(const RateSums& line, double step, bool zero_on_cut,
                                                        std::size_t most_cells);
 /// Merges the outermost cells, the rarer side first, until there are at most `most`.
-void merge_outer_cells(const RateLine& line, std::size_t most, std::vector<std::uint32_t>& ends);
+void merge_outer_cells(const RateSums& line, std::size_t most, std::vector<std::uint32_t>& ends);
 /// The uniform code of one step and offset of least price at the search's lambda.
-[[nodiscard]] UniformCode uniform_code(const RateLine& line, double step, bool zero_on_cut,
+[[nodiscard]] UniformCode uniform_code(const RateSums& line, double step, bool zero_on_cut,
                                        const UniformSearch& search);
 /// The best step and offset: a grid of steps in both offsets, then closer around the best (the price has many local
 /// minima). Source: Choi, El-Khamy & Lee 2017, section 4.2; Gish & Pierce 1968.
-[[nodiscard]] UniformCode best_uniform(const RateLine& line, const UniformSearch& search);
+[[nodiscard]] UniformCode best_uniform(const RateSums& line, const UniformSearch& search);
 
 }  // namespace lmq

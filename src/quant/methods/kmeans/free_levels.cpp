@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/grid_rounding.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/kernels/pack.hpp"
@@ -78,18 +79,6 @@ void improve(const FeedbackFactor& factor, Scratch& mine) {
   mine.best.restore(rows);
 }
 
-/// Tables as narrow as the widest, as they are stored.
-void settle(std::size_t most, QuantizedUnit& unit) {
-  const std::size_t books = unit.book.size() / unit.levels;
-  for (std::size_t b = 0; b < books && most < unit.levels; ++b)
-    std::copy_n(unit.book.begin() + static_cast<std::ptrdiff_t>(b * unit.levels), static_cast<std::ptrdiff_t>(most),
-                unit.book.begin() + static_cast<std::ptrdiff_t>(b * most));
-  unit.levels = static_cast<std::uint32_t>(most);
-  unit.book.resize(books * most);
-  round_levels(unit.book, unit.level_type);
-  for (float& number : unit.book) number += 0.0F;  // -0 becomes +0
-}
-
 void decode(const QuantizedUnit& unit, std::size_t first_row, const GridRows& rows, std::span<float> out) {
   const GridShape& shape = rows.shape;
   for (std::size_t r = 0; r < shape.rows; ++r)
@@ -132,7 +121,9 @@ UnitStats FreeLevelQuantizer::quantize_rows(const RowWindow& window, QuantizedUn
       unit.book[first * own + i] = static_cast<float>(double{mine.rows.table[i]} / mine.scale[i / own]);
     std::ranges::copy(mine.rows.codes, unit.codes.begin() + static_cast<std::ptrdiff_t>(first * shape.cols));
   });
-  settle(std::ranges::max(most), unit);
+  narrow_tables(unit, std::ranges::max(most));
+  round_levels(unit.book, unit.level_type);
+  for (float& number : unit.book) number += 0.0F;  // -0 becomes +0
   shape.levels = unit.levels;
   std::vector<float> decoded(static_cast<std::size_t>(unit.count));
   std::vector<double> losses(factor != nullptr ? blocks.count() : 0);

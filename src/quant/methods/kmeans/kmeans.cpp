@@ -20,7 +20,7 @@ constexpr auto kOptions = option_table(
         "curvature", "what errors weigh: diagonal (each for itself), full (by the Gram matrix; rows and groups)",
         kCurvatureWords));
 
-void settle(const KmeansOptions& options, std::size_t, bool) {
+void complete(const KmeansOptions& options, std::size_t, bool) {
   if (options.curvature == Curvature::full && options.zero == ZeroRule::on)
     fail(Errc::usage, "\"zero\": levels are free with curvature \"full\", so none stays at 0");
 }
@@ -42,7 +42,7 @@ const QuantizerEntry kKmeans{
         "Bruce 1964 (exact, by dynamic programming)",
     .make = make_with<kOptions, make>,
     .options = kOptions,
-    .settle = change_with<kOptions, settle>,
+    .complete = change_with<kOptions, complete>,
     .all = every_partition_with_zero};
 
 }  // namespace lmq

@@ -53,7 +53,7 @@ GridSearch search_of(const CpqOptions& options) {
   return search;
 }
 
-void settle(const CpqOptions& options, std::size_t, bool) {
+void complete(const CpqOptions& options, std::size_t, bool) {
   if (options.drop > 0 && options.backward != Backward::cpq && options.backward != Backward::lsq)
     fail(Errc::usage, "drop: bits are dropped with backward \"cpq\" or \"lsq\"");
 }
@@ -80,6 +80,6 @@ const QuantizerEntry kCpq{
         "Quantization Loss (arXiv 2109.02100); Louizos et al. 2019, Relaxed Quantization",
     .make = make_with<kOptions, make>,
     .options = kOptions,
-    .settle = change_with<kOptions, settle>};
+    .complete = change_with<kOptions, complete>};
 
 }  // namespace lmq

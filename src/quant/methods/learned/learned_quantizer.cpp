@@ -112,7 +112,7 @@ Codebook LearnedQuantizer::codebook_of(const Group& group, const GridSearch& sea
   }
   const double scale = near_one(largest_of(x));
   scale_by(x, scale);
-  settle_weights(weights);
+  normalize_weights(weights);
   GridShape shape = grid_shape(x.size(), x.size(), levels_, zero_);
   shape.rows = 1;
   const auto lease = pool().lease();
@@ -123,7 +123,7 @@ Codebook LearnedQuantizer::codebook_of(const Group& group, const GridSearch& sea
 }
 
 Fit LearnedQuantizer::fit(const Group& group) const {
-  auto ranges = finer_everywhere(group, kMaxBins);
+  auto ranges = refine_all(group, kMaxBins);
   if (!ranges.empty()) return {Codebook::table({0.0F}), std::move(ranges)};
   return {codebook_of(group, search_), {}};
 }

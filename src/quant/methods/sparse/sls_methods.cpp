@@ -154,8 +154,8 @@ class SparseL1L2Quantizer final : public SparseQuantizer {
   L1L2Options options_;
 };
 
-void settle_second(const L1L2Options& options, std::size_t& levels, bool levels_given) {
-  settle_lambda(options, levels, levels_given);
+void complete_second(const L1L2Options& options, std::size_t& levels, bool levels_given) {
+  complete_lambda(options, levels, levels_given);
   if (options.lambda2 && options.lambda2_relative)
     fail(Errc::usage, "lambda2 and lambda2-relative say the same thing: give one of them");
 }
@@ -201,7 +201,7 @@ class SparsePathQuantizer final : public SparseQuantizer {
   std::optional<double> max_error_;
 };
 
-void settle_path(const PathOptions& options, std::size_t& levels, bool levels_given) {
+void complete_path(const PathOptions& options, std::size_t& levels, bool levels_given) {
   if (options.max_error && !levels_given) levels = 256;
 }
 
@@ -265,7 +265,7 @@ const QuantizerEntry kSlsL1{.id = 3,  // written to files: never reused, never r
                             .source = kSource,
                             .make = make_with<kL1Options, make_sparse<SparseL1Quantizer, L1Options>>,
                             .options = kL1Options,
-                            .settle = change_with<kL1Options, settle_lambda<L1Options>>,
+                            .complete = change_with<kL1Options, complete_lambda<L1Options>>,
                             .all = every_state};
 extern const QuantizerEntry kSlsL1L2;
 const QuantizerEntry kSlsL1L2{.id = 4,
@@ -274,7 +274,7 @@ const QuantizerEntry kSlsL1L2{.id = 4,
                               .source = kSource,
                               .make = make_with<kL1L2Options, make_sparse<SparseL1L2Quantizer, L1L2Options>>,
                               .options = kL1L2Options,
-                              .settle = change_with<kL1L2Options, settle_second>,
+                              .complete = change_with<kL1L2Options, complete_second>,
                               .all = every_fit<kSlsL1L2>};
 extern const QuantizerEntry kSlsIter;
 const QuantizerEntry kSlsIter{.id = 6,
@@ -283,7 +283,7 @@ const QuantizerEntry kSlsIter{.id = 6,
                               .source = kSource,
                               .make = make_with<kPathOptions, make_sparse<SparsePathQuantizer, PathOptions>>,
                               .options = kPathOptions,
-                              .settle = change_with<kPathOptions, settle_path>,
+                              .complete = change_with<kPathOptions, complete_path>,
                               .all = every_state};
 
 }  // namespace lmq

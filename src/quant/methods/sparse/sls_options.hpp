@@ -35,7 +35,7 @@ inline constexpr auto kAssign = word_option<&Options::assign>(
 
 /// Errc::usage when both are given; levels are then at most as many as a codebook holds, unless said otherwise.
 template <class Options>
-void settle_lambda(const Options& options, std::size_t& levels, bool levels_given) {
+void complete_lambda(const Options& options, std::size_t& levels, bool levels_given) {
   if (options.lambda && options.lambda_relative)
     fail(Errc::usage, "lambda and lambda-relative say the same thing: give one of them");
   if ((options.lambda || options.lambda_relative) && !levels_given) levels = 256;

@@ -118,7 +118,7 @@ const QuantizerEntry kSlsL0{.id = 5,  // written to files: never reused, never r
                             .source = kSource,
                             .make = make_with<kL0Options, make_sparse<SparseL0Quantizer, L0Options>>,
                             .options = kL0Options,
-                            .settle = change_with<kL0Options, settle_lambda<L0Options>>,
+                            .complete = change_with<kL0Options, complete_lambda<L0Options>>,
                             .all = every_partition};
 extern const QuantizerEntry kSlsCluster;
 const QuantizerEntry kSlsCluster{

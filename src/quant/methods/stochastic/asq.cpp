@@ -52,7 +52,7 @@ class AsqQuantizer final : public Quantizer {
   LevelChoice choice_;
 };
 
-void settle(const AsqOptions& options, std::size_t, bool) {
+void complete(const AsqOptions& options, std::size_t, bool) {
   if (options.grid == 1) fail(Errc::usage, "grid is 1, expected 0 or at least 2 cells");
 }
 
@@ -73,7 +73,7 @@ const QuantizerEntry kAsq{
         "quantization)",
     .make = make_with<kTotalOptions, make<LevelObjective::total_variance, false>>,
     .options = kTotalOptions,
-    .settle = change_with<kTotalOptions, settle>};
+    .complete = change_with<kTotalOptions, complete>};
 
 extern const QuantizerEntry kAsqIpWorst;
 const QuantizerEntry kAsqIpWorst{
@@ -92,6 +92,6 @@ const QuantizerEntry kAsqIpMean{
     .source = "White & Singal 2026, Inner Product Aware Quantization (average directional variance)",
     .make = make_with<kTotalOptions, make<LevelObjective::total_variance, true>>,
     .options = kTotalOptions,
-    .settle = change_with<kTotalOptions, settle>};
+    .complete = change_with<kTotalOptions, complete>};
 
 }  // namespace lmq

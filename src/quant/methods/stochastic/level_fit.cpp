@@ -11,27 +11,27 @@ namespace {
 
 constexpr std::size_t kMaxNewBins = std::size_t{1} << 19;  // asked for in one round
 
-LineBin line_bin(const Group& group, std::size_t j) {
+ValueBin line_bin(const Group& group, std::size_t j) {
   if (group.low[j] == group.high[j]) return {group.low[j], group.low[j], group.mass[j], group.low[j], 0, 0};
   return {group.low[j], group.high[j], group.mass[j], group.mean[j], 0, group.scatter[j]};
 }
 
-LevelLine line_of(const Group& group) {
-  LevelLine line;
+LevelSums line_of(const Group& group) {
+  LevelSums line;
   for (std::size_t j = 0; j < group.size(); ++j) line.add(line_bin(group, j));
   line.finish();
   return line;
 }
 
 // Bins in cells of equal width: of a cell only the ends of its values may be levels.
-LevelLine gridded(const Group& group, std::size_t cells) {
+LevelSums gridded(const Group& group, std::size_t cells) {
   const double low = group.minimum, width = (double{group.maximum} - low) / static_cast<double>(cells);
-  LevelLine line;
+  LevelSums line;
   for (std::size_t j = 0; j < group.size();) {
     const double end = low + (std::floor((group.low[j] - low) / width) + 1) * width;
-    LineBin cell = line_bin(group, j);
+    ValueBin cell = line_bin(group, j);
     for (++j; j < group.size() && group.low[j] < end; ++j) {
-      const LineBin bin = line_bin(group, j);
+      const ValueBin bin = line_bin(group, j);
       const double away = bin.pivot - cell.pivot;
       cell.high = bin.high;
       cell.mass += bin.mass;
@@ -53,7 +53,7 @@ std::vector<float> as_floats(const std::vector<double>& levels) {
 }
 
 LevelFit fit_total(const Group& group, const LevelChoice& choice) {
-  const LevelLine line = choice.grid > 0 ? gridded(group, choice.grid) : line_of(group);
+  const LevelSums line = choice.grid > 0 ? gridded(group, choice.grid) : line_of(group);
   LevelNarrowing solver;
   const auto engine = choice.grid > 0 ? LevelNarrowing::Engine::layered : LevelNarrowing::Engine::automatic;
   const auto found = solver.solve(line, choice.levels, choice.slack, engine);

@@ -99,7 +99,7 @@ namespace {
 /// row(r) over the columns 0..m-1 before it (forward; else behind it), argument[r] its k.
 // More than 5 parameters: three are functions that say where rows, columns and costs come from.
 template <class Column, class Row, class From>
-void monotone_minima(const LevelLine& line, bool forward, std::size_t m, const Column& column, const Row& row,
+void monotone_minima(const LevelSums& line, bool forward, std::size_t m, const Column& column, const Row& row,
                      const From& from, std::span<double> to, std::span<std::uint32_t> argument) {
   std::ranges::fill(to, kInfinity);
   const auto divide = [&](const auto& self, std::size_t first_row, std::size_t last_row, std::size_t first,
@@ -333,7 +333,7 @@ void LevelNarrowing::layered(Result& result) {
 
 namespace {
 /// Whether there is no choice: two levels, one edge, or a level for every value.
-bool only_path(const LevelLine& line, std::size_t levels, LevelNarrowing::Result& result) {
+bool only_path(const LevelSums& line, std::size_t levels, LevelNarrowing::Result& result) {
   const auto end = static_cast<std::uint32_t>(line.edges() - 1);
   if (levels == 2 || end == 0) {
     result.path.assign(levels, end);
@@ -348,7 +348,7 @@ bool only_path(const LevelLine& line, std::size_t levels, LevelNarrowing::Result
 }
 }  // namespace
 
-LevelNarrowing::Result LevelNarrowing::solve(const LevelLine& line, std::size_t levels, double slack, Engine engine) {
+LevelNarrowing::Result LevelNarrowing::solve(const LevelSums& line, std::size_t levels, double slack, Engine engine) {
   line_ = &line;
   levels_ = levels;
   nodes_seen_ = 0;

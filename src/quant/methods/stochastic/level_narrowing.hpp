@@ -4,13 +4,13 @@
 #include <span>
 #include <vector>
 
-#include "level_line.hpp"
+#include "level_sums.hpp"
 #include "lmq/kernels/level_scan.hpp"
 
 namespace lmq {
 
 /// Levels of unbiased rounding: s edges of a line, the first and the last among them, that minimise the sum of C
-/// between neighbours (see LevelLine). Among edges that is the optimum of all real levels, as long as the line is
+/// between neighbours (see LevelSums). Among edges that is the optimum of all real levels, as long as the line is
 /// resolved: the sum is convex and piecewise linear in each level, with its bends at the values.
 ///
 /// Certified narrowing. Let level t lie in a block [u, v] and its neighbours at a and b. As a function of that level
@@ -39,7 +39,7 @@ class LevelNarrowing {
 
   /// levels >= 2, a line of at least one edge. slack: stop as soon as cost <= bound * (1 + slack); then open_bins is
   /// empty. Same result for any instruction set.
-  [[nodiscard]] Result solve(const LevelLine& line, std::size_t levels, double slack = 0,
+  [[nodiscard]] Result solve(const LevelSums& line, std::size_t levels, double slack = 0,
                              Engine engine = Engine::automatic);
   /// Places looked at by the last solve: the work done, in nodes of the dynamic programmes.
   [[nodiscard]] std::uint64_t nodes() const noexcept { return nodes_seen_; }
@@ -83,12 +83,12 @@ class LevelNarrowing {
   void layered(Result& result);
   [[nodiscard]] std::vector<std::uint32_t> open_bins() const;
 
-  const LevelLine* line_ = nullptr;
+  const LevelSums* line_ = nullptr;
   std::size_t levels_ = 0;
   enum class Arithmetic : std::uint8_t {
     about_mean,  ///< coordinates of the whole line: quick
     about_path,  ///< coordinates about the best path, for each level its own
-    precise,     ///< LevelLine::cost itself: for lines that span many orders of magnitude
+    precise,     ///< LevelSums::cost itself: for lines that span many orders of magnitude
   };
   Arithmetic arithmetic_ = Arithmetic::about_mean;
   std::vector<Layer> layer_;          // [levels]

@@ -41,7 +41,7 @@ constexpr auto kOptions =
                  number_option<&WaterfillOptions::samples>(
                      "samples", "tokens behind the importance, as its file says; few ask for more damping", 1, 1e15));
 
-void settle(WaterfillOptions& options, std::size_t levels, bool) {
+void complete(WaterfillOptions& options, std::size_t levels, bool) {
   if (!is_trellis_states(options.states)) fail(Errc::usage, "\"states\" is 1, 4, 8, 16 or 32");
   if (options.step && options.rate) fail(Errc::usage, "\"step\" and \"rate\" say the same thing: give one of them");
   if (!options.step && !options.rate) options.rate = plain_log2(static_cast<double>(levels));
@@ -222,7 +222,7 @@ const QuantizerEntry kWaterfill{
     .source = "Marcellin & Fischer 1990 (trellis); Frantar et al. 2022 (errors passed on); docs/methods/waterfill.md",
     .make = make_with<kOptions, make>,
     .options = kOptions,
-    .settle = change_with<kOptions, settle>,
+    .complete = change_with<kOptions, complete>,
     .at_slope = change_with<kOptions, at_slope>};
 
 }  // namespace lmq

@@ -12,7 +12,7 @@ namespace lmq {
 
 /// A group as points on a line with running sums: all that the price of a cell of an interval code needs.
 /// Edge e (0..points) lies before point e. Sums are compensated, from the middle outwards, about `centre`.
-struct RateLine {
+struct RateSums {
   std::size_t points = 0;
   std::vector<double> n, a, b, c;  ///< [points + 1] weights, importance, importance * (v - centre), * (v - centre)^2
   std::vector<double> value;       ///< [points] mean of the point's weights
@@ -24,9 +24,9 @@ struct RateLine {
   std::size_t zero = 0;  ///< the point whose cell has the level 0, or `points`
   bool even = true;      ///< importance per weight is the same in all points
 
-  explicit RateLine(const Group& group, ZeroRule rule = ZeroRule::automatic);
+  explicit RateSums(const Group& group, ZeroRule rule = ZeroRule::automatic);
   /// The line of a part of the weights, with the centre of the whole and without a pinned zero.
-  RateLine(const Group& group, double centre);
+  RateSums(const Group& group, double centre);
   [[nodiscard]] CellColumns columns() const noexcept { return {n.data(), a.data(), b.data(), c.data()}; }
   [[nodiscard]] bool pins(std::size_t i, std::size_t j) const noexcept { return i <= zero && zero < j; }
   [[nodiscard]] double level(std::size_t i, std::size_t j) const noexcept;
@@ -45,8 +45,8 @@ struct IntervalCode {
   [[nodiscard]] std::size_t cells() const noexcept { return ends.empty() ? 0 : ends.size() - 1; }
   [[nodiscard]] double price(double lambda) const noexcept { return distortion + lambda * bits; }
 };
-[[nodiscard]] IntervalCode interval_code(const RateLine& line, std::vector<std::uint32_t> ends);
+[[nodiscard]] IntervalCode interval_code(const RateSums& line, std::vector<std::uint32_t> ends);
 /// Levels of the cells, ascending.
-[[nodiscard]] std::vector<double> interval_levels(const RateLine& line, std::span<const std::uint32_t> ends);
+[[nodiscard]] std::vector<double> interval_levels(const RateSums& line, std::span<const std::uint32_t> ends);
 
 }  // namespace lmq

@@ -1,11 +1,11 @@
-#include "level_line.hpp"
+#include "level_sums.hpp"
 
 #include <algorithm>
 #include <cmath>
 
 namespace lmq {
 
-void LevelLine::clear() {
+void LevelSums::clear() {
   x_.clear(), A_.clear(), B_.clear(), G_.clear(), bin_after_.clear();
   a_ = b_ = g_ = {};
   bins_ = 0;
@@ -13,7 +13,7 @@ void LevelLine::clear() {
 }
 
 // The edge at x with all sums so far. An edge that is there already takes them over: what lies at x adds nothing.
-void LevelLine::push(double x) {
+void LevelSums::push(double x) {
   if (!x_.empty() && x_.back() == x) {
     A_.back() = a_, B_.back() = b_, G_.back() = g_;
     return;
@@ -22,7 +22,7 @@ void LevelLine::push(double x) {
   bin_after_.push_back(-1);
 }
 
-void LevelLine::add(const LineBin& bin) {
+void LevelSums::add(const ValueBin& bin) {
   const std::int64_t index = bins_++;
   const bool single = bin.low == bin.high;
   if (!single) {
@@ -41,14 +41,14 @@ void LevelLine::add(const LineBin& bin) {
   push(bin.high);
 }
 
-LevelLine::At LevelLine::at(std::size_t edge, std::size_t origin) const noexcept {
+LevelSums::At LevelSums::at(std::size_t edge, std::size_t origin) const noexcept {
   const double c = x_[origin], x = x_[edge] - c;
   const ExactSum a = A_[edge] - A_[origin], rise = B_[edge] - B_[origin], b = rise - a * c;
   const double g = ((G_[edge] - G_[origin]) - (rise + b) * c).value();
   return {x, x * a.value() - b.value(), x * b.value() - g};
 }
 
-void LevelLine::finish() {
+void LevelSums::finish() {
   const std::size_t edges = x_.size();
   gx_.resize(edges), gP_.resize(edges), gH_.resize(edges);
   noise_ = 0;
@@ -66,7 +66,7 @@ void LevelLine::finish() {
   noise_ *= 0x1p-51;
 }
 
-double LevelLine::cost(std::size_t first, std::size_t last) const noexcept {
+double LevelSums::cost(std::size_t first, std::size_t last) const noexcept {
   if (first >= last || (last == first + 1 && bin_after_[first] < 0)) return 0;
   const double c = x_[first];
   const ExactSum width = ExactSum::of_sum(x_[last], -c);
@@ -75,7 +75,7 @@ double LevelLine::cost(std::size_t first, std::size_t last) const noexcept {
   return std::max(0.0, ((b * width.high + b * width.low) - g).value());
 }
 
-double LevelLine::cost_of(std::span<const std::uint32_t> path) const noexcept {
+double LevelSums::cost_of(std::span<const std::uint32_t> path) const noexcept {
   double sum = 0;
   for (std::size_t t = 1; t < path.size(); ++t) sum += cost(path[t - 1], path[t]);
   return sum;
@@ -83,7 +83,7 @@ double LevelLine::cost_of(std::span<const std::uint32_t> path) const noexcept {
 
 // The slope to the right of m is sum over (a, m] of w (x - x_a) minus sum over (m, b) of w (x_b - x); it does not fall
 // with m.
-std::size_t LevelLine::middle(std::size_t a, std::size_t b) const noexcept {
+std::size_t LevelSums::middle(std::size_t a, std::size_t b) const noexcept {
   std::size_t first = a, last = b;
   const auto rises = [&](std::size_t m) {
     const ExactSum before = (B_[m] - B_[a]) - (A_[m] - A_[a]) * x_[a];

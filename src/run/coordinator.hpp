@@ -6,18 +6,18 @@
 #include <utility>
 #include <vector>
 
+#include "commit.hpp"
+#include "dealer.hpp"
 #include "lmq/run/budget.hpp"
 #include "lmq/run/comm.hpp"
-#include "lmq/run/commit.hpp"
-#include "lmq/run/dealer.hpp"
 #include "lmq/run/executor.hpp"
-#include "lmq/run/progress.hpp"
-#include "lmq/run/protocol.hpp"
 #include "lmq/run/quantize_run.hpp"
-#include "lmq/run/restored.hpp"
 #include "lmq/run/run_lock.hpp"
-#include "lmq/run/schedule.hpp"
 #include "lmq/run/work_dir.hpp"
+#include "progress.hpp"
+#include "protocol.hpp"
+#include "restored.hpp"
+#include "schedule.hpp"
 
 namespace lmq {
 
@@ -27,14 +27,14 @@ class Coordinator {
   Coordinator(Comm& comm, const RunContext& context, LayoutFormat& format, const RunOptions& options,
               const RunLock& lock, WorkDir& work_dir);
 
-  /// A message to rank 0 (result, failed, interrupted, bye).
+  /// A message to rank 0 (result, failed, interrupted, done).
   void on_message(const Message& message);
   /// Does what can be done now; true when something was.
   bool advance();
-  /// Tells all ranks to end; the first verdict counts.
-  void stop(const RunStatus& verdict);
-  /// All ranks have said good-bye.
-  [[nodiscard]] bool ended() const noexcept { return stopping_ && byes_ == comm_.size(); }
+  /// Tells all ranks to end; the first status counts.
+  void stop(const RunStatus& status);
+  /// All ranks have said good-done.
+  [[nodiscard]] bool ended() const noexcept { return stopping_ && done_ranks_ == comm_.size(); }
   /// Since it told the ranks to end, 0 before.
   [[nodiscard]] double seconds_stopping() const;
   [[nodiscard]] RunReport report();
@@ -98,12 +98,12 @@ class Coordinator {
   const RunLock& lock_;  // of the output
   std::uint32_t run_;
   Dealer dealer_;
-  std::vector<RankTimes> rank_times_;  // [ranks] as they said good-bye
+  std::vector<RankTimes> rank_times_;  // [ranks] as they said good-done
   std::vector<bool> synced_;           // [ranks] has been asked to
   std::vector<bool> made_again_;       // [units] whose record was found damaged once
   Phase phase_ = Phase::checking;
   bool stopping_ = false;
-  int byes_ = 0;
+  int done_ranks_ = 0;
   Clock::time_point start_ = Clock::now(), stopped_;
   Progress progress_;
   std::uint64_t results_ = 0, units_resumed_ = 0;

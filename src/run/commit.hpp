@@ -6,11 +6,11 @@
 #include <optional>
 #include <vector>
 
+#include "copy_queues.hpp"
 #include "lmq/container/layout.hpp"
-#include "lmq/run/copy_queues.hpp"
-#include "lmq/run/part_file.hpp"
 #include "lmq/run/run_lock.hpp"
 #include "lmq/run/task.hpp"
+#include "part_file.hpp"
 
 namespace lmq {
 

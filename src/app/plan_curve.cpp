@@ -1,4 +1,4 @@
-// lmq plan --path TENSOR: what every method makes of one tensor, by the number of levels.
+// lmq plan --curve TENSOR: what every method makes of one tensor, by the number of levels.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -32,12 +32,12 @@ struct Curve {
 };
 
 /// The tensor as the methods see it.
-struct Path {
+struct LevelCurves {
   const TensorInfo* tensor = nullptr;
   Group group;
   bool exact = false;  ///< points are distinct values, not bins
   double energy = 0;
-  std::vector<Curve> curves;
+  std::vector<Curve> methods;
   std::vector<std::size_t> shown;  ///< columns of the tables
 };
 
@@ -48,7 +48,7 @@ const TensorInfo& find_tensor(const Job& job, const std::string& wanted) {
     std::vector<std::string_view> names;
     for (const TensorInfo& tensor : catalogue.tensors) names.push_back(tensor.name);
     const std::string near = nearest(wanted, names);
-    fail(Errc::usage, fmt::format("--path {}: there is no tensor of that name{}", printable(wanted),
+    fail(Errc::usage, fmt::format("--curve {}: there is no tensor of that name{}", printable(wanted),
                                   near.empty() ? "; lmq inspect lists them" : fmt::format("; did you mean {}?", near)));
   }
   const TensorInfo& tensor = catalogue.tensors[static_cast<std::size_t>(at)];
@@ -91,7 +91,7 @@ Group group_of(const Job& job, const TensorInfo& tensor) {
   ValueHistogram histogram = measure(job, tensor, {});
   for (;;) {
     Group group = histogram.group(quantum_of(job, tensor));
-    const auto ranges = finer_everywhere(group, kMaxPoints);
+    const auto ranges = refine_all(group, kMaxPoints);
     if (ranges.empty()) return group;
     histogram.refine(measure(job, tensor, ranges), ranges);
   }
@@ -106,64 +106,66 @@ std::vector<std::size_t> counts_for(const QuantizerEntry& method, std::optional<
   return counts;
 }
 
-Path find_path(const Job& job, const Options& options) {
-  Path path;
-  path.tensor = &find_tensor(job, options.path_tensor);
-  path.group = group_of(job, *path.tensor);
-  path.exact = path.group.resolved();
-  path.energy = group_energy(path.group);
-  path.shown.assign(std::begin(kShown), std::end(kShown));
-  if (options.rule.levels) path.shown = {*options.rule.levels};
+LevelCurves find_curves(const Job& job, const Options& options) {
+  LevelCurves curves;
+  curves.tensor = &find_tensor(job, options.curve_tensor);
+  curves.group = group_of(job, *curves.tensor);
+  curves.exact = curves.group.resolved();
+  curves.energy = group_energy(curves.group);
+  curves.shown.assign(std::begin(kShown), std::end(kShown));
+  if (options.rule.levels) curves.shown = {*options.rule.levels};
   std::vector<OptionValue> values;
   if (options.method_given) {
-    path.curves.push_back({&find_quantizer(*options.rule.method), {}});
+    curves.methods.push_back({&find_quantizer(*options.rule.method), {}});
     if (!options.rule.options.empty()) values = resolve(options.rule).options.values;
   } else {
     for (const QuantizerEntry& method : quantizers())
-      if (method.make(default_options(method, 2))->traits().sees != Sees::layer) path.curves.push_back({&method, {}});
+      if (method.make(default_options(method, 2))->traits().sees != Sees::layer)
+        curves.methods.push_back({&method, {}});
   }
-  parallel_for(path.curves.size(), [&](std::size_t i) {
-    Curve& curve = path.curves[i];
-    curve.points = level_curve(path.group, *curve.method, values,
+  parallel_for(curves.methods.size(), [&](std::size_t i) {
+    Curve& curve = curves.methods[i];
+    curve.points = level_curve(curves.group, *curve.method, values,
                                counts_for(*curve.method, options.rule.levels, options.json.has_value()));
   });
-  return path;
+  return curves;
 }
 
-nlohmann::json path_json(const Path& path) {
+nlohmann::json curves_json(const LevelCurves& curves) {
   nlohmann::json methods = nlohmann::json::array();
-  for (const Curve& curve : path.curves) {
+  for (const Curve& curve : curves.methods) {
     nlohmann::json points = nlohmann::json::array();
     for (const LevelPoint& point : curve.points) {
       nlohmann::json item{{"levels", point.wanted},
                           {"codebook_levels", point.levels},
                           {"squared_error", point.squared_error},
                           {"entropy_bits", point.entropy_bits}};
-      if (path.energy > 0) item["relative_squared_error"] = point.squared_error / path.energy;
-      if (path.energy > 0 && point.squared_error > 0)
-        item["snr_db"] = 10 * std::log10(path.energy / point.squared_error);
+      if (curves.energy > 0) item["relative_squared_error"] = point.squared_error / curves.energy;
+      if (curves.energy > 0 && point.squared_error > 0)
+        item["snr_db"] = 10 * std::log10(curves.energy / point.squared_error);
       points.push_back(std::move(item));
     }
     methods.push_back({{"method", curve.method->name}, {"points", std::move(points)}});
   }
-  return {{"tensor", path.tensor->name},
-          {"dtype", name(path.tensor->dtype)},
-          {"shape", path.tensor->shape},
-          {"weights", path.tensor->count()},
-          {"distinct_values_or_bins", path.group.size()},
-          {"exact", path.exact},
-          {"energy", path.energy},
+  return {{"tensor", curves.tensor->name},
+          {"dtype", name(curves.tensor->dtype)},
+          {"shape", curves.tensor->shape},
+          {"weights", curves.tensor->count()},
+          {"distinct_values_or_bins", curves.group.size()},
+          {"exact", curves.exact},
+          {"energy", curves.energy},
           {"methods", std::move(methods)}};
 }
 
 /// Methods by lines, some numbers of levels by columns.
 template <class Cell>
-std::string path_table(const Path& path, const char* title, std::span<const std::size_t> shown, const Cell& cell) {
+std::string curves_table(const LevelCurves& curves, const char* title, std::span<const std::size_t> shown,
+                         const Cell& cell) {
   using enum Table::Align;
   std::vector<std::pair<std::string, Table::Align>> columns{{title, left}};
   for (const std::size_t levels : shown) columns.emplace_back(fmt::format("{}", levels), right);
   Table table(std::move(columns));
-  for (const Curve& curve : path.curves) {
+  for (const Curve& curve : curves.methods) {
     std::vector<std::string> cells{std::string(curve.method->name)};
     for (const std::size_t levels : shown) {
       const auto point = std::ranges::find(curve.points, levels, &LevelPoint::wanted);
@@ -176,44 +178,44 @@ std::string path_table(const Path& path, const char* title, std::span<const std:
 
 /// All numbers of levels, in as many tables one below the other as the width asks for; `cell_width` columns a number.
 template <class Cell>
-std::string path_tables(const Path& path, const char* title, std::size_t cell_width, const Cell& cell) {
+std::string curves_tables(const LevelCurves& curves, const char* title, std::size_t cell_width, const Cell& cell) {
   std::size_t names = columns_of(title);
-  for (const Curve& curve : path.curves) names = std::max(names, curve.method->name.size());
+  for (const Curve& curve : curves.methods) names = std::max(names, curve.method->name.size());
   const std::size_t width = std::max(output_width(), names + cell_width + 2);
   const std::size_t most = (width - names) / (cell_width + 2);
-  const std::size_t tables = ceil_div(path.shown.size(), most);
+  const std::size_t tables = ceil_div(curves.shown.size(), most);
   std::string text;
   for (std::size_t t = 0; t < tables; ++t) {
-    const std::size_t begin = path.shown.size() * t / tables, end = path.shown.size() * (t + 1) / tables;
-    text += path_table(path, title, std::span(path.shown).subspan(begin, end - begin), cell);
+    const std::size_t begin = curves.shown.size() * t / tables, end = curves.shown.size() * (t + 1) / tables;
+    text += curves_table(curves, title, std::span(curves.shown).subspan(begin, end - begin), cell);
   }
   return text;
 }
 
-std::string path_text(const Path& path) {
-  const auto decibels = [&](const LevelPoint& p) { return decibel_text(p.squared_error, path.energy); };
+std::string curves_text(const LevelCurves& curves) {
+  const auto decibels = [&](const LevelPoint& p) { return decibel_text(p.squared_error, curves.energy); };
   const auto relative = [&](const LevelPoint& p) {
-    return path.energy > 0 ? fmt::format("{:.2e}", p.squared_error / path.energy) : std::string("-");
+    return curves.energy > 0 ? fmt::format("{:.2e}", p.squared_error / curves.energy) : std::string("-");
   };
   const auto entropy = [](const LevelPoint& p) { return fmt::format("{:.3f}", p.entropy_bits); };
   return fmt::format(
       "{}: {} {}, {}, {} {}\n\nSNR: signal to noise, dB\n{}\nerror: squared error / squares\n{}\nentropy: of the "
       "codes, bits\n{}",
-      printable(path.tensor->name), name(path.tensor->dtype), shape_text(path.tensor->shape),
-      counted(path.tensor->count(), "weight"), with_commas(path.group.size()),
-      path.exact ? "distinct values" : "bins of values: the methods see their means",
-      path_tables(path, "SNR", 6, decibels), path_tables(path, "error", 8, relative),
-      path_tables(path, "entropy", 5, entropy));
+      printable(curves.tensor->name), name(curves.tensor->dtype), shape_text(curves.tensor->shape),
+      counted(curves.tensor->count(), "weight"), with_commas(curves.group.size()),
+      curves.exact ? "distinct values" : "bins of values: the methods see their means",
+      curves_tables(curves, "SNR", 6, decibels), curves_tables(curves, "error", 8, relative),
+      curves_tables(curves, "entropy", 5, entropy));
 }
 
 }  // namespace
 
-int plan_path(const Options& options) {
+int plan_curve(const Options& options) {
   const std::unique_ptr<Comm> comm = make_self_comm();
   const Job job = open_job(*comm, options, false, {});
-  const Path path = find_path(job, options);
-  if (options.json) print_json(*options.json, path_json(path));
-  if (options.json != "-" && !options.quiet) print(path_text(path));
+  const LevelCurves curves = find_curves(job, options);
+  if (options.json) print_json(*options.json, curves_json(curves));
+  if (options.json != "-" && !options.quiet) print(curves_text(curves));
   return 0;
 }
 

@@ -18,7 +18,7 @@ enum class MessageType : std::uint8_t {
   result = 3,       ///< to rank 0: a finished task
   failed = 4,       ///< to rank 0: a task or the rank itself failed
   interrupted = 5,  ///< to rank 0: a signal came here
-  bye = 6,          ///< to rank 0: the last message of a rank
+  done = 6,         ///< to rank 0: the last message of a rank
 };
 
 /// How a run ends, on every rank: code 0, or an error.
@@ -29,18 +29,18 @@ struct RunStatus {
 
 [[nodiscard]] std::vector<std::byte> task_message(const Task& task);
 [[nodiscard]] std::vector<std::byte> result_message(const Outcome& outcome);
-[[nodiscard]] std::vector<std::byte> verdict_message(MessageType word, const RunStatus& verdict);
-[[nodiscard]] std::vector<std::byte> bye_message(const RankTimes& times);
+[[nodiscard]] std::vector<std::byte> status_message(MessageType type, const RunStatus& status);
+[[nodiscard]] std::vector<std::byte> done_message(const RankTimes& times);
 
-[[nodiscard]] MessageType word_of(std::span<const std::byte> message);
-/// The rest of a message after its word. Errc::malformed when it is not what the word promises.
+[[nodiscard]] MessageType message_type_of(std::span<const std::byte> message);
+/// The rest of a message after its type. Errc::malformed when it is not what the type promises.
 [[nodiscard]] Task task_of(std::span<const std::byte> message);
 [[nodiscard]] Outcome outcome_of(std::span<const std::byte> message);
-[[nodiscard]] RunStatus verdict_of(std::span<const std::byte> message);
+[[nodiscard]] RunStatus status_of(std::span<const std::byte> message);
 [[nodiscard]] RankTimes times_of(std::span<const std::byte> message);
 
 /// What an exception means for all ranks; to be called in a catch block. Errors of one machine (io, internal) name rank
 /// and host when there are several ranks; those of the input are the same wherever they are found.
-[[nodiscard]] RunStatus current_verdict(int rank, int ranks);
+[[nodiscard]] RunStatus current_status(int rank, int ranks);
 
 }  // namespace lmq

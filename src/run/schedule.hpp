@@ -114,7 +114,7 @@ class Schedule {
   void close_round(std::uint64_t scope);
   void open(ScopeState& scope) noexcept;
   void close(ScopeState& scope) noexcept;
-  void settle(ScopeState& scope);
+  void mark_solved(ScopeState& scope);
 
   const Plan& plan_;
   std::uint64_t most_open_;

@@ -2,11 +2,11 @@
 #include <chrono>
 #include <optional>
 
+#include "coordinator.hpp"
 #include "lmq/run/comm.hpp"
-#include "lmq/run/coordinator.hpp"
-#include "lmq/run/protocol.hpp"
 #include "lmq/run/spool.hpp"
-#include "lmq/run/worker.hpp"
+#include "protocol.hpp"
+#include "worker.hpp"
 
 namespace lmq {
 
@@ -24,17 +24,17 @@ class RankLoop {
   bool step();
   void handle(const Message& message);
   void look_at_signals();
-  void fail_all(const RunStatus& verdict);
+  void fail_all(const RunStatus& status);
   [[nodiscard]] bool leave();
 
   Comm& comm_;
   Coordinator* coordinator_;
   Spool spool_;
-  Worker worker_;                     // after the spool it writes to
-  std::optional<RunStatus> verdict_;  // once rank 0 has said it is over
-  bool told_ = false;                 // rank 0 knows that this rank failed or was interrupted
+  Worker worker_;                    // after the spool it writes to
+  std::optional<RunStatus> status_;  // once rank 0 has said it is over
+  bool told_ = false;                // rank 0 knows that this rank failed or was interrupted
   Clock::time_point told_at_;
-  bool bye_ = false;
+  bool done_ = false;
 };
 
 }  // namespace lmq

@@ -1,4 +1,4 @@
-#include "rate_line.hpp"
+#include "rate_sums.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -21,20 +21,20 @@ std::vector<double> running(std::size_t points, std::size_t middle, const Term& 
 
 }  // namespace
 
-RateLine::RateLine(const Group& group, ZeroRule rule) : points(group.size()), value(group.mean), low(group.low) {
+RateSums::RateSums(const Group& group, ZeroRule rule) : points(group.size()), value(group.mean), low(group.low) {
   if (points == 0) fail(Errc::internal, "a line of no points");
   zero = pinned_zero(group, rule);
   centre = zero < points ? 0.0 : value[points / 2];
   add_up(group, zero < points ? zero : points / 2);
 }
 
-RateLine::RateLine(const Group& group, double middle)
+RateSums::RateSums(const Group& group, double middle)
     : points(group.size()), value(group.mean), low(group.low), centre(middle), zero(group.size()) {
   if (points == 0) fail(Errc::internal, "a line of no points");
   add_up(group, static_cast<std::size_t>(std::ranges::lower_bound(value, centre) - value.begin()));
 }
 
-void RateLine::add_up(const Group& group, std::size_t middle) {
+void RateSums::add_up(const Group& group, std::size_t middle) {
   const auto offset = [&](std::size_t k) { return value[k] - centre; };
   n.assign(points + 1, 0.0);
   for (std::size_t k = 0; k < points; ++k) n[k + 1] = n[k] + group.count[k];
@@ -50,14 +50,14 @@ void RateLine::add_up(const Group& group, std::size_t middle) {
     even = std::fabs(group.mass[k] - ratio * group.count[k]) <= 1e-9 * group.mass[k];
 }
 
-double RateLine::level(std::size_t i, std::size_t j) const noexcept {
+double RateSums::level(std::size_t i, std::size_t j) const noexcept {
   if (pins(i, j)) return 0;
   if (j == i + 1) return value[i];
   const double mean = (b[j] - b[i]) / (a[j] - a[i]) + centre;
   return std::clamp(mean, value[i], value[j - 1]);
 }
 
-IntervalCode interval_code(const RateLine& line, std::vector<std::uint32_t> ends) {
+IntervalCode interval_code(const RateSums& line, std::vector<std::uint32_t> ends) {
   IntervalCode code;
   const CellColumns edges = line.columns();
   for (std::size_t t = 1; t < ends.size(); ++t) {
@@ -68,7 +68,7 @@ IntervalCode interval_code(const RateLine& line, std::vector<std::uint32_t> ends
   return code;
 }
 
-std::vector<double> interval_levels(const RateLine& line, std::span<const std::uint32_t> ends) {
+std::vector<double> interval_levels(const RateSums& line, std::span<const std::uint32_t> ends) {
   std::vector<double> levels;
   for (std::size_t t = 1; t < ends.size(); ++t) levels.push_back(line.level(ends[t - 1], ends[t]));
   return levels;

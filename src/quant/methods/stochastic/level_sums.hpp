@@ -9,7 +9,7 @@
 namespace lmq {
 
 /// Values between `low` and `high` (both inclusive) of which only sums are known; one value when low == high.
-struct LineBin {
+struct ValueBin {
   double low = 0, high = 0;
   double mass = 0;    ///< sum of weights, >= 0
   double pivot = 0;   ///< what the next two are taken about
@@ -22,11 +22,11 @@ struct LineBin {
 /// unbiased rounding to levels a < b adds is
 ///   C(a, b) = sum over a < x < b of w (b - x)(x - a),
 /// known exactly for edges, whatever lies inside the bins; values at a or b add nothing.
-class LevelLine {
+class LevelSums {
  public:
   void clear();
   /// Bins come in ascending order and touch at most in their ends.
-  void add(const LineBin& bin);
+  void add(const ValueBin& bin);
   /// Call once after the last add: centred sums for `at`.
   void finish();
 
