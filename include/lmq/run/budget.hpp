@@ -71,6 +71,7 @@ class Budget {
   const Plan& plan_;
   std::vector<std::uint64_t> scopes_;  // budgeted, ascending
   std::vector<State> states_;          // [plan.scopes]
+  bool knows_matrices_ = false;        // curvature between weights, of some tensor
   double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
   std::optional<WidthBudget> widths_;  // where the plan asks for widths, once chosen
   int corrections_ = 0;
