@@ -143,11 +143,11 @@ TEST_CASE("sls: a lambda that leaves too many levels is refused with one that do
       given.emplace_back("lambda", 0x1p-60);
       const std::string text = refusal(name, values, given, levels);
       CAPTURE(name, text, levels);
-      given.back().second = number_after(text, "; lambda ");
+      given.back().second = number_after(text, "(here ");
       const auto found = make(name, levels, given)->fit_values(values, {}, scratch).levels().size();
       REQUIRE(found <= levels);
       REQUIRE(found >= levels - levels / 4);
-      given.back() = {"lambda-relative", number_after(text, "(lambda-relative ") * (1 + 1e-5)};
+      given.back() = {"lambda-relative", number_after(text, ", lambda-relative ") * (1 + 1e-5)};
       REQUIRE(make(name, levels, given)->fit_values(values, {}, scratch).levels().size() <= levels);
     }
 }
