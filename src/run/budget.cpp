@@ -32,18 +32,6 @@ bool compares(const ImportanceInfo& importance) {
   return importance.present() && importance.kind != ImportanceKind::columns;
 }
 
-/// Mean over the weights of all tensors whose importance compares tensors; 0 when there are none, or it is 0.
-double usual_importance(const Plan& plan) {
-  double weights = 0, sum = 0;
-  for (const TensorPlan& tensor : plan.tensors) {
-    if (!compares(tensor.importance)) continue;
-    const double count = as_double(tensor.rows) * as_double(tensor.cols);
-    weights += count;
-    sum += count * tensor.importance.mean;
-  }
-  return sum > 0 ? sum / weights : 0;
-}
-
 /// What a weight's squared error counts where nothing but the weights is known: (mean square of its tensor) ^ -3/8,
 /// between equal squared (0) and equal relative errors (1). Measured: docs/quality.md.
 double prior_importance(double mean_square) {
@@ -52,13 +40,19 @@ double prior_importance(double mean_square) {
   return 1 / (root * std::sqrt(root));
 }
 
-/// What a weight of a tensor counts beside those of others. The mean importance of a tensor says how the loss depends on
-/// small errors; those of 2 to 4 bits are not small, so that its logarithm is drawn to that of the prior: by a quarter
-/// where the importance has matrices, by half where it has diagonals alone. Measured: docs/quality.md.
-double between_tensors(double known, double prior, bool matrices) {
-  if (!(known > 0)) return prior;
-  const double middle = std::sqrt(known * prior);
-  return matrices ? std::sqrt(known * middle) : middle;
+/// Mean importance says how the loss depends on small errors. Those of few bits are not small: a tensor that it holds for
+/// all but indifferent would be coded to nothing. None counts less than this part of the usual, in units of its prior.
+/// Measured: docs/quality.md.
+constexpr double kLeastImportance = 0.25;
+
+/// The value below which half of the weight lies; 0 where there is none. values: (value, weight).
+double weighted_median(std::vector<std::pair<double, double>> values) {
+  std::ranges::sort(values);
+  double all = 0, below = 0;
+  for (const auto& [value, weight] : values) all += weight;
+  for (const auto& [value, weight] : values)
+    if ((below += weight) >= all / 2) return value;
+  return 0;
 }
 
 /// The number of levels at which a bit more would no longer save `slope`.
@@ -97,10 +91,6 @@ Budget::Budget(const Plan& plan) : plan_(plan), states_(plan.scopes.size()), bes
     scopes_.push_back(s);
     states_[s].spec = plan.scopes[s].spec;
   }
-  usual_importance_ = usual_importance(plan);
-  knows_matrices_ = std::ranges::any_of(plan.tensors, [](const TensorPlan& tensor) {
-    return tensor.importance.gram || tensor.importance.outer_rows > 0;
-  });
 }
 
 RatePoint Budget::expected(std::uint64_t scope) const {
@@ -118,10 +108,28 @@ double Budget::expected_loss() const {
 void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
   State& state = states_[scope];
   const ImportanceInfo& importance = plan_.tensors[plan_.scopes[scope].tensors.front()].importance;
-  const double known = compares(importance) ? importance.mean : usual_importance_;
-  state.scale = between_tensors(known, prior_importance(curve.mean_square), knows_matrices_);
-  if (importance.present() && importance.mean > 0) state.scale /= importance.mean;
+  state.prior = prior_importance(curve.mean_square);
+  state.mean = importance.present() && importance.mean > 0 ? importance.mean : 1;
+  state.compares = compares(importance) && importance.mean > 0;
   state.curve = std::move(curve);
+}
+
+/// Scales of all scopes: importance where it compares tensors, else what weights alone say, in the same unit.
+void Budget::compare_tensors() {
+  std::vector<std::pair<double, double>> ratios;
+  for (const std::uint64_t s : scopes_) {
+    if (!states_[s].compares) continue;
+    double weights = 0;
+    for (const std::uint64_t tensor : plan_.scopes[s].tensors)
+      weights += as_double(plan_.tensors[tensor].rows) * as_double(plan_.tensors[tensor].cols);
+    ratios.emplace_back(states_[s].mean / states_[s].prior, weights);
+  }
+  const double usual = ratios.empty() ? 1 : weighted_median(std::move(ratios));
+  for (const std::uint64_t s : scopes_) {
+    State& state = states_[s];
+    const double alone = usual * state.prior;
+    state.scale = (state.compares ? std::max(state.mean, kLeastImportance * alone) : alone) / state.mean;
+  }
 }
 
 double Budget::predicted(const State& state, double slope) const {
@@ -190,6 +198,7 @@ std::vector<Budget::Choice> Budget::set_fewest(std::uint64_t file_bytes) {
 }
 
 std::vector<Budget::Choice> Budget::choose(std::uint64_t other_bytes) {
+  compare_tensors();
   const double room = (1 - kAim) * as_double(plan_.target_bytes) - as_double(other_bytes);
   return plan_.allocation == Allocation::slope ? set_slope(scopes_, slope_for(scopes_, room)) : choose_widths(room);
 }

@@ -259,6 +259,27 @@ TEST_CASE("budget: the first choice is the least distortion of its size", "[run]
           REQUIRE(of(0, a).distortion + of(1, b).distortion + of(2, c).distortion >= distortion * (1 - 1e-12));
 }
 
+TEST_CASE("budget: importance compares tensors, but none counts less than a quarter of the usual", "[run]") {
+  // At high rates the levels of equal weights are as the roots of what they count.
+  const std::vector<double> importance{1, 1, 1, 16, 1e-6, 0};  // 0: none is known
+  Plan plan = plan_of(std::vector<std::uint64_t>(importance.size(), 1000), 3500);
+  for (std::size_t s = 0; s < importance.size(); ++s) {
+    plan.tensors[s].rows = 10, plan.tensors[s].cols = 100;
+    plan.tensors[s].importance.kind = importance[s] > 0 ? ImportanceKind::weights : ImportanceKind::none;
+    plan.tensors[s].importance.mean = importance[s];
+  }
+  Budget budget(plan);
+  for (std::uint64_t s = 0; s < importance.size(); ++s)
+    budget.take_curve(s, curve_of(1000, importance[s] > 0 ? importance[s] : 1));
+  std::vector<double> levels(importance.size());
+  for (const auto& [scope, options] : budget.choose(0)) levels[scope] = static_cast<double>(options.levels);
+  REQUIRE(levels[0] >= 16);
+  REQUIRE(levels[1] == levels[0]);
+  REQUIRE(std::abs(levels[3] - 4 * levels[0]) <= 4);
+  REQUIRE(std::abs(levels[4] - levels[0] / 2) <= 1);
+  REQUIRE(levels[5] == levels[0]);
+}
+
 TEST_CASE("budget: what cannot be is refused with one size, the same for every size asked for, and that can be",
           "[run]") {
   for (const double error : {-0.01, 0.0, 0.01}) {

@@ -16,10 +16,10 @@ namespace lmq {
 /// Shares a file size out among the budgeted scopes of a plan: one slope for all (Lagrangian), the largest size that is
 /// not above the target. Rank 0 owns one; no communication, no files. Deterministic: a function of the plan, the curves
 /// and the sizes that came of earlier choices, in doubles by + - * / alone.
-/// Distortions of scopes with importance compare as they are (the importance is absolute), but for that of columns
-/// alone, which weighs a scope's weights against each other and counts 1 on the average. A scope without importance
-/// counts as if all its weights had the mean importance of those that have some; where none has any, squared errors
-/// count the less the larger the weights of the tensor are (measured: docs/quality.md). First all scopes get the slope
+/// Distortions of scopes with importance compare as they are (the importance is absolute), but none counts less than a
+/// quarter of the usual; importance of columns alone weighs a scope's weights against each other and counts 1 on the
+/// average. Where nothing compares a scope, squared errors count the less the larger its weights are, in the unit of those
+/// that compare (measured: docs/quality.md). First all scopes get the slope
 /// at which the curves predict the target. What they weigh then corrects the curves; the rest of the gap goes to as few
 /// scopes as can bear it at nearly the same slope, so that little is done again. With another Plan::allocation scopes
 /// get whole widths (width_budget.hpp), by what they weigh and lose as soon as that is known. Source: Shoham & Gersho
@@ -50,11 +50,15 @@ class Budget {
   struct State {
     ScopeCurve curve;
     QuantSpec spec;
+    double mean = 1;        // of the weights' importance; 1: it has none
+    double prior = 1;       // what a weight's squared error counts where nothing but the weights is known
+    bool compares = false;  // with those of other tensors, by its importance
     double scale = 1;       // distortion times this compares with other scopes
     double factor = 1;      // bytes stored over bytes predicted, at the slope of the last choice
     double slope = 0;       // of the last choice, common units
     std::size_t table = 0;  // of widths_
   };
+  void compare_tensors();
   [[nodiscard]] double predicted(const State& state, double slope) const;
   [[nodiscard]] double predicted(const std::vector<std::uint64_t>& scopes, double slope) const;
   [[nodiscard]] double slope_for(const std::vector<std::uint64_t>& scopes, double bytes) const;
@@ -71,8 +75,6 @@ class Budget {
   const Plan& plan_;
   std::vector<std::uint64_t> scopes_;  // budgeted, ascending
   std::vector<State> states_;          // [plan.scopes]
-  bool knows_matrices_ = false;        // curvature between weights, of some tensor
-  double usual_importance_ = 0;        // mean of the importance that compares tensors, 0: there is none
   std::optional<WidthBudget> widths_;  // where the plan asks for widths, once chosen
   int corrections_ = 0;
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
