@@ -19,6 +19,10 @@ namespace {
 // How far below the target the file may stay, what is aimed at, and how often it is tried.
 constexpr double kSlack = 0.001, kAim = 0.0004;
 constexpr int kMaxCorrections = 12;
+// Curves that are off by more than kFarOff after kTrustedCorrections, or gave nothing nearer below the target after
+// kPatience, are no longer asked: one slope for all scopes is halved in.
+constexpr int kTrustedCorrections = 3, kPatience = 7, kMaxHalvings = 32;
+constexpr double kFarOff = 0.01;
 // A scope bears a change of up to an eighth of its bytes; beyond a quarter of all bytes everybody bears it.
 constexpr double kBearable = 8, kLargeGap = 0.03;
 // How much more than estimated the tables of a file may take: their numbers are invented, and deflate as they do.
@@ -302,6 +306,27 @@ void check_target(const Catalogue& catalogue, const Plan& plan, const std::strin
   if (plan.target_bytes < least) refuse(plan.target_bytes, least);
 }
 
+/// The next slope for all scopes, between one whose file was too large and one whose file was not. Nothing: no other is
+/// left to be tried. too_large: the file of the last choice.
+std::vector<Budget::Choice> Budget::halve(bool too_large) {
+  for (; halving_.tries < kMaxHalvings; ++halving_.tries) {
+    if (halving_.slope > 0) (too_large ? halving_.fine : halving_.coarse) = halving_.slope;
+    const double fine = halving_.fine, coarse = halving_.coarse;
+    if (fine > 0 && coarse > 0) {
+      halving_.slope = std::sqrt(fine * coarse);
+    } else if (fine > 0 || coarse > 0) {
+      halving_.stride *= 2;
+      halving_.slope = fine > 0 ? fine * halving_.stride : coarse / halving_.stride;
+    } else {
+      for (const std::uint64_t s : scopes_) halving_.slope = std::max(halving_.slope, states_[s].slope);
+    }
+    if (!(halving_.slope >= kLowestSlope && halving_.slope <= kHighestSlope)) return {};
+    std::vector<Choice> choices = set_slope(scopes_, halving_.slope);
+    if (!choices.empty()) return choices;
+  }
+  return {};
+}
+
 std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes,
                                             const std::vector<double>& losses) {
   const double target = as_double(plan_.target_bytes), file = as_double(file_bytes);
@@ -322,6 +347,13 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
   }
   ++corrections_;
   const double gap = (1 - kAim) * target - file;
+  const bool far = corrections_ > kTrustedCorrections && std::abs(gap) > kFarOff * target;
+  const bool stuck = corrections_ > kPatience && as_double(best_bytes_) < (1 - kFarOff) * target;
+  if (halving_.slope > 0 || far || stuck) {
+    std::vector<Choice> halved = halve(file > target);
+    if (!halved.empty()) return halved;
+    corrections_ = kMaxCorrections + 1;
+  }
   std::vector<Choice> choices;
   // What does not help with few is tried with more.
   for (double share = std::ldexp(gap, std::min(corrections_ - 1, 8)); corrections_ <= kMaxCorrections; share *= 2) {

@@ -71,11 +71,18 @@ class Budget {
   [[nodiscard]] std::vector<Choice> correct_widths(double file, const std::vector<std::uint64_t>& record_bytes,
                                                    const std::vector<double>& losses);
   [[nodiscard]] std::vector<Choice> set_fewest(std::uint64_t file_bytes);
+  [[nodiscard]] std::vector<Choice> halve(bool too_large);
 
   const Plan& plan_;
   std::vector<std::uint64_t> scopes_;  // budgeted, ascending
   std::vector<State> states_;          // [plan.scopes]
   std::optional<WidthBudget> widths_;  // where the plan asks for widths, once chosen
+  struct Halving {
+    double slope = 0;             // last tried for all scopes, 0: none
+    double fine = 0, coarse = 0;  // the files were too large, were not; 0: not known
+    double stride = 2;
+    int tries = 0;
+  } halving_;
   int corrections_ = 0;
   std::uint64_t best_bytes_ = 0;     // largest size so far that was not above the target
   std::vector<double> best_slopes_;  // [plan.scopes]
