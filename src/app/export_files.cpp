@@ -20,7 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-constexpr const char* kStaging = ".lmq-partial";
 constexpr std::uint64_t kConfigLimit = std::uint64_t{16} << 20;
 
 std::string shown(const fs::path& path) { return printable(path.string()); }
@@ -147,7 +146,10 @@ class ModelCopy {
   /// The export itself, when it is made inside of the model's folder.
   [[nodiscard]] bool is_where_it_goes(const fs::path& folder) const {
     std::error_code error;
-    return fs::equivalent(folder, target_, error) || fs::equivalent(fs::path(folder) += kStaging, target_, error);
+    const auto name = [](const fs::path& path) { return path.filename().string(); };
+    return fs::equivalent(folder, target_, error) ||
+           (name(target_).starts_with(name(folder) + kPartial) &&
+            fs::equivalent(folder.parent_path(), target_.parent_path(), error));
   }
 
   void take(const fs::path& file, bool top) {
@@ -211,8 +213,7 @@ void check_replaceable(const fs::path& path) {
 
 StagedFolder::StagedFolder(fs::path final_folder, const std::vector<std::string>& shards, std::string index)
     : final_(plain(std::move(final_folder))), index_(std::move(index)) {
-  staging_ = final_;
-  staging_ += kStaging;
+  staging_ = free_name_beside(final_);
   std::error_code error;
   if (fs::exists(final_, error)) {
     if (!fs::is_directory(final_, error))
@@ -225,7 +226,6 @@ StagedFolder::StagedFolder(fs::path final_folder, const std::vector<std::string>
       check_replaceable(entry.path());
     }
   }
-  fs::remove_all(staging_, error);  // what an interrupted export left
   if (!fs::create_directory(staging_, error))
     fail(Errc::cannot_create, fmt::format("{}: cannot be made: {}", shown(staging_), error.message()));
 }

@@ -59,8 +59,8 @@ Exported export_hdf5(const Options& options, const std::string&) {
   std::vector<const ExportSource::Tensor*> order;
   for (const ExportSource::Tensor& tensor : source.tensors()) order.push_back(&tensor);
   std::ranges::sort(order, {}, [](const ExportSource::Tensor* tensor) { return "/" + tensor->name; });
-  std::filesystem::path beside = options.output;
-  beside += ".lmq-partial";
+  const std::filesystem::path beside = free_name_beside(options.output);
+  File(beside, File::Mode::create_new).close();
   double rounding = 0, done = 0, all = 0;
   for (const ExportSource::Tensor* tensor : order) all += static_cast<double>(bytes_of(*tensor));
   try {

@@ -74,8 +74,7 @@ void print_json(const std::string& to, nlohmann::json json) {
   json[kReportMark] = kVersion;
   const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
   if (to == "-") return print(text);
-  write_whole(to, fmt::format(".{}.partial", ::getpid()),
-              [&](const File& file) { file.write(0, std::as_bytes(std::span(text))); });
+  write_whole(to, [&](const File& file) { file.write(0, std::as_bytes(std::span(text))); });
 }
 
 void complain(std::string_view text) noexcept { write_line("lmq: ", text); }

@@ -200,11 +200,20 @@ void rename_durably(const std::filesystem::path& from, const std::filesystem::pa
   sync_directory(to.parent_path());
 }
 
-void write_whole(const std::filesystem::path& path, const std::string& suffix,
-                 const std::function<void(const File&)>& write) {
-  std::filesystem::path beside = path;
-  beside += suffix;
-  File file(beside, File::Mode::create);
+std::filesystem::path free_name_beside(const std::filesystem::path& path) {
+  for (unsigned n = 0;; ++n) {
+    std::filesystem::path name = path;
+    name += fmt::format("{}{}", kPartial, ::getpid());
+    if (n > 0) name += fmt::format("-{}", n);
+    std::error_code error;
+    if (std::filesystem::symlink_status(name, error).type() == std::filesystem::file_type::not_found || error)
+      return name;
+  }
+}
+
+void write_whole(const std::filesystem::path& path, const std::function<void(const File&)>& write) {
+  const std::filesystem::path beside = free_name_beside(path);
+  File file(beside, File::Mode::create_new);
   try {
     write(file);
     file.close();

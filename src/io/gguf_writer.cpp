@@ -95,7 +95,7 @@ std::vector<std::string> gguf_tensor_names(const std::filesystem::path& path) {
 void write_gguf(const std::filesystem::path& path, const GgufKeys& keys, const std::vector<OutgoingGguf>& tensors,
                 const std::function<void(std::size_t, const std::function<void(std::span<const std::byte>)>&)>& fill) {
   const std::vector<std::byte> head = make_head(keys, tensors, printable(path.native()));
-  write_whole(path, ".lmq-partial", [&](const File& file) {
+  write_whole(path, [&](const File& file) {
     file.write(0, head);
     std::uint64_t at = head.size();
     for (std::size_t t = 0; t < tensors.size(); ++t) {

@@ -124,7 +124,7 @@ void write_safetensors(const std::filesystem::path& path, std::vector<OutgoingTe
   if (header.size() - 8 > kHeaderLimit)
     fail(Errc::cannot_create, fmt::format("{}: the header needs {} bytes, safetensors allows {}",
                                           printable(path.native()), header.size() - 8, kHeaderLimit));
-  write_whole(path, ".part", [&](const File& file) {
+  write_whole(path, [&](const File& file) {
     file.reserve(header.size() + data_bytes);
     Stream stream(file);
     stream.append(std::as_bytes(std::span(header)));

@@ -94,6 +94,30 @@ class Storm(LmqTest):
         self.ok(run(*self.arguments(self.out, "shared")))
         self.assertEqual(sha256(self.out), self.expected)
 
+    def test_of_two_exports_to_one_name_each_is_whole_and_nothing_of_the_users_is_touched(self):
+        other = self.at("other.h5")
+        self.ok(run(*self.arguments(self.out)))
+        self.ok(run("quantize", self.source, "-o", other, "--levels", "4", "--granularity", "row", "--progress", "none"))
+        for to, name in (("gguf", "x.gguf"), ("hdf5", "x.hdf5"), ("safetensors", "x.safetensors")):
+            mine = self.at(name + ".lmq-partial")
+            with open(mine, "w") as file:
+                file.write("precious")
+            digests = set()
+            for source in (self.out, other):
+                self.ok(run("export", source, "--to", to, "-o", self.at(name)))
+                digests.add(sha256(self.at(name)))
+                os.remove(self.at(name))
+            for _ in range(4):
+                processes = [start("export", source, "--to", to, "-o", self.at(name)) for source in (self.out, other)]
+                for process in processes:
+                    self.assertEqual(process.wait(), 0, process.stderr.read().decode())
+                    process.stderr.close()
+                self.assertIn(sha256(self.at(name)), digests)
+                os.remove(self.at(name))
+            with open(mine) as file:
+                self.assertEqual(file.read(), "precious")
+        self.assertEqual([name for name in os.listdir(self.folder) if ".lmq-partial-" in name], [])
+
 
 if __name__ == "__main__":
     unittest.main()

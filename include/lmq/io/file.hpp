@@ -68,9 +68,12 @@ class File {
 /// fsync of a directory, rename with the same: both Errc::io.
 void sync_directory(const std::filesystem::path& folder);
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
-/// Makes the file `path` whole or not at all: `write` fills one beside it, named path + suffix, which takes the name
+/// What names of files that are being made have behind their final name.
+inline constexpr const char* kPartial = ".lmq-partial-";
+/// A name beside `path` that nothing has, other for each process: path + kPartial + its number.
+[[nodiscard]] std::filesystem::path free_name_beside(const std::filesystem::path& path);
+/// Makes the file `path` whole or not at all: `write` fills a new one beside it (free_name_beside), which takes the name
 /// last. It is removed when anything fails.
-void write_whole(const std::filesystem::path& path, const std::string& suffix,
-                 const std::function<void(const File&)>& write);
+void write_whole(const std::filesystem::path& path, const std::function<void(const File&)>& write);
 
 }  // namespace lmq
