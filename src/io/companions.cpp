@@ -23,8 +23,8 @@ constexpr std::string_view kWords[] = {"scale", "scales",    "zero",      "zeros
 /// What a tool puts before or behind the name of a packed weight.
 constexpr std::string_view kPackedSuffixes[] = {"_blocks", "_packed", "_data", "_qdata"};
 /// Names that stand for the whole module: what lies beside them belongs to them.
-constexpr std::string_view kWholeModule[] = {"weight", "qweight", "w_q",   "q_weight",     "codes",
-                                             "qidxs",  "trellis", "_data", "weight_packed"};
+constexpr std::string_view kWholeModule[] = {"weight", "qweight", "w_q",   "q_weight",      "codes",
+                                             "qidxs",  "trellis", "_data", "weight_packed", "int_data"};
 
 bool can_be_packed(DType type) noexcept {
   switch (type) {

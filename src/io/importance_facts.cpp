@@ -19,11 +19,11 @@ ImportanceContents contents_of(const Catalogue& file, bool stacks, const std::se
 double samples_of(const Catalogue& file) {
   for (const ShardInfo& shard : file.shards)
     if (const auto at = shard.metadata.find("samples"); at != shard.metadata.end()) {
-      std::uint64_t samples = 0;
+      double samples = 0;
       const char* const end = at->second.data() + at->second.size();
       if (const auto [stop, error] = std::from_chars(at->second.data(), end, samples);
-          error == std::errc{} && stop == end)
-        return static_cast<double>(samples);
+          error == std::errc{} && stop == end && samples >= 1)
+        return std::min(samples, 1e15);
     }
   return 0;
 }

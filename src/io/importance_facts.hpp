@@ -11,7 +11,7 @@ namespace lmq {
 /// matrices  names of the Gram matrices that the checkpoint could have, with dots
 [[nodiscard]] ImportanceContents contents_of(const Catalogue& file, bool stacks, const std::set<std::string>& matrices);
 
-/// The whole number that `samples` of the file's metadata says; 0 where there is none.
+/// The number, from 1 to 1e15, that `samples` of the file's metadata says; 0 where it says none.
 [[nodiscard]] double samples_of(const Catalogue& file);
 
 }  // namespace lmq

@@ -73,7 +73,8 @@ class QuantizedAlready(InputsTest):
         half = lambda *shape: ("F16", shape, RANDOM.standard_normal(shape).astype("<f2"))
         packed = {"a.indices": integers("I32", 4, 16, 64), "a.centroids.weight": half(4, 512), "a.res_centroids.weight": half(4, 512),
                   "b.dense_weights": integers("I32", 64, 64), "b.first_order_matrix": half(64, 64),
-                  "c.weight": integers("I32", 64, 64), "c.tables": half(256, 8), "d.Qidxs": integers("I32", 64, 16), "d.codebook.grid": half(256, 8)}
+                  "c.weight": integers("I32", 64, 64), "c.tables": half(256, 8), "d.Qidxs": integers("I32", 64, 16), "d.codebook.grid": half(256, 8),
+                  "f.weight.int_data": integers("I8", 64, 512), "f.weight.scale": half(64, 64), "f.weight.zero_point": half(64, 64)}
         plain = {"e.position_ids": integers("I32", 2, 512), "e.words": half(64, 64), "e.parts.weight": half(64, 64)}
         self.ok(self.quantize(self.folder_of("m", {**packed, **plain}, {"quantization_config": {"quant_method": "any"}})))
         reasons = self.reasons()

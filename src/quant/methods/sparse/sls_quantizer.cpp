@@ -67,8 +67,7 @@ Codebook SparseQuantizer::codebook(SparseScratch& s) const {
 }
 
 Fit SparseQuantizer::fit(const Group& group) const {
-  if (auto ranges = refine_all(group, kMaxBins); !ranges.empty())
-    return {Codebook::table({0.0f}), std::move(ranges)};
+  if (auto ranges = refine_all(group, kMaxBins); !ranges.empty()) return {Codebook::table({0.0f}), std::move(ranges)};
   SparseScratch scratch;
   load_points(group, scratch);
   find_cells(scratch);
