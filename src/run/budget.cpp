@@ -327,6 +327,19 @@ std::vector<Budget::Choice> Budget::halve(bool too_large) {
   return {};
 }
 
+/// Another slope for as few scopes as can bear the gap; what does not help with few is tried with more. Nothing: none
+/// would change, or there were enough corrections.
+std::vector<Budget::Choice> Budget::close_gap(double gap, const std::vector<std::uint64_t>& record_bytes) {
+  for (double share = std::ldexp(gap, std::min(corrections_ - 1, 8)); corrections_ <= kMaxCorrections; share *= 2) {
+    const auto chosen = scopes_to_adjust(share, record_bytes);
+    double bytes = gap;
+    for (const std::uint64_t s : chosen) bytes += as_double(record_bytes[s]);
+    std::vector<Choice> choices = set_slope(chosen, slope_for(chosen, bytes));
+    if (!choices.empty() || chosen.size() == scopes_.size() || share == 0) return choices;
+  }
+  return {};
+}
+
 std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std::vector<std::uint64_t>& record_bytes,
                                             const std::vector<double>& losses) {
   const double target = as_double(plan_.target_bytes), file = as_double(file_bytes);
@@ -354,15 +367,7 @@ std::vector<Budget::Choice> Budget::correct(std::uint64_t file_bytes, const std:
     if (!halved.empty()) return halved;
     corrections_ = kMaxCorrections + 1;
   }
-  std::vector<Choice> choices;
-  // What does not help with few is tried with more.
-  for (double share = std::ldexp(gap, std::min(corrections_ - 1, 8)); corrections_ <= kMaxCorrections; share *= 2) {
-    const auto chosen = scopes_to_adjust(share, record_bytes);
-    double bytes = gap;
-    for (const std::uint64_t s : chosen) bytes += as_double(record_bytes[s]);
-    choices = set_slope(chosen, slope_for(chosen, bytes));
-    if (!choices.empty() || chosen.size() == scopes_.size() || share == 0) break;
-  }
+  std::vector<Choice> choices = close_gap(gap, record_bytes);
   if (!choices.empty() || file_bytes == best_bytes_) return choices;
   if (best_bytes_ == 0) return set_fewest(file_bytes);
   final_ = true;  // nothing better came: what was best is made again

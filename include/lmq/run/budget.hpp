@@ -15,7 +15,7 @@ namespace lmq {
 
 /// Shares a file size out among the budgeted scopes of a plan: one slope for all (Lagrangian), the largest size that is
 /// not above the target. Rank 0 owns one; no communication, no files. Deterministic: a function of the plan, the curves
-/// and the sizes that came of earlier choices, in doubles by + - * / alone.
+/// and the sizes that came of earlier choices, in doubles by + - * / and square roots alone.
 /// Distortions of scopes with importance compare as they are (the importance is absolute), but none counts less than a
 /// quarter of the usual; importance of columns alone weighs a scope's weights against each other and counts 1 on the
 /// average. Where nothing compares a scope, squared errors count the less the larger its weights are, in the unit of those
@@ -72,6 +72,7 @@ class Budget {
                                                    const std::vector<double>& losses);
   [[nodiscard]] std::vector<Choice> set_fewest(std::uint64_t file_bytes);
   [[nodiscard]] std::vector<Choice> halve(bool too_large);
+  [[nodiscard]] std::vector<Choice> close_gap(double gap, const std::vector<std::uint64_t>& record_bytes);
 
   const Plan& plan_;
   std::vector<std::uint64_t> scopes_;  // budgeted, ascending
