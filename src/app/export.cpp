@@ -8,6 +8,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
+#include "table.hpp"
 #include "terminal.hpp"
 #include "version.hpp"
 
@@ -57,6 +58,17 @@ bool is_among(std::string_view word, std::string_view words) {
                                 near.empty() ? "" : fmt::format(" (did you mean {}:{}?)", format.name, near)));
 }
 
+/// The text with lines that fit the terminal.
+std::string in_lines(std::string_view text) {
+  std::string lines;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    lines += hanging(line, output_width());
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+  }
+  return lines;
+}
+
 }  // namespace
 
 std::span<const ExportFormat> export_formats() noexcept { return kFormats; }
@@ -90,7 +102,7 @@ int export_file(const Options& options) {
                         {"format", options.format}});
     print_json(*options.json, std::move(made.report));
   }
-  if (!options.quiet && options.json != "-") print_beside(made.text, options.output.string());
+  if (!options.quiet && options.json != "-") print_beside(in_lines(made.text), options.output.string());
   return 0;
 }
 

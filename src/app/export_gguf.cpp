@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <string_view>
 
 #include "export_files.hpp"
 #include "export_formats.hpp"
@@ -21,20 +22,25 @@ namespace {
 
 using Tensor = ExportSource::Tensor;
 
-/// GGUF's number of a type whose values are stored as they are, or nothing.
-std::optional<std::uint32_t> plain_number(DType type) {
-  constexpr std::pair<DType, std::uint32_t> kNumbers[] = {{DType::f32, 0},  {DType::f16, 1},  {DType::i8, 24},
-                                                          {DType::i16, 25}, {DType::i32, 26}, {DType::i64, 27},
-                                                          {DType::f64, 28}, {DType::bf16, 30}};
-  for (const auto& [dtype, number] : kNumbers)
-    if (dtype == type) return number;
-  return std::nullopt;
+/// A type whose values are stored as they are.
+struct PlainType {
+  DType dtype;
+  std::uint32_t number;  ///< GGUF's
+  std::string_view name;
+};
+const PlainType* plain_type(DType type) {
+  static constexpr PlainType kPlain[] = {{DType::f32, 0, "f32"},  {DType::f16, 1, "f16"},   {DType::i8, 24, "i8"},
+                                         {DType::i16, 25, "i16"}, {DType::i32, 26, "i32"},  {DType::i64, 27, "i64"},
+                                         {DType::f64, 28, "f64"}, {DType::bf16, 30, "bf16"}};
+  const auto at = std::ranges::find(kPlain, type, &PlainType::dtype);
+  return at == std::end(kPlain) ? nullptr : &*at;
 }
 
 /// How one tensor is written: in `type`, or (nullptr) as its plain values.
 struct Chosen {
   const Tensor* tensor;
   const GgufType* type = nullptr;
+  std::string_view type_name = {};
   std::uint32_t number = 0;
   std::uint64_t bytes = 0;
 };
@@ -98,7 +104,8 @@ class GgufExport {
       out.push_back({chosen.tensor->name, chosen.tensor->shape, chosen.number, chosen.bytes}), all_ += chosen.bytes;
     check_replaceable_gguf();
     {
-      Progress progress("export", error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
+      Progress progress("export",
+                        !options_.quiet && error_is_terminal() ? Progress::Style::in_place : Progress::Style::none);
       double done = 0;
       write_gguf(options_.output, keys, out, [&](std::size_t t, const auto& append) {
         fill(tensors_[t], [&](std::span<const std::byte> bytes) {
@@ -144,7 +151,7 @@ class GgufExport {
   }
 
   Chosen choose(const Tensor& tensor) {
-    Chosen chosen{&tensor, nullptr, 0, (tensor.count() * bits(tensor.dtype) + 7) / 8};
+    Chosen chosen{&tensor, nullptr, {}, 0, (tensor.count() * bits(tensor.dtype) + 7) / 8};
     const bool matrix = tensor.shape.size() >= 2 && is_float(tensor.dtype) && tensor.count() > 0;
     const std::uint64_t row = tensor.shape.empty() ? 1 : tensor.shape.back();
     if (matrix && wanted_ != nullptr && row % wanted_->elements == 0) {
@@ -157,8 +164,9 @@ class GgufExport {
       take(chosen, *exact);
     } else if (matrix && tensor.quantized) {
       take(chosen, *find_gguf_type("f16"));
-    } else if (const auto number = plain_number(tensor.dtype)) {
-      chosen.number = *number;
+    } else if (const PlainType* const plain = plain_type(tensor.dtype)) {
+      chosen.number = plain->number;
+      chosen.type_name = plain->name;
     } else if (is_float(tensor.dtype)) {
       take(chosen, *find_gguf_type("f32"));
     } else {
@@ -170,6 +178,7 @@ class GgufExport {
 
   static void take(Chosen& chosen, const GgufType& type) {
     chosen.type = &type;
+    chosen.type_name = type.name;
     chosen.number = type.id;
     chosen.bytes = chosen.tensor->count() / type.elements * type.bytes;
   }
@@ -205,18 +214,14 @@ class GgufExport {
   }
 
   void fill(const Chosen& chosen, const std::function<void(std::span<const std::byte>)>& append) {
-    if (chosen.type == nullptr) {
-      double none = 0;
-      source_.bytes(*chosen.tensor, append, none);
-      return;
-    }
+    Part& part = parts_[chosen.type_name];
+    ++part.tensors;
+    part.bytes += chosen.bytes;
+    if (chosen.type == nullptr) return source_.bytes(*chosen.tensor, append, part.error);
     std::vector<std::byte> out;
-    double& error = errors_[chosen.type].error;
-    ++errors_[chosen.type].tensors;
-    errors_[chosen.type].bytes += chosen.bytes;
     source_.blocks(*chosen.tensor, chosen.type->elements, [&](std::span<const float> values) {
       for (const float value : values) energy_ += double{value} * double{value};
-      error += encode_run(*chosen.type, values, wanted_ == nullptr, out);
+      part.error += encode_run(*chosen.type, values, wanted_ == nullptr, out);
       append(out);
     });
   }
@@ -225,26 +230,32 @@ class GgufExport {
     std::string text = fmt::format("{}, {}: {}\n", counted(tensors_.size(), "tensor"), format_bytes(all_),
                                    printable(options_.output.string()));
     double error = 0;
-    for (const auto& [type, part] : errors_) {
+    for (const auto& [type, part] : parts_) {
       error += part.error;
       text += fmt::format(
-          "{} in {} ({}): {}\n", part.tensors, type->name, format_bytes(part.bytes),
+          "{} in {} ({}): {}\n", part.tensors, type, format_bytes(part.bytes),
           part.error == 0 ? std::string("the same values") : fmt::format("squared error {:.6g}", part.error));
     }
     text += fmt::format("beside what was in the file before, a relative error of {}\n",
                         relative_error_text(error, energy_));
     for (const std::string& line : fallbacks_) text += fmt::format("in F16: {}\n", printable(line));
+    text += outlived_text(source_.outlived());
     if (bare_) text += "keys and tokenizer are not part of the file: --source MODEL.gguf copies them\n";
     return text;
   }
 
   [[nodiscard]] nlohmann::json report() const {
     nlohmann::json types = nlohmann::json::array();
-    for (const auto& [type, part] : errors_)
+    for (const auto& [type, part] : parts_)
       types.push_back(
-          {{"type", type->name}, {"tensors", part.tensors}, {"bytes", part.bytes}, {"squared_error", part.error}});
-    return {{"tensors", tensors_.size()}, {"bytes", all_},           {"types", std::move(types)},
-            {"energy", energy_},          {"fallbacks", fallbacks_}, {"has_keys", !bare_}};
+          {{"type", type}, {"tensors", part.tensors}, {"bytes", part.bytes}, {"squared_error", part.error}});
+    return {{"tensors", tensors_.size()},
+            {"bytes", all_},
+            {"types", std::move(types)},
+            {"energy", energy_},
+            {"fallbacks", fallbacks_},
+            {"has_keys", !bare_},
+            {"left_out_tensors", source_.outlived()}};
   }
 
   struct Part {
@@ -256,7 +267,7 @@ class GgufExport {
   ExportSource source_;
   const GgufType* wanted_ = nullptr;
   std::vector<Chosen> tensors_;
-  std::map<const GgufType*, Part> errors_;
+  std::map<std::string_view, Part> parts_;  ///< by the name of GGUF's type; of all tensors
   std::vector<std::string> fallbacks_;
   std::uint64_t all_ = 0;
   double energy_ = 0;

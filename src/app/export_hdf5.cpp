@@ -61,8 +61,9 @@ Exported export_hdf5(const Options& options, const std::string&) {
   std::ranges::sort(order, {}, [](const ExportSource::Tensor* tensor) { return "/" + tensor->name; });
   const std::filesystem::path beside = free_name_beside(options.output);
   File(beside, File::Mode::create_new).close();
-  double rounding = 0, done = 0, all = 0;
-  for (const ExportSource::Tensor* tensor : order) all += static_cast<double>(bytes_of(*tensor));
+  double rounding = 0, done = 0;
+  std::uint64_t all = 0;
+  for (const ExportSource::Tensor* tensor : order) all += bytes_of(*tensor);
   try {
     const FilePlaces places = format->create(beside, layout_of(order));
     const File file(beside, File::Mode::update);
@@ -73,7 +74,7 @@ Exported export_hdf5(const Options& options, const std::string&) {
       const auto put = [&](std::span<const std::byte> bytes) {
         file.write(at, bytes);
         at += bytes.size();
-        progress.at(done += static_cast<double>(bytes.size()), all);
+        progress.at(done += static_cast<double>(bytes.size()), static_cast<double>(all));
       };
       source.bytes(*order[t], put, rounding);
     }
@@ -84,10 +85,14 @@ Exported export_hdf5(const Options& options, const std::string&) {
     std::filesystem::remove(beside, ignored);
     throw;
   }
-  return {fmt::format("{}, {}: {}\nrounding to the original types adds a squared error of {:.3g}\n",
-                      counted(order.size(), "tensor"), format_bytes(static_cast<std::uint64_t>(all)),
-                      printable(options.output.string()), rounding),
-          {{"tensors", order.size()}, {"bytes", all}, {"rounding_squared_error", rounding}}};
+  return {
+      fmt::format("{}, {}: {}\nrounding to the original types adds a squared error of {:.3g}\n",
+                  counted(order.size(), "tensor"), format_bytes(all), printable(options.output.string()), rounding) +
+          outlived_text(source.outlived()),
+      {{"tensors", order.size()},
+       {"bytes", all},
+       {"rounding_squared_error", rounding},
+       {"left_out_tensors", source.outlived()}}};
 }
 
 }  // namespace lmq::app

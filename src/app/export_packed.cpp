@@ -306,7 +306,7 @@ class PackedExport {
   }
 
   [[nodiscard]] std::string summary(std::uint64_t total, std::size_t files) const {
-    std::string text = fmt::format("{}, {} in {}: {}\n", counted(out_.size(), "tensor"), format_bytes(total),
+    std::string text = fmt::format("{}, {} in {}: {}\n", counted(index_.size(), "tensor"), format_bytes(total),
                                    counted(files, "file"), printable(options_.output.string()));
     double error = 0;
     for (const auto& [scheme, part] : parts_) {
@@ -319,6 +319,7 @@ class PackedExport {
                         relative_error_text(error, energy_));
     for (const Outgoing& out : out_)
       if (!out.why.empty()) text += fmt::format("plain: '{}': {}\n", printable(out.tensor->name), out.why);
+    text += outlived_text(source_.outlived());
     return text;
   }
 
@@ -328,8 +329,13 @@ class PackedExport {
       schemes.push_back({{"scheme", scheme}, {"tensors", part.tensors}, {"squared_error", part.error}});
     for (const Outgoing& out : out_)
       if (!out.why.empty()) plain.push_back({{"tensor", out.tensor->name}, {"reason", out.why}});
-    return {{"tensors", out_.size()},        {"bytes", total},    {"files", files},
-            {"schemes", std::move(schemes)}, {"energy", energy_}, {"plain", std::move(plain)}};
+    return {{"tensors", index_.size()},
+            {"bytes", total},
+            {"files", files},
+            {"schemes", std::move(schemes)},
+            {"energy", energy_},
+            {"plain", std::move(plain)},
+            {"left_out_tensors", source_.outlived()}};
   }
 
   struct Part {

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -8,9 +9,11 @@
 
 #include "export_files.hpp"
 #include "export_formats.hpp"
+#include "export_source.hpp"
 #include "lmq/base/digest.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/io/companions.hpp"
 #include "lmq/io/safetensors_writer.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/unit.hpp"
@@ -32,6 +35,7 @@ class Exporter {
     if (provenance.is_object() && provenance.value("scale_of", nlohmann::json()).is_object())
       for (const auto& [name, scale] : provenance["scale_of"].items()) scaled_.insert(name);
     for (std::size_t t = 0; t < file.tensors().size(); ++t) index_[file.tensors()[t].line.name] = t;
+    outlived_ = outlived_tensors(file);
     for (const StoredUnit& unit : file.units()) all_ += static_cast<double>(unit.count);
   }
 
@@ -49,6 +53,8 @@ class Exporter {
     return std::ranges::any_of(file_.tensors(), packed) &&
            std::ranges::none_of(file_.tensors(), [&](const StoredTensor& tensor) { return unfolded(tensor); });
   }
+  /// Tensors that told of FP8 weights which are folded now: they stay behind.
+  [[nodiscard]] const std::set<std::string>& outlived() const noexcept { return outlived_; }
   [[nodiscard]] OutgoingTensor outgoing(const StoredTensor& tensor) const {
     return {tensor.line.name, unfolded(tensor) ? DType::bf16 : tensor.dtype, tensor.line.shape};
   }
@@ -56,6 +62,7 @@ class Exporter {
   void fill(const OutgoingTensor& out, const Append& append, Progress& progress) {
     const StoredTensor& tensor = file_.tensors()[index_.at(out.name)];
     for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
+      heed_signals();
       const StoredUnit& unit = file_.units()[u];
       file_.read(unit, stored_);
       if (unit.digest && digest64(stored_) != *unit.digest)
@@ -86,7 +93,7 @@ class Exporter {
   }
 
   const QuantizedFile& file_;
-  std::set<std::string> scaled_;
+  std::set<std::string> scaled_, outlived_;
   std::map<std::string, std::size_t> index_;
   std::vector<std::byte> stored_, narrow_;
   std::vector<float> values_;
@@ -106,12 +113,12 @@ bool is_plain_name(const std::string& name, const char* suffix) {
 }
 bool is_plain_shard_name(const std::string& name) { return is_plain_name(name, ".safetensors"); }
 
-/// Texts of an object of the provenance: the source's "__metadata__".
-std::map<std::string, std::string> texts_of(const nlohmann::json& object) {
+/// Texts of an object of the provenance: the source's "__metadata__", without what no longer holds of the weights.
+std::map<std::string, std::string> texts_of(const nlohmann::json& object, bool described) {
   std::map<std::string, std::string> texts;
   if (object.is_object())
     for (const auto& [key, value] : object.items())
-      if (value.is_string()) texts[key] = value.get<std::string>();
+      if (value.is_string() && (described || !is_quantization_key(key))) texts[key] = value.get<std::string>();
   texts[kExportMark] = std::string(kVersion);
   return texts;
 }
@@ -129,16 +136,17 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
       listed.is_array() && (listed.size() == 1 || provenance.value("shard_of", nlohmann::json()).is_object());
   const nlohmann::json shared =
       provenance.is_object() ? provenance.value("metadata", nlohmann::json()) : nlohmann::json();
+  const bool described = exporter.describes_quantized();
   if (known)
     for (const auto& shard : listed)
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        shards.push_back({file_name_of(shard["name"]), {}, texts_of(shard.value("metadata", shared))});
+        shards.push_back({file_name_of(shard["name"]), {}, texts_of(shard.value("metadata", shared), described)});
   std::set<std::string> names;
   for (const Shard& shard : shards) names.insert(shard.name);
   if (shards.empty() || names.size() < shards.size() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
-    shards.assign(1, {"model.safetensors", {}, texts_of(shared)});
+    shards.assign(1, {"model.safetensors", {}, texts_of(shared, described)});
   for (const StoredTensor& tensor : file.tensors()) {
-    if (tensor.treatment == Treatment::fold) continue;
+    if (tensor.treatment == Treatment::fold || exporter.outlived().contains(tensor.line.name)) continue;
     std::size_t shard = 0;
     if (known && shards.size() > 1) {
       const auto at = provenance["shard_of"].find(tensor.line.name);
@@ -150,6 +158,23 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
     shards[shard].tensors.push_back(exporter.outgoing(tensor));
   }
   return shards;
+}
+
+/// Keys of the source's metadata that an export leaves out, ascending.
+std::set<std::string> keys_left_out(const QuantizedFile& file, const Exporter& exporter) {
+  std::set<std::string> keys;
+  const nlohmann::json& provenance = file.provenance();
+  if (exporter.describes_quantized() || !provenance.is_object()) return keys;
+  const auto look = [&](const nlohmann::json& owner) {
+    const auto metadata = owner.is_object() ? owner.find("metadata") : owner.end();
+    if (metadata == owner.end() || !metadata->is_object()) return;
+    for (const auto& [key, value] : metadata->items())
+      if (is_quantization_key(key)) keys.insert(key);
+  };
+  look(provenance);
+  if (const auto shards = provenance.find("shards"); shards != provenance.end() && shards->is_array())
+    for (const auto& shard : *shards) look(shard);
+  return keys;
 }
 
 /// The name of the index that loaders look for; empty where the one file goes without.
@@ -233,8 +258,16 @@ Exported export_safetensors(const Options& options, const std::string&) {
   if (unfolded > 0)
     made.text += fmt::format("{} block-scaled FP8, BF16 now: the scales are folded in\n",
                              counted(static_cast<std::uint64_t>(unfolded), "tensor was", "tensors were"));
-  made.report.update(
-      {{"rounding_squared_error", exporter.rounding()}, {"energy", exporter.energy()}, {"unfolded_tensors", unfolded}});
+  made.text += outlived_text(exporter.outlived());
+  const std::set<std::string> keys = keys_left_out(file, exporter);
+  if (!keys.empty())
+    made.text += fmt::format("without keys of __metadata__ that no longer hold: {}\n",
+                             printable(fmt::format("{}", fmt::join(keys, ", ")), 1000));
+  made.report.update({{"rounding_squared_error", exporter.rounding()},
+                      {"energy", exporter.energy()},
+                      {"unfolded_tensors", unfolded},
+                      {"left_out_tensors", exporter.outlived()},
+                      {"left_out_metadata", keys}});
   return made;
 }
 

@@ -1,8 +1,10 @@
 #include "export_source.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "input.hpp"
@@ -10,8 +12,10 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
+#include "lmq/io/companions.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/kernels/widen.hpp"
+#include "lmq/run/signals.hpp"
 #include "open_output.hpp"
 
 namespace lmq::app {
@@ -26,6 +30,12 @@ std::string text_of(const nlohmann::json& object, const char* key) {
 
 }  // namespace
 
+void heed_signals() {
+  if (const int signal = SignalGuard::raised(); signal != 0)
+    fail(Errc::interrupted, fmt::format("stopped by signal {} ({}): nothing was made; run the same command again",
+                                        signal, ::strsignal(signal)));
+}
+
 std::uint64_t ExportSource::Tensor::count() const noexcept {
   std::uint64_t product = 1;
   for (const std::uint64_t dim : shape) product *= dim;
@@ -39,11 +49,12 @@ ExportSource::ExportSource(const std::filesystem::path& path) {
     if (!file_->findings().empty()) fail(Errc::malformed, file_->findings()[0]);
     const nlohmann::json& provenance = file_->provenance();
     format_ = text_of(provenance, "format");
+    outlived_ = outlived_tensors(*file_);
     const nlohmann::json scaled =
         provenance.is_object() ? provenance.value("scale_of", nlohmann::json()) : nlohmann::json();
     for (std::size_t t = 0; t < file_->tensors().size(); ++t) {
       const StoredTensor& tensor = file_->tensors()[t];
-      if (tensor.treatment == Treatment::fold) continue;
+      if (tensor.treatment == Treatment::fold || outlived_.contains(tensor.line.name)) continue;
       const bool quantized = tensor.treatment == Treatment::quantize;
       const bool folded = quantized && scaled.is_object() && scaled.contains(tensor.line.name);
       tensors_.push_back({tensor.line.name, folded ? DType::bf16 : tensor.dtype, tensor.line.shape, quantized, t});
@@ -53,9 +64,13 @@ ExportSource::ExportSource(const std::filesystem::path& path) {
   reader_ = open_input(path);
   const Catalogue& catalogue = reader_->catalogue();
   format_ = catalogue.format;
+  std::set<std::string> folded;
+  for (const TensorInfo& tensor : catalogue.tensors)
+    if (tensor.scale >= 0) folded.insert(tensor.name);
+  outlived_ = outlived_companions(catalogue, folded);
   for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
     const TensorInfo& tensor = catalogue.tensors[t];
-    if (tensor.scales >= 0) continue;  // folded into what it scales
+    if (tensor.scales >= 0 || outlived_.contains(tensor.name)) continue;  // folded into what it scales, or of no use
     tensors_.push_back({tensor.name, tensor.scale >= 0 ? DType::bf16 : tensor.dtype, tensor.shape, false, t});
   }
 }
@@ -65,6 +80,7 @@ void ExportSource::stored_floats(const Tensor& tensor, const std::function<void(
   std::vector<std::byte> bytes;
   std::vector<float> values;
   for (std::uint64_t u = stored.first_unit; u < stored.first_unit + stored.units; ++u) {
+    heed_signals();
     const StoredUnit& unit = file_->units()[u];
     const std::string place = file_->place(unit);
     file_->read(unit, bytes);
@@ -82,12 +98,15 @@ void ExportSource::each_piece(const Tensor& tensor, const std::function<void(con
   std::vector<std::byte> scratch;
   if (reader_ != nullptr) {
     const TensorInfo& info = reader_->catalogue().tensors[tensor.index];
-    for (std::uint64_t begin = 0; begin < info.count(); begin += kPieceElements)
+    for (std::uint64_t begin = 0; begin < info.count(); begin += kPieceElements) {
+      heed_signals();
       take(reader_->view(info, begin, std::min(kPieceElements, info.count() - begin), scratch));
+    }
     return;
   }
   const StoredTensor& stored = file_->tensors()[tensor.index];
   for (std::uint64_t u = stored.first_unit; u < stored.first_unit + stored.units; ++u) {
+    heed_signals();
     const StoredUnit& unit = file_->units()[u];
     file_->read(unit, scratch);
     if (unit.digest && digest64(scratch) != *unit.digest)
@@ -147,6 +166,30 @@ void ExportSource::bytes(const Tensor& tensor, const std::function<void(std::spa
     widen(view.dtype, view.bytes.first(view.count * bits(view.dtype) / 8), values);
     rounded(values);
   });
+}
+
+std::set<std::string> outlived_tensors(const QuantizedFile& file) {
+  Catalogue catalogue;
+  std::set<std::string> folded;
+  const nlohmann::json& provenance = file.provenance();
+  const nlohmann::json scaled =
+      provenance.is_object() ? provenance.value("scale_of", nlohmann::json()) : nlohmann::json();
+  for (const StoredTensor& tensor : file.tensors()) {
+    TensorInfo info;
+    info.name = tensor.line.name, info.dtype = tensor.dtype, info.shape = tensor.line.shape;
+    if (tensor.treatment == Treatment::fold) info.scales = 0;  // of which weight does not matter here
+    catalogue.tensors.push_back(std::move(info));
+    if (tensor.treatment == Treatment::quantize && scaled.is_object() && scaled.contains(tensor.line.name))
+      folded.insert(tensor.line.name);
+  }
+  std::ranges::sort(catalogue.tensors, {}, &TensorInfo::name);
+  return outlived_companions(catalogue, folded);
+}
+
+std::string outlived_text(const std::set<std::string>& names) {
+  return names.empty() ? ""
+                       : fmt::format("without what told of FP8 weights that are folded: {}\n",
+                                     printable(fmt::format("{}", fmt::join(names, ", ")), 1000));
 }
 
 }  // namespace lmq::app

@@ -30,6 +30,8 @@ class ExportSource {
   explicit ExportSource(const std::filesystem::path& path);
 
   [[nodiscard]] const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
+  /// Names of tensors that told of FP8 weights whose scales are folded in now: they are not among tensors().
+  [[nodiscard]] const std::set<std::string>& outlived() const noexcept { return outlived_; }
   /// Format of the checkpoint it came from: "GGUF", ...
   [[nodiscard]] const std::string& format() const noexcept { return format_; }
   /// Names are that format's own, not those of the model's modules.
@@ -49,6 +51,15 @@ class ExportSource {
   std::unique_ptr<Reader> reader_;
   std::string format_;
   std::vector<Tensor> tensors_;
+  std::set<std::string> outlived_;
 };
+
+/// Errc::interrupted when a signal has come since the command began (SignalGuard): what was begun goes on the way out.
+void heed_signals();
+
+/// outlived_companions (io) of a file that lmq wrote.
+[[nodiscard]] std::set<std::string> outlived_tensors(const QuantizedFile& file);
+/// A line that names them; empty for none.
+[[nodiscard]] std::string outlived_text(const std::set<std::string>& names);
 
 }  // namespace lmq::app

@@ -11,13 +11,32 @@
 namespace lmq::app {
 namespace {
 
+/// "12", "(0.5", "1,024": with the word that follows it is one.
+bool is_number(std::string_view word) noexcept {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  return std::ranges::any_of(word, digit) &&
+         std::ranges::all_of(word, [&](char c) { return digit(c) || c == '.' || c == ',' || c == '('; }) &&
+         digit(word.back());
+}
+
+/// Takes the next word off `text`, a number with the word behind it; empty between two blanks.
+std::string take_word(std::string_view& text) {
+  const auto next = [&] {
+    const std::string word(text.substr(0, text.find(' ')));
+    text.remove_prefix(std::min(word.size() + 1, text.size()));
+    return word;
+  };
+  std::string word = next();
+  if (!is_number(word) || text.empty() || text.front() == ' ') return word;
+  return word + ' ' + next();
+}
+
 /// The text in pieces of at most `width` columns, cut between words; a longer word stays whole.
 std::vector<std::string> pieces(std::string_view text, std::size_t width) {
   std::vector<std::string> lines(1);
   std::size_t used = 0;
   while (!text.empty()) {
-    const std::string word(text.substr(0, text.find(' ')));
-    text.remove_prefix(std::min(word.size() + 1, text.size()));
+    const std::string word = take_word(text);
     if (word.empty()) continue;
     const std::size_t more = columns_of(word) + (used > 0 ? 1 : 0);
     if (used > 0 && used + more > width) {
@@ -43,6 +62,14 @@ std::string wrap(std::string_view text, std::size_t width, std::size_t indent) {
   for (const std::string& line : pieces(text, width > indent ? width - indent : 1))
     out += std::string(indent, ' ') + line + '\n';
   return out;
+}
+
+std::string hanging(std::string_view text, std::size_t width) {
+  constexpr std::string_view kIndent = "  ";
+  std::string lines = wrap(text, width > kIndent.size() ? width - kIndent.size() : 1, 0);
+  for (std::size_t at = lines.find('\n'); at + 1 < lines.size(); at = lines.find('\n', at + 1))
+    lines.insert(at + 1, kIndent);
+  return lines;
 }
 
 Table::Table(std::vector<std::pair<std::string, Align>> columns) {

@@ -10,8 +10,11 @@ namespace lmq::app {
 
 /// Columns a text takes on a terminal: its code points.
 [[nodiscard]] std::size_t columns_of(std::string_view text) noexcept;
-/// Lines of at most `width` columns, cut between words, each behind `indent` spaces and with its line break.
+/// Lines of at most `width` columns, cut between words, each behind `indent` spaces and with its line break. A number
+/// stays with the word behind it, which is its unit as a rule.
 [[nodiscard]] std::string wrap(std::string_view text, std::size_t width, std::size_t indent);
+/// The same for one line that may be long: from its second line on indented by two spaces.
+[[nodiscard]] std::string hanging(std::string_view text, std::size_t width);
 
 /// Text in columns, two spaces apart; a column of numbers is flushed right.
 class Table {

@@ -80,11 +80,11 @@ std::vector<std::uint32_t> scales_of(const Catalogue& catalogue, std::string_vie
 }
 
 /// Does a companion change the weight's values, as scales of a second level and zero points do? Those of its inputs and
-/// outputs do not.
+/// outputs, and words about them, do not.
 bool changes_values(std::string_view name) {
   const std::string_view leaf = name.substr(std::min(name.rfind('.') + 1, name.size()));
   return leaf.find("input") == leaf.npos && leaf.find("output") == leaf.npos && leaf.find("act") == leaf.npos &&
-         leaf.find("shape") == leaf.npos;
+         leaf.find("shape") == leaf.npos && leaf != "comfy_quant";
 }
 
 /// Pairs one weight with its scale, or says in its note why that cannot be done.

@@ -72,10 +72,14 @@ CheckpointFiles from_index(const fs::path& path) {
   return files;
 }
 
-/// "model-00002-of-00003.safetensors" in its parts.
+/// "model-00002-of-00003.safetensors", "model_2_of_3.safetensors", "consolidated.01.of3.safetensors" in parts.
 struct ShardName {
-  std::string prefix, digits_of_count;
+  std::string before, between;  ///< "model-" and "-of-"
+  std::string digits, digits_of_count;
   std::uint64_t number = 0, count = 0;
+  [[nodiscard]] bool same_set(const ShardName& other) const noexcept {
+    return before == other.before && between == other.between && count == other.count;
+  }
 };
 constexpr std::string_view kSuffix = ".safetensors";
 
@@ -84,17 +88,32 @@ bool read_number(std::string_view text, std::uint64_t& value) {
   return error == std::errc{} && end == text.data() + text.size();
 }
 
+/// Takes what `wanted` says off the end of `text`.
+template <class Wanted>
+std::string take_end(std::string_view& text, const Wanted& wanted) {
+  std::size_t begin = text.size();
+  while (begin > 0 && wanted(text[begin - 1])) --begin;
+  const std::string end(text.substr(begin));
+  text.remove_suffix(end.size());
+  return end;
+}
+
 std::optional<ShardName> parse_shard_name(std::string_view name) {
   if (!name.ends_with(kSuffix)) return std::nullopt;
   name.remove_suffix(kSuffix.size());
-  const auto of = name.rfind("-of-");
-  if (of == name.npos || of == 0) return std::nullopt;
-  const auto dash = name.rfind('-', of - 1);
-  if (dash == name.npos) return std::nullopt;
-  ShardName parts{.prefix = std::string(name.substr(0, dash)), .digits_of_count = std::string(name.substr(of + 4))};
-  const bool numbers = read_number(name.substr(dash + 1, of - dash - 1), parts.number) &&
-                       read_number(parts.digits_of_count, parts.count);
-  return numbers && parts.number >= 1 && parts.number <= parts.count ? std::optional(parts) : std::nullopt;
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto divides = [](char c) { return c == '-' || c == '_' || c == '.'; };
+  ShardName parts;
+  parts.digits_of_count = take_end(name, digit);
+  const std::string after = take_end(name, divides);
+  if (!name.ends_with("of")) return std::nullopt;
+  name.remove_suffix(2);
+  parts.between = take_end(name, divides) + "of" + after;
+  parts.digits = take_end(name, digit);
+  parts.before = name;
+  if (parts.between.starts_with("of") || name.size() < 2 || !divides(name.back())) return std::nullopt;
+  const bool numbers = read_number(parts.digits, parts.number) && read_number(parts.digits_of_count, parts.count);
+  return numbers && parts.count > 0 && parts.number <= parts.count ? std::optional(parts) : std::nullopt;
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -106,26 +125,25 @@ std::string joined(const std::vector<std::string>& names) {
   return printable(text, 1000);
 }
 
-/// All of one numbered set; a gap is a missing shard.
+/// All of one set, numbered from 0 or 1; a gap is a missing shard.
 void check_complete_set(const fs::path& folder, const std::vector<std::string>& names) {
   const std::optional<ShardName> first = parse_shard_name(names.front());
+  std::set<std::uint64_t> numbers;
   for (const std::string& name : names) {
     const std::optional<ShardName> parts = parse_shard_name(name);
-    if (!parts || !first || parts->prefix != first->prefix || parts->count != first->count)
+    if (!parts || !first || !parts->same_set(*first))
       fail(Errc::usage, fmt::format("{}: the folder holds {} .safetensors files of different sets and no index, name "
                                     "one of them: {}; a set is "
                                     "read whole in a folder of its own (links will do)",
                                     shown(folder), names.size(), joined(names)));
+    numbers.insert(parts->number);
   }
-  std::set<std::uint64_t> numbers;
-  for (const std::string& name : names) numbers.insert(parse_shard_name(name)->number);
-  std::uint64_t expected = 1;
-  for (const std::uint64_t number : numbers)
-    if (number == expected) ++expected;
-  if (expected <= first->count)
-    fail(Errc::missing,
-         fmt::format("{}/{}-{:0{}}-of-{}{}: the shard is missing", shown(folder), printable(first->prefix), expected,
-                     first->digits_of_count.size(), first->digits_of_count, kSuffix));
+  const std::uint64_t begin = numbers.contains(0) ? 0 : 1;
+  std::uint64_t expected = begin;
+  while (numbers.contains(expected)) ++expected;
+  if (expected < begin + first->count)
+    fail(Errc::missing, fmt::format("{}/{}{:0{}}{}{}{}: the shard is missing", shown(folder), printable(first->before),
+                                    expected, first->digits.size(), first->between, first->digits_of_count, kSuffix));
 }
 
 struct Listing {
@@ -261,28 +279,52 @@ CheckpointFiles from_folder(const fs::path& folder) {
   return files;
 }
 
-/// What is to be named to get the whole model of which `file` is a shard.
-std::string whole_model(const fs::path& folder, const ShardName& shard) {
-  const Listing listing = list_folder(folder.empty() ? fs::path(".") : folder);
-  if (!listing.indexes.empty()) return fmt::format("name {} for the whole model", joined(listing.indexes));
-  const bool alone = std::ranges::all_of(listing.safetensors, [&](const std::string& name) {
-    const auto parts = parse_shard_name(name);
-    return parts && parts->prefix == shard.prefix && parts->count == shard.count;
-  });
-  return alone ? "name the folder for the whole model"
-               : "for the whole model give its shards a folder of their own (links will do)";
+/// What a set is called that one file is a shard of, and what to do for the whole model.
+struct SetOfShard {
+  std::size_t shards = 0;
+  std::string whole;
+};
+
+/// The first index beside the file that names it and others.
+std::optional<SetOfShard> set_by_index(const Listing& beside, const fs::path& file) {
+  for (const std::string& name : beside.indexes) try {
+      const std::set<std::string> shards = shards_of(read_index(file.parent_path() / name));
+      if (shards.size() > 1 && shards.contains(file.filename().native()))
+        return SetOfShard{shards.size(), fmt::format("name {} for the whole model", printable(name))};
+    } catch (const Error&) {  // what it is worth is said when it is named itself
+    }
+  return std::nullopt;
 }
 
-/// One file alone. A shard of a set is part of a model: that is said.
+std::optional<SetOfShard> set_by_name(const Listing& beside, const fs::path& file) {
+  const auto shard = parse_shard_name(file.filename().native());
+  if (!shard || shard->count < 2) return std::nullopt;
+  const bool alone = beside.indexes.empty() && std::ranges::all_of(beside.safetensors, [&](const std::string& name) {
+                       const auto parts = parse_shard_name(name);
+                       return parts && parts->same_set(*shard);
+                     });
+  return SetOfShard{static_cast<std::size_t>(shard->count),
+                    alone ? "name the folder for the whole model"
+                          : "for the whole model give its shards a folder of their own (links will do)"};
+}
+
+/// One file alone. A shard of a set is part of a model: that is said, by the word of an index or else by its name.
 CheckpointFiles from_file(const fs::path& file) {
   CheckpointFiles files{.folder = absolute_folder(file.parent_path()),
                         .shards = {file.filename().native()},
                         .index = {},
                         .index_name = {},
                         .warnings = {}};
-  if (const auto parts = parse_shard_name(files.shards[0]); parts && parts->count > 1)
-    files.warnings.push_back(fmt::format("{}: is shard {} of a set of {}, and the others are not used: {}", shown(file),
-                                         parts->number, parts->count, whole_model(file.parent_path(), *parts)));
+  Listing beside;
+  try {
+    beside = list_folder(files.folder);
+  } catch (const Error&) {  // a folder may be entered without being read: the file's name is all there is to go by
+  }
+  std::optional<SetOfShard> set = set_by_index(beside, files.folder / files.shards[0]);
+  if (!set) set = set_by_name(beside, files.folder / files.shards[0]);
+  if (set)
+    files.warnings.push_back(
+        fmt::format("{}: is one of {} shards, and the others are not used: {}", shown(file), set->shards, set->whole));
   return files;
 }
 

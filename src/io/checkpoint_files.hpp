@@ -23,8 +23,9 @@ struct CheckpointFiles {
 /// - a safetensors file: itself; a JSON file: the index of its folder;
 /// - a folder: model.safetensors.index.json, else the only index of safetensors; without one, and where an index is
 ///   left over from shards that are gone, the only .safetensors file, else the complete set
-///   NAME-00001-of-0000N.safetensors.
-/// What else lies in the folder and is not used is a warning, as is one shard of a set named alone. Links are followed,
+///   NAME-00001-of-0000N.safetensors (also NAME_1_of_N, NAME.00.ofN).
+/// What else lies in the folder and is not used is a warning, as is one shard of a set named alone (a set by the word
+/// of an index beside it, or by its name). Links are followed,
 /// wherever they lead; names in an index are plain, so that none leaves the folder by itself.
 /// Errc::missing (nothing there, a shard of an index or set is not there), Errc::malformed, Errc::unsupported (another
 /// kind of file, named), Errc::usage (a folder that leaves a choice, also between NAME.safetensors and the

@@ -23,8 +23,8 @@ constexpr std::string_view kWords[] = {"scale", "scales",    "zero",      "zeros
 /// What a tool puts before or behind the name of a packed weight.
 constexpr std::string_view kPackedSuffixes[] = {"_blocks", "_packed", "_data", "_qdata"};
 /// Names that stand for the whole module: what lies beside them belongs to them.
-constexpr std::string_view kWholeModule[] = {"weight", "qweight", "w_q",   "q_weight",      "codes",
-                                             "qidxs",  "trellis", "_data", "weight_packed", "int_data"};
+constexpr std::string_view kWholeModule[] = {"weight",  "qweight", "w_q",           "q_weight", "codes",  "qidxs",
+                                             "trellis", "_data",   "weight_packed", "int_data", "indices"};
 
 bool can_be_packed(DType type) noexcept {
   switch (type) {
@@ -34,6 +34,7 @@ bool can_be_packed(DType type) noexcept {
     case DType::i16:
     case DType::u32:
     case DType::i32:
+    case DType::i64:
     case DType::f4:
     case DType::f6_e2m3:
     case DType::f6_e3m2:
@@ -70,9 +71,10 @@ std::size_t first_word(std::string_view leaf) noexcept {
   return leaf.npos;
 }
 
-/// Integers that are packed weights by their shape, whatever their name: matrices, but no places and masks.
+/// Integers that are packed weights by their shape, whatever their name: matrices, but no places and masks, and not of
+/// 64 bits, which are places as a rule.
 bool is_packed_matrix(const TensorInfo& tensor) {
-  if (!can_be_packed(tensor.dtype) || is_f8(tensor.dtype)) return false;
+  if (!can_be_packed(tensor.dtype) || is_f8(tensor.dtype) || tensor.dtype == DType::i64) return false;
   const std::string leaf = lower(leaf_of(tensor.name));
   for (const char* other : {"position", "mask", "token", "relative"})
     if (leaf.find(other) != leaf.npos) return false;
@@ -101,7 +103,8 @@ bool shares_module(std::string_view leaf, std::string_view packed) noexcept {
 bool belongs(std::string_view leaf, std::size_t word, std::string_view packed) noexcept {
   std::string_view stem = leaf.substr(0, word);
   while (stem.ends_with('_')) stem.remove_suffix(1);
-  if (stem.empty() || stem == "input" || stem == "output" || stem == "act") return is_whole_module(packed);
+  for (const std::string_view of_module : {"", "input", "output", "act", "comfy"})
+    if (stem == of_module) return is_whole_module(packed);
   packed = stem_of(packed);
   if (!packed.starts_with(stem)) return false;
   return packed.size() == stem.size() || packed[stem.size()] == '_';
@@ -115,6 +118,9 @@ class PackedWeights {
       const TensorInfo& tensor = catalogue.tensors[i];
       if (!can_be_packed(tensor.dtype) || first_word(lower(leaf_of(tensor.name))) != std::string_view::npos) continue;
       in_module_[module_of(tensor.name)].push_back(static_cast<std::int64_t>(i));
+      if (is_packed_matrix(tensor))
+        for (Part part(tensor.name); part.leads(); part.next())
+          with_a_gap_.emplace(part.replaced("*"), static_cast<std::int64_t>(i));
     }
   }
   [[nodiscard]] bool none() const noexcept { return in_module_.empty(); }
@@ -130,10 +136,44 @@ class PackedWeights {
     if (word != std::string_view::npos && siblings != in_module_.end())
       for (const std::int64_t at : siblings->second)
         if (belongs(leaf, word, lower(leaf_of(catalogue_.tensors[static_cast<std::size_t>(at)].name)))) return at;
-    return matrix_beside(tensor, module);
+    if (const std::int64_t at = matrix_beside(tensor, module); at >= 0) return at;
+    return behind_a_word(tensor);
   }
 
  private:
+  /// One part after the other of a name between dots.
+  class Part {
+   public:
+    explicit Part(std::string_view name) : name_(name) { find_end(); }
+    /// More parts come: it is not the leaf.
+    [[nodiscard]] bool leads() const noexcept { return end_ < name_.size(); }
+    void next() noexcept {  // of one that leads
+      begin_ = end_ + 1;
+      find_end();
+    }
+    [[nodiscard]] std::string_view text() const noexcept { return name_.substr(begin_, end_ - begin_); }
+    [[nodiscard]] std::string replaced(std::string_view by) const {
+      return fmt::format("{}{}{}", name_.substr(0, begin_), by, name_.substr(end_));
+    }
+    [[nodiscard]] std::string left_out() const {  // of one that leads
+      return fmt::format("{}{}", name_.substr(0, begin_), name_.substr(end_ + 1));
+    }
+
+   private:
+    void find_end() noexcept { end_ = std::min(name_.find('.', begin_), name_.size()); }
+    std::string_view name_;
+    std::size_t begin_ = 0, end_ = 0;
+  };
+
+  /// "scales.X" of the packed "X", or of "codes.X": a part before the leaf says what it is, the others are the weight's.
+  [[nodiscard]] std::int64_t behind_a_word(const TensorInfo& tensor) const {
+    for (Part part(tensor.name); part.leads(); part.next()) {
+      if (first_word(lower(part.text())) != 0) continue;
+      if (const std::int64_t at = catalogue_.find(part.left_out()); at >= 0 && is_packed(at)) return at;
+      if (const auto at = with_a_gap_.find(part.replaced("*")); at != with_a_gap_.end()) return at->second;
+    }
+    return -1;
+  }
   /// Matrices of floats in a module of packed integers, or in a part of it that a word names ("X.centroids.weight"):
   /// tables of its codes, whatever the tool calls them.
   [[nodiscard]] std::int64_t matrix_beside(const TensorInfo& tensor, std::string_view module) const {
@@ -157,6 +197,7 @@ class PackedWeights {
   }
   const Catalogue& catalogue_;
   std::unordered_map<std::string_view, std::vector<std::int64_t>> in_module_;
+  std::unordered_map<std::string, std::int64_t> with_a_gap_;  // packed matrices by their names with '*' for one part
 };
 
 }  // namespace
@@ -167,6 +208,32 @@ std::vector<std::int64_t> find_companions(const Catalogue& catalogue) {
   if (packed.none()) return owners;
   for (std::size_t i = 0; i < owners.size(); ++i) owners[i] = packed.owner_of(catalogue.tensors[i]);
   return owners;
+}
+
+std::set<std::string> outlived_companions(const Catalogue& catalogue, const std::set<std::string>& folded) {
+  std::set<std::string> names;
+  if (folded.empty()) return names;
+  const std::vector<std::int64_t> owners = find_companions(catalogue);
+  for (std::size_t i = 0; i < owners.size(); ++i) {
+    const std::string& name = catalogue.tensors[i].name;
+    if (catalogue.tensors[i].scales >= 0) continue;
+    const bool of_folded =
+        owners[i] >= 0 && folded.contains(catalogue.tensors[static_cast<std::size_t>(owners[i])].name);
+    if (of_folded || leaf_of(name) == "scaled_fp8") names.insert(name);
+  }
+  return names;
+}
+
+bool is_quantization_key(std::string_view key) {
+  const std::string small = lower(key);
+  for (std::size_t begin = 0; begin < small.size();) {
+    std::size_t end = begin;
+    while (end < small.size() && small[end] >= 'a' && small[end] <= 'z') ++end;
+    const std::string_view word = std::string_view(small).substr(begin, end - begin);
+    if (word == "quant" || word.starts_with("quantiz") || word.starts_with("quantis")) return true;
+    begin = end + 1;
+  }
+  return false;
 }
 
 void mark_companions(Catalogue& catalogue, const std::vector<std::int64_t>& owners, const ModelConfig& config) {

@@ -1,9 +1,13 @@
 #include "importance_facts.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 
 #include "importance_names.hpp"
+#include "lmq/base/error.hpp"
+#include "lmq/base/text.hpp"
 
 namespace lmq {
 
@@ -21,9 +25,11 @@ double samples_of(const Catalogue& file) {
     if (const auto at = shard.metadata.find("samples"); at != shard.metadata.end()) {
       double samples = 0;
       const char* const end = at->second.data() + at->second.size();
-      if (const auto [stop, error] = std::from_chars(at->second.data(), end, samples);
-          error == std::errc{} && stop == end && samples >= 1)
-        return std::min(samples, 1e15);
+      const auto [stop, error] = std::from_chars(at->second.data(), end, samples);
+      if (error != std::errc{} || stop != end || !(samples >= 1))
+        fail(Errc::malformed, fmt::format("{}: metadata 'samples': found '{}', expected a number from 1",
+                                          printable((file.folder / shard.name).native()), printable(at->second, 40)));
+      return std::min(samples, 1e15);
     }
   return 0;
 }

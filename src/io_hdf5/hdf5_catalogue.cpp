@@ -16,6 +16,7 @@
 #include "lmq/io/placement.hpp"
 #include "lmq/io/zip.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
+#include "optimizer_state.hpp"
 #include "types.hpp"
 
 namespace lmq {
@@ -315,7 +316,11 @@ Catalogue read_catalogue(const std::filesystem::path& path, const Inside& inside
     const FileId file{calls(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), "H5Fopen")};
     Lister lister(calls, hole, all);
     if (all) note_links(links_of(calls, file.get()), source, catalogue);
-    for (const std::string& name : dataset_names(calls, file.get())) lister.read(file.get(), name);
+    std::vector<std::string> names = dataset_names(calls, file.get());
+    if (all)
+      if (std::string left = leave_out_optimizer(names); !left.empty())
+        catalogue.warnings.push_back(fmt::format("{}: {}", source, left));
+    for (const std::string& name : names) lister.read(file.get(), name);
     lister.list().give(catalogue, source);
     calls.at("group", "/");
     for (const Attribute& attribute : read_attributes(calls, file.get()))

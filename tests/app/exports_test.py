@@ -181,6 +181,13 @@ class Gguf(ExportsTest):
         self.assertEqual(tensors.keys(), plain.keys())
         self.assertEqual({tensors[n][0] for n in plain if len(plain[n][1]) == 1}, {30})
         self.assertEqual({tensors[n][0] for n in plain if len(plain[n][1]) == 2}, {1})
+        report = json.loads(self.export(ours, "gguf", "q.gguf", "--json", "-").out)
+        sizes = {0: 4, 1: 2, 30: 2}
+        self.assertEqual(report["tensors"], len(tensors))
+        self.assertEqual({part["type"]: (part["tensors"], part["bytes"]) for part in report["types"]}, {
+            name: (sum(kind == t[0] for t in tensors.values()), sum(sizes[kind] * int(np.prod(t[1])) for t in tensors.values() if t[0] == kind))
+            for name, kind in (("f16", 1), ("bf16", 30))})
+        self.assertEqual(sum(part["bytes"] for part in report["types"]), report["bytes"])
         for name, (dtype, _, blob) in plain.items():
             got, exact = values_of(tensors[name][0], tensors[name][2]).astype(float), widen(dtype, blob)
             self.assertLessEqual(np.abs(got - exact).max(), np.abs(exact).max() / 128, name)

@@ -419,6 +419,24 @@ class Hdf5(FormatsTest):
             self.same(kept["layers/dense/vars/0"], kernel)
             self.assertEqual(kept["layers/dense_1/vars/0"].astype("<f4").tobytes(), (values.astype(np.uint32) << 16).view(np.float32).tobytes())
 
+    def test_the_state_of_a_keras_optimizer_is_no_weights(self):
+        kernel = RANDOM.standard_normal((40, 64)).astype("<f4")
+        for name, weights, state in (("two.h5", "model_weights/dense/dense/kernel:0", "optimizer_weights/Adam/dense/kernel/{}:0"),
+                                     ("three.weights.h5", "layers/dense/vars/0", "optimizer/vars/{}")):
+            with h5py.File(self.at(name), "w") as file:
+                file.create_dataset(weights, data=kernel)
+                for part in ("m", "v"):
+                    file.create_dataset(state.format(part), data=kernel)
+                file.create_dataset(state.format("iter"), data=np.int64(7))
+            self.assertEqual(list(self.kept(self.at(name))), [weights])
+            self.assertIn("state of the optimizer is not taken: 3 datasets", self.warned)
+            plan = self.ok(run("plan", self.at(name), "--target-size", "8000"))
+            self.assertNotIn("Adam", plan.out)
+            self.assertIn("state of the optimizer", plan.err)
+        with h5py.File(self.at("state.h5"), "w") as file:  # named itself it is what is wanted
+            file.create_dataset("optimizer/vars/0", data=kernel)
+        self.assertEqual(list(self.kept(self.at("state.h5"))), ["optimizer/vars/0"])
+
     def test_what_leads_out_of_the_file_or_is_not_decoded_is_named_with_a_way_out(self):
         w = np.ones((8, 8), "<f4")
 

@@ -220,5 +220,16 @@ class ImportanceTest(LmqTest):
                 self.assertFalse([name for name in os.listdir(self.folder) if name.startswith("out.h5")])
 
 
+    def test_samples_that_are_no_number_are_refused_and_not_passed_over(self):
+        path = self.at("i.safetensors")
+        columns = {f"{name}.columns": ("F32", w.shape[1:], np.ones(w.shape[1], "<f4")) for name, w in weights().items()}
+        for said in ("many", "", "0", "-5", "nan", "12x", "1,024"):
+            write_safetensors(path, columns, {"samples": said})
+            self.refused(run("plan", MODEL, "--importance", path), 65, "'samples'", f"found '{said}'", "a number from 1")
+        for said in ("1", "12.5", "1e9"):
+            write_safetensors(path, columns, {"samples": said})
+            self.ok(run("plan", MODEL, "--importance", path))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -81,6 +81,17 @@ class QuantizedAlready(InputsTest):
         self.assertEqual([name for name in packed if not reasons.get(name) and packed[name][0] == "F16"], [])
         self.assertEqual([name for name in plain if name in reasons and plain[name][0] == "F16"], [])
 
+    def test_a_word_in_another_part_of_the_name_tells_a_companion(self):
+        half = lambda *shape: ("F16", shape, RANDOM.standard_normal(shape).astype("<f2"))
+        packed = {"weights.0": integers("U8", 64, 64), "scales.0": half(64, 64), "codes.x.q": integers("U8", 64, 64), "scales.x.q": half(64, 64),
+                  "layers.1.q": integers("U8", 64, 64), "scales.layers.1.q": half(64, 64), "v.centroids": half(4, 2048),
+                  "v.indices": ("I64", (4000,), RANDOM.integers(0, 99, 4000).astype("<i8"))}
+        plain = {"scales.2.other": half(64, 64), "q.weight": half(64, 64), "b.bias_index": ("I64", (64, 64), np.zeros((64, 64), "<i8")), "b.biases_of": half(64, 64)}
+        self.ok(self.quantize(self.folder_of("m", {**packed, **plain})))
+        reasons = self.reasons()
+        self.assertEqual([name for name in packed if packed[name][0] == "F16" and "belongs to" not in reasons.get(name, "")], [])
+        self.assertEqual([name for name in plain if name in reasons and plain[name][0] == "F16"], [])
+
     def test_a_description_of_quantized_weights_that_are_not_found_is_said(self):
         self.assertIn("says that weights are quantized (any), but none is found",
                       self.ok(run("plan", self.folder_of("m", {"a.weight": matrix(64, 64)}, {"quantization_config": {"quant_method": "any"}}))).err)
@@ -151,10 +162,10 @@ class Folders(InputsTest):
         self.text("m", "model.safetensors.index.json", json.dumps({"weight_map": {f"l{i}.weight": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}}))
         write_safetensors(self.at("m", "mtp.safetensors"), {"mtp.weight": matrix(64, 64)})
         self.assertIn("mtp.safetensors", self.ok(self.quantize(source)).err)
-        self.assertIn("shard 1 of a set of 2", self.ok(self.quantize(self.at("m", "model-00001-of-00002.safetensors"))).err)
+        self.assertIn("is one of 2 shards", self.ok(self.quantize(self.at("m", "model-00001-of-00002.safetensors"))).err)
 
     def test_bytes_of_no_kind_are_named_as_such_and_damage_as_damage(self):
-        for name, start in (("noise", b"\x9d\x11\xfe\x83" * 40), ("ff", b"\xff" * 1000), ("flax", b"\x82\xa6params\x82" + b"\xa7" * 90)):
+        for name, start in (("noise", b"\x9d\x11\xfe\x83" * 40), ("ff", b"\xff" * 1000), ("words", b"\x84\x01\x02\x03" * 40)):
             with open(self.at(name), "wb") as file:
                 file.write(start)
             self.refused(run("inspect", self.at(name)), 69, "no kind of file that is known", "expected a checkpoint (safetensors,", "GGUF", "HDF5")
@@ -191,10 +202,45 @@ class Folders(InputsTest):
         self.refused(self.quantize(self.at("ours.h5")), 69, "an HDF5 file that lmq wrote", "lmq export")
         for name, content, words in (("x.onnx", b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x80", "an ONNX model"),
                                      ("x.tflite", b"\x1c\0\0\0TFL3" + b"\0" * 40, "a TensorFlow Lite model"),
-                                     ("notes.txt", b"just some words\n", "a text file"), ("page", b"<html>401</html>", "an HTML page")):
+                                     ("b.onnx", b"\x08\x08:\x80\x01\x0a\x05" + b"\0" * 40, "an ONNX model"),
+                                     ("x.mlmodel", b"\x08\x04\x12\x1a\x0a\x05input\x12\x11" + b"\0abc" * 30, "a Core ML model"),
+                                     ("saved_model.pb", b"\x08\x01\x12\x84\x01\x12\x05serve\x0a" + b"\0abc" * 30, "a TensorFlow SavedModel"),
+                                     ("frozen.pb", b"\x0a\x2e\x0a\x05input\x12\x0bPlaceholder" + b"\0abc" * 30, "a frozen TensorFlow graph"),
+                                     ("x.index", b"\0\0\x06\x08" + b"abc\0" * 90 + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "the index of a TensorFlow checkpoint"),
+                                     ("x.msgpack", b"\x82\xa6params\x82" + b"\x81" * 90, "MessagePack (a Flax checkpoint)"),
+                                     ("x.engine", b"ftrt" + b"\0" * 90, "a TensorRT engine"), ("x.mat", b"MATLAB 5.0 MAT-file, x" + b" " * 90, "a MATLAB file"),
+                                     ("old.bin", b"fmgg" + b"\1\0\0\0" * 50, "a GGMF file"), ("x.bz2", b"BZh91AY&SY" + b"\x99" * 90, "a bzip2 file"),
+                                     ("x.xz", b"\xfd7zXZ\0" + b"\x99" * 90, "an xz file"), ("x.rar", b"Rar!\x1a\x07" + b"\x99" * 90, "a RAR archive"),
+                                     ("xet", b"# xet version 0\nfilesize = 1\n", "a Xet pointer"), ("net.xml", b'<net name="x">' + b"<layer/>" * 30, "OpenVINO"),
+                                     ("notes.txt", b"just some words\n", "a text file"), ("page", b"<html>401</html>", "an HTML page"),
+                                     ("page2", b"\n \n<!doctype HTML>\n<html>" + b"x" * 400, "an HTML page"), ("gone", b"Entry not found", "a download that failed")):
             with open(self.at(name), "wb") as file:
                 file.write(content)
             self.refused(self.quantize(self.at(name)), 69, name, words)
+
+    def test_a_shard_named_alone_is_told_by_the_index_beside_it_or_by_its_name(self):
+        for folder, names in (("under", ("model_1_of_2", "model_2_of_2")), ("zero", ("consolidated.00.of2", "consolidated.01.of2")), ("any", ("a", "b"))):
+            os.makedirs(self.at(folder))
+            shards = [name + ".safetensors" for name in names]
+            for i, shard in enumerate(shards):
+                write_safetensors(self.at(folder, shard), {f"l{i}.weight": matrix(64, 64)})
+            said = self.ok(run("plan", self.at(folder, shards[1]))).err
+            if folder == "any":
+                self.assertEqual(said, "")
+            else:
+                self.assertIn("is one of 2 shards, and the others are not used: name the folder", said)
+                self.assertEqual(json.loads(self.ok(run("plan", self.at(folder), "--json")).out)["units"], 2)
+            self.text(folder, "broken.index.json", "{")
+            self.text(folder, "whole.safetensors.index.json", json.dumps({"weight_map": {f"l{i}.weight": shard for i, shard in enumerate(shards)}}))
+            for shard in shards:
+                self.assertIn("is one of 2 shards, and the others are not used: name whole.safetensors.index.json for the whole model",
+                              self.ok(run("plan", self.at(folder, shard))).err)
+            self.ok(run("plan", self.at(folder, "whole.safetensors.index.json")))
+            os.remove(self.at(folder, shards[1]))
+            os.remove(self.at(folder, "whole.safetensors.index.json"))
+            os.remove(self.at(folder, "broken.index.json"))
+            if folder != "any":
+                self.refused(run("plan", self.at(folder)), 66, shards[1] + ": the shard is missing")
 
     def test_advice_on_shards_can_be_followed(self):
         os.makedirs(self.at("mixed"))
@@ -385,15 +431,62 @@ class Exports(InputsTest):
         self.text("m", "bad.json", '{"quantization_config": ')
         self.ok(self.quantize(source))
         done = self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", source))
-        self.assertIn("no longer holds: config.json, llm_config.json, transformer/config.json", done.out)
+        self.assertIn("no longer holds: config.json, llm_config.json, transformer/config.json", done.told)
         self.assertIn("left out: quantize_config.json, transformer/hf_quant_config.json", done.out)
-        self.assertIn("no JSON although they speak of quantized weights, which are no more: bad.json", done.out)
+        self.assertIn("no JSON although they speak of quantized weights, which are no more: bad.json", done.told)
         with open(self.at("x", "config.json")) as file:
             self.assertEqual(repr(json.load(file)), repr(json.loads(config % json.dumps({"n": 1}))))
         for name in ("transformer/config.json", "llm_config.json"):
             with open(self.at("x", name)) as file:
                 self.assertEqual(json.load(file), {"n": 2})
 
+
+class Outlived(InputsTest):
+    """What told of FP8 weights goes from an export once their scales are folded in, and stays while they are kept."""
+    TENSORS = {"scaled_fp8": ("F8_E4M3", (2,), bytes(2)), "a.weight": fp8(128, 128), "a.scale_weight": f32(), "a.scale_input": f32(),
+               "a.bias": f32(128), "b.weight": matrix(64, 64), "c.weight": fp8(128, 128), "c.weight_scale": f32(1), "c.input_scale": f32(1),
+               "c.comfy_quant": ("U8", (4,), b"{}  ")}
+    METADATA = {"format": "pt", "quantization_config": "{}", "_quantization_metadata": "{}", "quantization": "fp8", "QuantMethod": "x",
+                "modelspec.quant": "y", "modelspec.title": "quantum"}
+    GONE = ["a.scale_input", "c.comfy_quant", "c.input_scale", "scaled_fp8"]
+
+    def setUp(self):
+        super().setUp()
+        self.source = self.at("fp8.safetensors")
+        write_safetensors(self.source, self.TENSORS, self.METADATA)
+
+    def export(self, source, form, path):
+        done = self.ok(run("export", source, "--to", form, "-o", self.at(path)))
+        return done.told, json.loads(self.ok(run("export", source, "--to", form, "-o", self.at(path), "--json", "-")).out)
+
+    def test_where_scales_are_folded_in(self):
+        self.ok(self.quantize(self.source))
+        told, report = self.export(self.at("out.h5"), "safetensors", "x.safetensors")
+        tensors, metadata = read_safetensors(self.at("x.safetensors"))
+        self.assertEqual(sorted(tensors), ["a.bias", "a.weight", "b.weight", "c.weight"])
+        self.assertEqual(sorted(metadata), ["QuantMethod", "format", "lmq_export", "modelspec.title"])
+        self.assertIn(", ".join(self.GONE), told)
+        self.assertIn("_quantization_metadata, modelspec.quant, quantization, quantization_config", told)
+        self.assertEqual((report["left_out_tensors"], report["tensors"]), (self.GONE, 4))
+        self.export(self.at("out.h5"), "safetensors", "folder")
+        self.assertEqual(sorted(read_safetensors(self.at("folder", "fp8.safetensors"))[0]), sorted(tensors))
+        for form, path in (("gguf", "x.gguf"), ("hdf5", "x.h5")):
+            for source in (self.at("out.h5"), self.source):
+                told, report = self.export(source, form, path)
+                self.assertEqual((report["left_out_tensors"], report["tensors"]), (self.GONE, 4))
+                self.assertIn("scaled_fp8", told)
+
+    def test_where_they_are_kept_or_there_were_none(self):
+        self.ok(self.quantize(self.source, "--tensor", "[ac].weight=keep"))
+        told, report = self.export(self.at("out.h5"), "safetensors", "x.safetensors")
+        tensors, metadata = read_safetensors(self.at("x.safetensors"))
+        self.assertEqual(sorted(tensors), sorted(self.TENSORS))
+        self.assertEqual(sorted(metadata), sorted([*self.METADATA, "lmq_export"]))
+        self.assertEqual(report["left_out_tensors"], [])
+        self.assertNotIn("no longer hold", told)
+        write_safetensors(self.source, {"scaled_fp8": ("F32", (2,), bytes(8)), "a.weight": matrix(64, 64), "a.input_scale": f32(1)})
+        self.ok(self.quantize(self.source))
+        self.assertEqual(self.export(self.at("out.h5"), "safetensors", "x.safetensors")[1]["tensors"], 3)
 
 if __name__ == "__main__":
     unittest.main()

@@ -89,10 +89,11 @@ def sha256(path):
 
 
 class Finished:
-    """err: standard error, lines that go on indented put together again (notes are as wide as the terminal)."""
+    """err: standard error, lines that go on indented put together again (notes are as wide as the terminal); told: the same of out."""
 
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err.replace("\n  ", " ")
+        self.told = out.replace("\n  ", " ")
 
     def __repr__(self):
         return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
