@@ -75,7 +75,7 @@ int dispatch(int argc, char** argv) {
   }
   const Options options = parse_options(argc, argv);
   std::optional<SignalGuard> signals;  // from the first moment, MPI's start included, a signal means: stop, code 75
-  if (options.command == Command::quantize) signals.emplace();
+  if (options.command == Command::quantize || options.command == Command::export_) signals.emplace();
   release_signals();
   switch (options.command) {
     case Command::quantize: {
@@ -102,7 +102,7 @@ int run(int argc, char** argv) {
   } catch (...) {
     // Before the ranks know each other all of them see the same command line, and fail alike.
     const Failure failure = current_failure();
-    if (!failure.line.empty() && launch_rank() == 0) complain(failure.line);
+    if (launch_rank() == 0) complain(failure.line);
     // mpirun ends all ranks when it sees the first one fail: that shall be the one that has said why.
     if (launch_rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(5));
     return failure.code;

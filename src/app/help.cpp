@@ -108,7 +108,7 @@ std::string help_text(const std::string& topic, std::size_t width) {
   if (topic.empty()) return overview(width);
   const CommandEntry* entry = find_command(topic);
   if (entry == nullptr) {
-    std::vector<std::string_view> names;
+    std::vector<std::string_view> names{"help", "version"};
     for (const CommandEntry& known : commands()) names.push_back(known.name);
     const std::string near = nearest(topic, names);
     fail(Errc::usage, fmt::format("unknown command '{}'{}", printable(topic),

@@ -135,7 +135,7 @@ bool share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
 
 /// A size that nobody asked for refuses nothing: where it cannot be reached it becomes the least that can. default_size:
 /// of rank 0. True when the recipe has changed.
-bool raise_default_size(Comm& comm, Job& job, bool default_size) {
+bool raise_default_size(Comm& comm, const Options& options, Job& job, bool default_size) {
   constexpr std::uint64_t kRoom = 64;  // the recipe's text with the size in bytes
   std::uint64_t least = 0;
   std::vector<std::byte> bytes;
@@ -146,7 +146,7 @@ bool raise_default_size(Comm& comm, Job& job, bool default_size) {
                          *make_hdf5_format());
       least = least > job.plan.target_bytes ? least + kRoom : 0;
     }
-    if (least > 0)
+    if (least > 0 && !options.quiet)
       note(fmt::format("4 bits a weight cannot be reached: the file takes {} at most", format_bytes(least)));
     ByteWriter out;
     out.le(least);
@@ -274,7 +274,7 @@ Job open_job(Comm& comm, const Options& options, bool scan, const std::function<
                          importance_lookup(job.importance), notes);
   };
   run_agreed(comm, plan);
-  if (raise_default_size(comm, job, default_size)) run_agreed(comm, plan);
+  if (raise_default_size(comm, options, job, default_size)) run_agreed(comm, plan);
   agree_on_plan(comm, job.plan.digest);
   if (comm.rank() == 0) {
     for (const std::string& line : idle_rules(job.reader->catalogue().tensors, job.recipe, job.plan)) warn(line);

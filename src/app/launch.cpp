@@ -66,8 +66,6 @@ Failure current_failure() {
     throw;
   } catch (const Error& error) {
     return {static_cast<int>(error.code), error.what()};
-  } catch (const BrokenPipe&) {
-    return {static_cast<int>(Errc::io), ""};
   } catch (const std::bad_alloc&) {
     return {static_cast<int>(Errc::io), "out of memory: lmq plan says what a rank needs; fewer threads need less"};
   } catch (const std::filesystem::filesystem_error& error) {
@@ -90,10 +88,10 @@ int with_comm(int& argc, char**& argv, const std::function<int(Comm&)>& body) {
   } catch (...) {
     const Failure failure = current_failure();
     if (comm->size() == 1) {
-      if (!failure.line.empty()) complain(failure.line);
+      complain(failure.line);
       return failure.code;
     }
-    if (!failure.line.empty()) complain(fmt::format("{} (rank {} on {})", failure.line, comm->rank(), host_name()));
+    complain(fmt::format("{} (rank {} on {})", failure.line, comm->rank(), host_name()));
     comm->abort(failure.code);
     std::abort();  // never reached
   }

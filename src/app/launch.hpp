@@ -24,7 +24,7 @@ int with_comm(int& argc, char**& argv, const std::function<int(Comm&)>& body);
 /// The exception in flight as exit code and line; used by main for what happens outside with_comm.
 struct Failure {
   int code = 0;
-  std::string line;  ///< empty: nothing to be said
+  std::string line;
 };
 [[nodiscard]] Failure current_failure();
 

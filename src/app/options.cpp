@@ -349,6 +349,15 @@ void take_shared(const Values& values, Options& options) {
   if (options.quiet) options.progress = ProgressMode::none;
 }
 
+/// A first word that is an option: one of the program's own was meant, or of a command that is missing.
+[[noreturn]] void refuse_first(const std::string& name) {
+  const std::string near = nearest(name, std::vector<std::string_view>{"--help", "--version"});
+  fail(Errc::usage, fmt::format("unknown option '{}'{}", name,
+                                near.empty() ? ": a command comes first; lmq --help lists them, lmq --version tells "
+                                               "which lmq this is"
+                                             : fmt::format("; did you mean {}?", near)));
+}
+
 }  // namespace
 
 Options parse_options(int argc, char** argv) {
@@ -356,8 +365,8 @@ Options parse_options(int argc, char** argv) {
   Options options;
   if (words.empty()) fail(Errc::usage, "a command is missing");
   const std::string name = words[0];
-  if (name == "--version") {
-    if (words.size() > 1) fail(Errc::usage, fmt::format("--version takes no argument, found '{}'", words[1]));
+  if (name == "--version" || name == "-V" || name == "version") {
+    if (words.size() > 1) fail(Errc::usage, fmt::format("{} takes no argument, found '{}'", name, words[1]));
     options.command = Command::version;
     return options;
   }
@@ -366,8 +375,7 @@ Options parse_options(int argc, char** argv) {
     static_cast<void>(help_text(options.topic, kAnyWidth));
     return options;
   }
-  if (name.starts_with('-'))
-    fail(Errc::usage, fmt::format("unknown option '{}': a command comes first; lmq --help lists them", name));
+  if (name.starts_with('-')) refuse_first(name);
   const CommandEntry* entry = find_command(name);
   if (entry == nullptr) static_cast<void>(help_text(name, kAnyWidth));  // throws with the nearest command
   words.erase(words.begin());

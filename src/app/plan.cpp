@@ -331,7 +331,7 @@ int plan(Comm& comm, const Options& options) {
     const Report report{job,   expected, estimate_memory(job.reader->catalogue().tensors, job.plan, threads, ranks),
                         ranks, threads,  simulate_runs(options, job, output_bytes(job, expected), threads)};
     check_memory(options, report.memory);
-    if (job.recipe.nonfinite == Recipe::Nonfinite::keep && !options.dry_run)
+    if (job.recipe.nonfinite == Recipe::Nonfinite::keep && !options.dry_run && !options.quiet)
       note(
           "values are not looked at here: tensors with NaN or infinities, which quantize will keep, are planned as the "
           "others");

@@ -44,18 +44,23 @@ void write_line(std::string_view head, std::string_view text) noexcept {
 void guard_standard_streams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
-      // Standard output is opened for reading on purpose: results that go nowhere are an error.
+      // Standard output is opened for reading on purpose: results that go nowhere are an error (output_is_closed).
       [[maybe_unused]] const int opened = ::open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);
     }
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
+bool output_is_closed() noexcept {
+  const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
+  return flags < 0 || (flags & O_ACCMODE) == O_RDONLY;
+}
+
 void print(std::string_view text) {
   while (!text.empty()) {
     const auto written = ::write(STDOUT_FILENO, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0 && errno == EPIPE) throw BrokenPipe{};
+    if (written < 0 && errno == EPIPE) return;  // whoever read it has seen enough
     if (written < 0) fail(Errc::io, fmt::format("standard output: {}", std::strerror(errno)));
     text.remove_prefix(static_cast<std::size_t>(written));
   }
@@ -64,7 +69,6 @@ void print(std::string_view text) {
 void print_beside(std::string_view text, const std::string& made) {
   try {
     print(text);
-  } catch (const BrokenPipe&) {  // whoever read it has seen enough
   } catch (const Error& error) {
     warn(fmt::format("{} is complete, but what is said of it cannot be shown: {}", printable(made), error.what()));
   }
@@ -80,14 +84,8 @@ void print_json(const std::string& to, nlohmann::json json) {
 void complain(std::string_view text) noexcept { write_line("lmq: ", text); }
 void warn(std::string_view text) noexcept { write_line("lmq: warning: ", text); }
 void note(std::string_view text) noexcept {
-  constexpr std::string_view kHead = "lmq: note: ", kMore = "  ";
   try {
-    std::string lines = fmt::format("{}{}", kHead, printable(text, kLongestNote));
-    lines = wrap(lines, output_width() - kMore.size(), 0);
-    lines.pop_back();
-    for (std::size_t at = lines.find('\n'); at != lines.npos; at = lines.find('\n', at + 1))
-      lines.insert(at + 1, kMore);
-    lines += '\n';
+    const std::string lines = hanging(fmt::format("lmq: note: {}", printable(text, kLongestNote)), output_width());
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, lines.data(), lines.size());
   } catch (...) {  // no memory for a line: nothing can be said
   }

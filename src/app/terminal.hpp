@@ -12,7 +12,11 @@ namespace lmq::app {
 /// main.
 void guard_standard_streams();
 
-/// Results: all of `text` to standard output. Errc::io when it cannot be written (BrokenPipe when nobody reads).
+/// True when there is no standard output that could be written.
+[[nodiscard]] bool output_is_closed() noexcept;
+
+/// Results: all of `text` to standard output; what is left when its reader goes is dropped. Errc::io when it cannot be
+/// written.
 void print(std::string_view text);
 
 /// What is said of a file that is finished: where it cannot be shown, that is a warning and no error. `made`: the file.
@@ -23,9 +27,6 @@ inline constexpr const char* kReportMark = "#lmq";
 /// A report (an object) as JSON, kReportMark first: to standard output when `to` is "-", else to that file, written
 /// beside its name and renamed. What may be replaced is for check_report to say.
 void print_json(const std::string& to, nlohmann::json json);
-
-/// The reader of standard output has left; nothing needs to be said about it.
-struct BrokenPipe {};
 
 /// One line "lmq: <text>" on standard error; line breaks and control characters inside become spaces. Never fails.
 void complain(std::string_view text) noexcept;

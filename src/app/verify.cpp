@@ -283,7 +283,9 @@ std::uint64_t memory_for_units(const Options& options, const Inputs& inputs) {
   return *options.memory - others;
 }
 
-void say(const Options& options, const Inputs& inputs, const Lines& differences, double seconds) {
+/// table: of draws, or empty. Where nobody can read it the exit code tells.
+void say(const Options& options, const Inputs& inputs, const std::string& table, const Lines& differences,
+         double seconds) {
   const QuantizedFile& file = *inputs.file;
   std::uint64_t records = 0;
   for (const StoredUnit& unit : file.units()) records += file.tensors()[unit.tensor].treatment == Treatment::quantize;
@@ -300,16 +302,15 @@ void say(const Options& options, const Inputs& inputs, const Lines& differences,
     print_json(*options.json, json);
   }
   if (options.json == "-") return;
-  std::string text;
-  for (const std::string& difference : differences) text += printable(difference, 2000) + '\n';
-  if (!options.quiet)
-    text += wrap(
-        fmt::format("{}: {}, {}, {} decoded, {}{}: {} in {}", file.name(), counted(file.tensors().size(), "tensor"),
-                    counted(file.units().size(), "unit"), counted(records, "record"), format_bytes(bytes),
-                    options.against ? ", errors measured against the original" : "",
-                    differences.empty() ? "no difference" : counted(differences.size(), "difference"),
-                    format_duration(seconds)),
-        output_width(), 0);
+  const std::string verdict = fmt::format(
+      "{}: {}, {}, {} decoded, {}{}: {} in {}", file.name(), counted(file.tensors().size(), "tensor"),
+      counted(file.units().size(), "unit"), counted(records, "record"), format_bytes(bytes),
+      options.against ? ", errors measured against the original" : "",
+      differences.empty() ? "no difference" : counted(differences.size(), "difference"), format_duration(seconds));
+  if (output_is_closed()) return warn(fmt::format("standard output is closed; {}", verdict));
+  std::string text = options.quiet ? "" : table;
+  for (const std::string& difference : differences) text += hanging(printable(difference, 2000), output_width());
+  if (!options.quiet) text += wrap(verdict, output_width(), 0);
   print(text);
 }
 
@@ -361,11 +362,7 @@ int verify(Comm& comm, const Options& options) {
     std::string table;
     if (options.repeat > 0) table = say_draws(*inputs.file, std::move(draws), options.repeat, differences);
     code = differences.empty() ? 0 : 1;
-    try {
-      if (options.json != "-" && !options.quiet) print(table);
-      say(options, inputs, differences, monotonic_seconds() - started);
-    } catch (const BrokenPipe&) {  // the exit code says it too
-    }
+    say(options, inputs, table, differences, monotonic_seconds() - started);
   });
   const auto agreed = comm.broadcast({static_cast<std::byte>(code)}, 0);
   return static_cast<int>(agreed.at(0));

@@ -138,14 +138,22 @@ std::string_view match_of_any_case(std::string_view pattern, const std::vector<T
   return at == tensors.end() ? std::string_view() : std::string_view(at->name);
 }
 
+/// The pattern for names that hold a match of `pattern`.
+std::string anywhere(std::string_view pattern) {
+  while (pattern.starts_with('*')) pattern.remove_prefix(1);
+  // "\\*" at the end is a star of the name.
+  while (pattern.ends_with('*') && !pattern.ends_with("\\*")) pattern.remove_suffix(1);
+  return fmt::format("*{}*", pattern);
+}
+
 /// What is wrong with a pattern that matches nothing, from the likeliest on; empty: not known.
 std::string hint_for(const std::string& pattern, const std::vector<TensorInfo>& tensors) {
-  const std::string part = fmt::format("*{}*", pattern);
+  const std::string part = anywhere(pattern);
   if (const std::uint64_t inside = matches(part, tensors); inside > 0)
     return fmt::format("; a pattern is for whole names: {} matches {}", in_quotes(part), inside);
   const std::string meant = from_regular_expression(pattern);
   if (!meant.empty())
-    for (const std::string& tried : {meant, fmt::format("*{}*", meant)})
+    for (const std::string& tried : {meant, anywhere(meant)})
       if (const std::uint64_t found = matches(tried, tensors); found > 0)
         return fmt::format("; patterns are no regular expressions ('*' stands for any text): {} matches {}",
                            in_quotes(tried), found);

@@ -8,7 +8,7 @@
 namespace lmq {
 namespace {
 
-constexpr std::array kSignals = {SIGTERM, SIGUSR1, SIGINT};
+constexpr std::array kSignals = {SIGTERM, SIGUSR1, SIGINT, SIGHUP};
 
 std::atomic<int> raised_signal{0};
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may not wait");
@@ -55,6 +55,8 @@ SignalGuard::SignalGuard() {
     action.sa_flags = SA_RESTART;  // a read in progress is not to fail
     sigemptyset(&action.sa_mask);
     sigaction(kSignals[i], &action, &before[i]);
+    // Under nohup a terminal that hangs up is to be nothing to the run.
+    if (kSignals[i] == SIGHUP && before[i].sa_handler == SIG_IGN) sigaction(SIGHUP, &before[i], nullptr);
   }
 }
 

@@ -2,12 +2,13 @@
 import os
 import random
 import signal
+import subprocess
 import time
 import unittest
 
 import numpy as np
 
-from lmq_harness import LmqTest, bf16, finish, lmq_processes_below, run, sha256, start, wait_until_gone, write_safetensors
+from lmq_harness import Finished, LmqTest, bf16, command, environment, finish, lmq_processes_below, run, sha256, start, wait_until_gone, write_safetensors
 
 LAYOUTS = [0, 2, 3]
 
@@ -192,6 +193,38 @@ class Interruption(LmqTest):
         self.ok(run(*self.arguments))
         self.ok(run("verify", self.out, "--against", self.source))
 
+
+class Signals(LmqTest):
+    """A signal that comes before the program can look at it waits, and is answered at the first chance: no timing decides."""
+
+    def signalled(self, number, *arguments, ignored=False):
+        def before():
+            if ignored:
+                signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+            os.kill(os.getpid(), number)
+        done = subprocess.run(command(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120,
+                              env=environment(), preexec_fn=before)
+        return Finished(done.returncode, "", done.stderr.decode())
+
+    def test_an_export_that_is_stopped_leaves_nothing_behind(self):
+        source = self.small_checkpoint()
+        self.ok(run("quantize", source, "-o", self.at("q.h5"), "--progress", "none"))
+        before = sorted(os.listdir(self.folder))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1):
+            for form, path in (("safetensors", "x"), ("safetensors", "x.safetensors"), ("gguf", "x.gguf"), ("hdf5", "x.h5")):
+                done = self.signalled(number, "export", self.at("q.h5"), "--to", form, "-o", self.at(path))
+                self.refused(done, 75, f"signal {int(number)}", "run the same command again")
+                self.assertEqual(sorted(os.listdir(self.folder)), before)
+        self.refused(self.signalled(signal.SIGTERM, "export", source, "--to", "gguf:q8_0", "-o", self.at("x.gguf")), 75, "signal 15")
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+    def test_a_terminal_that_hangs_up_stops_a_run_but_for_nohup(self):
+        words = ("quantize", self.small_checkpoint(), "-o", self.at("q.h5"), "--progress", "none")
+        self.refused(self.signalled(signal.SIGHUP, *words), 75, "run the same command again")
+        self.assertFalse(os.path.exists(self.at("q.h5")))
+        self.ok(self.signalled(signal.SIGHUP, *words, ignored=True))
+        self.ok(run("verify", self.at("q.h5")))
 
 if __name__ == "__main__":
     unittest.main()

@@ -349,7 +349,7 @@ class Limits(LmqTest):
             file.write(bytes(place.size))
         done = run("verify", out, "--against", source)
         self.assertEqual(done.code, 1, done)
-        self.assertEqual(done.out.count("/lmq/codebooks: the deflated bytes are damaged"), 1, done)
+        self.assertEqual(done.told.count("/lmq/codebooks: the deflated bytes are damaged"), 1, done)
 
     def test_verify_decodes_long_records_in_pieces(self):
         # Rows of 2^24 equal weights: records of some hundred bytes that stand for 64 MiB of floats each.
@@ -405,6 +405,24 @@ class Limits(LmqTest):
                 code, error = limited(*words, "--json", "-", stdout=full)
                 self.assertEqual(code, IO, error)
                 self.assertIn("standard output", error)
+
+    def test_the_verdict_is_the_exit_code_whatever_becomes_of_standard_output(self):
+        source, other = self.small_checkpoint(), self.small_checkpoint("other.safetensors", seed=2)
+        self.ok(run("quantize", source, "-o", self.at("out.h5"), "--progress", "none"))
+        ends = os.pipe()
+        os.close(ends[0])
+        with open("/dev/full", "wb") as full, os.fdopen(ends[1], "wb") as left:
+            for against, verdict, said in ((source, 0, "no difference"), (other, 1, "differences")):
+                words = ("verify", self.at("out.h5"), "--against", against)
+                code, error = limited(*words, before=lambda: os.close(1), stdout=None)
+                self.assertEqual(code, verdict, error)
+                self.assertIn("standard output is closed", error)
+                self.assertIn(said, error)
+                self.assertEqual(limited(*words, stdout=left), (verdict, ""))
+                self.assertEqual(limited(*words, stdout=full)[0], IO)
+            for words in (("inspect", source), ("plan", source), ("inspect", self.at("out.h5"), "--json", "-"), ("--help",), ("methods",)):
+                self.assertEqual(limited(*words, stdout=left), (0, ""))  # as with head: who left has seen enough
+                self.assertEqual(limited(*words, stdout=full)[0], IO)
 
     def test_several_tensors_take_the_advice_of_sparse_least_squares_at_once(self):
         draw = np.random.default_rng(5)

@@ -394,7 +394,7 @@ class Verify(LmqTest):
             write_safetensors(other, {**tensors, **change})
             done = run("verify", self.path, "--against", other, ranks=2)
             self.assertEqual(done.code, 1, done)
-            self.assertIn(word, done.out)
+            self.assertIn(word, done.told)
             self.assertEqual(json.loads(run("verify", self.path, "--against", other, "--json").out)["differences"].__len__(), 1)
         del tensors["norm.weight"]
         write_safetensors(other, tensors)
@@ -440,7 +440,7 @@ class Verify(LmqTest):
                     file.write(flipped)
                 done = run("verify", self.at("broken.h5"))
                 self.assertEqual(done.code, 1, done)
-                self.assertIn(name, done.out)
+                self.assertIn(name, done.told)
                 self.assertNotEqual(run("export", self.at("broken.h5"), "--to", "safetensors", "-o", self.at("x.safetensors")).code, 0)
                 self.assertFalse(os.path.exists(self.at("x.safetensors")))
 

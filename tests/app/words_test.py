@@ -99,5 +99,45 @@ class Words(LmqTest):
             self.assertTrue(line.startswith(("lmq: note: ", "  ")), line)
 
 
+    def test_quiet_leaves_no_notes(self):
+        source = self.at("m.safetensors")
+        write_safetensors(source, {f"l{i}.weight": ("F32", (32, 33), np.random.default_rng(i).standard_normal((32, 33)).astype("<f4")) for i in range(2)} |
+                          {"keep.weight": ("F32", (200, 200), np.ones((200, 200), "<f4"))})
+        write_safetensors(self.at("i.safetensors"), {"l0.weight.gram": ("F32", (33, 33), np.eye(33, dtype="<f4"))})
+        words = (source, "--importance", self.at("i.safetensors"), "--tensor", "keep*=keep", "--nonfinite", "keep")
+        self.assertIn("lmq: note: ", self.ok(run("plan", *words)).err)
+        self.assertEqual(self.ok(run("plan", *words, "-q")).err, "")
+        self.assertIn("lmq: note: ", self.ok(run("quantize", *words, "-o", self.at("o.h5"))).err)
+        self.assertEqual(self.ok(run("quantize", *words, "-o", self.at("o.h5"), "-q")).err, "")
+
+    def test_an_advised_pattern_matches(self):
+        for pattern in ("*embed", "embed", "**embed", "embed*", "*embed?", "*.up", "*up_proj"):
+            with self.subTest(pattern=pattern):
+                done = run("plan", STORIES, "--tensor", pattern + "=6")
+                self.refused(done, 64, "matches no tensor")
+                advised = re.search(r'whole names: "(.*?)" matches (\d+)', done.err)
+                self.assertNotIn("**", advised[1])
+                self.ok(run("plan", STORIES, "--tensor", advised[1] + "=6"))
+
+    def test_version_and_help_answer_to_what_people_type(self):
+        said = self.ok(run("--version")).out
+        for word in ("version", "-V"):
+            self.assertEqual(self.ok(run(word)).out, said)
+        for word, near in (("verison", "did you mean version?"), ("hepl", "did you mean help?"), ("--verison", "did you mean --version?"),
+                           ("-v", "lmq --version"), ("version x", "unknown command")):
+            self.refused(run(word), 64, near)
+
+    def test_lines_fit_and_a_number_stays_with_its_unit(self):
+        out, other = self.at("o.h5"), self.small_checkpoint("another_name_that_is_rather_long_for_a_file.safetensors", rows=65)
+        self.ok(run("quantize", self.small_checkpoint(), "-o", out))
+        for width in (40, 52, 80, 100):
+            for words in (("verify", out), ("verify", out, "--against", other), ("export", out, "--to", "safetensors", "-o", self.at(f"x{width}")),
+                          ("export", out, "--to", "gguf", "-o", self.at("x.gguf"))):
+                done = run(*words, COLUMNS=width)
+                for line in done.out.splitlines():
+                    if len(line.split()) > 1 and max(map(len, line.split())) < 40:
+                        self.assertLessEqual(len(line), width, line)
+                self.assertNotRegex(done.out, r"\d\n *(s|ms|B|KiB|tensors?|units?|files?|records?)\b")
+
 if __name__ == "__main__":
     unittest.main()

@@ -48,7 +48,7 @@ struct RunReport {
 };
 
 /// Steps 3 to 10 of docs/architecture.md: deals units, quantizes, spools, commits. Collective; the report is whole on
-/// rank 0. Errc::interrupted after SIGTERM, SIGUSR1, SIGINT or the time limit: what is finished stays in the work
+/// rank 0. Errc::interrupted after SIGTERM, SIGUSR1, SIGHUP, SIGINT or the time limit: what is finished stays in the work
 /// directory. Errc::cannot_create when another run is at work on the output or in the work directory: it is waited for
 /// for 15 seconds.
 [[nodiscard]] RunReport run_quantize(Comm& comm, const Reader& reader, const ImportanceFile* importance,

@@ -2,7 +2,8 @@
 
 namespace lmq {
 
-/// While one of these lives, SIGTERM, SIGUSR1 and SIGINT only raise a flag; a second SIGINT ends the process at once.
+/// While one of these lives, SIGTERM, SIGUSR1, SIGHUP and SIGINT only raise a flag; a second SIGINT ends the process at
+/// once. A SIGHUP that was ignored before (nohup) stays so.
 /// Several may live at the same time (ranks on threads); the last to go restores what was there before.
 class SignalGuard {
  public:
