@@ -217,17 +217,20 @@ std::optional<CheckpointFiles> from_an_index(const fs::path& folder, const Listi
   return files;
 }
 
-/// Folders in `folder` that hold safetensors, ascending: parts of a pipeline.
-std::vector<std::string> folders_with_weights(const fs::path& folder) {
+/// Folders in `folder` and in those that hold safetensors, ascending: parts of a pipeline, snapshots of a hub's cache.
+std::vector<std::string> folders_with_weights(const fs::path& folder, int deeper = 1) {
   std::vector<std::string> names;
   std::error_code error;
   for (fs::directory_iterator entries(folder, error), end; !error && entries != end; entries.increment(error)) {
     std::error_code unread;
     if (!entries->is_directory(unread)) continue;
+    const std::string name = entries->path().filename().native() + "/";
     fs::directory_iterator files(entries->path(), unread);
     if (std::any_of(begin(files), fs::directory_iterator(),
                     [](const fs::directory_entry& file) { return file.path().extension() == kSuffix; }))
-      names.push_back(entries->path().filename().native() + "/");
+      names.push_back(name);
+    else if (deeper > 0)
+      for (const std::string& below : folders_with_weights(entries->path(), deeper - 1)) names.push_back(name + below);
   }
   std::ranges::sort(names);
   return names;
@@ -239,6 +242,14 @@ bool is_foreign_weights(std::string_view name) {
        {"model", "pytorch_model", "consolidated", "tf_model", "ggml-model", "diffusion_pytorch_model"})
     if (name.starts_with(start)) return true;
   return name.ends_with(".gguf");
+}
+
+/// What a file is, for a message, as far as it can be read.
+std::string kind_of_entry(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return "no file that can be read";
+  const FileFormat format = recognize(File(path, File::Mode::read));
+  return format.words.empty() ? "of a kind that is not supported" : fmt::format("{}: {}", format.words, format.advice);
 }
 
 CheckpointFiles from_folder(const fs::path& folder) {
@@ -254,8 +265,8 @@ CheckpointFiles from_folder(const fs::path& folder) {
   }
   if (listing.safetensors.empty() && !listing.foreign.empty())
     fail(Errc::unsupported,
-         fmt::format("{}: the folder holds no .safetensors file; {} is of a kind that is not supported", shown(folder),
-                     printable(listing.foreign.front())));
+         fmt::format("{}: the folder holds no .safetensors file; {} is {}", shown(folder),
+                     printable(listing.foreign.front()), kind_of_entry(folder / listing.foreign.front())));
   if (listing.safetensors.empty()) {
     const std::vector<std::string> below = folders_with_weights(folder);
     fail(Errc::missing,
@@ -333,8 +344,12 @@ CheckpointFiles from_file(const fs::path& file) {
 CheckpointFiles find_checkpoint_files(const fs::path& input) {
   std::error_code error;
   const fs::file_status status = fs::status(input, error);
-  if (!fs::exists(status))
+  if (!fs::exists(status)) {
+    std::error_code unread;
+    if (const fs::path to = fs::read_symlink(input, unread); !unread && status.type() == fs::file_type::not_found)
+      fail(Errc::missing, fmt::format("{}: is a link to {}, which is not there", shown(input), shown(to)));
     fail(Errc::missing, fmt::format("{}: {}", shown(input), error ? error.message() : "no such file or folder"));
+  }
   if (fs::is_directory(status)) return from_folder(input);
   if (!fs::is_regular_file(status)) fail(Errc::missing, fmt::format("{}: expected a file or a folder", shown(input)));
   const FileFormat format = recognize(File(input, File::Mode::read));

@@ -146,6 +146,14 @@ class Folders(InputsTest):
         for source in ("farm", "door"):
             self.ok(self.quantize(self.at(source)))
             self.ok(run("verify", self.at("out.h5"), "--against", self.at(source)))
+        os.makedirs(self.at("hub", "snapshots"))   # a hub's cache: named at its top it says where the weights are
+        os.symlink(self.at("farm"), self.at("hub", "snapshots", "abc"))
+        self.refused(run("plan", self.at("hub")), 66, "weights lie in snapshots/abc/: name one of them")
+        os.rename(self.at("out.h5"), self.at("hub", "out.h5"))
+        self.refused(run("plan", self.at("hub")), 69, "out.h5 is an HDF5 file that lmq wrote")
+        os.remove(self.at("blobs", "b2"))
+        for named in (self.at("farm"), self.at("farm", "model-00002-of-00002.safetensors")):
+            self.refused(run("plan", named), 66, "model-00002-of-00002.safetensors:", f"a link to {self.at('blobs', 'b2')}, which is not there")
 
     def test_an_old_index_beside_a_newer_file_is_a_question(self):
         source = self.folder_of("two", {"x.weight": matrix(64, 64)})
