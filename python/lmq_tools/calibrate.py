@@ -11,7 +11,7 @@ MODEL is a folder (or a .safetensors file beside its config.json) as transformer
 encoder without a head. FUNCTION returns (module, batches): what the module is called with, its output are logits [.., classes]. Without
 --text and --tokens the sequences are drawn from the causal model itself. docs/calibration.md tells what is computed.
 
-The same command again goes on after a kill, SIGTERM or --max-time (exit code 75), with any number of ranks; the file is the same for
+The same command again goes on after a kill, SIGTERM, SIGHUP or --max-time (exit code 75), with any number of ranks; the file is the same for
 any number of ranks with the same --threads.
 """
 import argparse
@@ -293,6 +293,13 @@ def may_stream(arguments, base):
     return base + (16 if arguments.text or arguments.tokens else 4) * weights > arguments.memory
 
 
+def obey_signals(clock):
+    """Signals that stop a run set clock.signalled; a terminal that hangs up stops it, too, unless nohup has that ignored."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: setattr(clock, "signalled", True))
+
+
 def clock_of(arguments, journal, comm):
     """Says when to stop: signals to any rank, --max-time."""
     from .fit import Clock
@@ -300,8 +307,7 @@ def clock_of(arguments, journal, comm):
         journal.remove(["stop"])
     comm.wait()
     clock = Clock(journal, arguments.max_time)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(clock, "signalled", True))
+    obey_signals(clock)
     return clock
 
 

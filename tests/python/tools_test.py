@@ -1,6 +1,7 @@
 """lmq-calibrate and lmq-evaluate where no torch is needed: sums, journals, tokens, the file, what is refused."""
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 PYTHON = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python")
 sys.path[:0] = [PYTHON, os.path.join(PYTHON, "..", "scripts")]
 import svg_plot  # noqa: E402
-from lmq_tools import measures, output, program, tokens, weights  # noqa: E402
+from lmq_tools import calibrate, measures, output, program, tokens, weights  # noqa: E402
 from lmq_tools.errors import Failure, Interrupted  # noqa: E402
 from lmq_tools.journal import Journal  # noqa: E402
 from lmq_tools.sums import BITS, Sums  # noqa: E402
@@ -128,6 +129,20 @@ class ProgramTest(unittest.TestCase):
             with self.assertRaises(Interrupted):
                 program.call(path, [], lambda: os.path.exists(os.path.join(folder, "begun")))
             self.assertTrue(os.path.exists(os.path.join(folder, "saved")))
+
+    def test_a_terminal_that_hangs_up_stops_a_calibration_but_for_nohup(self):
+        numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in numbers}
+        try:
+            for hup, stopped in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+                signal.signal(signal.SIGHUP, hup)
+                clock = mock.Mock(signalled=False)
+                calibrate.obey_signals(clock)
+                signal.raise_signal(signal.SIGHUP)
+                self.assertEqual(clock.signalled, stopped)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def test_a_program_that_is_not_there_is_said(self):
         with self.assertRaises(Failure) as caught:
