@@ -117,6 +117,8 @@ class PackedWeights {
     for (std::size_t i = 0; i < catalogue.tensors.size(); ++i) {
       const TensorInfo& tensor = catalogue.tensors[i];
       if (!can_be_packed(tensor.dtype) || first_word(lower(leaf_of(tensor.name))) != std::string_view::npos) continue;
+      // Integers of 64 bits are places in a table as a rule ("attention_bias_idxs" beside "attention_biases").
+      if (tensor.dtype == DType::i64 && !is_whole_module(lower(leaf_of(tensor.name)))) continue;
       in_module_[module_of(tensor.name)].push_back(static_cast<std::int64_t>(i));
       if (is_packed_matrix(tensor))
         for (Part part(tensor.name); part.leads(); part.next())

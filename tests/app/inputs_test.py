@@ -86,7 +86,8 @@ class QuantizedAlready(InputsTest):
         packed = {"weights.0": integers("U8", 64, 64), "scales.0": half(64, 64), "codes.x.q": integers("U8", 64, 64), "scales.x.q": half(64, 64),
                   "layers.1.q": integers("U8", 64, 64), "scales.layers.1.q": half(64, 64), "v.centroids": half(4, 2048),
                   "v.indices": ("I64", (4000,), RANDOM.integers(0, 99, 4000).astype("<i8"))}
-        plain = {"scales.2.other": half(64, 64), "q.weight": half(64, 64), "b.bias_index": ("I64", (64, 64), np.zeros((64, 64), "<i8")), "b.biases_of": half(64, 64)}
+        plain = {"scales.2.other": half(64, 64), "q.weight": half(64, 64), "b.bias_index": ("I64", (64, 64), np.zeros((64, 64), "<i8")), "b.biases_of": half(64, 64),
+                 "d.attention_biases": half(64, 64), "d.attention_bias_idxs": ("I64", (64, 64), np.zeros((64, 64), "<i8"))}
         self.ok(self.quantize(self.folder_of("m", {**packed, **plain})))
         reasons = self.reasons()
         self.assertEqual([name for name in packed if packed[name][0] == "F16" and "belongs to" not in reasons.get(name, "")], [])
