@@ -198,7 +198,7 @@ std::string list_text(const std::vector<std::string>& names) {
 
 void check_replaceable(const fs::path& path) {
   std::error_code error;
-  if (!fs::exists(path, error)) return;
+  if (!fs::exists(fs::symlink_status(path, error))) return;  // a link that leads nowhere is there, too
   bool ours = false;
   if (fs::is_regular_file(path, error)) {
     try {
@@ -215,7 +215,7 @@ StagedFolder::StagedFolder(fs::path final_folder, const std::vector<std::string>
     : final_(plain(std::move(final_folder))), index_(std::move(index)) {
   staging_ = free_name_beside(final_);
   std::error_code error;
-  if (fs::exists(final_, error)) {
+  if (fs::exists(fs::symlink_status(final_, error))) {
     if (!fs::is_directory(final_, error))
       fail(Errc::cannot_create, fmt::format("{}: exists and is no folder", shown(final_)));
     for (const fs::directory_entry& entry : fs::directory_iterator(final_)) {

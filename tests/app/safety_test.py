@@ -406,6 +406,16 @@ class Limits(LmqTest):
                 self.assertEqual(code, IO, error)
                 self.assertIn("standard output", error)
 
+    def test_a_link_at_the_name_of_an_export_is_not_lost(self):
+        self.ok(run("quantize", self.small_checkpoint(), "-o", self.at("out.h5"), "--progress", "none"))
+        for form in ("safetensors", "gguf", "hdf5"):
+            for name in ("link", "link.safetensors"):
+                os.symlink("nowhere", self.at(name))
+                self.refused(run("export", self.at("out.h5"), "--to", form, "-o", self.at(name)), 73, name)
+                self.assertEqual(os.readlink(self.at(name)), "nowhere")
+                os.remove(self.at(name))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["out.h5", "small.safetensors"])
+
     def test_the_verdict_is_the_exit_code_whatever_becomes_of_standard_output(self):
         source, other = self.small_checkpoint(), self.small_checkpoint("other.safetensors", seed=2)
         self.ok(run("quantize", source, "-o", self.at("out.h5"), "--progress", "none"))
