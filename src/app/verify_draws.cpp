@@ -155,12 +155,12 @@ std::string say_draws(const QuantizedFile& file, std::vector<UnitDraws> draws, s
   for (const UnitDraws& one : draws) tensors[static_cast<std::uint32_t>(file.units()[one.unit].tensor)] += one.sums;
   using Align = Table::Align;
   Table table({{"tensor", Align::left},
-               {"error of one draw", Align::right},
+               {"one draw", Align::right},
                {"expected", Align::right},
-               {fmt::format("of the mean of {}", repeat), Align::right},
+               {fmt::format("mean of {}", repeat), Align::right},
                {"expected", Align::right},
                {"sigmas", Align::right},
-               {"bias, sigmas", Align::right}});
+               {"bias", Align::right}});
   for (const auto& [t, sums] : tensors) {
     const auto sigmas = [](double off, double variance) {
       return variance > 0 ? off / std::sqrt(variance) : off == 0 ? 0.0 : std::copysign(HUGE_VAL, off);
@@ -168,8 +168,8 @@ std::string say_draws(const QuantizedFile& file, std::vector<UnitDraws> draws, s
     const double error = sigmas(sums.mean - sums.mean_expected, sums.mean_variance);
     const double bias = sigmas(sums.bias, sums.mean_expected);
     const std::string& name = file.tensors()[t].line.name;
-    table.row({printable(name), fmt::format("{:.6g}", sums.one), fmt::format("{:.6g}", sums.one_expected),
-               fmt::format("{:.6g}", sums.mean), fmt::format("{:.6g}", sums.mean_expected),
+    table.row({printable(name), fmt::format("{:.5g}", sums.one), fmt::format("{:.5g}", sums.one_expected),
+               fmt::format("{:.5g}", sums.mean), fmt::format("{:.5g}", sums.mean_expected),
                fmt::format("{:+.2f}", error), fmt::format("{:+.2f}", bias)});
     if (!(std::abs(error) <= kSigmas) || !(std::abs(bias) <= kSigmas))
       differences.push_back(
@@ -177,8 +177,13 @@ std::string say_draws(const QuantizedFile& file, std::vector<UnitDraws> draws, s
                       "most {} are expected",
                       file.name(), printable(name), repeat, error, bias, kSigmas));
   }
-  return tensors.empty() ? fmt::format("{}: no tensor was rounded at random\n", file.name())
-                         : table.text(output_width());
+  return tensors.empty()
+             ? fmt::format("{}: no tensor was rounded at random\n", file.name())
+             : wrap(fmt::format("squared errors of one draw and of the mean of {}, as found and as expected; "
+                                "by how many sigmas the mean and its bias are off",
+                                repeat),
+                    output_width(), 0) +
+                   table.text(output_width());
 }
 
 }  // namespace lmq::app
