@@ -15,6 +15,11 @@ namespace {
 constexpr std::uint64_t kRecordFrame = 48;     // header and checksum
 constexpr std::uint64_t kZerosPerByte = 4096;  // at least, of a trellis (each costs .0004 bit)
 
+// Coder tables and states: 24 bytes of 12 levels, about 10 bits a level more.
+constexpr std::uint64_t kTableBytes = 9, kTableLevelEighths = 10;
+
+std::uint64_t number_bytes(const QuantSpec& spec) { return spec.level_type == LevelType::f16 ? 2 : 4; }
+
 /// Equidistributed bits, a function of the index: numbers as hard to deflate as real ones.
 std::uint64_t scattered(std::uint64_t index) noexcept {
   std::uint64_t x = index * 0x9E3779B97F4A7C15U;
@@ -69,9 +74,18 @@ std::uint64_t record_bound(const Plan& plan, std::uint64_t unit) {
     return kRecordFrame + sides + 4 * ceil_div(rows, tensor.lane_rows) +
            static_cast<std::uint64_t>(std::ceil(static_cast<double>(work.count) * code_bits / 8));
   }
-  const std::uint64_t number_bytes = tensor.spec.level_type == LevelType::f16 ? 2 : 4;
-  return kRecordFrame + stored_numbers(tensor.spec, work.count, tensor.cols) * number_bytes +
+  return kRecordFrame + stored_numbers(tensor.spec, work.count, tensor.cols) * number_bytes(tensor.spec) +
          static_cast<std::uint64_t>(std::ceil(static_cast<double>(work.count) * code_bits / 8));
+}
+
+std::uint64_t scope_side_bytes(const Plan& plan, const Scope& scope, std::size_t levels) {
+  const QuantSpec& spec = scope.spec;
+  const std::uint64_t fixed = stored_numbers(spec, 1, 1);
+  const std::uint64_t numbers = fixed == spec.options.levels ? levels : fixed;
+  const std::uint64_t tables = takes_whole_bits(spec.coder) ? 0 : kTableBytes + levels * kTableLevelEighths / 8;
+  std::uint64_t records = 0;
+  for (const std::uint32_t tensor : scope.tensors) records += plan.tensors[tensor].units;
+  return records * (kRecordFrame + numbers * number_bytes(spec) + tables) + levels * number_bytes(spec);
 }
 
 // More than 5 parameters: all that a file is laid out from, each kept by another part of a run.

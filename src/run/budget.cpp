@@ -11,7 +11,7 @@
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/container/size.hpp"
-#include "lmq/run/forecast.hpp"
+#include "scope_curve.hpp"
 
 namespace lmq {
 namespace {
@@ -272,21 +272,9 @@ std::string whatever_the_target(const std::string& recipe_json) {
   recipe["target_bytes"] = std::numeric_limits<std::uint64_t>::max();
   return recipe.dump();
 }
-}  // namespace
 
-std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
-                           const std::string& provenance_json, const LayoutFormat& format) {
-  const auto bytes_of_fixed = [&](std::uint64_t unit) {
-    return plan.tensors[plan.units[unit].tensor].spec.budgeted ? 0 : record_bound(plan, unit);
-  };
-  Plan any = plan;  // whose digest is as long for every size, and deflates alike
-  any.digest.assign(plan.digest.size(), '0');
-  return estimate_size(catalogue, any, whatever_the_target(recipe_json), provenance_json, format, bytes_of_fixed)
-      .total();
-}
-
-std::uint64_t sure_bytes(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
-                         const std::string& provenance_json, const LayoutFormat& format) {
+/// The plan with the fewest levels wherever a budget chooses them, and a digest that is as long for every size.
+Plan with_fewest_levels(const Plan& plan) {
   Plan least = plan;
   least.digest.assign(plan.digest.size(), '0');
   const auto take_fewest = [](QuantSpec& spec) {
@@ -294,6 +282,23 @@ std::uint64_t sure_bytes(const Catalogue& catalogue, const Plan& plan, const std
   };
   for (TensorPlan& tensor : least.tensors) take_fewest(tensor.spec);
   for (Scope& scope : least.scopes) take_fewest(scope.spec);
+  return least;
+}
+}  // namespace
+
+std::uint64_t bytes_beside(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                           const std::string& provenance_json, const LayoutFormat& format) {
+  const auto bytes_of_fixed = [&](std::uint64_t unit) {
+    return plan.tensors[plan.units[unit].tensor].spec.budgeted ? 0 : record_bound(plan, unit);
+  };
+  return estimate_size(catalogue, with_fewest_levels(plan), whatever_the_target(recipe_json), provenance_json, format,
+                       bytes_of_fixed)
+      .total();
+}
+
+std::uint64_t sure_bytes(const Catalogue& catalogue, const Plan& plan, const std::string& recipe_json,
+                         const std::string& provenance_json, const LayoutFormat& format) {
+  const Plan least = with_fewest_levels(plan);
   const SizeEstimate size = estimate_size(catalogue, least, whatever_the_target(recipe_json), provenance_json, format,
                                           [&](std::uint64_t unit) { return record_bound(least, unit); });
   return size.total() + size.container / kTablesShare + kTablesMore;

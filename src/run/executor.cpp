@@ -31,7 +31,8 @@ LoadedTask Executor::load(Task task, TaskBuffers& buffers) {
 
 Outcome Executor::run(const LoadedTask& loaded) { return type_of(loaded.task.key).run(tools_, loaded); }
 
-Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window) {
+Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window,
+                           Curvature curvature) {
   const TensorPlan& tensor = context.plan.tensors[unit.tensor];
   const std::string& name = context.reader.catalogue().tensors[tensor.tensor].name;
   const double quantum = importance_quantum_of(context.plan, unit);
@@ -39,7 +40,7 @@ Importance load_importance(const RunContext& context, const WorkUnit& unit, Impo
   const ImportanceEntry* const entry = context.importance->find(name);
   if (entry == nullptr) fail(Errc::internal, fmt::format("tensor '{}': its importance is gone", printable(name)));
   context.importance->read(*entry, unit.begin, unit.count, window);
-  if (tensor.importance.gram || tensor.importance.outer_rows > 0) {
+  if (curvature == Curvature::yes && (tensor.importance.gram || tensor.importance.outer_rows > 0)) {
     ImportanceEntry wanted = *entry;
     if (tensor.importance.outer_rows == 0) wanted.outer.tensor = -1;  // units need not be whole blocks of it
     context.importance->read_curvature(wanted, unit.begin, unit.count, window);

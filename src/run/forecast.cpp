@@ -1,16 +1,18 @@
 #include "lmq/run/forecast.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "lmq/base/bytes.hpp"
 #include "lmq/base/error.hpp"
-#include "lmq/quant/quantizer.hpp"
-#include "lmq/quant/rate.hpp"
-#include "lmq/quant/unit.hpp"
-#include "lmq/quant/value_histogram.hpp"
+#include "lmq/base/text.hpp"
+#include "lmq/quant/level_curve.hpp"
 #include "lmq/run/budget.hpp"
+#include "scope_curve.hpp"
+#include "scope_statistics.hpp"
 
 namespace lmq {
 namespace {
@@ -22,13 +24,6 @@ struct Measured {
   ScopeCurve curve;
   double energy = 0;
 };
-
-double energy_of(const Group& group) {
-  double energy = 0;
-  for (std::size_t j = 0; j < group.size(); ++j)
-    energy += group.scatter[j] + group.mass[j] * group.mean[j] * group.mean[j];
-  return energy;
-}
 
 /// One scope of a plan, to be measured by every `stride`-th unit of its tensors.
 class Measurement {
@@ -61,27 +56,28 @@ class Measurement {
       return {curve_of(spreads_, context_.plan, scope_),
               spreads_.mean_square() * static_cast<double>(spreads_.weights())};
     const Group group = histogram_.group(scope_.quantum);
-    return {curve_of(group, scope_.spec), energy_of(group)};
+    return {curve_of(group, context_, scope_), group_energy(group)};
   }
 
   void measure(const WorkUnit& unit, const TensorPlan& tensor) {
     const TensorInfo& info = context_.reader.catalogue().tensors[tensor.tensor];
     const TensorView view = context_.reader.view(info, unit.begin, unit.count, bytes_);
     const Importance importance = load_importance(context_, unit, window_);
+    const RowWindow window{view, importance, tensor.cols, tensor.lane_rows, &workspace_};
     if (scope_.layers) {
-      if (first_nonfinite(view)) refuse(info, unit);
-      spreads_.merge(layer_spreads({view, importance, tensor.cols, tensor.lane_rows, &workspace_}, scope_.spec));
-      return;
+      const auto spreads = window_spreads(window, scope_.spec);
+      if (!spreads) refuse(info, unit);
+      spreads_.merge(*spreads);
+    } else {
+      const auto histogram = window_values(window, scope_.spec);
+      if (!histogram) refuse(info, unit);
+      histogram_.merge(*histogram);
     }
-    const auto quantizer = find_quantizer(scope_.spec.method)->make(scope_.spec.options);
-    const ValueHistogram histogram = ValueHistogram::of(
-        view, quantizer->traits().importance ? importance : Importance{}, {}, quantizer->traits().by_importance);
-    if (histogram.nonfinite() > 0) refuse(info, unit);
-    histogram_.merge(histogram);
   }
 
-  void refuse(const TensorInfo& info, const WorkUnit& unit) const {
+  [[noreturn]] void refuse(const TensorInfo& info, const WorkUnit& unit) const {
     refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count);
+    fail(Errc::io, fmt::format("tensor '{}': its values changed while they were read", printable(info.name)));
   }
 
   const RunContext& context_;
@@ -121,41 +117,6 @@ std::vector<std::byte> measure_share(const Comm& comm, const RunContext& context
 }
 
 }  // namespace
-
-RateCount rate_count(const QuantSpec& spec) noexcept {
-  return takes_whole_bits(spec.coder) ? RateCount::fixed_width
-         : spec.widths                ? RateCount::width_entropy
-                                      : RateCount::entropy;
-}
-
-ScopeCurve curve_of(const Group& group, const QuantSpec& spec) {
-  constexpr int kSlopes = 38;
-  constexpr double kStep = 0.70710678118654752;
-  double weights = 0, mass = 0, first = 0, second = 0;
-  for (std::size_t j = 0; j < group.size(); ++j) {
-    weights += group.count[j];
-    mass += group.mass[j];
-    first += group.mass[j] * group.mean[j];
-    second += group.scatter[j] + group.mass[j] * group.mean[j] * group.mean[j];
-  }
-  std::vector<double> slopes;
-  double slope = 4 * std::max(second - first * first / mass, 0.0) / weights;
-  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  return {rate_curve(group, spec.method, spec.options, slopes, rate_count(spec)), second / mass};
-}
-
-ScopeCurve curve_of(const SpreadHistogram& spreads, const Plan& plan, const Scope& scope) {
-  constexpr int kSlopes = 120;
-  constexpr double kStep = 0.70710678118654752;
-  const ImportanceInfo& importance = plan.tensors[scope.tensors.front()].importance;
-  const double mean = importance.present() && importance.mean > 0 ? importance.mean : 1;  // 1: nothing is known
-  const auto bins = spreads.bins();
-  std::vector<double> slopes;
-  double slope = bins.empty() ? 1 : 4 * bins.back().square;  // from where no bit pays
-  for (int i = 0; i < kSlopes; ++i, slope *= kStep) slopes.push_back(slope);
-  return {find_quantizer(scope.spec.method)->make(scope.spec.options)->spread_curve(spreads, slopes),
-          spreads.mean_square() / mean};
-}
 
 Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t other_bytes,
                          const std::function<void(double, double)>& progress) {

@@ -21,6 +21,10 @@ struct SizeEstimate {
 /// each where the recipe wants fixed width or planes), codebooks, header.
 [[nodiscard]] std::uint64_t record_bound(const Plan& plan, std::uint64_t unit);
 
+/// About what a scope with a shared codebook of so many levels takes beside codes: headers, codebooks and coder tables of
+/// its records, and its codebook once more where the file lists it.
+[[nodiscard]] std::uint64_t scope_side_bytes(const Plan& plan, const Scope& scope, std::size_t levels);
+
 /// The one estimate of the size of an output, for plan, preflight and budget: the file is laid out as it will be, with
 /// statistics and levels of as many digits as real ones, and nothing is written. Cost: 4 us a tensor and 2 us a unit.
 /// record_bytes  bytes of a quantized unit's record

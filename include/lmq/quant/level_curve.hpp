@@ -29,6 +29,10 @@ struct LevelPoint {
 /// sum of importance * w^2.
 [[nodiscard]] double group_energy(const Group& group) noexcept;
 
+/// The same weights in about `most` bins, neighbours taken together: half of them by their distance, half by the weights
+/// they hold. Zeros stay apart. The group itself where it has no more bins, or layers. O(bins).
+[[nodiscard]] Group condensed(const Group& group, std::size_t most);
+
 /// Every bin becomes its mean, a single value; scatter stays as it is.
 [[nodiscard]] Group bins_as_values(const Group& group);
 

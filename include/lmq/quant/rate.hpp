@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -22,7 +23,8 @@ enum class RateCount : std::uint8_t {
 ///                       1e-4 of what the method's fit finds at that slope. ecsq: 40 slopes of 5,000 values in 20 ms
 /// other methods         one point per number of levels, least first: 2 .. 8 each, then about eight an octave up to
 ///                       256; of widths: the powers of two, 2 .. 256; none above the first that has a level for
-///                       every value. `lambdas` is not looked at
+///                       every value. Of methods without a pass over all numbers some are found between others
+///                       (level_points). `lambdas` is not looked at
 /// options  complete ones of the method; what they say of rate, lambda, slope and levels is not looked at
 /// Distortions of an unresolved group (wide types in bins) count every bin as if it lay at its mean, plus the scatter
 /// inside. Errc::internal when no method has that id.
@@ -34,8 +36,22 @@ enum class RateCount : std::uint8_t {
 [[nodiscard]] std::size_t fewest_levels(std::uint16_t method, const QuantizerOptions& options,
                                         RateCount count = RateCount::entropy);
 
-/// Bits and distortion of a codebook on a group: by its prices where the group has layers, by its cuts, or else the
-/// nearest level, of each bin's mean.
-[[nodiscard]] RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count = RateCount::entropy);
+/// Complete options of the method for each number of levels that rate_curve tries, least first; `options` themselves
+/// where they fix the number.
+[[nodiscard]] std::vector<QuantizerOptions> level_options(std::uint16_t method, const QuantizerOptions& options,
+                                                          RateCount count = RateCount::entropy);
+/// A point for each of level_options, at the end less where there are fewer values than levels. point_of: asked for all
+/// of them, or for 2, 3, 4, 6, 8, 12 ... levels, the others by fill_between; from several threads.
+[[nodiscard]] std::vector<RatePoint> level_points(const std::vector<QuantizerOptions>& options, bool all,
+                                                  const std::function<RatePoint(const QuantizerOptions&)>& point_of);
+/// Bits and distortions of the points between the known ones: bits and the logarithm of the distortion are straight.
+/// known   ascending indices of points that are known, the first and the last of those that are wanted among them
+/// places  [points] where they stand, strictly monotone
+void fill_between(std::span<const std::size_t> known, std::span<const double> places, std::span<RatePoint> points);
+
+/// Bits and distortion of a codebook on a group: the mean over draws of stochastic rounding, by its prices where the
+/// group has layers, by its cuts, or else the nearest level, of each bin's mean.
+[[nodiscard]] RatePoint rate_of(const Group& group, const Codebook& codebook, RateCount count = RateCount::entropy,
+                                Rounding rounding = Rounding::cuts);
 
 }  // namespace lmq

@@ -77,9 +77,12 @@ class Executor {
   TaskTools tools_;
 };
 
+/// Whether curvature is read where the plan has it.
+enum class Curvature : bool { no, yes };
 /// The importance of a unit's weights as the plan has it, with the curvature where its method sees layers; it points
 /// into `window`.
-[[nodiscard]] Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window);
+[[nodiscard]] Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window,
+                                         Curvature curvature = Curvature::yes);
 
 /// Errc::malformed for the first NaN or infinity among the elements [0, end) of a tensor, in the words every rank uses;
 /// nothing when there is none. Reads the tensor from its start.

@@ -3,21 +3,10 @@
 #include <functional>
 #include <vector>
 
-#include "lmq/quant/group.hpp"
-#include "lmq/quant/spread_histogram.hpp"
 #include "lmq/run/comm.hpp"
 #include "lmq/run/executor.hpp"
-#include "lmq/run/task.hpp"
 
 namespace lmq {
-
-/// How the codes of a scope will be stored.
-[[nodiscard]] RateCount rate_count(const QuantSpec& spec) noexcept;
-/// What bits would buy in a scope with these statistics: at 38 slopes, from where no bit pays to some nine bits, a
-/// quarter of a bit apart; of methods without slopes by the number of levels (rate_curve).
-[[nodiscard]] ScopeCurve curve_of(const Group& group, const QuantSpec& spec);
-/// The same of a scope of layers, at 120 slopes: spreads of a layer lie octaves apart.
-[[nodiscard]] ScopeCurve curve_of(const SpreadHistogram& spreads, const Plan& plan, const Scope& scope);
 
 /// What a budget chooses for a scope, all its weights together.
 struct ScopeForecast {

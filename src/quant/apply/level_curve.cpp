@@ -1,6 +1,7 @@
 #include "lmq/quant/level_curve.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "lmq/base/error.hpp"
 #include "lmq/kernels/rate_cells.hpp"
@@ -33,6 +34,33 @@ double group_energy(const Group& group) noexcept {
   for (std::size_t j = 0; j < group.size(); ++j)
     sum += group.mass[j] * (group.mean[j] * group.mean[j]) + group.scatter[j];
   return sum;
+}
+
+Group condensed(const Group& group, std::size_t most) {
+  if (group.size() <= most || !group.layers.empty()) return group;
+  double all = 0, below = 0;
+  for (const double count : group.count) all += count;
+  const double first = group.low.front(), range = double{group.high.back()} - first;
+  Group out;
+  out.minimum = group.minimum, out.maximum = group.maximum;
+  double place = -1;  // of the bin that is being filled
+  for (std::size_t j = 0; j < group.size(); ++j) {
+    const bool zero = group.low[j] == 0 && group.high[j] == 0;
+    const double near = range > 0 ? (double{group.low[j]} - first) / range : 0;
+    const double next = std::floor(static_cast<double>(most) / 2 * (near + below / all));
+    below += group.count[j];
+    if (out.size() > 0 && next == place && !zero) {
+      const double mass = out.mass.back() + group.mass[j], away = group.mean[j] - out.mean.back();
+      out.scatter.back() += group.scatter[j] + out.mass.back() * group.mass[j] / mass * (away * away);
+      out.mean.back() += group.mass[j] / mass * away;
+      out.mass.back() = mass, out.count.back() += group.count[j], out.high.back() = group.high[j];
+      continue;
+    }
+    place = zero ? -1 : next;
+    out.low.push_back(group.low[j]), out.high.push_back(group.high[j]), out.mean.push_back(group.mean[j]);
+    out.count.push_back(group.count[j]), out.mass.push_back(group.mass[j]), out.scatter.push_back(group.scatter[j]);
+  }
+  return out;
 }
 
 Group bins_as_values(const Group& group) {

@@ -2,22 +2,22 @@
 #include "identity.hpp"
 #include "lmq/quant/spread_histogram.hpp"
 #include "lmq/quant/value_histogram.hpp"
-#include "lmq/run/forecast.hpp"
 #include "schedule.hpp"
+#include "scope_curve.hpp"
 #include "unit_tasks.hpp"
 
 namespace lmq::tasks {
 namespace {
 
-ScopeCurve curve_from(std::span<const std::byte> histogram, const Plan& plan, const Scope& scope) {
-  if (scope.layers) return curve_of(SpreadHistogram::from_bytes(histogram, kFromRankZero), plan, scope);
-  return curve_of(ValueHistogram::from_bytes(histogram, kFromRankZero).group(scope.quantum), scope.spec);
+ScopeCurve curve_from(std::span<const std::byte> histogram, const RunContext& context, const Scope& scope) {
+  if (scope.layers) return curve_of(SpreadHistogram::from_bytes(histogram, kFromRankZero), context.plan, scope);
+  return curve_of(ValueHistogram::from_bytes(histogram, kFromRankZero).group(scope.quantum), context, scope);
 }
 
 Outcome run(TaskTools& tools, const LoadedTask& loaded) {
-  const Plan& plan = tools.context.plan;
+  const Scope& scope = tools.context.plan.scopes.at(loaded.task.key.subject);
   Outcome outcome;
-  outcome.finished.body = curve_to_bytes(curve_from(loaded.task.body, plan, plan.scopes.at(loaded.task.key.subject)));
+  outcome.finished.body = curve_to_bytes(curve_from(loaded.task.body, tools.context, scope));
   keep(tools, loaded, outcome.finished, loaded.task.body);
   return outcome;
 }

@@ -2,8 +2,8 @@
 
 #include "coordinator.hpp"
 #include "identity.hpp"
-#include "lmq/quant/value_histogram.hpp"
 #include "schedule.hpp"
+#include "scope_statistics.hpp"
 #include "unit_tasks.hpp"
 
 namespace lmq::tasks {
@@ -17,18 +17,16 @@ Outcome run(TaskTools& tools, const LoadedTask& loaded) {
   const TensorPlan& tensor = plan_of(tools, loaded.task);
   Outcome outcome;
   if (tensor.lane_rows > 0) {
-    if (first_nonfinite(loaded.view)) refuse_nonfinite(tools, loaded.task);
-    outcome.histogram = layer_spreads(layer_window(tools, loaded), tensor.spec).to_bytes();
+    const auto spreads = window_spreads(layer_window(tools, loaded), tensor.spec);
+    if (!spreads) refuse_nonfinite(tools, loaded.task);
+    outcome.histogram = spreads->to_bytes();
     keep(tools, loaded, outcome.finished, outcome.histogram);
     return outcome;
   }
   const auto ranges = ranges_from_bytes(loaded.task.body, kFromRankZero);
-  const auto quantizer = entry_of(tensor.spec).make(tensor.spec.options);
-  const ValueHistogram histogram =
-      ValueHistogram::of(loaded.view, quantizer->traits().importance ? loaded.importance : Importance{}, ranges,
-                         quantizer->traits().by_importance);
-  if (histogram.nonfinite() > 0) refuse_nonfinite(tools, loaded.task);
-  outcome.histogram = histogram.to_bytes();
+  const auto histogram = window_values({loaded.view, loaded.importance, tensor.cols}, tensor.spec, ranges);
+  if (!histogram) refuse_nonfinite(tools, loaded.task);
+  outcome.histogram = histogram->to_bytes();
   const bool worth_keeping =
       outcome.histogram.size() <= std::max(kSmallHistogram, loaded.view.bytes.size() / kViewsPerHistogram);
   keep(tools, loaded, outcome.finished, worth_keeping ? outcome.histogram : std::span<const std::byte>());

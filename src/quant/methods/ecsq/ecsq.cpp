@@ -6,6 +6,7 @@
 #include "ecsq_options.hpp"
 #include "entropy_fit.hpp"
 #include "lmq/base/error.hpp"
+#include "lmq/base/parallel.hpp"
 
 namespace lmq {
 namespace {
@@ -132,9 +133,11 @@ class EntropyQuantizer final : public Quantizer {
     wish.most_levels = kMaxCells;
     const RateSums line(group, wish.zero);
     const JointSums joint(group, line);
-    EntropyFitter fitter(&joint);
-    std::vector<RatePoint> points;
-    for (const double lambda : lambdas) points.push_back(point_of(fitter.at(line, wish, lambda, true)));
+    std::vector<EntropyFitter> fitters(thread_count(), EntropyFitter(&joint));
+    std::vector<RatePoint> points(lambdas.size());
+    parallel_for_worker(points.size(), [&](std::size_t k, std::size_t worker) {
+      points[k] = point_of(fitters[worker].at(line, wish, lambdas[k], true));
+    });
     return points;
   }
 
