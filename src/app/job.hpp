@@ -53,6 +53,9 @@ struct Job {
 
 /// The output's size with codes of equal probability: about the most it can be.
 [[nodiscard]] SizeEstimate estimate_output(const Job& job);
+/// The same with other records and levels: those that are expected.
+[[nodiscard]] SizeEstimate estimate_output(const Job& job, const Plan& plan,
+                                           const std::function<std::uint64_t(std::uint64_t unit)>& record_bytes);
 
 /// The preflight: what can be known to fail before any work. Errc::cannot_create, Errc::usage; rank 0 only.
 void check_output(const Options& options, const Reader& reader);

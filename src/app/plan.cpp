@@ -4,16 +4,17 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "commands.hpp"
 #include "job.hpp"
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
+#include "lmq/container/size.hpp"
 #include "lmq/io_hdf5/hdf5_format.hpp"
 #include "lmq/run/budget.hpp"
 #include "lmq/run/forecast.hpp"
 #include "plan_simulate.hpp"
+#include "quality_notes.hpp"
 #include "table.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
@@ -118,16 +119,19 @@ std::string treatment_text(const Job& job, const TensorPlan& plan) {
   std::string rule = rule_of(job, plan);
   if (const auto at = rule.find(": rules["); at != rule.npos) rule.erase(0, at + 2);
   if (plan.rule >= 0 && job.recipe.rules[static_cast<std::size_t>(plan.rule)].place.command_line) rule = "options";
-  constexpr std::size_t kLongestRule = 32;  // --json has it whole
+  constexpr std::size_t kLongestRule = 24;  // --json has it whole
   return rule.empty() ? text : fmt::format("{} ({})", text, printable(rule, kLongestRule));
 }
 
-/// What a plan with a size to reach is expected to come to; nothing without one.
-using Expected = std::optional<Forecast>;
+/// What quantized tensors are expected to become.
+using Expected = Forecast;
 
-/// The forecast of a tensor's scope, or nullptr: its own rule says how many bits it gets.
+/// The forecast of a tensor, or of its scope where a budget chooses; nullptr: nothing is known.
 const ScopeForecast* forecast_of(const Expected& expected, const TensorPlan& plan) {
-  return expected && plan.spec.budgeted ? &expected->scopes[static_cast<std::size_t>(plan.scope)] : nullptr;
+  if (plan.treatment != Treatment::quantize) return nullptr;
+  const ScopeForecast& forecast =
+      plan.spec.budgeted ? expected.scopes[static_cast<std::size_t>(plan.scope)] : expected.tensors[plan.tensor];
+  return forecast.weights > 0 ? &forecast : nullptr;
 }
 
 /// Tensors that share a line.
@@ -140,8 +144,7 @@ struct Row {
 
 void add_forecast(const Job& job, const TensorPlan& plan, const ScopeForecast& forecast, Row& row) {
   const std::uint64_t count = job.reader->catalogue().tensors[plan.tensor].count();
-  const double share =
-      static_cast<double>(count) / static_cast<double>(job.plan.scopes[static_cast<std::size_t>(plan.scope)].weights);
+  const double share = static_cast<double>(count) / forecast.weights;
   row.fewest_levels = row.weights > 0 ? std::min(row.fewest_levels, forecast.levels) : forecast.levels;
   row.most_levels = std::max(row.most_levels, forecast.levels);
   row.weights += static_cast<double>(count);
@@ -172,7 +175,7 @@ std::vector<Row> rows_of(const Job& job, bool summary, const Expected& expected)
   return rows;
 }
 
-/// Levels, bits per weight and signal to noise that are expected; "-" where a rule says how many bits there are.
+/// Levels, bits per weight and signal to noise that are expected; "-" where nothing is known.
 std::vector<std::string> expected_cells(const Row& row) {
   if (!(row.weights > 0)) return {"-", "-", "-"};
   return {row.most_levels == 0                   ? "-"  // codes without levels
@@ -185,15 +188,12 @@ std::string plan_table(const Job& job, bool summary, const Expected& expected) {
   const std::vector<Row> rows = rows_of(job, summary || job.plan.tensors.size() > kMaxLines, expected);
   using enum Table::Align;
   std::vector<std::pair<std::string, Table::Align>> columns{{"tensor", left}, {"type", left}, {"shape", left}};
-  if (expected)
-    columns.insert(columns.end(), {{"levels", right}, {"bits", right}, {"SNR dB", right}});
-  else
-    columns.emplace_back("units", right);
+  columns.insert(columns.end(), {{"levels", right}, {"bits", right}, {"SNR dB", right}});
   columns.emplace_back("treatment (rule)", left);
   Table table(std::move(columns));
   for (std::size_t i = 0; i < std::min(rows.size(), kMaxLines); ++i) {
     std::vector<std::string> cells{counted_name(rows[i].name, rows[i].tensors), rows[i].type, rows[i].shape};
-    const auto more = expected ? expected_cells(rows[i]) : std::vector<std::string>{fmt::format("{}", rows[i].units)};
+    const auto more = expected_cells(rows[i]);
     cells.insert(cells.end(), more.begin(), more.end());
     cells.push_back(printable(rows[i].what));
     table.row(std::move(cells));
@@ -204,15 +204,31 @@ std::string plan_table(const Job& job, bool summary, const Expected& expected) {
   return text;
 }
 
-/// Bytes of the output: what is expected, or at most without a size to reach.
+/// Bytes of the output: what is expected; at most, where something is not known.
 std::uint64_t output_bytes(const Job& job, const Expected& expected) {
-  return expected ? std::min(static_cast<std::uint64_t>(expected->bytes), job.plan.target_bytes)
-                  : estimate_output(job).total();
+  if (job.plan.target_bytes > 0) return std::min(static_cast<std::uint64_t>(expected.bytes), job.plan.target_bytes);
+  const Plan likely = with_expected_levels(job.plan, expected.tensors);
+  return estimate_output(job, likely,
+                         [&](std::uint64_t unit) {
+                           const WorkUnit& work = job.plan.units[unit];
+                           const ScopeForecast& tensor = expected.tensors[work.tensor];
+                           if (!(tensor.weights > 0)) return record_bound(job.plan, unit);
+                           return static_cast<std::uint64_t>(
+                               std::ceil(tensor.bits / 8 * (static_cast<double>(work.count) / tensor.weights)));
+                         })
+      .total();
 }
 
-void put_forecast(const ScopeForecast& forecast, std::uint64_t weights, nlohmann::json& item) {
-  if (item.contains("levels")) item["levels"] = forecast.levels;
-  item["expected_bits_per_weight"] = forecast.bits / static_cast<double>(std::max<std::uint64_t>(1, weights));
+/// Something is quantized of which nothing is known.
+bool is_bound(const Job& job, const Expected& expected) {
+  return std::ranges::any_of(job.plan.tensors, [&](const TensorPlan& plan) {
+    return plan.treatment == Treatment::quantize && plan.units > 0 && forecast_of(expected, plan) == nullptr;
+  });
+}
+
+void put_forecast(const ScopeForecast& forecast, bool budgeted, nlohmann::json& item) {
+  if (budgeted && item.contains("levels")) item["levels"] = forecast.levels;
+  item["expected_bits_per_weight"] = forecast.bits / forecast.weights;
   if (forecast.energy > 0 && forecast.distortion > 0)
     item["expected_snr_db"] = 10 * std::log10(forecast.energy / forecast.distortion);
 }
@@ -244,7 +260,7 @@ nlohmann::json tensor_json(const Report& report, const TensorPlan& plan, const T
     item["chunk"] = plan.chunk;
     if (plan.spec.granularity == Granularity::group) item["group"] = plan.spec.group;
     if (const ScopeForecast* forecast = forecast_of(report.expected, plan))
-      put_forecast(*forecast, report.job.plan.scopes[static_cast<std::size_t>(plan.scope)].weights, item);
+      put_forecast(*forecast, plan.spec.budgeted, item);
   }
   return item;
 }
@@ -279,7 +295,7 @@ nlohmann::json plan_json(const Options& options, const Report& report) {
                       {"simulated", to_json(simulated)},
                       {"srun", suggested.srun},
                       {"mpirun", suggested.mpirun}};
-  if (expected) json["expected_loss"] = expected->loss;
+  if (job.plan.target_bytes > 0) json["expected_loss"] = expected.loss;
   return json;
 }
 
@@ -290,32 +306,62 @@ std::string plan_text(const Options& options, const Report& report) {
   const auto shared = std::ranges::count_if(job.plan.scopes, &Scope::shares_codebook);
   const std::size_t width = output_width();
   return fmt::format(
-      "{}\n{}: {} quantized, {} kept, {} folded;\n{} (the largest {}), {}\ninput {}, output about {}\n"
+      "{}\n{}: {} quantized, {} kept, {} folded;\n{} (the largest {}), {}\ninput {}, output {} {}\n"
       "memory per rank {}: program {}, input {},\n  work {}, output {}, coordinator (rank 0) {}\n"
       "about {} with {} of {}\n\n{}\n{}\n",
       plan_table(job, options.summary, expected), counted(sums.quantized_tensors + sums.kept + sums.folded, "tensor"),
       sums.quantized_tensors, sums.kept, sums.folded, counted(job.plan.units.size(), "unit"),
       counted(sums.largest_unit, "weight"), counted(static_cast<std::uint64_t>(shared), "shared codebook"),
-      format_bytes(sums.source_bytes), format_bytes(output_bytes(job, expected)), format_bytes(memory.total()),
-      format_bytes(memory.program), format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
+      format_bytes(sums.source_bytes), is_bound(job, expected) ? "at most" : "about",
+      format_bytes(output_bytes(job, expected)), format_bytes(memory.total()), format_bytes(memory.program),
+      format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
       format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, ranks, threads)),
       counted(ranks, "rank"), counted(threads, "thread"), in_shell_lines(suggested.srun, width),
       in_shell_lines(suggested.mpirun, width));
 }
 
-/// Reads what has to be measured for a plan with a size to reach.
+/// What is said of a size that is spent badly, in words.
+std::vector<std::string> size_notes(const Job& job, const Expected& expected) {
+  std::vector<std::string> notes;
+  double weights = 0, books = 0, stored = 0;
+  std::uint64_t group = 0;
+  for (const TensorPlan& plan : job.plan.tensors) {
+    const ScopeForecast* forecast = forecast_of(expected, plan);
+    if (forecast == nullptr || plan.lane_rows > 0 || plan.spec.granularity < Granularity::row) continue;
+    QuantSpec spec = plan.spec;
+    if (spec.budgeted) spec.options.levels = std::max<std::size_t>(1, forecast->levels);
+    const std::uint64_t count = plan.rows * plan.cols;
+    weights += forecast->weights, stored += forecast->bits;
+    books +=
+        (spec.level_type == LevelType::f16 ? 16.0 : 32.0) * static_cast<double>(stored_numbers(spec, count, plan.cols));
+    if (spec.granularity == Granularity::group) group = spec.group;
+  }
+  notes.push_back(beside_codes(group, weights, stored - books, stored));
+  notes.push_back(unused_size(job.plan.target_bytes, output_bytes(job, expected)));
+  std::erase(notes, "");
+  return notes;
+}
+
+/// Reads what has to be measured.
 Expected forecast(Comm& comm, const Options& options, const Job& job) {
-  if (job.plan.target_bytes == 0) return std::nullopt;
+  const RunContext context{*job.reader, job.importance ? &*job.importance : nullptr, job.plan, {}};
+  if (job.plan.target_bytes == 0) {
+    // What is simulated may be a checkpoint without values (docs/scaling.md).
+    const bool tries = options.simulate.empty();
+    return {.scopes = {},
+            .tensors = tries ? forecast_tensors(comm, context) : std::vector<ScopeForecast>(job.plan.tensors.size())};
+  }
   run_agreed(comm, [&] {
     if (comm.rank() == 0) check_target(job);
   });
-  const RunContext context{*job.reader, job.importance ? &*job.importance : nullptr, job.plan, {}};
   const bool shows =
       comm.rank() == 0 && !options.quiet && options.progress != ProgressMode::none && error_is_terminal();
   Progress progress("measuring", shows ? Progress::Style::in_place : Progress::Style::none);
   const std::uint64_t beside = bytes_beside(job.reader->catalogue(), job.plan, job.recipe.canonical_json(),
                                             provenance_json(job), *make_hdf5_format());
-  return forecast_budget(comm, context, beside, [&](double done, double all) { progress.at(done, all); });
+  Expected expected = forecast_budget(comm, context, beside, [&](double done, double all) { progress.at(done, all); });
+  expected.tensors = forecast_tensors(comm, context);
+  return expected;
 }
 
 }  // namespace
@@ -335,8 +381,10 @@ int plan(Comm& comm, const Options& options) {
       note(
           "values are not looked at here: tensors with NaN or infinities, which quantize will keep, are planned as the "
           "others");
-    if (expected && expected->sampled && !options.quiet)
+    if (expected.sampled && !options.quiet)
       note("the model is large: levels, bits and SNR are those of a part of each tensor");
+    if (!options.quiet)
+      for (const std::string& line : size_notes(job, expected)) note(line);
     if (options.json) print_json(*options.json, plan_json(options, report));
     if (options.json == "-" || options.quiet) return;
     print(plan_text(options, report));

@@ -172,9 +172,14 @@ void check_output(const Options& options, const Reader& reader) {
          fmt::format("--work-dir {}: exists and is no folder", printable(options.work_dir.string())));
 }
 
+SizeEstimate estimate_output(const Job& job, const Plan& plan,
+                             const std::function<std::uint64_t(std::uint64_t unit)>& record_bytes) {
+  return estimate_size(job.reader->catalogue(), plan, job.recipe.canonical_json(), provenance_json(job),
+                       *make_hdf5_format(), record_bytes);
+}
+
 SizeEstimate estimate_output(const Job& job) {
-  return estimate_size(job.reader->catalogue(), job.plan, job.recipe.canonical_json(), provenance_json(job),
-                       *make_hdf5_format(), [&](std::uint64_t unit) { return record_bound(job.plan, unit); });
+  return estimate_output(job, job.plan, [&](std::uint64_t unit) { return record_bound(job.plan, unit); });
 }
 
 void check_target(const Job& job) {

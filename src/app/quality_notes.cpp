@@ -42,18 +42,12 @@ std::string beside_codes(const std::vector<TensorLine>& lines, const Plan& plan)
   std::uint64_t group = 0;  // of the tensors that have groups
   for (std::size_t t = 0; t < lines.size(); ++t) {
     const QuantSpec& spec = plan.tensors[t].spec;
-    if (!lines[t].quantized() || plan.tensors[t].lane_rows > 0 || spec.budgeted || spec.granularity < Granularity::row)
-      continue;
+    if (!lines[t].quantized() || plan.tensors[t].lane_rows > 0 || spec.granularity < Granularity::row) continue;
     const auto count = static_cast<double>(lines[t].weights);
     weights += count, stored += count * lines[t].bits_per_weight, codes += count * lines[t].entropy_bits;
     if (spec.granularity == Granularity::group) group = spec.group;
   }
-  if (!(weights > 0) || (stored - codes) / weights < kMuchBeside) return {};
-  const std::string what = group > 0 ? fmt::format("groups of {}", group) : std::string("rows");
-  return fmt::format(
-      "codes of {:.1f} bits become {:.1f} bits a weight, because {} have codebooks of their own: --bits says "
-      "bits of the whole file, codebooks counted",
-      codes / weights, stored / weights, what);
+  return app::beside_codes(group, weights, codes, stored);
 }
 
 /// Tensors that have the most of the error by importance, with their shares; empty without importance.
@@ -71,6 +65,25 @@ std::string most_weighted(const std::vector<TensorLine>& lines) {
 }
 
 }  // namespace
+
+std::string unused_size(std::uint64_t target, std::uint64_t bytes) {
+  if (target == 0 || bytes > target / 20 * 19) return {};
+  return fmt::format(
+      "{} of the {} that were asked for are used: this method spends no more here; without --method (and "
+      "--granularity) all "
+      "of them are spent",
+      format_bytes(bytes), format_bytes(target));
+}
+
+std::string beside_codes(std::uint64_t group, double weights, double codes, double stored) {
+  if (!(weights > 0) || (stored - codes) / weights < kMuchBeside) return {};
+  const std::string what = group > 0 ? fmt::format("groups of {}", group) : std::string("rows");
+  return fmt::format(
+      "codes of {:.1f} bits become {:.1f} bits a weight, because {} have codebooks of their own: --bits says bits of "
+      "the "
+      "whole file, codebooks counted; without --granularity nearly all of them are spent on codes",
+      codes / weights, stored / weights, what);
+}
 
 std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
   std::vector<const TensorLine*> all, clipped;

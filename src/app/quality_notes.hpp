@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,5 +14,12 @@ namespace lmq::app {
 /// without a line break; empty when no tensor is quantized.
 [[nodiscard]] std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, const Plan& plan,
                                                      bool importance);
+
+/// What is said of a file that is smaller by more than a twentieth than the size that was asked for; empty of others, and
+/// without a size (target 0).
+[[nodiscard]] std::string unused_size(std::uint64_t target, std::uint64_t bytes);
+/// What is said where codebooks of rows or groups take a bit a weight or more; empty otherwise.
+/// group: its weights, 0: rows; codes, stored: bits of all weights
+[[nodiscard]] std::string beside_codes(std::uint64_t group, double weights, double codes, double stored);
 
 }  // namespace lmq::app

@@ -76,7 +76,9 @@ void say_done(const Options& options, const Job& job, const RunReport& report, i
   const Totals totals = totals_of(lines, report.file_bytes);
   if (options.json) print_json(*options.json, report_json(options, job, report, totals, ranks));
   if (options.quiet || options.json == "-") return;
-  const auto notes = quality_notes(lines, job.plan, job.importance.has_value());
+  auto notes = quality_notes(lines, job.plan, job.importance.has_value());
+  if (std::string unused = unused_size(job.plan.target_bytes, report.file_bytes); !unused.empty())
+    notes.push_back(std::move(unused));
   const double seconds = std::max(report.seconds, 1e-9);
   std::string text = fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} with {}\n{}\n{}",
                                  tensor_table(lines, output_width(), options.summary ? 0 : kMaxLines),

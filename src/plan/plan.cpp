@@ -277,9 +277,10 @@ class Planner {
     scope.tensors.push_back(out.tensor);
     scope.weights += tensor.count();
     if (out.lane_rows > 0) return;
-    scope.seconds = std::max(
-        scope.seconds, solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present()) +
-                           curve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present()));
+    scope.seconds =
+        std::max(scope.seconds,
+                 solve_seconds(tensor.value_type(), out.spec, tensor.count(), out.importance.present()) +
+                     curve_seconds(tensor.value_type(), out.spec, tensor.count(), out.cols, out.importance.present()));
   }
 
   /// Both share a codebook, so their statistics must add up: importance on both or on none, and the same resolution.

@@ -147,6 +147,7 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
     for (const std::uint64_t s : budget.scopes()) {
       const RatePoint point = budget.expected(s);
       forecast.scopes[s].levels = point.levels;
+      forecast.scopes[s].weights = static_cast<double>(context.plan.scopes[s].weights);
       forecast.scopes[s].bits = point.bits;
       forecast.scopes[s].distortion = point.distortion;
       forecast.bytes += point.bits / 8;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "lmq/container/size.hpp"
+#include "lmq/plan/costs.hpp"
 #include "lmq/quant/level_curve.hpp"
 #include "trial.hpp"
 
@@ -12,12 +13,8 @@ namespace lmq {
 namespace {
 
 constexpr double kStep = 0.70710678118654752;  // from slope to slope
-constexpr std::uint64_t kFewWeights = std::uint64_t{1} << 20;
-constexpr std::size_t kFewBins = 256;  // no more than levels, so that all fit
-// Of a scope of rows and groups an eighth is tried, but at least and at most so many weights; slopes a bit apart; of other
-// small scopes half a bit.
-constexpr std::uint64_t kTriedPart = 8, kLeastTried = 2048, kMostTried = 16384;
-constexpr std::size_t kTriedSlopes = 4, kFewSlopes = 2;  // the first of so many
+// Of scopes of rows and groups slopes a bit apart are tried, of other small ones half a bit.
+constexpr std::size_t kTriedSlopes = 4, kFewSlopes = 2;
 
 std::vector<double> slopes_below(double first, int count) {
   std::vector<double> slopes;
@@ -48,8 +45,7 @@ class RowCurve {
  public:
   RowCurve(const RunContext& context, const Scope& scope)
       : spec_(scope.spec),
-        windows_(context, context.plan.tensors[scope.tensors.front()],
-                 std::clamp(scope.weights / kTriedPart, kLeastTried, kMostTried)),
+        windows_(context, context.plan.tensors[scope.tensors.front()], tried_weights(scope.weights)),
         weights_(static_cast<double>(scope.weights)),
         records_(static_cast<double>(context.plan.tensors[scope.tensors.front()].units)) {}
 

@@ -44,7 +44,9 @@ void add(const EncodedRecord& record, const UnitStats& stats, bool whole_bits, T
 }  // namespace
 
 TrialWindows::TrialWindows(const RunContext& context, const TensorPlan& tensor, std::uint64_t most) : tensor_(tensor) {
-  const std::uint64_t used = std::clamp<std::uint64_t>(tensor.units, 1, kMostWindows);
+  // A row or lane that is longer than all that is wanted is one window.
+  const std::uint64_t used =
+      std::clamp<std::uint64_t>(std::min(tensor.units, most / grain_of(tensor)), 1, kMostWindows);
   const std::uint64_t all = tensor.rows * tensor.cols;
   const std::uint64_t each = all <= most ? all : std::max<std::uint64_t>(1, most / used);
   const std::uint64_t windows = all <= most ? tensor.units : used;
@@ -69,8 +71,9 @@ void TrialWindows::load(const RunContext& context, const WorkUnit& part) {
 Trial TrialWindows::run(const QuantSpec& spec, const Codebook* shared) const {
   Trial trial;
   const bool whole_bits = takes_whole_bits(spec.coder);
+  Workspace workspace;
   for (const auto& window : windows_) {
-    const RowWindow rows{window->view, window->importance, tensor_.cols, tensor_.lane_rows};
+    const RowWindow rows{window->view, window->importance, tensor_.cols, tensor_.lane_rows, &workspace};
     trial.weights += static_cast<double>(window->view.count);
     if (tensor_.lane_rows > 0) {
       const LayerOutcome done = quantize_layer_unit(rows, spec);
@@ -80,6 +83,7 @@ Trial TrialWindows::run(const QuantSpec& spec, const Codebook* shared) const {
     const UnitOutcome done = quantize_unit(rows, spec, shared);
     add(encode_record(done.unit, spec.coder), done.stats, whole_bits, trial);
     trial.levels = std::max<std::size_t>(trial.levels, done.unit.levels);
+    trial.numbers = std::max(trial.numbers, done.unit.book.size());
   }
   return trial;
 }

@@ -16,7 +16,8 @@ struct Trial {
   double overhead = 0;  ///< bytes of the records' headers, coder tables and states
   double loss = 0;      ///< UnitStats::loss
   double squared_error = 0, energy = 0;
-  std::size_t levels = 0;  ///< most of a codebook
+  std::size_t levels = 0;   ///< most of a codebook
+  std::size_t numbers = 0;  ///< stored for the codebooks of a record, at most
 };
 
 /// Windows of a tensor of the plan, spread evenly over its units and held in memory to be quantized with several options:

@@ -31,16 +31,31 @@ class Size(LmqTest):
             self.assertLess(beside / tensors, most, purposes)
             self.assertEqual(sum(purposes.values()), os.path.getsize(path))
 
-    def test_plan_says_the_size_within_1_percent_where_codes_have_a_fixed_width(self):
+    def test_plan_says_the_size_within_1_percent(self):
+        fixed = ["--levels", 16, "--coder", "fixed"]
+        cases = [["--method", "uniform", *fixed], ["--method", "kmeans", "--granularity", "row", *fixed],
+                 ["--method", "kmeans", "--granularity", "group", "--group", 32, *fixed], ["--method", "kmeans", "--granularity", "model", *fixed],
+                 [], ["--method", "uniform"], ["--method", "kmeans"], ["--method", "kmeans", "--granularity", "row"], ["--method", "asq"],
+                 ["--method", "kmeans", "--granularity", "model"], ["--method", "uniform", "--granularity", "group", "--group", 32],
+                 ["--method", "ecsq", "--rate", 3], ["--method", "waterfill", "--rate", 3], ["--method", "binary-2"]]
+        path = self.at("out.h5")
         for source in (SHARDED, STORIES):
-            for method, granularity in (("uniform", "tensor"), ("kmeans", "row"), ("kmeans", "group"), ("kmeans", "model")):
-                words = [source, "--method", method, "--granularity", granularity, "--levels", 16, "--coder", "fixed"]
-                if granularity == "group":
-                    words += ["--group", 32]
-                path = self.at(f"{method}-{granularity}.h5")
-                self.ok(run("quantize", *words, "-o", path, "--progress", "none"))
-                planned = json.loads(self.ok(run("plan", *words, "--json")).out)["estimated_output_bytes"]
-                self.assertAlmostEqual(planned / os.path.getsize(path), 1, delta=0.01, msg=(source, method, granularity))
+            for words in cases:
+                self.ok(run("quantize", source, *words, "-o", path, "--progress", "none"))
+                plan = json.loads(self.ok(run("plan", source, *words, "--json")).out)
+                self.assertAlmostEqual(plan["estimated_output_bytes"] / os.path.getsize(path), 1, delta=0.01, msg=(source, words))
+                stored = {t["name"]: t for t in json.loads(run("inspect", path, "--json").out)["tensors"]}
+                for tensor in plan["tensors"]:
+                    if tensor["treatment"] == "quantize":
+                        self.assertAlmostEqual(tensor["expected_bits_per_weight"], stored[tensor["name"]]["bits_per_weight"], delta=.2, msg=(words, tensor))
+
+    def test_what_a_method_does_not_spend_is_said_by_plan_and_by_quantize(self):
+        words = [SHARDED, "--method", "binary-1", "--bits", 6]
+        for done in (run("plan", *words), run("quantize", *words, "-o", self.at("out.h5"))):
+            self.assertRegex(self.ok(done).err + done.out, "that were asked for are used: this method spends no more")
+        groups = [SHARDED, "--method", "kmeans", "--granularity", "group", "--group", 32, "--bits", 5]
+        for done in (run("plan", *groups), run("quantize", *groups, "-o", self.at("out.h5"))):
+            self.assertRegex(self.ok(done).err + done.out, "because groups of 32 have codebooks of their own")
 
     def test_a_size_asked_for_is_met(self):
         path = self.at("out.h5")

@@ -57,8 +57,15 @@ inline constexpr std::uint64_t kHistogramBinBytes = 64, kGroupBinBytes = 40, kMe
 [[nodiscard]] double layer_seconds(const LayerNeeds& needs, std::uint64_t count, bool factor, bool weighted) noexcept;
 /// Seconds one core needs to solve one codebook that `count` weights share.
 [[nodiscard]] double solve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
-/// Seconds one core needs to find what bits would buy in `count` weights; 0 unless a budget chooses the options.
-[[nodiscard]] double curve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, bool weighted);
+/// Scopes of fewer weights are looked at in so many bins (no more than a codebook has levels) for what bits would buy.
+inline constexpr std::uint64_t kFewWeights = std::uint64_t{1} << 20, kFewBins = 256;
+/// Weights of a scope of `count` that are quantized for what bits would buy, where rows or groups have codebooks: an
+/// eighth, 2,048 to 16,384.
+[[nodiscard]] std::uint64_t tried_weights(std::uint64_t count) noexcept;
+/// Seconds one core needs to find what bits would buy in `count` weights in rows of `cols`; 0 unless a budget chooses the
+/// options.
+[[nodiscard]] double curve_seconds(DType value_type, const QuantSpec& spec, std::uint64_t count, std::uint64_t cols,
+                                   bool weighted);
 /// Seconds one core needs to store `bytes` raw.
 [[nodiscard]] double copy_seconds(std::uint64_t bytes) noexcept;
 

@@ -119,7 +119,9 @@ class EntropyQuantizer final : public Quantizer {
                    .detail = Detail::cells,
                    .by_importance = wish.way != EcsqAlgorithm::uniform && wish.labels == Labels::joint,
                    .few_weights = kMaxExactPoints,
-                   .cost = {.row_weight = 3500, .value_bytes = 120}}),
+                   .cost = {.row_weight = wish.way == EcsqAlgorithm::uniform ? 28000.0 : 3500.0,
+                            .solve_level = 4e5,
+                            .value_bytes = 120}}),
         wish_(wish) {}
   [[nodiscard]] Fit fit(const Group& group) const override {
     const RateSums line(group, wish_.zero);
