@@ -39,8 +39,8 @@ inline constexpr std::uint64_t kTensorBytes = 1200;
 inline constexpr std::uint64_t kLayoutBytes = 5120, kMaxLayoutBytes = std::uint64_t{40} << 20;
 /// Times that the codebooks which the file lists are held while a run estimates its size, and once it lays the file out.
 inline constexpr std::uint64_t kListsEstimated = 3, kListsLaidOut = 2;
-/// Bytes a budget keeps per scope: what bits would buy.
-inline constexpr std::uint64_t kCurveBytes = 4096;
+/// Bytes a budget and the schedule keep per scope: what bits would buy, options (3,000 tensors of 64 x 32: 5.8 KB).
+inline constexpr std::uint64_t kCurveBytes = 6144;
 /// Scopes whose statistics the coordinator holds at the same time, per rank: two measurements under way, one fit.
 inline constexpr std::uint64_t kOpenScopesPerRank = 3;
 /// Bytes per weight that coding a record holds beside it; of a trellis with it.

@@ -178,16 +178,22 @@ std::uint64_t weighted_scratch_bytes(DType dtype, std::uint64_t count, std::uint
   return pages + threads * counters + std::max(bins * 2 * sizeof(ValueHistogram::Bin), solver);
 }
 
+bool looks_closely(const Traits& traits) {
+  return traits.detail == Detail::levels || traits.detail == Detail::everywhere;
+}
+
 /// The same without importance. A worker counts 2^16 patterns (16 bytes each) or upper halves of floats (16 more, since
-/// it keeps both), and what is looked at closely in at most 2^19 slots of 16; then a solver. Measured with F32 of 2^20
-/// and 2^22 weights: k-means 92 to 108 bytes a bin, asq 130.
-std::uint64_t plain_scratch_bytes(DType dtype, std::uint64_t count, std::uint64_t bins, bool closely,
+/// it keeps both), and what is looked at closely in at most 2^19 slots of 16; then a solver, with at least its columns of
+/// rows and 25 bytes. Measured with F32 of 2^20 and 2^22 weights: k-means 92 to 108 bytes a bin, asq 130 to 175.
+std::uint64_t plain_scratch_bytes(DType dtype, std::uint64_t count, std::uint64_t bins, const Traits& traits,
                                   std::size_t threads) {
-  constexpr std::uint64_t kTask = 65536, kSlots = std::uint64_t{1} << 23, kSolver = 140, kNarrowSolver = 214;
+  constexpr std::uint64_t kTask = 65536, kSlots = std::uint64_t{1} << 23, kLeast = 140, kNarrowSolver = 214;
+  const std::uint64_t solver = std::max(kLeast, traits.cost.value_bytes + 25);
+  const bool closely = looks_closely(traits);
   const bool wide = bits(dtype) > 16;
   const std::uint64_t workers = std::min<std::uint64_t>(threads, ceil_div(count, kTask) + 1);
   const std::uint64_t counters = kPatterns * (wide ? 32 : 16) + (wide && closely ? kSlots : 0);
-  return workers * counters + kPatterns * sizeof(std::uint64_t) + bins * (wide ? kSolver : kNarrowSolver);
+  return workers * counters + kPatterns * sizeof(std::uint64_t) + bins * (wide ? solver : kNarrowSolver);
 }
 }  // namespace
 
@@ -208,9 +214,9 @@ std::uint64_t quantize_scratch_bytes(DType dtype, const QuantSpec& spec, std::ui
   if (bits(dtype) > 16 && !layered && count <= traits.few_weights) return error_sums + count * few_bytes;
   const std::uint64_t bins = std::min(count, expected_bins(dtype, spec, weighted));
   if (weighted) return error_sums + weighted_scratch_bytes(dtype, count, bins, layered, threads);
-  const bool closely = traits.detail == Detail::levels || traits.detail == Detail::everywhere;
+  const bool closely = looks_closely(traits);
   return error_sums + plain_scratch_bytes(dtype, count, closely ? std::min(bins, std::max(kPatterns, count / 4)) : bins,
-                                          closely, threads);
+                                          traits, threads);
 }
 
 std::uint64_t expected_bins(DType dtype, const QuantSpec& spec, bool weighted) {

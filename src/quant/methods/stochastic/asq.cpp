@@ -28,7 +28,7 @@ class AsqQuantizer final : public Quantizer {
                    .importance = weighted,
                    .seed = options.seed,
                    .cost = {.row_level = 50,
-                            .row_each = 120,
+                            .row_each = 80,
                             .value_bytes = objective == LevelObjective::largest_variance ? 90u : 150u,
                             .level_bytes = objective == LevelObjective::largest_variance ? 0u : 4u}}) {
     choice_.levels = levels;
