@@ -10,9 +10,9 @@
 namespace lmq::app {
 namespace {
 
-// Part of their mean added to columns that are all that is known: as they are they cost more than they give
+// Part of their mean added to diagonals that are all that is known: as they are they cost more than they give
 // (docs/quality.md).
-constexpr double kColumnsDamping = 4;
+constexpr double kDiagonalDamping = 1;
 
 const QuantizerEntry* layer_method() {
   const auto known = quantizers();
@@ -31,8 +31,10 @@ bool is_open(const Options& options, const Recipe& recipe) {
   if (options.method_given || options.allocation != Allocation::slope) return false;
   if (options.importance_power.value_or(1) != 1) return false;
   if (rule.levels || rule.granularity || rule.group || rule.coder || rule.level_type) return false;
-  return std::ranges::all_of(rule.options,
-                             [](const auto& option) { return option.first == "rate" || option.first == "cuts"; });
+  const auto& known = layer_method()->options;
+  return std::ranges::all_of(rule.options, [&](const auto& option) {
+    return option.first == "cuts" || std::ranges::find(known, option.first, &MethodOption::name) != known.end();
+  });
 }
 
 }  // namespace
@@ -54,10 +56,10 @@ std::optional<Options> with_layer_method(const Options& options, const Recipe& r
   if (!options.importance && !recipe.target) return std::nullopt;
   Options changed = options;
   if (options.importance) {
-    const ImportanceContents contents =
-        facts_of_importance(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue}).contents;
-    if (contents == ImportanceContents::other) return std::nullopt;
-    if (contents == ImportanceContents::columns_alone) changed.rule.options["damping-inputs"] = kColumnsDamping;
+    if (!facts_of_importance(*options.importance, checkpoint, {.read_hdf5 = read_hdf5_catalogue}).curvature) {
+      changed.rule.options.try_emplace("damping-inputs", kDiagonalDamping);
+      changed.rule.options.try_emplace("damping-outputs", kDiagonalDamping);
+    }
   }
   const bool rate_said = std::ranges::count(options.recipe_arguments, "--rate") > 0;
   changed.rule.method = method->name;

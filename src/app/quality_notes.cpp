@@ -20,6 +20,10 @@ constexpr double kMuchBeside = 1;
 
 double decibels(const TensorLine& line) { return 10 * std::log10(line.energy / line.squared_error); }
 
+double weighted_decibels(const TensorLine* line) {
+  return 10 * std::log10(*line->weighted_energy / *line->weighted_error);
+}
+
 /// Largest error over root mean square error.
 double crest(const TensorLine& line) {
   return line.largest_error /
@@ -50,18 +54,48 @@ std::string beside_codes(const std::vector<TensorLine>& lines, const Plan& plan)
   return app::beside_codes(group, weights, codes, stored);
 }
 
-/// Tensors that have the most of the error by importance, with their shares; empty without importance.
-std::string most_weighted(const std::vector<TensorLine>& lines) {
+/// Of the tensors that have importance: the least SNR by it, and which have the most of the error; empty without.
+std::string weighted_note(const std::vector<TensorLine>& lines) {
   std::vector<const TensorLine*> weighted;
   double all = 0;
   for (const TensorLine& line : lines)
-    if (line.quantized() && line.weighted_error) weighted.push_back(&line), all += *line.weighted_error;
-  if (!(all > 0)) return {};
-  std::ranges::stable_sort(weighted, {}, [](const TensorLine* line) { return -*line->weighted_error; });
-  weighted.resize(std::min(weighted.size(), kNamed));
-  return "; most of the error by importance: " + list(weighted, [&](const TensorLine& line) {
-           return fmt::format("{:.0f} %", 100 * *line.weighted_error / all);
-         });
+    if (line.quantized() && line.weighted_error.value_or(0) > 0 && line.weighted_energy.value_or(0) > 0)
+      weighted.push_back(&line), all += *line.weighted_error;
+  if (weighted.empty()) return {};
+  const auto first = [&](const auto& key) {
+    std::vector<const TensorLine*> some = weighted;
+    std::ranges::stable_sort(some, {}, key);
+    some.resize(std::min(some.size(), kNamed));
+    return some;
+  };
+  return "least SNR by importance: " +
+         list(first(weighted_decibels),
+              [](const TensorLine& line) { return fmt::format("{:.1f} dB", weighted_decibels(&line)); }) +
+         "; most of the error by importance: " +
+         list(first([](const TensorLine* line) { return -*line->weighted_error; }),
+              [&](const TensorLine& line) { return fmt::format("{:.0f} %", 100 * *line.weighted_error / all); });
+}
+
+/// Errors and energies of all quantized tensors: by importance where all of them have it.
+struct Quality {
+  double error = 0, energy = 0, weighted_error = 0, weighted_energy = 0;
+  bool weighted = true;
+
+  void add(const TensorLine& line) {
+    error += line.squared_error, energy += line.energy;
+    weighted = weighted && line.weighted_energy.has_value();
+    weighted_error += line.weighted_error.value_or(0), weighted_energy += line.weighted_energy.value_or(0);
+  }
+};
+
+/// A word of warning where the file is likely to be bad; empty where it is not.
+std::string warning(const Quality& all, bool importance) {
+  if (importance && !all.weighted) return {};
+  const double snr =
+      importance ? 10 * std::log10(all.weighted_energy / all.weighted_error) : 10 * std::log10(all.energy / all.error);
+  if (!(snr < kBadDecibels)) return {};
+  return fmt::format("an SNR of {:.1f} dB{}: below {} dB a model is likely to have lost much of its quality", snr,
+                     importance ? " by importance" : "", kBadDecibels);
 }
 
 }  // namespace
@@ -87,12 +121,12 @@ std::string beside_codes(std::uint64_t group, double weights, double codes, doub
 
 std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
   std::vector<const TensorLine*> all, clipped;
-  double error = 0, energy = 0;
+  Quality sums;
   for (std::size_t t = 0; t < lines.size(); ++t) {
     const TensorLine& line = lines[t];
     if (!line.quantized() || !(line.squared_error > 0) || !(line.energy > 0)) continue;
     all.push_back(&line);
-    error += line.squared_error, energy += line.energy;
+    sums.add(line);
     if (plan.tensors[t].lane_rows == 0 && crest(line) > kClipped) clipped.push_back(&line);
   }
   std::vector<std::string> notes;
@@ -100,16 +134,14 @@ std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, con
   std::ranges::stable_sort(all, {}, [](const TensorLine* line) { return decibels(*line); });
   std::ranges::stable_sort(clipped, {}, [](const TensorLine* line) { return -crest(*line); });
   all.resize(std::min(all.size(), kNamed));
-  notes.push_back("least SNR: " + list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }) +
-                  most_weighted(lines));
+  notes.push_back("least SNR: " + list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }));
+  if (std::string weighted = weighted_note(lines); !weighted.empty()) notes.push_back(std::move(weighted));
   if (std::string beside = beside_codes(lines, plan); !beside.empty()) notes.push_back(std::move(beside));
   if (!clipped.empty())
     notes.push_back("largest error many times the root mean square error, so the levels clip a few large weights: " +
                     list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
                     "; the default method (no --method) does not clip");
-  if (const double snr = 10 * std::log10(energy / error); !importance && snr < kBadDecibels)
-    notes.push_back(fmt::format("an SNR of {:.1f} dB: below {} dB a model is likely to have lost much of its quality",
-                                snr, kBadDecibels));
+  if (std::string words = warning(sums, importance); !words.empty()) notes.push_back(std::move(words));
   return notes;
 }
 

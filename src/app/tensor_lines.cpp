@@ -31,7 +31,10 @@ void add(Shown& shown, const TensorLine& line) {
   sum.stored_bytes += line.stored_bytes;
   sum.squared_error += line.squared_error;
   sum.energy += line.energy;
-  if (line.weighted_error) sum.weighted_error = sum.weighted_error.value_or(0) + *line.weighted_error;
+  const auto more = [](std::optional<double>& all, const std::optional<double>& one) {
+    if (one) all = all.value_or(0) + *one;
+  };
+  more(sum.weighted_error, line.weighted_error), more(sum.weighted_energy, line.weighted_energy);
 }
 
 std::vector<Shown> grouped(const std::vector<TensorLine>& lines) {
@@ -57,7 +60,8 @@ void show(Table& table, const Shown& shown, bool weighted) {
                                  shown.one_shape ? shape_text(line.shape) : "various",
                                  line.weights > 0 && line.method != "folded" ? fmt::format("{:.3f}", bits) : "-",
                                  quantized ? decibel_text(line.squared_error, line.energy) : "-"};
-  if (weighted) cells.push_back(line.weighted_error ? fmt::format("{:.3g}", *line.weighted_error) : "-");
+  if (weighted)
+    cells.push_back(line.weighted_error ? decibel_text(*line.weighted_error, line.weighted_energy.value_or(0)) : "-");
   cells.push_back(line.reason.empty() ? line.method : fmt::format("{}: {}", line.method, printable(line.reason)));
   table.row(std::move(cells));
 }
@@ -102,7 +106,7 @@ std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width
   using enum Table::Align;
   std::vector<std::pair<std::string, Table::Align>> columns{
       {"tensor", left}, {"type", left}, {"shape", left}, {"bits", right}, {"SNR dB", right}};
-  if (weighted) columns.emplace_back("weighted", right);
+  if (weighted) columns.emplace_back("weighted dB", right);
   columns.emplace_back("method", left);
   Table table(std::move(columns));
   std::size_t left_out = 0;
@@ -115,7 +119,7 @@ std::string tensor_table(const std::vector<TensorLine>& lines, std::size_t width
   std::string text = table.text(width);
   if (left_out > 0)
     text += fmt::format("... and {} (lmq inspect --json lists all)\n", counted(left_out, "more tensor"));
-  return text + "bits: stored bits per weight" + (weighted ? "; weighted: sum of importance * squared error\n" : "\n");
+  return text + "bits: stored bits per weight" + (weighted ? "; weighted dB: SNR by importance\n" : "\n");
 }
 
 std::string totals_text(const Totals& totals) {
@@ -156,6 +160,7 @@ nlohmann::json to_json(const std::vector<TensorLine>& lines) {
       item["energy"] = line.energy;
       item["largest_error"] = line.largest_error;
       if (line.weighted_error) item["weighted_error"] = *line.weighted_error;
+      if (line.weighted_energy) item["weighted_energy"] = *line.weighted_energy;
       item["relative_error"] =
           line.energy > 0 ? nlohmann::json(std::sqrt(line.squared_error / line.energy)) : nlohmann::json(nullptr);
     } else {

@@ -41,8 +41,8 @@ std::string_view words_for(CodebookKind kind) noexcept {
 
 std::vector<std::byte> UnitResult::to_bytes() const {
   ByteWriter out;
-  for (const double value :
-       {stats.squared_error, stats.weighted_error, stats.energy, stats.largest_error, entropy_bits})
+  for (const double value : {stats.squared_error, stats.weighted_error, stats.energy, stats.largest_error,
+                             stats.weighted_energy, entropy_bits})
     out.le(value);
   out.le(std::uint8_t{stats.layer_loss.has_value()});
   if (stats.layer_loss) out.le(*stats.layer_loss);
@@ -58,7 +58,7 @@ UnitResult UnitResult::from_bytes(std::span<const std::byte> bytes, const std::s
   ByteReader in(bytes, source);
   UnitResult result;
   for (double* value : {&result.stats.squared_error, &result.stats.weighted_error, &result.stats.energy,
-                        &result.stats.largest_error, &result.entropy_bits})
+                        &result.stats.largest_error, &result.stats.weighted_energy, &result.entropy_bits})
     *value = in.le<double>("statistics");
   if (in.le<std::uint8_t>("layer loss") != 0) result.stats.layer_loss = in.le<double>("layer loss");
   for (std::uint64_t* value : {&result.ledger.header, &result.ledger.codebooks, &result.ledger.tables,
@@ -83,12 +83,15 @@ std::vector<TensorLine> report_tensors(const OutputContents& contents) {
     report.reason = tensor.reason;
     report.weights = info.count();
     report.source_bytes = info.bytes;
-    if (tensor.importance.present()) report.weighted_error = 0;
+    if (tensor.importance.present()) report.weighted_error = report.weighted_energy = 0;
     for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
       const UnitResult& result = contents.units[u].result;
       report.stored_bytes += stored_bytes(contents, u);
       report.squared_error += result.stats.squared_error;
-      if (report.weighted_error) *report.weighted_error += result.stats.weighted_error;
+      if (report.weighted_error) {
+        *report.weighted_error += result.stats.weighted_error;
+        *report.weighted_energy += result.stats.weighted_energy;
+      }
       report.energy += result.stats.energy;
       report.largest_error = std::max(report.largest_error, result.stats.largest_error);
       report.entropy_bits += result.entropy_bits;

@@ -127,6 +127,10 @@ std::string tensor_columns(const OutputContents& contents, const std::vector<Ten
     return line.weighted_error ? number(*line.weighted_error) : std::string("null");
   });
   quantized(key::kEnergy, [](const TensorLine& line, const TensorPlan&) { return number(line.energy); });
+  if (std::ranges::any_of(lines, [](const TensorLine& line) { return line.weighted_energy.has_value(); }))
+    quantized(key::kWeightedEnergy, [](const TensorLine& line, const TensorPlan&) {
+      return line.weighted_energy ? number(*line.weighted_energy) : std::string("null");
+    });
   quantized(key::kLargestError, [](const TensorLine& line, const TensorPlan&) { return number(line.largest_error); });
   return columns.text();
 }

@@ -218,6 +218,7 @@ class Reader2 {
     };
     line.squared_error = real(columns_, key::kSquaredError, t);
     line.weighted_error = columns_.real(key::kWeightedError, t);
+    line.weighted_energy = columns_.real(key::kWeightedEnergy, t);
     line.energy = real(columns_, key::kEnergy, t);
     line.largest_error = real(columns_, key::kLargestError, t);
     line.entropy_bits = columns_.real(key::kEntropyBits, t).value_or(0);

@@ -11,13 +11,9 @@
 
 namespace lmq {
 
-ImportanceContents contents_of(const Catalogue& file, bool stacks, const std::set<std::string>& matrices) {
-  if (std::ranges::any_of(file.tensors,
-                          [&](const TensorInfo& tensor) { return matrices.contains(with_dots(tensor.name)); }))
-    return ImportanceContents::curvature;
-  const auto is_columns = [](const TensorInfo& tensor) { return with_dots(tensor.name).ends_with(".columns"); };
-  const bool columns = stacks || (!file.tensors.empty() && std::ranges::all_of(file.tensors, is_columns));
-  return columns ? ImportanceContents::columns_alone : ImportanceContents::other;
+bool knows_curvature(const Catalogue& file, const std::set<std::string>& matrices) {
+  return std::ranges::any_of(file.tensors,
+                             [&](const TensorInfo& tensor) { return matrices.contains(with_dots(tensor.name)); });
 }
 
 double samples_of(const Catalogue& file) {

@@ -6,10 +6,9 @@
 
 namespace lmq {
 
-/// What the names of an importance file say that it knows.
-/// stacks    it has experts of an imatrix
+/// Whether the names of an importance file say that it knows whole matrices.
 /// matrices  names of the Gram matrices that the checkpoint could have, with dots
-[[nodiscard]] ImportanceContents contents_of(const Catalogue& file, bool stacks, const std::set<std::string>& matrices);
+[[nodiscard]] bool knows_curvature(const Catalogue& file, const std::set<std::string>& matrices);
 
 /// The number, from 1 to 1e15, that `samples` of the file's metadata says; 0 where it says none.
 [[nodiscard]] double samples_of(const Catalogue& file);

@@ -202,7 +202,7 @@ ImportanceFacts facts_of_importance(const std::filesystem::path& path, const Cat
       for (const char* matrix : {".gram", ".outer"}) wanted.insert(with_dots(weight.name) + matrix);
   std::vector<ImportanceStack> stacks;
   const Catalogue file = open_catalogue(path, options, stacks);
-  return {contents_of(file, !stacks.empty(), wanted), samples_of(file)};
+  return {knows_curvature(file, wanted), samples_of(file)};
 }
 
 std::vector<std::byte> ImportanceFile::to_bytes() const {

@@ -24,6 +24,7 @@ constexpr std::size_t kLanes = 16;
 /// Lanes of the running sums: [16] each, in memory between whole steps and the tail.
 struct Lanes {
   alignas(64) double squared[kLanes] = {}, weighted[kLanes] = {}, energy[kLanes] = {}, largest[kLanes] = {};
+  alignas(64) double weighted_energy[kLanes] = {};
 };
 
 // A target without vectors of double leaves everything to the tail.
@@ -92,7 +93,9 @@ HWY_INLINE void sum_steps(const Weights& weight, const Levels& level, const floa
   const hn::Half<Floats> half;
   constexpr std::size_t kHalf = kWidth / 2;
   DoubleVec squared[2 * kParts], weighted[2 * kParts], energy[2 * kParts], largest[2 * kParts];
-  for (std::size_t k = 0; k < 2 * kParts; ++k) squared[k] = weighted[k] = energy[k] = largest[k] = hn::Zero(d);
+  DoubleVec weighted_energy[2 * kParts];
+  for (std::size_t k = 0; k < 2 * kParts; ++k)
+    squared[k] = weighted[k] = energy[k] = largest[k] = weighted_energy[k] = hn::Zero(d);
   for (std::size_t step = 0; step < steps; ++step) {
     for (std::size_t part = 0; part < kParts; ++part) {
       const std::size_t at = step * kLanes + part * kWidth;
@@ -107,6 +110,7 @@ HWY_INLINE void sum_steps(const Weights& weight, const Levels& level, const floa
         if constexpr (kWeighted) {
           const auto scale = hn::PromoteTo(d, hn::LoadU(half, importance + at + h * kHalf));
           weighted[k] = hn::Add(weighted[k], hn::Mul(scale, square));
+          weighted_energy[k] = hn::Add(weighted_energy[k], hn::Mul(scale, hn::Mul(wide, wide)));
         }
         energy[k] = hn::Add(energy[k], hn::Mul(wide, wide));
         largest[k] = hn::Max(largest[k], hn::Abs(error));
@@ -118,6 +122,7 @@ HWY_INLINE void sum_steps(const Weights& weight, const Levels& level, const floa
     hn::StoreU(weighted[k], d, lanes.weighted + k * kHalf);
     hn::StoreU(energy[k], d, lanes.energy + k * kHalf);
     hn::StoreU(largest[k], d, lanes.largest + k * kHalf);
+    hn::StoreU(weighted_energy[k], d, lanes.weighted_energy + k * kHalf);
   }
 }
 
@@ -144,7 +149,10 @@ HWY_INLINE ErrorSums finish(const Weight& weight, const Level& level, const floa
     const double wide = weight(i), error = wide - double{level(i)}, square = error * error;
     const std::size_t lane = i % kLanes;
     lanes.squared[lane] += square;
-    if (importance) lanes.weighted[lane] += double{importance[i]} * square;
+    if (importance) {
+      lanes.weighted[lane] += double{importance[i]} * square;
+      lanes.weighted_energy[lane] += double{importance[i]} * (wide * wide);
+    }
     lanes.energy[lane] += wide * wide;
     lanes.largest[lane] = std::max(lanes.largest[lane], std::fabs(error));
   }
@@ -154,8 +162,9 @@ HWY_INLINE ErrorSums finish(const Weight& weight, const Level& level, const floa
     sums.weighted += lanes.weighted[lane];
     sums.energy += lanes.energy[lane];
     sums.largest = std::max(sums.largest, lanes.largest[lane]);
+    sums.weighted_energy += lanes.weighted_energy[lane];
   }
-  if (!importance) sums.weighted = sums.squared;
+  if (!importance) sums.weighted = sums.squared, sums.weighted_energy = sums.energy;
   return sums;
 }
 
@@ -251,7 +260,8 @@ ErrorSums error_of_values(DType type, std::span<const std::byte> weights, std::s
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double weight = floats[i], error = weight - double{values[i]};
     const double scale = importance.empty() ? 1.0 : double{importance[i]};
-    lanes[i % 16].append({error * error, scale * (error * error), weight * weight, std::fabs(error)});
+    lanes[i % 16].append(
+        {error * error, scale * (error * error), weight * weight, std::fabs(error), scale * (weight * weight)});
   }
   ErrorSums sums;
   for (const ErrorSums& lane : lanes) sums.append(lane);

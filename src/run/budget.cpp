@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "common_slope.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/container/size.hpp"
@@ -59,32 +60,9 @@ double weighted_median(std::vector<std::pair<double, double>> values) {
   return 0;
 }
 
-/// The number of levels at which a bit more would no longer save `slope`.
-const RatePoint& point_at(const ScopeCurve& curve, double slope) {
-  return *std::ranges::min_element(curve.points, {},
-                                   [&](const RatePoint& point) { return point.distortion + slope * point.bits; });
-}
-
 [[noreturn]] void refuse(std::uint64_t target, std::uint64_t least) {
   fail(Errc::usage, fmt::format("a file of {} bytes ({}) cannot be reached with this recipe: at least {} ({})", target,
                                 format_bytes(target), least, format_bytes(least)));
-}
-
-bool has_slopes(const ScopeCurve& curve) { return !std::isnan(curve.points.front().lambda); }
-
-/// Between two slopes bits and distortion are taken as straight.
-RatePoint at_slope(const ScopeCurve& curve, double slope) {
-  if (!has_slopes(curve)) return point_at(curve, slope);
-  const auto& points = curve.points;
-  if (slope >= points.front().lambda) return points.front();
-  for (std::size_t i = 1; i < points.size(); ++i) {
-    const RatePoint &coarse = points[i - 1], &fine = points[i];
-    if (slope < fine.lambda) continue;
-    const double part = (coarse.lambda - slope) / (coarse.lambda - fine.lambda);
-    return {slope, coarse.bits + part * (fine.bits - coarse.bits),
-            coarse.distortion + part * (fine.distortion - coarse.distortion), part < 0.5 ? coarse.levels : fine.levels};
-  }
-  return points.back();
 }
 
 }  // namespace
@@ -100,7 +78,7 @@ Budget::Budget(const Plan& plan) : plan_(plan), states_(plan.scopes.size()), bes
 RatePoint Budget::expected(std::uint64_t scope) const {
   const State& state = states_[scope];
   if (widths_) return state.curve.points[widths_->expected_points()[state.table]];
-  return at_slope(state.curve, state.slope / state.scale);
+  return at_slope(state.curve, state.kept, state.slope / state.scale);
 }
 
 double Budget::expected_loss() const {
@@ -109,12 +87,21 @@ double Budget::expected_loss() const {
   return loss;
 }
 
+double Budget::weights_of(std::uint64_t scope) const {
+  double weights = 0;
+  for (const std::uint64_t tensor : plan_.scopes[scope].tensors)
+    weights += as_double(plan_.tensors[tensor].rows) * as_double(plan_.tensors[tensor].cols);
+  return weights;
+}
+
 void Budget::take_curve(std::uint64_t scope, ScopeCurve curve) {
   State& state = states_[scope];
   const ImportanceInfo& importance = plan_.tensors[plan_.scopes[scope].tensors.front()].importance;
   state.prior = prior_importance(curve.mean_square);
   state.mean = importance.present() && importance.mean > 0 ? importance.mean : 1;
   state.compares = compares(importance) && importance.mean > 0;
+  const bool shrinks = state.compares && plan_.scopes[scope].layers;
+  state.kept = slopes_kept(curve, shrinks ? curve.mean_square * state.mean * weights_of(scope) : 0);
   state.curve = std::move(curve);
 }
 
@@ -123,10 +110,7 @@ void Budget::compare_tensors() {
   std::vector<std::pair<double, double>> ratios;
   for (const std::uint64_t s : scopes_) {
     if (!states_[s].compares) continue;
-    double weights = 0;
-    for (const std::uint64_t tensor : plan_.scopes[s].tensors)
-      weights += as_double(plan_.tensors[tensor].rows) * as_double(plan_.tensors[tensor].cols);
-    ratios.emplace_back(states_[s].mean / states_[s].prior, weights);
+    ratios.emplace_back(states_[s].mean / states_[s].prior, weights_of(s));
   }
   const double usual = ratios.empty() ? 1 : weighted_median(std::move(ratios));
   for (const std::uint64_t s : scopes_) {
@@ -137,7 +121,7 @@ void Budget::compare_tensors() {
 }
 
 double Budget::predicted(const State& state, double slope) const {
-  return state.factor * at_slope(state.curve, slope / state.scale).bits / 8;
+  return state.factor * at_slope(state.curve, state.kept, slope / state.scale).bits / 8;
 }
 
 double Budget::predicted(const std::vector<std::uint64_t>& scopes, double slope) const {
@@ -165,7 +149,7 @@ QuantizerOptions Budget::options_at(const State& state) const {
   const double slope = state.slope / state.scale;
   const QuantizerEntry& method = *find_quantizer(state.spec.method);
   if (method.at_slope && has_slopes(state.curve))
-    method.at_slope(options, slope);
+    method.at_slope(options, at_slope(state.curve, state.kept, slope).lambda);
   else
     options.levels = fewest_ ? state.curve.points.front().levels : point_at(state.curve, slope).levels;
   return options;

@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, bf16, environment, run, sha256, write_safetensors
+from lmq_harness import LMQ, SHARDED, STORIES, LmqTest, bf16, environment, read_safetensors, run, sha256, widen, write_safetensors
 
 
 class CommandLine(LmqTest):
@@ -421,13 +421,22 @@ class CommandLine(LmqTest):
     def test_weighted_errors_are_shown_where_there_is_importance(self):
         importance = self.at("importance.safetensors")
         write_safetensors(importance, {"model.layers.0.mlp.up_proj.weight": ("F32", (64,), np.arange(1, 65, dtype=np.float32).tobytes())})
-        done = self.ok(run("quantize", STORIES, "-o", self.at("w.h5"), "--progress", "none", "--importance", importance, "--json", self.at("r.json")))
-        self.assertIn("weighted", done.out)
+        done = self.ok(run("quantize", STORIES, "-o", self.at("w.h5"), "--progress", "none", "--importance", importance, "--importance-damping", "0", "--json", self.at("r.json")))
+        self.assertIn("weighted dB", done.out)
+        self.assertIn("least SNR by importance: model.layers.0.mlp.up_proj.weight (", done.err)
         with open(self.at("r.json")) as file:
             report = {t["name"]: t.get("weighted_error") for t in json.load(file)["tensors"]}
         stored = {t["name"]: t.get("weighted_error") for t in json.loads(run("inspect", self.at("w.h5"), "--json").out)["tensors"]}
         self.assertEqual(report, stored)
         self.assertEqual([name for name, error in stored.items() if error], ["model.layers.0.mlp.up_proj.weight"])
+        self.ok(run("export", self.at("w.h5"), "--to", "safetensors", "-o", self.at("w.safetensors"), "--quiet"))
+        name = "model.layers.0.mlp.up_proj.weight"
+        weights, values = (widen(d, blob).reshape(shape).astype(np.float64) for d, shape, blob in
+                           (read_safetensors(file)[0][name] for file in (os.path.join(STORIES, "model.safetensors"), self.at("w.safetensors"))))
+        line = next(t for t in json.loads(run("inspect", self.at("w.h5"), "--json").out)["tensors"] if t["name"] == name)
+        h = np.arange(1, 65, dtype=np.float64)
+        self.assertAlmostEqual(line["weighted_energy"] / (h * weights ** 2).sum(), 1, 4)
+        self.assertAlmostEqual(line["weighted_error"] / (h * (weights - values) ** 2).sum(), 1, 1)
         self.ok(run("quantize", STORIES, "-o", self.at("w.h5"), "--progress", "none"))
         self.assertNotIn("weighted", self.ok(run("inspect", self.at("w.h5"))).out)
 

@@ -206,7 +206,7 @@ class Layers(LmqTest):
             file.truncate(os.path.getsize(self.statistics) - 1)
         self.refused(self.quantize(method, "--importance", self.statistics), 65)
 
-    def test_curvature_and_columns_alone_are_for_the_method_that_takes_them_unless_another_is_named(self):
+    def test_importance_is_for_the_method_that_takes_it_whole_unless_another_is_named(self):
         def method_of(*arguments):
             plan = json.loads(self.ok(run("plan", self.source, "--importance", self.statistics, *arguments, "--json")).out)
             return {tensor["method"] for tensor in plan["tensors"] if tensor["treatment"] == "quantize"}
@@ -218,14 +218,18 @@ class Layers(LmqTest):
         done = self.ok(run("quantize", self.source, "-o", self.at("out.h5"), "--importance", self.statistics, "--bits", "5", *QUIET))
         self.assertIn("--method says another", done.err)
         self.ok(run("verify", self.at("out.h5"), "--against", self.source, "--importance", self.statistics, *QUIET))
-        # Columns alone do not hurt it; with rows there is more to know than it takes.
-        self.write_statistics({"a.weight.columns": np.ones(48)})
-        for arguments in ([], ["--bits", "5"]):
-            self.assertEqual(method_of(*arguments), taken, arguments)
-            self.assertEqual(method_of(*arguments, "--method", "kmeans") & taken, set(), arguments)
-        self.write_statistics({"a.weight.columns": np.ones(48), "a.weight.rows": np.ones(70)})
-        for arguments in ([], ["--bits", "5"]):
-            self.assertEqual(method_of(*arguments) & taken, set(), arguments)
+        for known in ({"a.weight.columns": np.ones(48)}, {"a.weight.columns": np.ones(48), "a.weight.rows": np.ones(70)},
+                      {"a.weight": np.ones((70, 48))}):
+            self.write_statistics(known)
+            for arguments in ([], ["--bits", "5"], ["--bits", "5", "--samples", "100"], ["--damping-inputs", "2"]):
+                self.assertEqual(method_of(*arguments), taken, (known.keys(), arguments))
+                self.assertEqual(method_of(*(a for a in arguments if a in ("--bits", "5")), "--method", "kmeans") & taken, set(), arguments)
+
+    def test_an_option_of_the_method_that_sees_layers_names_it(self):
+        for option in (["--samples", "100"], ["--damping-outputs", "1"], ["--states", "4"]):
+            for size in ([], ["--bits", "5"]):
+                plan = json.loads(self.ok(run("plan", self.source, *option, *size, "--json")).out)
+                self.assertEqual({t["method"] for t in plan["tensors"] if t["treatment"] == "quantize"}, {layer_methods()[0]}, option)
 
     def test_a_size_without_a_method_or_importance_is_met_by_the_method_that_sees_layers(self):
         def method_of(*arguments):

@@ -10,7 +10,8 @@ using lmq::DType;
 
 namespace {
 bool same(const lmq::ErrorSums& a, const lmq::ErrorSums& b) {
-  return a.squared == b.squared && a.weighted == b.weighted && a.energy == b.energy && a.largest == b.largest;
+  return a.squared == b.squared && a.weighted == b.weighted && a.energy == b.energy && a.largest == b.largest &&
+         a.weighted_energy == b.weighted_energy;
 }
 }  // namespace
 

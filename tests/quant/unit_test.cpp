@@ -47,7 +47,7 @@ double importance_of(const Importance& importance, std::size_t index) { return s
 
 bool same(const lmq::UnitStats& a, const lmq::UnitStats& b) {
   return a.squared_error == b.squared_error && a.weighted_error == b.weighted_error && a.energy == b.energy &&
-         a.largest_error == b.largest_error;
+         a.largest_error == b.largest_error && a.weighted_energy == b.weighted_energy;
 }
 bool same(const lmq::QuantizedUnit& a, const lmq::QuantizedUnit& b) {
   return a.method == b.method && a.source == b.source && a.count == b.count && a.cols == b.cols && a.group == b.group &&

@@ -159,6 +159,38 @@ TEST_CASE("waterfill: whatever is known of a layer, it comes back as its record 
   }
 }
 
+TEST_CASE(
+    "waterfill: where diagonals are all that is known values keep the scale of the weights, else their errors are "
+    "least",
+    "[waterfill]") {
+  const auto scale = [](const Sample& sample, const std::vector<float>& values, bool weighted) {
+    double both = 0, own = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double h = weighted ? sample.each[i] : 1, w = sample.weights[i];
+      both += h * w * values[i], own += h * w * w;
+    }
+    return both / own;
+  };
+  for (const double bits : {1.5, 3.0}) {
+    Sample sample(96, 64, 96, 4);
+    for (const Known known : {Known::diagonals, Known::weights}) {
+      QuantizerOptions options{16};
+      for (const char* side : {"damping-inputs", "damping-outputs"})
+        samples::set_option(options, waterfill(), side, 0.0);
+      samples::set_option(options, waterfill(), "rate", bits);
+      const Coded coded = code(sample, known, *waterfill().make(options));
+      CAPTURE(bits, static_cast<int>(known));
+      CHECK(scale(sample, coded.values, true) == Approx(1).epsilon(known == Known::diagonals ? 0.005 : 0.02));
+      CHECK(measure_error(sample.view(), coded.values, sample.importance(known)).squared_error ==
+            coded.stats.squared_error);
+    }
+    QuantizerOptions options{16};
+    samples::set_option(options, waterfill(), "rate", bits);
+    const Coded plain = code(sample, Known::nothing, *waterfill().make(options));
+    CHECK(scale(sample, plain.values, false) < 1 - 0.7 * plain.stats.squared_error / plain.stats.energy);
+  }
+}
+
 TEST_CASE("waterfill: at the same bits the loss falls with everything that is known of it", "[waterfill]") {
   Sample sample(192, 128, 96, 1);
   const auto loss_at = [&](Known known, double bits) {

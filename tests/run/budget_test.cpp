@@ -159,6 +159,44 @@ TEST_CASE("budget: of levels: never above the target, and near it as far as step
     }
 }
 
+TEST_CASE(
+    "budget: tensors whose values are means of their cells compare by the error that is left at the weights' scale",
+    "[run]") {
+  // D / (1 - D / E), E: the distortion of zeros; importance compares them, and the spread of theirs is moderate.
+  Model model;
+  model.weights = {40000, 90000, 20000}, model.variance = {1, 0.6, 1.7};
+  const auto left = [&](std::size_t scope, double bits) {
+    const double part = std::exp2(-2 * bits);
+    return static_cast<double>(model.weights[scope]) * model.variance[scope] * part / (1 - part);
+  };
+  for (const double bits : {0.4, 1.0, 3.0}) {
+    Plan plan = plan_of(model.weights, target_of(model, bits), "ecsq");
+    for (std::uint64_t s = 0; s < 3; ++s) {
+      TensorPlan& tensor = plan.tensors[s];
+      tensor.importance.kind = ImportanceKind::outer, tensor.importance.mean = 1;
+      tensor.rows = model.weights[s] / 100, tensor.cols = 100;
+      plan.scopes[s].layers = true;
+    }
+    Budget budget(plan);
+    for (std::uint64_t s = 0; s < 3; ++s) {
+      ScopeCurve curve = smooth_curve(model, s);
+      curve.mean_square = model.variance[s];
+      budget.take_curve(s, std::move(curve));
+    }
+    model.take_slopes(budget.choose(0));
+    double all = 0, chosen = 0, best = std::numeric_limits<double>::infinity();
+    for (std::size_t s = 0; s < 3; ++s)
+      all += static_cast<double>(model.weights[s]) * model.bits[s], chosen += left(s, model.bits[s]);
+    for (double a = 0.005; a < 6; a += 0.005)
+      for (double b = 0.005; b < 6; b += 0.005) {
+        const double c = (all - 40000 * a - 90000 * b) / 20000;
+        if (c > 0) best = std::min(best, left(0, a) + left(1, b) + left(2, c));
+      }
+    CAPTURE(bits, model.bits[0], model.bits[1], model.bits[2]);
+    CHECK(chosen <= 1.01 * best);
+  }
+}
+
 TEST_CASE("budget: of slopes: never above the target, within a thousandth below it, whatever the curves are off by",
           "[run]") {
   for (const std::size_t scopes : {1, 2, 7, 60})

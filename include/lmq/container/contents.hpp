@@ -65,8 +65,9 @@ struct TensorLine {
   std::uint64_t weights = 0, source_bytes = 0, stored_bytes = 0;
   double bits_per_weight = 0;  ///< every stored byte of its records
   double squared_error = 0, energy = 0, largest_error = 0;
-  std::optional<double> weighted_error;  ///< sum of importance * error^2, where there is importance
-  double entropy_bits = 0;               ///< of its codes, per weight
+  std::optional<double> weighted_error;   ///< sum of importance * error^2, where there is importance
+  std::optional<double> weighted_energy;  ///< sum of importance * weight^2, likewise
+  double entropy_bits = 0;                ///< of its codes, per weight
   [[nodiscard]] bool quantized() const noexcept { return method != "raw" && method != "folded"; }
 };
 

@@ -42,6 +42,7 @@ inline constexpr const char* kSourceBytes = "source_bytes";
 inline constexpr const char* kUnitElements = "unit";
 inline constexpr const char* kSquaredError = "squared_error";
 inline constexpr const char* kWeightedError = "weighted_error";
+inline constexpr const char* kWeightedEnergy = "weighted_energy";
 inline constexpr const char* kEnergy = "energy";
 inline constexpr const char* kLargestError = "largest_error";
 

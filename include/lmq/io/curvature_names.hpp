@@ -6,13 +6,8 @@
 namespace lmq {
 
 /// What an importance file knows, by its names.
-enum class ImportanceContents : std::uint8_t {
-  curvature,      ///< whole matrices (`NAME.outer`, or `NAME.gram`) for a matrix of the checkpoint
-  columns_alone,  ///< an imatrix, or nothing but `NAME.columns`: which of a tensor's inputs matter, not which tensors
-  other,
-};
 struct ImportanceFacts {
-  ImportanceContents contents = ImportanceContents::other;
+  bool curvature = false;  ///< whole matrices (`NAME.outer`, or `NAME.gram`) for a matrix of the checkpoint
   double samples = 0;  ///< tokens or images behind its numbers (`samples` of the file's metadata); 0: it does not say
 };
 /// options: read_hdf5. Errors: those of opening the file.

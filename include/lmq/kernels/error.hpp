@@ -12,14 +12,16 @@ namespace lmq {
 inline constexpr std::size_t kErrorBlock = 4096;
 
 struct ErrorSums {
-  double squared = 0;   ///< sum of (weight - level)^2, differences and squares in double
-  double weighted = 0;  ///< sum of importance * (weight - level)^2; equals squared without importance
-  double energy = 0;    ///< sum of weight^2
-  double largest = 0;   ///< max of |weight - level|
+  double squared = 0;          ///< sum of (weight - level)^2, differences and squares in double
+  double weighted = 0;         ///< sum of importance * (weight - level)^2; equals squared without importance
+  double energy = 0;           ///< sum of weight^2
+  double largest = 0;          ///< max of |weight - level|
+  double weighted_energy = 0;  ///< sum of importance * weight^2; equals energy without importance
 
   /// Adds the next block.
   void append(const ErrorSums& block) noexcept {
     squared += block.squared, weighted += block.weighted, energy += block.energy;
+    weighted_energy += block.weighted_energy;
     largest = largest < block.largest ? block.largest : largest;
   }
 };

@@ -88,7 +88,8 @@ struct Recipe {
 /// samples  tokens behind the numbers of the importance file; 0: not known
 void tell_samples(Recipe& recipe, double samples);
 
-/// The rule with a method where it says none: kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) or
+/// The rule with a method where it says none: one that sees layers, where the rule has an option of its that the default
+/// methods have not; else kBudgetMethod with kBudgetCuts when it shares in a target (budgeted) or
 /// has the option "rate", and one codebook serves a tensor or model; kWidthMethod when the target is shared out in
 /// widths; else kDefaultMethod.
 [[nodiscard]] Rule with_method(Rule rule, bool budgeted, Allocation allocation = Allocation::slope);

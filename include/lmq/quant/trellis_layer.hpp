@@ -30,6 +30,10 @@ struct LayerCoding {
       256;              ///< rows of a lane where outputs do not say; fewer where the record cannot hold the lanes
   unsigned passes = 2;  ///< spread classes come from the weights first, then from the targets of the pass before; where
                         ///< no errors are passed on targets are known beforehand, and one pass gives the same
+  /// Where no errors are passed on: the step is made larger afterwards, so that values have the scale of the weights
+  /// (sum h w v = sum h w^2, h: the curvatures), at most doubled. Codes are as before, the squared error grows by its
+  /// share of the weights' squares.
+  bool keep_scale = false;
   bool coarsen = false;  ///< a step so fine that a weight is more than 2^18 away from 0 is made coarser, until none is
 };
 

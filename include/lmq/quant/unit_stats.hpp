@@ -12,10 +12,11 @@ namespace lmq {
 
 /// Errors of one unit against its source; deterministic (16 lanes of doubles per fixed block, blocks in order).
 struct UnitStats {
-  double squared_error = 0;   ///< sum (w - q)^2
-  double weighted_error = 0;  ///< sum importance * (w - q)^2; equals squared_error without importance
-  double energy = 0;          ///< sum w^2
-  double largest_error = 0;   ///< max |w - q|
+  double squared_error = 0;    ///< sum (w - q)^2
+  double weighted_error = 0;   ///< sum importance * (w - q)^2; equals squared_error without importance
+  double energy = 0;           ///< sum w^2
+  double largest_error = 0;    ///< max |w - q|
+  double weighted_energy = 0;  ///< sum importance * w^2; equals energy without importance
   /// Sum over rows of e H e^T where a Gram matrix H decided codes (damping included); measure_error does not know it.
   std::optional<double> layer_loss = {};
   /// What the method made small.
@@ -27,7 +28,7 @@ struct UnitStats {
                                       const Importance& importance);
 
 /// The same, from values that come in blocks of 4096, in any order and from several threads. View and importance outlive
-/// it; it holds 32 bytes a block.
+/// it; it holds 40 bytes a block.
 class ErrorMeter {
  public:
   ErrorMeter(const TensorView& view, const Importance& importance);

@@ -49,6 +49,7 @@ class Budget {
  private:
   struct State {
     ScopeCurve curve;
+    std::vector<double> kept;  // [curve.points] own slope over slope in common units, slopes_kept
     QuantSpec spec;
     double mean = 1;        // of the weights' importance; 1: it has none
     double prior = 1;       // what a weight's squared error counts where nothing but the weights is known
@@ -58,6 +59,7 @@ class Budget {
     double slope = 0;       // of the last choice, common units
     std::size_t table = 0;  // of widths_
   };
+  [[nodiscard]] double weights_of(std::uint64_t scope) const;
   void compare_tensors();
   [[nodiscard]] double predicted(const State& state, double slope) const;
   [[nodiscard]] double predicted(const std::vector<std::uint64_t>& scopes, double slope) const;

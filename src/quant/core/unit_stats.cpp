@@ -30,7 +30,7 @@ std::size_t blocks_of(std::uint64_t count) { return static_cast<std::size_t>((co
 UnitStats in_order(std::span<const ErrorSums> blocks) {
   ErrorSums sums;
   for (const ErrorSums& one : blocks) sums.append(one);
-  return {sums.squared, sums.weighted, sums.energy, sums.largest};
+  return {sums.squared, sums.weighted, sums.energy, sums.largest, sums.weighted_energy};
 }
 }  // namespace
 

@@ -161,6 +161,39 @@ double code_lanes(const LayerWeights& weights, const LayerSides& sides, const St
   for (const double lane : squared) sum += lane;
   return sum;
 }
+constexpr double kLeastScale = 0.5;
+
+/// Sums over all weights of h w v and h w^2, a row at a time in 16 lanes.
+double scale_kept(const LayerWeights& weights, const LayerSides& sides, std::span<const float> values) {
+  constexpr std::size_t kLanes = 16;
+  double both = 0, own = 0;
+  for (std::size_t i = 0; i < weights.rows; ++i) {
+    std::array<double, kLanes> with{}, alone{};
+    const std::size_t from = i * weights.cols;
+    for (std::size_t j = 0; j < weights.cols; ++j) {
+      const double w = weights.values[from + j], h = sides.col_curvature.empty() ? w : w * sides.col_curvature[j];
+      with[j % kLanes] += h * values[from + j], alone[j % kLanes] += h * w;
+    }
+    const double row = sides.row_curvature.empty() ? 1 : sides.row_curvature[i];
+    for (std::size_t k = 0; k < kLanes; ++k) both += row * with[k], own += row * alone[k];
+  }
+  return both > 0 && own > 0 ? std::max(both / own, kLeastScale) : 1;
+}
+
+/// Values are multiples of their steps up to 2^20, exact to 2^-22: what they are multiplied by is found by rounding.
+void restore_scale(const LayerWeights& weights, const LayerSides& sides, const Steps& steps, CodedLayer& layer) {
+  TrellisUnit& unit = layer.unit;
+  unit.step = static_cast<float>(unit.step / scale_kept(weights, sides, layer.values));
+  for (std::size_t i = 0; i < weights.rows; ++i) {
+    const float row = unit.step * octave_eighths(unit.row_step[i]);
+    for (std::size_t j = 0; j < weights.cols; ++j) {
+      float& value = layer.values[i * weights.cols + j];
+      const double times = std::floor(value / (double{steps.row[i]} * steps.col[j]) + 0.5);
+      value = static_cast<float>(times) * row * steps.col[j];
+    }
+  }
+}
+
 /// A layer of zeros needs neither steps nor classes: of class 0, all of them are as cheap as can be.
 void forget_sides(TrellisUnit& unit) {
   std::ranges::fill(unit.row_step, std::int16_t{0}), std::ranges::fill(unit.col_step, std::int16_t{0});
@@ -206,6 +239,7 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
     if (free || pass > 0) choose_spreads(unit, by_targets);
     layer.squared_steps = code_lanes(weights, sides, steps, layer, targets);
   }
+  if (free && coding.keep_scale) restore_scale(weights, sides, steps, layer);
   if (std::ranges::all_of(layer.values, [](float value) { return value == 0; })) forget_sides(unit);
   return layer;
 }

@@ -181,7 +181,7 @@ LayerSides sides_of(const RowWindow& window, std::span<const float> weights, con
   } else if (!known.rows.empty()) {
     sides.row_curvature = std::move(known.rows);
     damp(sides.row_curvature, damping.outputs, mean_of(sides.row_curvature));
-  } else if (importance.kind == Importance::Kind::none && importance.gram.empty()) {
+  } else if (importance.gram.empty()) {
     sides.row_curvature = prior_of_rows(weights, cols);
   }
   return sides;

@@ -33,7 +33,7 @@ struct InputFactor {
 
 /// Curvature on both sides of a window as far as its importance knows it:
 /// outputs  blocks of F, several of them to a lane; where passing errors on between rows saves less than .02 bit, or
-///          there are no blocks, the curvature of each row; where nothing is known of any error, prior_of_rows
+///          there are no blocks, the curvature of each row; prior_of_rows where neither that nor S is known
 /// inputs   the factor of S, or the curvature of each column
 /// kept     holds the factor of S afterwards; used where it is that of the window's gram
 /// Errors: those of factor_curvature. Cost: factoring S and F.

@@ -148,7 +148,12 @@ class Waterfill final : public Quantizer {
     Layer layer(window, damping_);
     const double step = step_ ? *step_ : step_for_bits(layer.count(), states_, rate_);
     const auto lane_rows = static_cast<std::size_t>(std::max<std::uint64_t>(window.lane_rows, 1));
-    LayerCoding coding{.states = states_, .step = static_cast<float>(step), .lane_rows = lane_rows, .coarsen = true};
+    LayerCoding coding{.states = states_,
+                       .step = static_cast<float>(step),
+                       .lane_rows = lane_rows,
+                       .keep_scale = window.importance.kind != Importance::Kind::none &&
+                                     window.importance.kind != Importance::Kind::columns,
+                       .coarsen = true};
     if (too_short(layer, lane_rows)) coding = as_scalar(coding);
     CodedLayer coded = code_layer({layer.weights, layer.rows, layer.cols}, layer.sides, coding);
     const std::uint16_t method = unit.method;
