@@ -17,8 +17,7 @@ inline constexpr const char* kRest = "the default";
 
 /// Where the command line (or a recipe file with a size, for the tensors that its rules leave) names no method, nor
 /// anything that only codebooks have: the options with the first method that sees layers, if a size for the whole file is
-/// asked for and there is no importance, or if the importance file has curvature between weights or nothing but columns,
-/// which are then drawn to their mean. Where no size is said it is 4 bits a weight (job.cpp: or the least that can be
+/// asked for or there is an importance file; diagonals (no curvature between weights) are then drawn to their mean. Where no size is said it is 4 bits a weight (job.cpp: or the least that can be
 /// reached). Measured: docs/quality.md. Nothing when the options stay as they are. Errors: those of opening the
 /// importance file.
 [[nodiscard]] std::optional<Options> with_layer_method(const Options& options, const Recipe& recipe,

@@ -112,8 +112,9 @@ constexpr OptionEntry kOptions[] = {
     {"codebook", 0, "TENSOR", "the levels of one quantized tensor as plain numbers, instead", Topic::files, kInspect},
 
     {"method", 'm', "M",
-     "how weights are coded: see lmq methods (default: waterfill where a size is asked for and there is no importance, "
-     "or some with curvature; else equal steps for the whole model; kmeans with --levels, rows or groups)",
+     "how weights are coded: see lmq methods (default: waterfill where a size is asked for or there is importance; "
+     "else "
+     "equal steps for the whole model; kmeans with --levels, rows or groups)",
      Topic::spending, kJob, "method", true},
     {"bits",
      'b',
