@@ -225,6 +225,17 @@ class Layers(LmqTest):
                 self.assertEqual(method_of(*arguments), taken, (known.keys(), arguments))
                 self.assertEqual(method_of(*(a for a in arguments if a in ("--bits", "5")), "--method", "kmeans") & taken, set(), arguments)
 
+    def test_a_low_SNR_by_importance_warns_where_no_errors_are_passed_on(self):
+        passed_on = self.ok(run("quantize", self.source, "-o", self.at("a.h5"), "--importance", self.statistics, "--rate", "1"))
+        self.assertIn("errors are passed on, so the loss is less", passed_on.err)
+        self.assertNotIn("likely to have lost", passed_on.err)
+        names = {name for name, (_, shape, _) in read_safetensors(self.source)[0].items() if len(shape) == 2}
+        shapes = {name: read_safetensors(self.source)[0][name][1] for name in names}
+        self.write_statistics({f"{n}.{side}": np.ones(shapes[n][k]) for n in names for k, side in enumerate(("rows", "columns"))})
+        for rate, words in (("1", self.assertIn), ("6", self.assertNotIn)):
+            done = self.ok(run("quantize", self.source, "-o", self.at("b.h5"), "--importance", self.statistics, "--rate", rate))
+            words("dB by importance: below 17 dB", " ".join(done.err.split()))
+
     def test_an_option_of_the_method_that_sees_layers_names_it(self):
         for option in (["--samples", "100"], ["--damping-outputs", "1"], ["--states", "4"]):
             for size in ([], ["--bits", "5"]):
