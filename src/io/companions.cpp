@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "block_scales.hpp"
 #include "lmq/base/text.hpp"
@@ -23,8 +24,11 @@ constexpr std::string_view kWords[] = {"scale", "scales",    "zero",      "zeros
 /// What a tool puts before or behind the name of a packed weight.
 constexpr std::string_view kPackedSuffixes[] = {"_blocks", "_packed", "_data", "_qdata"};
 /// Names that stand for the whole module: what lies beside them belongs to them.
-constexpr std::string_view kWholeModule[] = {"weight",  "qweight", "w_q",           "q_weight", "codes",  "qidxs",
-                                             "trellis", "_data",   "weight_packed", "int_data", "indices"};
+constexpr std::string_view kWholeModule[] = {"weight",        "qweight",  "w_q",     "q_weight",
+                                             "codes",         "qidxs",    "trellis", "_data",
+                                             "weight_packed", "int_data", "indices", "dense_weights"};
+/// Parts of names of integers that are places, kinds or masks.
+constexpr std::string_view kPlaces[] = {"position", "mask", "token", "relative", "idx", "index"};
 
 bool can_be_packed(DType type) noexcept {
   switch (type) {
@@ -71,14 +75,14 @@ std::size_t first_word(std::string_view leaf) noexcept {
   return leaf.npos;
 }
 
-/// Integers that are packed weights by their shape, whatever their name: matrices, but no places and masks, and not of
-/// 64 bits, which are places as a rule.
-bool is_packed_matrix(const TensorInfo& tensor) {
-  if (!can_be_packed(tensor.dtype) || is_f8(tensor.dtype) || tensor.dtype == DType::i64) return false;
-  const std::string leaf = lower(leaf_of(tensor.name));
-  for (const char* other : {"position", "mask", "token", "relative"})
-    if (leaf.find(other) != leaf.npos) return false;
+bool is_matrix(const TensorInfo& tensor) {
   return std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) >= 2;
+}
+bool is_plain_matrix(const TensorInfo& tensor) {
+  return is_float(tensor.dtype) && !is_f8(tensor.dtype) && is_matrix(tensor);
+}
+bool names_places(std::string_view leaf) {
+  return std::ranges::any_of(kPlaces, [&](std::string_view place) { return leaf.find(place) != leaf.npos; });
 }
 
 /// The name of a packed weight without what a tool puts behind it.
@@ -90,6 +94,13 @@ std::string_view stem_of(std::string_view packed) noexcept {
 
 bool is_whole_module(std::string_view packed) noexcept {
   return std::ranges::find(kWholeModule, packed) != std::end(kWholeModule);
+}
+
+/// Integers that can be packed weights: of 64 bits, places in a table as a rule, by their names alone.
+bool is_packed_matrix(const TensorInfo& tensor) {
+  const bool named = is_whole_module(lower(leaf_of(tensor.name)));
+  return can_be_packed(tensor.dtype) && !is_f8(tensor.dtype) && (named || tensor.dtype != DType::i64) &&
+         is_matrix(tensor);
 }
 
 /// Can a matrix called `leaf` be a table of the codes called `packed`? Where a module holds several packed weights
@@ -116,9 +127,13 @@ class PackedWeights {
   explicit PackedWeights(const Catalogue& catalogue) : catalogue_(catalogue) {
     for (std::size_t i = 0; i < catalogue.tensors.size(); ++i) {
       const TensorInfo& tensor = catalogue.tensors[i];
-      if (!can_be_packed(tensor.dtype) || first_word(lower(leaf_of(tensor.name))) != std::string_view::npos) continue;
-      // Integers of 64 bits are places in a table as a rule ("attention_bias_idxs" beside "attention_biases").
-      if (tensor.dtype == DType::i64 && !is_whole_module(lower(leaf_of(tensor.name)))) continue;
+      const std::string leaf = lower(leaf_of(tensor.name));
+      const bool worded = first_word(leaf) != std::string::npos;
+      if (is_plain_matrix(tensor) && leaf == "weight") own_weight_.insert(module_of(tensor.name));
+      if (is_float(tensor.dtype) && worded) worded_.insert(module_of(tensor.name));
+      if (!can_be_packed(tensor.dtype) || worded) continue;
+      // "attention_bias_idxs" beside "attention_biases"
+      if (!is_whole_module(leaf) && (tensor.dtype == DType::i64 || names_places(leaf))) continue;
       in_module_[module_of(tensor.name)].push_back(static_cast<std::int64_t>(i));
       if (is_packed_matrix(tensor))
         for (Part part(tensor.name); part.leads(); part.next())
@@ -177,19 +192,21 @@ class PackedWeights {
     return -1;
   }
   /// Matrices of floats in a module of packed integers, or in a part of it that a word names ("X.centroids.weight"):
-  /// tables of its codes, whatever the tool calls them.
+  /// tables of its codes, whatever the tool calls them. Not where the module has a weight of its own ("edge_index", "faces",
+  /// "pruned" beside "weight"), nor where neither a name nor a scale says that the integers are packed.
   [[nodiscard]] std::int64_t matrix_beside(const TensorInfo& tensor, std::string_view module) const {
-    if (!is_float(tensor.dtype) || is_f8(tensor.dtype)) return -1;
-    if (std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) < 2) return -1;
+    if (!is_plain_matrix(tensor)) return -1;
     const std::string leaf = lower(leaf_of(tensor.name));
     const bool is_part = first_word(lower(leaf_of(module))) != std::string_view::npos;
     for (const std::string_view place : {module, is_part ? module_of(module) : std::string_view{}}) {
       const auto siblings = in_module_.find(place);
-      if (place.empty() || siblings == in_module_.end()) continue;
-      for (const std::int64_t at : siblings->second)
-        if (const TensorInfo& packed = catalogue_.tensors[static_cast<std::size_t>(at)];
-            is_packed_matrix(packed) && shares_module(leaf, lower(leaf_of(packed.name))))
-          return at;
+      if (place.empty() || siblings == in_module_.end() || own_weight_.contains(place)) continue;
+      for (const std::int64_t at : siblings->second) {
+        const TensorInfo& packed = catalogue_.tensors[static_cast<std::size_t>(at)];
+        const std::string name = lower(leaf_of(packed.name));
+        const bool told = is_part || worded_.contains(place) || is_whole_module(name) || stem_of(name) != name;
+        if (told && is_packed_matrix(packed) && shares_module(leaf, name)) return at;
+      }
     }
     return -1;
   }
@@ -198,6 +215,8 @@ class PackedWeights {
     return known != in_module_.end() && std::ranges::find(known->second, at) != known->second.end();
   }
   const Catalogue& catalogue_;
+  std::unordered_set<std::string_view> own_weight_;  // modules with a matrix "weight" of floats
+  std::unordered_set<std::string_view> worded_;      // with floats of kWords
   std::unordered_map<std::string_view, std::vector<std::int64_t>> in_module_;
   std::unordered_map<std::string, std::int64_t> with_a_gap_;  // packed matrices by their names with '*' for one part
 };
@@ -216,12 +235,16 @@ std::set<std::string> outlived_companions(const Catalogue& catalogue, const std:
   std::set<std::string> names;
   if (folded.empty()) return names;
   const std::vector<std::int64_t> owners = find_companions(catalogue);
+  const bool all_folded = std::ranges::all_of(owners, [&](std::int64_t owner) {
+    return owner < 0 || !is_f8(catalogue.tensors[static_cast<std::size_t>(owner)].dtype) ||
+           folded.contains(catalogue.tensors[static_cast<std::size_t>(owner)].name);
+  });
   for (std::size_t i = 0; i < owners.size(); ++i) {
     const std::string& name = catalogue.tensors[i].name;
     if (catalogue.tensors[i].scales >= 0) continue;
     const bool of_folded =
         owners[i] >= 0 && folded.contains(catalogue.tensors[static_cast<std::size_t>(owners[i])].name);
-    if (of_folded || leaf_of(name) == "scaled_fp8") names.insert(name);
+    if (of_folded || (all_folded && leaf_of(name) == "scaled_fp8")) names.insert(name);
   }
   return names;
 }

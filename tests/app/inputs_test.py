@@ -93,6 +93,19 @@ class QuantizedAlready(InputsTest):
         self.assertEqual([name for name in packed if packed[name][0] == "F16" and "belongs to" not in reasons.get(name, "")], [])
         self.assertEqual([name for name in plain if name in reasons and plain[name][0] == "F16"], [])
 
+    def test_integers_beside_a_weight_of_floats_or_without_a_scale_are_no_packed_weights(self):
+        matrix = lambda *shape: ("F32", shape, RANDOM.standard_normal(shape).astype("<f4"))
+        plain = {"conv.edge_index": integers("I32", 2, 4000), "conv.weight": matrix(64, 64), "body.faces": integers("I32", 3000, 3), "body.posedirs": matrix(207, 300),
+                 "emb.vocab": integers("I32", 64, 8), "emb.weight": matrix(64, 64), "fc.pruned": integers("U8", 64, 64), "fc.weight": matrix(64, 64),
+                 "attn.attention_bias_idxs": integers("I32", 64, 64), "attn.attention_biases": matrix(8, 640), "table.lookup": integers("I32", 64, 64), "table.bias": matrix(64, 64)}
+        done = self.ok(self.quantize(self.folder_of("m", plain)))
+        self.assertNotIn("quantized already", done.err)
+        self.assertEqual([name for name in plain if plain[name][0] == "F32" and name in self.reasons()], [])
+        packed = {"l.indices": ("I64", (1, 64, 64), RANDOM.integers(0, 99, 4096).astype("<i8")), "l.centroids.weight": matrix(4, 2048), "l.res_centroids.weight": matrix(4, 512)}
+        done = self.ok(self.quantize(self.folder_of("p", {**packed, "n.weight": matrix(64, 64)})))
+        self.assertIn("quantized already", done.err)
+        self.assertEqual([name for name in packed if name not in self.reasons()], [])
+
     def test_a_description_of_quantized_weights_that_are_not_found_is_said(self):
         self.assertIn("says that weights are quantized (any), but none is found",
                       self.ok(run("plan", self.folder_of("m", {"a.weight": matrix(64, 64)}, {"quantization_config": {"quant_method": "any"}}))).err)
@@ -484,6 +497,12 @@ class Outlived(InputsTest):
                 told, report = self.export(source, form, path)
                 self.assertEqual((report["left_out_tensors"], report["tensors"]), (self.GONE, 4))
                 self.assertIn("scaled_fp8", told)
+
+    def test_the_marker_stays_while_one_of_them_is_kept(self):
+        self.ok(self.quantize(self.source, "--tensor", "c.*=keep"))
+        self.export(self.at("out.h5"), "safetensors", "x.safetensors")
+        tensors, _ = read_safetensors(self.at("x.safetensors"))
+        self.assertEqual(sorted(tensors), ["a.bias", "a.weight", "b.weight", "c.comfy_quant", "c.input_scale", "c.weight", "c.weight_scale", "scaled_fp8"])
 
     def test_where_they_are_kept_or_there_were_none(self):
         self.ok(self.quantize(self.source, "--tensor", "[ac].weight=keep"))
