@@ -422,7 +422,9 @@ class Hdf5(FormatsTest):
     def test_the_state_of_a_keras_optimizer_is_no_weights(self):
         kernel = RANDOM.standard_normal((40, 64)).astype("<f4")
         for name, weights, state in (("two.h5", "model_weights/dense/dense/kernel:0", "optimizer_weights/Adam/dense/kernel/{}:0"),
-                                     ("three.weights.h5", "layers/dense/vars/0", "optimizer/vars/{}")):
+                                     ("three.weights.h5", "layers/dense/vars/0", "optimizer/vars/{}"),
+                                     ("mixed.weights.h5", "layers/optimizer/vars/0", "optimizer/inner_optimizer/vars/{}"),
+                                     ("pair.weights.h5", "generator/layers/dense/vars/0", "generator/d_optimizer/vars/{}")):
             with h5py.File(self.at(name), "w") as file:
                 file.create_dataset(weights, data=kernel)
                 for part in ("m", "v"):
