@@ -72,7 +72,9 @@ std::string advice_text(std::size_t width) {
   table.row(
       {"--bits 3 --importance FILE",
        "fewer bits for the same loss, with statistics that lmq-calibrate collects (docs/calibration.md): KL .13 at "
-       "3 bits, .28 at 2.5; with means of squared inputs alone, as an imatrix has them, .40 at 3"});
+       "3 bits, .30 at 2.5; with means of squared inputs and gradients alone .23 at 3, with those of inputs, as an "
+       "imatrix "
+       "has them, .34"});
   table.row({"--bits 4 --method ecsq-uniform --cuts plain",
              "two thirds of the time: one step for all weights, entropy-coded: KL .29; --bits 3: 1.11"});
   table.row({"--method kmeans --levels 16 --granularity row",
