@@ -61,7 +61,9 @@ std::optional<Options> with_layer_method(const Options& options, const Recipe& r
       changed.rule.options.try_emplace("damping-outputs", kDiagonalDamping);
     }
   }
-  const bool rate_said = std::ranges::count(options.recipe_arguments, "--rate") > 0;
+  const bool rate_said = std::ranges::any_of(options.recipe_arguments, [](const std::string& argument) {
+    return argument == "--rate" || argument == "--step";
+  });
   changed.rule.method = method->name;
   changed.rule.options.erase("cuts");
   if (!rate_said) changed.rule.options.erase("rate");

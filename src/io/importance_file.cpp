@@ -366,7 +366,8 @@ void ImportanceFile::take_products(ImportanceEntry& entry, std::span<const std::
   double sum = 0;
   for (std::size_t block = 0; block < columns.size(); ++block) {
     const float largest = columns[block].first * rows[block].first;
-    if (!std::isfinite(largest)) refuse_product(entry, rows[block].first, columns[block].first);
+    const bool lost = largest == 0 && columns[block].first > 0 && rows[block].first > 0;
+    if (lost || !std::isfinite(largest)) refuse_product(entry, rows[block].first, columns[block].first);
     entry.info.largest = std::max(entry.info.largest, double{largest});
     sum += columns[block].second * rows[block].second;
   }
@@ -376,7 +377,8 @@ void ImportanceFile::take_products(ImportanceEntry& entry, std::span<const std::
 void ImportanceFile::refuse_product(const ImportanceEntry& entry, float rows, float columns) const {
   const ImportancePart& named = entry.rows.tensor < 0 ? entry.values : entry.rows;
   fail(Errc::malformed,
-       fmt::format("{}: tensor '{}': importance of its rows ({}) times that of its columns ({}) is no finite float",
+       fmt::format("{}: tensor '{}': importance of its rows ({}) times that of its columns ({}) is no finite float or "
+                   "rounds to 0: multiply the file's numbers by what brings them near 1",
                    place_of(catalogue(), catalogue().tensors[static_cast<std::size_t>(named.tensor)]),
                    printable(entry.weight), rows, columns));
 }

@@ -221,7 +221,7 @@ class Layers(LmqTest):
         for known in ({"a.weight.columns": np.ones(48)}, {"a.weight.columns": np.ones(48), "a.weight.rows": np.ones(70)},
                       {"a.weight": np.ones((70, 48))}):
             self.write_statistics(known)
-            for arguments in ([], ["--bits", "5"], ["--bits", "5", "--samples", "100"], ["--damping-inputs", "2"]):
+            for arguments in ([], ["--bits", "5"], ["--bits", "5", "--samples", "100"], ["--damping-inputs", "2"], ["--step", "0.1"]):
                 self.assertEqual(method_of(*arguments), taken, (known.keys(), arguments))
                 self.assertEqual(method_of(*(a for a in arguments if a in ("--bits", "5")), "--method", "kmeans") & taken, set(), arguments)
 
@@ -235,6 +235,12 @@ class Layers(LmqTest):
         for rate, words in (("1", self.assertIn), ("6", self.assertNotIn)):
             done = self.ok(run("quantize", self.source, "-o", self.at("b.h5"), "--importance", self.statistics, "--rate", rate))
             words("dB by importance: below 17 dB", " ".join(done.err.split()))
+
+    def test_importance_whose_products_round_to_nothing_is_refused(self):
+        self.write_statistics({"a.weight.columns": np.full(48, 1e-30), "a.weight.rows": np.full(70, 1e-30)})
+        self.refused(run("plan", self.source, "--importance", self.statistics), 65, "'a.weight'", "rounds to 0")
+        self.write_statistics({"a.weight.columns": np.full(48, 1e-30), "a.weight.rows": np.zeros(70)})
+        self.ok(run("plan", self.source, "--importance", self.statistics))
 
     def test_an_option_of_the_method_that_sees_layers_names_it(self):
         for option in (["--samples", "100"], ["--damping-outputs", "1"], ["--states", "4"]):
