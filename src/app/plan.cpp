@@ -321,7 +321,7 @@ std::string plan_text(const Options& options, const Report& report) {
 }
 
 /// What is said of a size that is spent badly, in words.
-std::vector<std::string> size_notes(const Job& job, const Expected& expected) {
+std::vector<std::string> size_notes(const Options& options, const Job& job, const Expected& expected) {
   std::vector<std::string> notes;
   double weights = 0, books = 0, stored = 0;
   std::uint64_t group = 0;
@@ -337,7 +337,7 @@ std::vector<std::string> size_notes(const Job& job, const Expected& expected) {
     if (spec.granularity == Granularity::group) group = spec.group;
   }
   notes.push_back(beside_codes(group, weights, stored - books, stored));
-  notes.push_back(unused_size(job.plan.target_bytes, output_bytes(job, expected)));
+  notes.push_back(unused_size(options, job.plan.target_bytes, output_bytes(job, expected)));
   std::erase(notes, "");
   return notes;
 }
@@ -384,7 +384,7 @@ int plan(Comm& comm, const Options& options) {
     if (expected.sampled && !options.quiet)
       note("the model is large: levels, bits and SNR are those of a part of each tensor");
     if (!options.quiet)
-      for (const std::string& line : size_notes(job, expected)) note(line);
+      for (const std::string& line : size_notes(options, job, expected)) note(line);
     if (options.json) print_json(*options.json, plan_json(options, report));
     if (options.json == "-" || options.quiet) return;
     print(plan_text(options, report));

@@ -104,12 +104,12 @@ std::string warning(const Quality& all, bool importance) {
 
 }  // namespace
 
-std::string unused_size(std::uint64_t target, std::uint64_t bytes) {
+std::string unused_size(const Options& options, std::uint64_t target, std::uint64_t bytes) {
   if (target == 0 || bytes > target / 20 * 19) return {};
-  return fmt::format(
-      "{} of the {} that were asked for are used: this method spends no more here; without --method (and "
-      "--granularity) all of them are spent",
-      format_bytes(bytes), format_bytes(target));
+  const bool chosen = options.method_given || options.rule.granularity || options.recipe_file;
+  return fmt::format("{} of the {} that were asked for are used: {}", format_bytes(bytes), format_bytes(target),
+                     chosen ? "this method spends no more here; without --method (and --granularity) more of them are"
+                            : "this model needs no more, a larger size makes no difference");
 }
 
 std::string beside_codes(std::uint64_t group, double weights, double codes, double stored) {
@@ -121,7 +121,7 @@ std::string beside_codes(std::uint64_t group, double weights, double codes, doub
       codes / weights, stored / weights, what);
 }
 
-std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
+QualityNotes quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
   std::vector<const TensorLine*> all, clipped;
   Quality sums;
   for (std::size_t t = 0; t < lines.size(); ++t) {
@@ -131,21 +131,24 @@ std::vector<std::string> quality_notes(const std::vector<TensorLine>& lines, con
     sums.add(line, plan.tensors[t]);
     if (plan.tensors[t].lane_rows == 0 && crest(line) > kClipped) clipped.push_back(&line);
   }
-  std::vector<std::string> notes;
-  if (all.empty()) return notes;
+  QualityNotes out;
+  if (all.empty()) return out;
   std::ranges::stable_sort(all, {}, [](const TensorLine* line) { return decibels(*line); });
   std::ranges::stable_sort(clipped, {}, [](const TensorLine* line) { return -crest(*line); });
   all.resize(std::min(all.size(), kNamed));
-  notes.push_back("least SNR: " + list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }));
+  out.notes.push_back("least SNR: " +
+                      list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }));
   if (std::string weighted = weighted_note(lines); !weighted.empty())
-    notes.push_back(weighted + (sums.passed_on ? "; errors are passed on, so the loss is less than this says" : ""));
-  if (std::string beside = beside_codes(lines, plan); !beside.empty()) notes.push_back(std::move(beside));
+    out.notes.push_back(weighted +
+                        (sums.passed_on ? "; errors are passed on, so the loss is less than this says" : ""));
+  if (std::string beside = beside_codes(lines, plan); !beside.empty()) out.notes.push_back(std::move(beside));
   if (!clipped.empty())
-    notes.push_back("largest error many times the root mean square error, so the levels clip a few large weights: " +
-                    list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
-                    "; the default method (no --method) does not clip");
-  if (std::string words = warning(sums, importance); !words.empty()) notes.push_back(std::move(words));
-  return notes;
+    out.warnings.push_back(
+        "largest error many times the root mean square error, so the levels clip a few large weights: " +
+        list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
+        "; the default method (no --method) does not clip");
+  if (std::string words = warning(sums, importance); !words.empty()) out.warnings.push_back(std::move(words));
+  return out;
 }
 
 }  // namespace lmq::app

@@ -69,26 +69,34 @@ RunOptions run_options(const Options& options, const Job& job, const MemoryEstim
   return run;
 }
 
+/// The table of a run that has ended, what it took, and a line below them.
+void say_table(const Options& options, const RunReport& report, const Totals& totals, int ranks,
+               const std::string& below) {
+  const double seconds = std::max(report.seconds, 1e-9);
+  std::string text = fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} with {}\n{}\n{}",
+                                 tensor_table(report.tensors, output_width(), options.summary ? 0 : kMaxLines),
+                                 totals_text(totals), units_text(report), format_duration(report.seconds),
+                                 static_cast<double>(report.source_bytes) * 1e-9 / seconds,
+                                 counted(static_cast<std::uint64_t>(ranks), "rank"), counted(thread_count(), "thread"),
+                                 printable(options.output.string()), wrap(text_of(report.ranks), output_width(), 0));
+  if (!below.empty()) text += wrap(below, output_width(), 0);
+  print_beside(text, options.output.string());
+}
+
 /// The table and the notes of a run that has ended, and its report: one that was asked for and cannot be written is an
 /// error, the table is not.
 void say_done(const Options& options, const Job& job, const RunReport& report, int ranks) {
   const auto& lines = report.tensors;
   const Totals totals = totals_of(lines, report.file_bytes);
   if (options.json) print_json(*options.json, report_json(options, job, report, totals, ranks));
-  if (options.quiet || options.json == "-") return;
-  auto notes = quality_notes(lines, job.plan, job.importance.has_value());
-  if (std::string unused = unused_size(job.plan.target_bytes, report.file_bytes); !unused.empty())
+  auto [notes, warnings] = quality_notes(lines, job.plan, job.importance.has_value());
+  if (std::string unused = unused_size(options, job.plan.target_bytes, report.file_bytes); !unused.empty())
     notes.push_back(std::move(unused));
-  const double seconds = std::max(report.seconds, 1e-9);
-  std::string text = fmt::format("{}\n{}{} in {}: {:.3f} GB/s of input, {} with {}\n{}\n{}",
-                                 tensor_table(lines, output_width(), options.summary ? 0 : kMaxLines),
-                                 totals_text(totals), units_text(report), format_duration(report.seconds),
-                                 static_cast<double>(report.source_bytes) * 1e-9 / seconds,
-                                 counted(static_cast<std::uint64_t>(ranks), "rank"), counted(thread_count(), "thread"),
-                                 printable(options.output.string()), wrap(text_of(report.ranks), output_width(), 0));
-  if (!notes.empty()) text += wrap(notes.front(), output_width(), 0);
-  print_beside(text, options.output.string());
-  for (std::size_t i = 1; i < notes.size(); ++i) warn(notes[i]);
+  if (!options.quiet && options.json != "-") {
+    say_table(options, report, totals, ranks, notes.empty() ? std::string{} : notes.front());
+    for (std::size_t i = 1; i < notes.size(); ++i) note(notes[i]);
+  }
+  for (const std::string& line : warnings) warn(line);
 }
 
 }  // namespace

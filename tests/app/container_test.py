@@ -52,10 +52,20 @@ class Size(LmqTest):
     def test_what_a_method_does_not_spend_is_said_by_plan_and_by_quantize(self):
         words = [SHARDED, "--method", "binary-1", "--bits", 6]
         for done in (run("plan", *words), run("quantize", *words, "-o", self.at("out.h5"))):
-            self.assertRegex(self.ok(done).err + done.out, "that were asked for are used: this method spends no more")
+            self.assertRegex(" ".join((self.ok(done).err + done.out).split()), "that were asked for are used: this method spends no more")
+        for done in (run("plan", SHARDED, "--bits", 40), run("quantize", SHARDED, "--bits", 40, "-o", self.at("out.h5"))):
+            self.assertRegex(" ".join((self.ok(done).err + done.out).split()), "are used: this model needs no more")
         groups = [SHARDED, "--method", "kmeans", "--granularity", "group", "--group", 32, "--bits", 5]
         for done in (run("plan", *groups), run("quantize", *groups, "-o", self.at("out.h5"))):
-            self.assertRegex(self.ok(done).err + done.out, "because groups of 32 have codebooks of their own")
+            self.assertRegex(" ".join((self.ok(done).err + done.out).split()), "because groups of 32 have codebooks of their own")
+
+    def test_quiet_leaves_warnings_of_quality(self):
+        quiet = ["-o", self.at("out.h5"), "-q"]
+        said = self.ok(run("quantize", SHARDED, "--rate", 1, *quiet)).err
+        self.assertRegex(said, "^lmq: warning: an SNR of [0-9.]+ dB: below 15 dB")
+        self.assertEqual(said.count("\n"), 1, said)
+        for words in (["--bits", 40], ["--method", "kmeans", "--granularity", "group", "--group", 32, "--bits", 5]):
+            self.assertEqual(self.ok(run("quantize", SHARDED, *words, *quiet)).err, "")
 
     def test_a_size_asked_for_is_met(self):
         path = self.at("out.h5")
