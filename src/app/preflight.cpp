@@ -74,6 +74,12 @@ bool is_report(const fs::path& path) {
   return text == start;
 }
 
+/// Something has this name: a link that leads nowhere, too.
+bool is_taken(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(path, error));
+}
+
 /// Files of the checkpoint, listed or not: all in a folder that was given as the input; beside a single file its
 /// config.json and indexes.
 bool belongs_to_input(const fs::path& path, const Options& options, const Catalogue& catalogue) {
@@ -130,7 +136,8 @@ void check_report(const Options& options) {
   if (options.command == Command::export_ && fs::absolute(json) == fs::absolute(options.output))
     fail(Errc::usage, fmt::format("{}: that is the output", name));
   const bool may_force = options.command == Command::quantize;
-  if (!fs::exists(status) || is_report(json) || (may_force && !options.dry_run)) return;  // of which check_output asks
+  if (!is_taken(json) || (fs::exists(status) && is_report(json))) return;
+  if (may_force && !options.dry_run) return;  // of which check_output asks
   fail(Errc::cannot_create, fmt::format("{}: exists and is no earlier report of lmq: choose another name", name));
 }
 
@@ -154,8 +161,9 @@ void check_output(const Options& options, const Reader& reader) {
     refuse_same(catalogue.folder / shard.name, "one of the input's files");
   if (options.importance) refuse_same(*options.importance, "the importance file");
   if (options.recipe_file) refuse_same(*options.recipe_file, "the recipe");
-  if (fs::exists(status))
-    check_replaceable(options.output, output, is_quantized_file(options.output), "output", options, catalogue);
+  if (is_taken(options.output))
+    check_replaceable(options.output, output, fs::exists(status) && is_quantized_file(options.output), "output",
+                      options, catalogue);
   check_folder(folder_of(options.output), output);
   if (is_name_of_work_dir(options.output.filename().string()) &&
       fs::equivalent(folder_of(options.output), options.work_dir, error))
@@ -165,7 +173,8 @@ void check_output(const Options& options, const Reader& reader) {
     const std::string name = fmt::format("--json {}", printable(json.string()));
     if (fs::absolute(json) == fs::absolute(options.output))
       fail(Errc::usage, fmt::format("{}: that is the output", name));
-    if (fs::exists(json, error)) check_replaceable(json, name, is_report(json), "report", options, catalogue);
+    if (is_taken(json))
+      check_replaceable(json, name, fs::exists(json, error) && is_report(json), "report", options, catalogue);
   }
   if (fs::exists(options.work_dir, error) && !fs::is_directory(options.work_dir, error))
     fail(Errc::cannot_create,

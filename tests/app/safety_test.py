@@ -416,6 +416,16 @@ class Limits(LmqTest):
                 os.remove(self.at(name))
         self.assertEqual(sorted(os.listdir(self.folder)), ["out.h5", "small.safetensors"])
 
+    def test_a_link_at_the_name_of_an_output_or_report_is_not_lost(self):
+        source, link = self.small_checkpoint(), self.at("link")
+        os.symlink("nowhere", link)
+        for words in (("quantize", source, "-o", link), ("quantize", source, "-o", self.at("out.h5"), "--json", link), ("plan", source, "--json", link)):
+            self.refused(run(*words), 73, "link", "exists and is no earlier")
+            self.assertEqual(os.readlink(link), "nowhere")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["link", "small.safetensors"])
+        self.ok(run("quantize", source, "-o", link, "--force", "--progress", "none"))
+        self.ok(run("verify", link, "--against", source))
+
     def test_the_verdict_is_the_exit_code_whatever_becomes_of_standard_output(self):
         source, other = self.small_checkpoint(), self.small_checkpoint("other.safetensors", seed=2)
         self.ok(run("quantize", source, "-o", self.at("out.h5"), "--progress", "none"))
