@@ -298,7 +298,7 @@ class Planner {
 
   [[nodiscard]] std::uint64_t target_bytes() const {
     if (!recipe_.target) return 0;
-    if (std::ranges::none_of(plan_.tensors, [](const TensorPlan& t) { return t.spec.budgeted; }))
+    if (!may_choose_bits(plan_.tensors, notes_))
       fail(Errc::usage, "a size is asked for, but no tensor is left whose bits may be chosen: every rule says its own");
     if (recipe_.target->bytes > 0) return recipe_.target->bytes;
     std::uint64_t weights = 0;

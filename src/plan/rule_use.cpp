@@ -8,7 +8,6 @@
 #include <string_view>
 
 #include "lmq/base/error.hpp"
-#include "lmq/plan/plan.hpp"
 #include "recipe_words.hpp"
 
 namespace lmq {
@@ -211,6 +210,13 @@ std::vector<std::string> idle_rules(const std::vector<TensorInfo>& tensors, cons
                                   in_quotes(rule.match), matched, why));
   }
   return lines;
+}
+
+bool may_choose_bits(const std::vector<TensorPlan>& tensors, const std::vector<const TensorNote*>& notes) {
+  if (std::ranges::any_of(tensors, [](const TensorPlan& t) { return t.spec.budgeted; })) return true;
+  const auto packed = [](const TensorNote* note) { return note != nullptr && note->fitness == Fitness::companion; };
+  return std::ranges::any_of(notes, packed) &&
+         std::ranges::all_of(tensors, [](const TensorPlan& t) { return t.treatment == Treatment::keep && t.rule < 0; });
 }
 
 }  // namespace lmq

@@ -69,6 +69,12 @@ class QuantizedAlready(InputsTest):
         with open(self.at("back", "config.json")) as file:  # it still describes what is there
             self.assertIn("quantization_config", json.load(file))
 
+    def test_with_nothing_left_to_quantize_it_is_not_the_size_that_is_at_fault(self):
+        source = self.folder_of("all", {"l.down_proj.qweight": integers("I32", 64, 256), "l.down_proj.qzeros": integers("I32", 16, 32),
+                                        "l.down_proj.scales": ("F16", (16, 256), np.full((16, 256), 0.01, "<f2"))})
+        for size in ([], ["--bits", "4"], ["--target-size", "1M"], ["--rate", "3"]):
+            self.refused(self.quantize(source, *size), 69, "nothing is left to quantize")
+
     def test_tables_of_packed_weights_are_kept_whatever_they_are_called(self):
         half = lambda *shape: ("F16", shape, RANDOM.standard_normal(shape).astype("<f2"))
         packed = {"a.indices": integers("I32", 4, 16, 64), "a.centroids.weight": half(4, 512), "a.res_centroids.weight": half(4, 512),
