@@ -51,21 +51,11 @@ std::string read_index_text(const File& file) {
   return text;
 }
 
-ShardIndex read_index(const fs::path& path) {
-  return parse_shard_index(read_index_text(File(path, File::Mode::read)), shown(path));
-}
-
-std::set<std::string> shards_of(const ShardIndex& index) {
-  std::set<std::string> names;
-  for (const auto& [tensor, shard] : index.shard_of) names.insert(shard);
-  return names;
-}
-
 CheckpointFiles from_index(const fs::path& path) {
   CheckpointFiles files;
   files.folder = absolute_folder(path.parent_path());
   files.index_name = path.filename().native();
-  files.index = read_index(path);
+  files.index = read_shard_index(path);
   const std::set<std::string> names = shards_of(*files.index);
   files.shards.assign(names.begin(), names.end());
   for (const std::string& shard : files.shards) check_shard(files.folder, shard, files.index_name);
@@ -78,7 +68,9 @@ struct ShardName {
   std::string digits, digits_of_count;
   std::uint64_t number = 0, count = 0;
   [[nodiscard]] bool same_set(const ShardName& other) const noexcept {
-    return before == other.before && between == other.between && count == other.count;
+    const bool padded = (digits.size() > 1 && digits[0] == '0') || (other.digits.size() > 1 && other.digits[0] == '0');
+    return before == other.before && between == other.between && digits_of_count == other.digits_of_count &&
+           (!padded || digits.size() == other.digits.size());
   }
 };
 constexpr std::string_view kSuffix = ".safetensors";
@@ -98,9 +90,9 @@ std::string take_end(std::string_view& text, const Wanted& wanted) {
   return end;
 }
 
-std::optional<ShardName> parse_shard_name(std::string_view name) {
-  if (!name.ends_with(kSuffix)) return std::nullopt;
-  name.remove_suffix(kSuffix.size());
+std::optional<ShardName> parse_shard_name(std::string_view name, std::string_view suffix = kSuffix) {
+  if (!name.ends_with(suffix)) return std::nullopt;
+  name.remove_suffix(suffix.size());
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto divides = [](char c) { return c == '-' || c == '_' || c == '.'; };
   ShardName parts;
@@ -148,6 +140,7 @@ void check_complete_set(const fs::path& folder, const std::vector<std::string>& 
 
 struct Listing {
   std::vector<std::string> safetensors, indexes, foreign;
+  std::vector<std::string> others;  ///< models of kinds that are not read
 };
 
 /// "model.safetensors.index.json", "model.safetensors.index.fp16.json"
@@ -175,8 +168,11 @@ Listing list_folder(const fs::path& folder) {
     else if (ends(".bin") || ends(".pt") || ends(".pth") || ends(".gguf") || ends(".h5") || ends(".hdf5") ||
              ends(".keras"))
       listing.foreign.push_back(name);
+    else if (ends(".onnx") || ends(".tflite") || ends(".pb") || ends(".msgpack") || ends(".mlmodel"))
+      listing.others.push_back(name);
   }
-  for (auto* names : {&listing.safetensors, &listing.indexes, &listing.foreign}) std::ranges::sort(*names);
+  for (auto* names : {&listing.safetensors, &listing.indexes, &listing.foreign, &listing.others})
+    std::ranges::sort(*names);
   return listing;
 }
 
@@ -190,7 +186,7 @@ std::optional<CheckpointFiles> from_an_index(const fs::path& folder, const Listi
   else if (listing.indexes.size() > 1)
     fail(Errc::usage, fmt::format("{}: the folder holds {} indexes, name one of them: {}", shown(folder),
                                   listing.indexes.size(), joined(listing.indexes)));
-  const ShardIndex index = read_index(folder / chosen);
+  const ShardIndex index = read_shard_index(folder / chosen);
   std::vector<std::string> unused;
   bool any_shard = false;
   const std::set<std::string> named = shards_of(index);
@@ -252,6 +248,11 @@ std::string kind_of_entry(const fs::path& path) {
   return format.words.empty() ? "of a kind that is not supported" : fmt::format("{}: {}", format.words, format.advice);
 }
 
+[[noreturn]] void refuse_kind(const fs::path& folder, const std::string& name) {
+  fail(Errc::unsupported, fmt::format("{}: the folder holds no .safetensors file; {} is {}", shown(folder),
+                                      printable(name), kind_of_entry(folder / name)));
+}
+
 CheckpointFiles from_folder(const fs::path& folder) {
   Listing listing = list_folder(folder);
   std::vector<std::string> warnings;
@@ -263,12 +264,10 @@ CheckpointFiles from_folder(const fs::path& folder) {
     warnings.push_back(fmt::format("{}: {} is not used: none of its shards is there", shown(folder), printable(whole)));
     listing.safetensors = {whole.substr(0, whole.find(".index."))};
   }
-  if (listing.safetensors.empty() && !listing.foreign.empty())
-    fail(Errc::unsupported,
-         fmt::format("{}: the folder holds no .safetensors file; {} is {}", shown(folder),
-                     printable(listing.foreign.front()), kind_of_entry(folder / listing.foreign.front())));
+  if (listing.safetensors.empty() && !listing.foreign.empty()) refuse_kind(folder, listing.foreign.front());
   if (listing.safetensors.empty()) {
     const std::vector<std::string> below = folders_with_weights(folder);
+    if (below.empty() && !listing.others.empty()) refuse_kind(folder, listing.others.front());
     fail(Errc::missing,
          fmt::format("{}: the folder holds no .safetensors file, no index of them and no checkpoint of another kind{}",
                      shown(folder),
@@ -299,7 +298,7 @@ struct SetOfShard {
 /// The first index beside the file that names it and others.
 std::optional<SetOfShard> set_by_index(const Listing& beside, const fs::path& file) {
   for (const std::string& name : beside.indexes) try {
-      const std::set<std::string> shards = shards_of(read_index(file.parent_path() / name));
+      const std::set<std::string> shards = shards_of(read_shard_index(file.parent_path() / name));
       if (shards.size() > 1 && shards.contains(file.filename().native()))
         return SetOfShard{shards.size(), fmt::format("name {} for the whole model", printable(name))};
     } catch (const Error&) {  // what it is worth is said when it is named itself
@@ -340,6 +339,21 @@ CheckpointFiles from_file(const fs::path& file) {
 }
 
 }  // namespace
+
+ShardIndex read_shard_index(const fs::path& path) {
+  return parse_shard_index(read_index_text(File(path, File::Mode::read)), shown(path));
+}
+
+std::set<std::string> shards_of(const ShardIndex& index) {
+  std::set<std::string> names;
+  for (const auto& [tensor, shard] : index.shard_of) names.insert(shard);
+  return names;
+}
+
+std::uint64_t shards_by_name(const fs::path& file) {
+  const std::optional<ShardName> parts = parse_shard_name(file.filename().native(), file.extension().native());
+  return parts ? parts->count : 0;
+}
 
 CheckpointFiles find_checkpoint_files(const fs::path& input) {
   std::error_code error;

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -31,5 +32,12 @@ struct CheckpointFiles {
 /// kind of file, named), Errc::usage (a folder that leaves a choice, also between NAME.safetensors and the
 /// shards of its index).
 [[nodiscard]] CheckpointFiles find_checkpoint_files(const std::filesystem::path& input);
+
+/// An index as a file. Errc::malformed, Errc::io.
+[[nodiscard]] ShardIndex read_shard_index(const std::filesystem::path& path);
+/// The files that it names.
+[[nodiscard]] std::set<std::string> shards_of(const ShardIndex& index);
+/// How many shards a set has by the name of one, whatever its kind ("x_1_of_2.bin"); 0 where the name says nothing.
+[[nodiscard]] std::uint64_t shards_by_name(const std::filesystem::path& file);
 
 }  // namespace lmq

@@ -18,6 +18,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/io/file.hpp"
 #include "model_config.hpp"
+#include "model_parts.hpp"
 #include "safetensors_header.hpp"
 
 namespace lmq {
@@ -146,14 +147,28 @@ Catalogue read_safetensors(const CheckpointFiles& files) {
   return catalogue;
 }
 
+/// The shards of an index, in the format of the first: the format finds the others by their numbers, or not at all.
+Catalogue read_shards(const CheckpointFiles& files, const ChosenFormat& chosen) {
+  Catalogue catalogue = chosen.format->read(chosen.file);
+  if (catalogue.shards.size() < files.shards.size())
+    fail(Errc::unsupported,
+         fmt::format("{}: names {} shards, of which {} would be read: they are not put together; save the model as one "
+                     "file or as safetensors",
+                     printable((files.folder / files.index_name).native()), files.shards.size(),
+                     catalogue.shards.size()));
+  return catalogue;
+}
+
 Catalogue read_any(const std::filesystem::path& input, std::span<const InputFormat> more) {
+  std::error_code error;
+  if (std::filesystem::is_directory(input, error)) refuse_keras_shards(input);
   if (const ChosenFormat chosen = choose_format(input, more); chosen.format != nullptr)
     return chosen.format->read(chosen.file);
   const CheckpointFiles files = find_checkpoint_files(input);
   // An index may name shards of another format: pytorch_model.bin.index.json.
   if (files.index)
     if (const ChosenFormat chosen = choose_format(files.folder / files.shards[0], more); chosen.format != nullptr)
-      return chosen.format->read(chosen.file);
+      return read_shards(files, chosen);
   return read_safetensors(files);
 }
 
@@ -161,6 +176,9 @@ Catalogue read_any(const std::filesystem::path& input, std::span<const InputForm
 
 Catalogue read_catalogue(const std::filesystem::path& input, std::span<const InputFormat> more) {
   Catalogue catalogue = read_any(input, more);
+  if (catalogue.shards.size() == 1)
+    if (std::string part = part_warning(catalogue.folder / catalogue.shards[0].name); !part.empty())
+      catalogue.warnings.push_back(std::move(part));
   const ModelConfig config = read_model_config(catalogue.folder);
   catalogue.warnings.insert(catalogue.warnings.end(), config.warnings.begin(), config.warnings.end());
   const std::vector<std::int64_t> owners = find_companions(catalogue);

@@ -288,6 +288,46 @@ class Folders(InputsTest):
         os.rename(self.at("mixed"), self.at("pipeline", "transformer"))
         self.refused(run("inspect", self.at("pipeline")), 66, "transformer/: name one of them")
 
+    def test_numbered_names_of_two_sets_are_not_one_model(self):
+        for folder, names in (("twice", ("model-1-of-2", "model-2-of-2", "model-00001-of-00002")), ("width", ("model-1-of-2", "model-02-of-2"))):
+            os.makedirs(self.at(folder))
+            for i, name in enumerate(names):
+                write_safetensors(self.at(folder, name + ".safetensors"), {f"l{i}.weight": matrix(64, 64)})
+            self.refused(run("plan", self.at(folder)), 64, "of different sets")
+        os.makedirs(self.at("plain"))
+        for i in range(1, 11):   # without zeros before them numbers have one digit and two
+            write_safetensors(self.at("plain", f"model-{i}-of-10.safetensors"), {f"l{i}.weight": matrix(64, 64)})
+        self.assertEqual(json.loads(self.ok(run("plan", self.at("plain"), "--json")).out)["units"], 10)
+
+    def test_shards_that_nobody_puts_together_are_no_whole_model(self):
+        import h5py
+        os.makedirs(self.at("keras"))
+        shards = [f"model_0000{i}.weights.h5" for i in (0, 1)]
+        for i, shard in enumerate(shards):
+            with h5py.File(self.at("keras", shard), "w") as file:
+                file[f"layers/d{i}/vars/0"] = np.ones((64, 64), "<f4") * np.arange(64, dtype="<f4")
+        self.text("keras", "model.weights.json", json.dumps({"weight_map": {f"/layers/d{i}/vars": shard for i, shard in enumerate(shards)}}))
+        for named in ("keras", "keras/model.weights.json"):
+            self.refused(run("plan", self.at(named)), 69, "2 shards", "model.weights.json", "save the model as one file")
+        self.assertIn("is one of 2 shards, and the others are not used: model.weights.json names them", self.ok(run("plan", self.at("keras", shards[1]))).err)
+        os.rename(self.at("keras", shards[0]), self.at("keras", "x_1_of_2.h5"))
+        self.assertIn("is one of 2 shards", self.ok(run("plan", self.at("keras", "x_1_of_2.h5"))).err)
+        os.makedirs(self.at("slices"))
+        for i in (0, 1):
+            slice_ = self.at("slices", f"consolidated.0{i}.safetensors")
+            write_safetensors(slice_, {"l.weight": matrix(64, 64)})
+            said = self.ok(run("plan", slice_)).err
+            self.assertEqual("is one of 2 shards, and the others are not used: each may hold a slice" in said, i == 1, said)
+
+    def test_a_folder_of_another_kind_is_named_as_its_file_is(self):
+        for name, content, words in (("model.tflite", b"\x1c\0\0\0TFL3" + b"\0" * 90, "a TensorFlow Lite model"), ("saved_model.pb", b"\x08\x01\x12\x20" + b"\x0a" * 90, "a TensorFlow SavedModel"),
+                                     ("model.onnx", b"\x08\x07\x12\x07pytorch" + b"\x1a" * 90, "an ONNX model"), ("flax_model.msgpack", b"\x82\xa5model\x81\xa1a\x01" + b"\xc1" * 9, "a Flax checkpoint")):
+            os.makedirs(self.at("of_" + name))
+            with open(self.at("of_" + name, name), "wb") as file:
+                file.write(content)
+            self.refused(run("plan", self.at("of_" + name, name)), 69, words)
+            self.refused(run("plan", self.at("of_" + name)), 69, name + " is", words)
+
     def test_verify_and_export_say_what_a_wrong_file_is(self):
         small = self.small_checkpoint()
         self.text(".", "notes.txt", "just some words\n")
