@@ -111,7 +111,7 @@ std::string Table::text(std::size_t most) const {
     for (std::size_t c = 0; c < row.size(); ++c) {
       // A name that is too long has a line of its own.
       if (c == 0 && last > 0 && columns_of(row[c]) > width[c]) {
-        text += row[c] + '\n';
+        text += columns_of(row[c]) > most ? wrap(row[c], most, 0) : row[c] + '\n';
         line = std::string(width[c], ' ');
         continue;
       }

@@ -250,11 +250,12 @@ class CommandLine(LmqTest):
         long = {"a.weight": ("F32", (2, 3, 4, 5, 6, 7), bytes(4 * 5040)), "b" * 70: ("F32", (64, 64), np.random.default_rng(1).standard_normal((64, 64)).astype("<f4")),
                 **{"c" + kind: (kind, (4, 100), bytes(400 * size)) for kind, size in (("I64", 8), ("BOOL", 1), ("F64", 8), ("I32", 4), ("U16", 2), ("F16", 2))}}
         write_safetensors(self.at("long.safetensors"), long)
+        write_safetensors(self.at("many.safetensors"), {f"x.{i}.{'y' * 68}": long["b" * 70] for i in range(3)})
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)   # short names
         for what in (["plan", "long.safetensors", "--target-size", "300K", "--ranks", "16"], ["plan", "long.safetensors", "--curve", "b" * 70],
                      ["plan", "long.safetensors", "--tensor", "*" + "b" * 60 + "*=kmeans,levels=12,granularity=row", "--simulate", "1,8,64"],
-                     ["inspect", "long.safetensors"], ["verify", "out.h5"], ["--version"], ["--help"], ["methods", "-h"]):
+                     ["plan", "many.safetensors", "--summary"], ["inspect", "long.safetensors"], ["verify", "out.h5"], ["--version"], ["--help"], ["methods", "-h"]):
             tables[" ".join(what)] = self.ok(run(*what)).out
         for method in json.loads(self.ok(run("methods", "--json")).out)["methods"]:
             tables["methods " + method["name"]] = self.ok(run("methods", method["name"])).out
