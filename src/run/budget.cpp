@@ -24,7 +24,7 @@ constexpr int kMaxCorrections = 12;
 // kPatience, are no longer asked: one slope for all scopes is halved in.
 constexpr int kTrustedCorrections = 3, kPatience = 7, kMaxHalvings = 32;
 constexpr double kFarOff = 0.01;
-// A scope bears a change of up to an eighth of its bytes; beyond a quarter of all bytes everybody bears it.
+// A scope bears a change of up to an eighth of its bytes; a gap of more than kLargeGap of all bytes goes to all scopes.
 constexpr double kBearable = 8, kLargeGap = 0.03;
 // How much more than estimated the tables of a file may take: their numbers are invented, and deflate as they do.
 constexpr std::uint64_t kTablesShare = 64, kTablesMore = 128;

@@ -15,11 +15,12 @@ namespace lmq {
 
 /// Shares a file size out among the budgeted scopes of a plan: one slope for all (Lagrangian), the largest size that is
 /// not above the target. Rank 0 owns one; no communication, no files. Deterministic: a function of the plan, the curves
-/// and the sizes that came of earlier choices, in doubles by + - * / and square roots alone.
+/// and the sizes that came of earlier choices, in doubles by + - * /, square roots and plain_log2 alone.
 /// Distortions of scopes with importance compare as they are (the importance is absolute), but none counts less than a
 /// quarter of the usual; importance of columns alone weighs a scope's weights against each other and counts 1 on the
 /// average. Where nothing compares a scope, squared errors count the less the larger its weights are, in the unit of those
-/// that compare (measured: docs/quality.md). First all scopes get the slope
+/// that compare (measured: docs/quality.md). Of methods that see layers, where importance compares them, D / (1 - D / E)
+/// takes the place of the distortion D (E: that of zeros; src/run/common_slope.hpp). First all scopes get the slope
 /// at which the curves predict the target. What they weigh then corrects the curves; the rest of the gap goes to as few
 /// scopes as can bear it at nearly the same slope, so that little is done again. With another Plan::allocation scopes
 /// get whole widths (width_budget.hpp), by what they weigh and lose as soon as that is known. Source: Shoham & Gersho

@@ -161,9 +161,10 @@ double code_lanes(const LayerWeights& weights, const LayerSides& sides, const St
   for (const double lane : squared) sum += lane;
   return sum;
 }
-constexpr double kLeastScale = 0.5;
 
-/// Sums over all weights of h w v and h w^2, a row at a time in 16 lanes.
+constexpr double kLeastScale = 0.5;  // at most the step is doubled
+
+/// The sum over all weights of h w v over that of h w^2, at least kLeastScale: a row at a time in 16 lanes.
 double scale_kept(const LayerWeights& weights, const LayerSides& sides, std::span<const float> values) {
   constexpr std::size_t kLanes = 16;
   double both = 0, own = 0;
