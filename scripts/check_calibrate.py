@@ -15,8 +15,22 @@ import time
 from types import SimpleNamespace
 from unittest import mock
 
-import numpy as np
-import torch
+import environment
+
+
+def understood():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--lmq")
+    parser.add_argument("--only", help="one law: llama, others, ranks, stream, targets, sequential, bad_input, evaluate")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    ARGUMENTS = understood()
+    environment.enter()
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 PYTHON = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "python")
 sys.path.insert(0, PYTHON)
@@ -390,12 +404,7 @@ def law_bad_input(work):
     refused("a head that is not there", 65, model, "--tokens", tokens, say="lm_head.weight")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", required=True)
-    parser.add_argument("--lmq")
-    parser.add_argument("--only", help="one law: llama, others, ranks, stream, targets, sequential, bad_input, evaluate")
-    arguments = parser.parse_args()
+def main(arguments):
     torch.set_num_threads(1)
     os.makedirs(os.path.join(arguments.work, "journal"), exist_ok=True)
     os.environ["PYTHONPATH"] = PYTHON
@@ -405,4 +414,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGUMENTS)

@@ -5,9 +5,23 @@ import pathlib
 import subprocess
 import sys
 
-import h5py
-import torch
-import transformers
+import environment
+
+
+def understood():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--lmq", required=True)
+    ap.add_argument("--work", type=pathlib.Path, required=True)
+    ap.add_argument("models", nargs="*", type=pathlib.Path)
+    return ap.parse_args()
+
+
+if __name__ == "__main__":
+    ARGUMENTS = understood()
+    environment.enter()
+import h5py  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
 
 CONFIGURATION = '''from transformers import LlamaConfig
 class OwnConfig(LlamaConfig):
@@ -100,12 +114,7 @@ def check_packed(lmq, work, model):
     return same
 
 
-def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("--lmq", required=True)
-    ap.add_argument("--work", type=pathlib.Path, required=True)
-    ap.add_argument("models", nargs="*", type=pathlib.Path)
-    a = ap.parse_args()
+def main(a):
     few = ["--bits", "8"]  # tiny models have many bytes of tables
     good = [check(a.lmq, a.work, tiny(a.work / "single"), False, few),
             check(a.lmq, a.work, tiny(a.work / "tied", tied=True), False, few),
@@ -119,4 +128,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGUMENTS)

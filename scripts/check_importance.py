@@ -9,10 +9,27 @@ import os
 import subprocess
 import sys
 
-import numpy as np
-import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+import environment
+
+
+def understood():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lmq", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--calibration")
+    parser.add_argument("--evaluation")
+    parser.add_argument("--stories", type=int, default=64)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    ARGUMENTS = understood()
+    environment.enter()
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 WINDOW = 256
 SEQUENCES = 128  # that statistics are collected on, at most
@@ -142,15 +159,7 @@ class Check:
         self.expect("Adam's second moments serve every quantized tensor", not report["importance"]["missing"])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lmq", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--work", required=True)
-    parser.add_argument("--calibration")
-    parser.add_argument("--evaluation")
-    parser.add_argument("--stories", type=int, default=64)
-    arguments = parser.parse_args()
+def main(arguments):
     logging.disable_progress_bar()
     check = Check(arguments)
     model = load(arguments.model)
@@ -171,4 +180,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGUMENTS)

@@ -17,12 +17,49 @@ import argparse
 import os
 import sys
 
-import torch
+import environment
 
-from evaluation import Failure, draw, load
-from evaluation.report import read_receipt, svg_of, table_of, write_receipt
-from evaluation.sweep import Sweep, parse_settings
-from lmq_tools.yardstick import KINDS, language_model
+sys.path.insert(0, os.path.join(environment.HERE, "..", "python"))
+from lmq_tools.kinds import KINDS  # noqa: E402
+
+
+def understood():
+    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", metavar="KIND", choices=(*KINDS, "draw", "tables", "plots"))
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("setting", nargs="*", metavar="'NAME: SETTING'")
+    parser.add_argument("-o", "--output", help="folder of the receipts, or with draw the token file")
+    parser.add_argument("--settings", help="file of settings")
+    parser.add_argument("--baseline", help="name of the setting that all are compared with, pair by pair (default: the first)")
+    parser.add_argument("--name", help="of the files (default: the model's)")
+    parser.add_argument("--lmq", default=os.environ.get("LMQ"), help="the program (default: $LMQ, else build/src/app/lmq)")
+    parser.add_argument("--data", help="token file, or safetensors with images and labels")
+    parser.add_argument("--tokens", type=int, help="tokens (or images) to take at most (default: all; drawn: 16384)")
+    parser.add_argument("--window", type=int, help="tokens seen at once (default: what the model allows, at most 512)")
+    parser.add_argument("--document-token", type=int, help="no window goes over this token, with which documents begin")
+    parser.add_argument("--seed", type=int, default=0, help="of masks and of drawn sequences")
+    parser.add_argument("--threads", type=int, help="of torch and of lmq (default: all)")
+    parser.add_argument("--cache", help="folder that keeps the float model's outputs and each setting's numbers (default: FOLDER/cache)")
+    arguments = parser.parse_intermixed_args()  # options may stand before the settings
+    if arguments.kind in ("tables", "plots"):
+        return arguments
+    if not arguments.output:
+        parser.error("-o is missing")
+    if arguments.kind == "draw" and not arguments.tokens:
+        parser.error("draw needs --tokens")
+    arguments.cache = arguments.cache or os.path.join(arguments.output, "cache")
+    return arguments
+
+
+if __name__ == "__main__":
+    ARGUMENTS = understood()
+    environment.enter()
+import torch  # noqa: E402
+
+from evaluation import Failure, draw, load  # noqa: E402
+from evaluation.report import read_receipt, svg_of, table_of, write_receipt  # noqa: E402
+from evaluation.sweep import Sweep, parse_settings  # noqa: E402
+from lmq_tools.yardstick import language_model  # noqa: E402
 
 
 def draw_tokens(arguments):
@@ -76,38 +113,14 @@ def measure(arguments):
     svg_of(receipt, os.path.join(arguments.output, f"{name}.svg"))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", metavar="KIND", choices=(*KINDS, "draw", "tables", "plots"))
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("setting", nargs="*", metavar="'NAME: SETTING'")
-    parser.add_argument("-o", "--output", help="folder of the receipts, or with draw the token file")
-    parser.add_argument("--settings", help="file of settings")
-    parser.add_argument("--baseline", help="name of the setting that all are compared with, pair by pair (default: the first)")
-    parser.add_argument("--name", help="of the files (default: the model's)")
-    parser.add_argument("--lmq", default=os.environ.get("LMQ"), help="the program (default: $LMQ, else build/src/app/lmq)")
-    parser.add_argument("--data", help="token file, or safetensors with images and labels")
-    parser.add_argument("--tokens", type=int, help="tokens (or images) to take at most (default: all; drawn: 16384)")
-    parser.add_argument("--window", type=int, help="tokens seen at once (default: what the model allows, at most 512)")
-    parser.add_argument("--document-token", type=int, help="no window goes over this token, with which documents begin")
-    parser.add_argument("--seed", type=int, default=0, help="of masks and of drawn sequences")
-    parser.add_argument("--threads", type=int, help="of torch and of lmq (default: all)")
-    parser.add_argument("--cache", help="folder that keeps the float model's outputs and each setting's numbers (default: FOLDER/cache)")
-    arguments = parser.parse_args()
+def main(arguments):
     if arguments.kind in ("tables", "plots"):
         return again(arguments.kind, arguments.model)
-    if not arguments.output:
-        parser.error("-o is missing")
-    if arguments.kind == "draw":
-        if not arguments.tokens:
-            parser.error("draw needs --tokens")
-        return draw_tokens(arguments)
-    arguments.cache = arguments.cache or os.path.join(arguments.output, "cache")
-    return measure(arguments)
+    return draw_tokens(arguments) if arguments.kind == "draw" else measure(arguments)
 
 
 if __name__ == "__main__":
     try:
-        main()
+        main(ARGUMENTS)
     except (Failure, OSError) as error:
         sys.exit(f"evaluate: {error}")

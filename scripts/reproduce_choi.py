@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Accuracy against compression as Choi, El-Khamy and Lee (2017) plot it, on real checkpoints and without any fine-tuning.
 
-  reproduce_choi.py --lmq PROGRAM --data FOLDER [--only lenet,resnet]
-  reproduce_choi.py --lmq PROGRAM --model M.safetensors --images TEST.safetensors [--training-images T.safetensors]
+  reproduce_choi --data FOLDER [--only lenet,resnet]
+  reproduce_choi --model M.safetensors --images TEST.safetensors [--training-images T.safetensors]
 
 FOLDER holds vision/lenet5_pruned.safetensors, vision/resnet20.safetensors, images/mnist_test_0_1999.safetensors,
 images/cifar10_test_0_1999.safetensors and images/cifar10_train_512.safetensors ("images" U8 [N, C, H, W], "labels" U8 [N]). M is a
@@ -18,11 +18,38 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
-import torch
+import environment
 
-import choi_networks as networks
-import svg_plot
+
+def understood():
+    parser = argparse.ArgumentParser(prog="reproduce_choi", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lmq", default=os.environ.get("LMQ", os.path.join(environment.HERE, "..", "build", "src", "app", "lmq")),
+                        help="the program (default: $LMQ, else build/src/app/lmq)")
+    parser.add_argument("--data", help="folder of checkpoints and images, see above")
+    parser.add_argument("--only", default="lenet,resnet", help="which of the folder")
+    parser.add_argument("--model", help="another checkpoint")
+    parser.add_argument("--images", help="images to measure it on")
+    parser.add_argument("--training-images", help="images for its curvature")
+    parser.add_argument("--output", default=".", help="folder for the table, the plot and NAME.json")
+    parser.add_argument("--curvature", default="measured", choices=("fisher", "logits", "measured"),
+                        help="squared gradients of the log-probabilities, of the logits, or these scaled by tensor to measured errors")
+    parser.add_argument("--damping", type=float, default=0.1, help="part of its tensor's mean that is added to each curvature: weights "
+                        "that no calibration image needs shall not move at will (default 0.1)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (1: on a machine that others use, more are slower)")
+    arguments = parser.parse_args()
+    if not os.access(arguments.lmq, os.X_OK):
+        parser.error(f"{arguments.lmq} is missing: run scripts/build")
+    return arguments
+
+
+if __name__ == "__main__":
+    ARGUMENTS = understood()
+    environment.enter()
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import choi_networks as networks  # noqa: E402
+import svg_plot  # noqa: E402
 
 FEW = 256  # tensors of fewer weights cost more as codebook and codes than raw
 RANGES = {  # levels of k-means; entropies in bits of one codebook; prices of a bit, one codebook a tensor; checkpoint's size by file's
@@ -248,21 +275,7 @@ def subjects(arguments):
            inside("images", "cifar10_train_512.safetensors"), 22.17)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lmq", required=True, help="the program")
-    parser.add_argument("--data", help="folder of checkpoints and images, see above")
-    parser.add_argument("--only", default="lenet,resnet", help="which of the folder")
-    parser.add_argument("--model", help="another checkpoint")
-    parser.add_argument("--images", help="images to measure it on")
-    parser.add_argument("--training-images", help="images for its curvature")
-    parser.add_argument("--output", default=".", help="folder for the table, the plot and NAME.json")
-    parser.add_argument("--curvature", default="measured", choices=("fisher", "logits", "measured"),
-                        help="squared gradients of the log-probabilities, of the logits, or these scaled by tensor to measured errors")
-    parser.add_argument("--damping", type=float, default=0.1, help="part of its tensor's mean that is added to each curvature: weights "
-                        "that no calibration image needs shall not move at will (default 0.1)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (1: on a machine that others use, more are slower)")
-    arguments = parser.parse_args()
+def main(arguments):
     if bool(arguments.data) == bool(arguments.model) or bool(arguments.model) != bool(arguments.images):
         parser.error("give --data FOLDER, or --model with --images")
     torch.set_num_threads(arguments.threads)
@@ -287,4 +300,4 @@ def reproduce(subject, published, arguments):
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGUMENTS)

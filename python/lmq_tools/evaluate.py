@@ -16,6 +16,7 @@ import sys
 
 from . import __version__
 from .errors import INTERNAL, USAGE, Failure, Parser, code_of, need, say
+from .kinds import KINDS
 
 
 def parser_of():
@@ -24,7 +25,7 @@ def parser_of():
     parser.add_argument("--source", required=True, metavar="MODEL", help="folder of a language model, or a network's file")
     parser.add_argument("--tokens", help="token file: little-endian u16, u32 above 65,536 tokens")
     parser.add_argument("--images", help="safetensors file with `images` and `labels`")
-    parser.add_argument("--kind", choices=("causal", "masked", "resnet", "lenet", "keras"), help="default: told by the source")
+    parser.add_argument("--kind", choices=KINDS, help="default: told by the source")
     parser.add_argument("--positions", type=int, help="tokens (or images) to take at most (default: all)")
     parser.add_argument("--window", type=int, help="tokens seen at once (default: what the model allows, at most 512)")
     parser.add_argument("--document-token", type=int, help="no window goes over this token, with which documents begin")

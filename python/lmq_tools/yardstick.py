@@ -1,6 +1,6 @@
 """A float model with the data that it is judged on, and what a copy with other weights does to it.
 
-KINDS: causal and masked (Hugging Face folders), resnet and lenet (safetensors), keras (.h5). A *position* is a predicted token or an
+Kinds: kinds.py. A *position* is a predicted token or an
 image; positions of one window or one image are one *cluster*: standard errors are between clusters, since tokens of a window depend
 on each other.
 """
@@ -12,10 +12,10 @@ import torch
 
 from . import images
 from .errors import MALFORMED, USAGE, Failure
+from .kinds import KINDS
 from .subjects import digest_of
 from .weights import open_weights, shards_of
 
-KINDS = ("causal", "masked", "resnet", "lenet", "keras")
 MASKED_SHARE, MASKED_ROUNDS = .15, 5
 
 
