@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "lmq/io/curvature_names.hpp"
 #include "lmq/io_hdf5/hdf5_catalogue.hpp"
-#include "lmq/quant/quantizer.hpp"
+#include "lmq/quant/layer_methods.hpp"
 
 namespace lmq::app {
 namespace {
@@ -14,12 +15,12 @@ namespace {
 // (docs/quality.md).
 constexpr double kDiagonalDamping = 1;
 
-const QuantizerEntry* layer_method() {
-  const auto known = quantizers();
-  const auto at = std::ranges::find_if(known, [](const QuantizerEntry& entry) {
-    return entry.make(default_options(entry, kDefaultLevels))->traits().sees == Sees::layer;
-  });
-  return at == known.end() ? nullptr : &*at;
+/// The method that sees layers and takes the rule's options; nullptr: none.
+const QuantizerEntry* method_for(const Rule& rule) {
+  std::vector<std::string_view> names;
+  for (const auto& [name, value] : rule.options)
+    if (name != "cuts") names.push_back(name);  // of with_method, dropped below
+  return layer_method(names);
 }
 
 /// The rule is what is made where nothing is said but how many bits are spent, and numbers are taken as they are.
@@ -30,11 +31,7 @@ bool is_open(const Options& options, const Recipe& recipe) {
            recipe.importance_power.value_or(1) == 1;
   if (options.method_given || options.allocation != Allocation::slope) return false;
   if (options.importance_power.value_or(1) != 1) return false;
-  if (rule.levels || rule.granularity || rule.group || rule.coder || rule.level_type) return false;
-  const auto& known = layer_method()->options;
-  return std::ranges::all_of(rule.options, [&](const auto& option) {
-    return option.first == "cuts" || std::ranges::find(known, option.first, &MethodOption::name) != known.end();
-  });
+  return !rule.levels && !rule.granularity && !rule.group && !rule.coder && !rule.level_type;
 }
 
 }  // namespace
@@ -51,7 +48,7 @@ bool decides_all(const Recipe& recipe) {
 }
 
 std::optional<Options> with_layer_method(const Options& options, const Recipe& recipe, const Catalogue& checkpoint) {
-  const QuantizerEntry* const method = layer_method();
+  const QuantizerEntry* const method = method_for(options.rule);
   if (method == nullptr || !is_open(options, recipe)) return std::nullopt;
   if (!options.importance && !recipe.target) return std::nullopt;
   Options changed = options;

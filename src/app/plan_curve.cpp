@@ -13,6 +13,7 @@
 #include "lmq/base/parallel.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
+#include "lmq/quant/layer_methods.hpp"
 #include "lmq/quant/level_curve.hpp"
 #include "lmq/quant/value_histogram.hpp"
 #include "lmq/run/executor.hpp"
@@ -120,8 +121,7 @@ LevelCurves find_curves(const Job& job, const Options& options) {
     if (!options.rule.options.empty()) values = resolve(options.rule).options.values;
   } else {
     for (const QuantizerEntry& method : quantizers())
-      if (method.make(default_options(method, 2))->traits().sees != Sees::layer)
-        curves.methods.push_back({&method, {}});
+      if (!sees_layers(method)) curves.methods.push_back({&method, {}});
   }
   parallel_for(curves.methods.size(), [&](std::size_t i) {
     Curve& curve = curves.methods[i];

@@ -10,6 +10,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/base/words.hpp"
 #include "lmq/quant/gram_use.hpp"
+#include "lmq/quant/layer_methods.hpp"
 #include "recipe_words.hpp"
 
 namespace lmq {
@@ -216,26 +217,24 @@ bool sets_rate(const Rule& rule) {
   });
 }
 
-/// A method that sees layers and has an option of the rule's which no default method has; nullptr: none.
-static const QuantizerEntry* layer_method_of(const Rule& rule) {
+/// Options of the rule that no default method for levels has; empty: none.
+static std::vector<std::string_view> options_of_layers(const Rule& rule) {
   const auto has = [](const QuantizerEntry& entry, std::string_view option) {
     return std::ranges::find(entry.options, option, &MethodOption::name) != entry.options.end();
   };
-  for (const auto& [name, value] : rule.options) {
-    if (has(find_quantizer(kDefaultMethod), name) || has(find_quantizer(kBudgetMethod), name)) continue;
-    for (const QuantizerEntry& entry : quantizers())
-      if (has(entry, name) && entry.make(default_options(entry, kDefaultLevels))->traits().sees == Sees::layer)
-        return &entry;
-  }
-  return nullptr;
+  std::vector<std::string_view> names;
+  for (const auto& [name, value] : rule.options)
+    if (!has(find_quantizer(kDefaultMethod), name) && !has(find_quantizer(kBudgetMethod), name)) names.push_back(name);
+  return names;
 }
 
 Rule with_method(Rule rule, bool budgeted, Allocation allocation) {
   if (rule.keep || rule.method) return rule;
-  if (const QuantizerEntry* const method = layer_method_of(rule)) {
-    rule.method = method->name;
-    return rule;
-  }
+  if (const std::vector<std::string_view> names = options_of_layers(rule); !names.empty())
+    if (const QuantizerEntry* const method = layer_method(names)) {
+      rule.method = method->name;
+      return rule;
+    }
   const bool shared = rule.granularity.value_or(Granularity::tensor) <= Granularity::tensor;
   rule.method = kDefaultMethod;
   if (allocation != Allocation::slope && !sets_rate(rule)) {

@@ -299,7 +299,7 @@ CancelledCodes cancel(const CancellationUnit& unit, const TrellisRates& rates) {
     const std::size_t count = unit.rows * unit.cols;
     coded.codes.resize(count), coded.targets.resize(count), coded.values.resize(count);
     free_targets(unit, coded.targets);
-    FreeCodes made{coded.targets, coded.codes, coded.values};
+    FreeCodes made{coded.targets, coded.codes, coded.values, {}};
     free_codes(unit, rates, made);
     coded.squared_steps = made.squared_steps, coded.clamped = made.clamped;
     return coded;

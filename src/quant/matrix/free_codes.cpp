@@ -15,6 +15,7 @@ class FreeCoder {
     if (!unit.row_weight.empty()) weight_.resize(room);
     for (const float weight : unit.row_weight) row_weight_.push_back(256.0 * weight);
     targets_.resize(unit.rows * kCols), codes_.resize(unit.rows * kCols), values_.resize(unit.rows * kCols);
+    if (!made.multiples.empty()) multiples_.resize(unit.rows * kCols);
   }
 
   void run() {
@@ -55,11 +56,13 @@ class FreeCoder {
     const std::size_t row = place_[p].row, col = place_[p].col, in_tile = row * kCols + col % kCols;
     const std::int32_t value = trellis_value(rates_.states, quantizer, spread_[p], code_[p]);
     codes_[in_tile] = code_[p];
+    if (!multiples_.empty()) multiples_[in_tile] = value;
     values_[in_tile] = static_cast<float>(value) * unit_.row_step[row] * unit_.col_step[col];
     if (col % kCols == 0) {
       const std::size_t width = std::min(kCols, unit_.cols - col), to = row * unit_.cols + col;
       std::copy_n(codes_.data() + row * kCols, width, made_.codes.data() + to);
       std::copy_n(values_.data() + row * kCols, width, made_.values.data() + to);
+      if (!multiples_.empty()) std::copy_n(multiples_.data() + row * kCols, width, made_.multiples.data() + to);
     }
     clamped_ += std::abs(target_[p]) == kMaxTrellisTarget ? 1 : 0;
     const double off = target_[p] / double{kTrellisOne} - value;
@@ -78,7 +81,7 @@ class FreeCoder {
   double squared_steps_ = 0;
   std::size_t clamped_ = 0, count_ = 0;  ///< count_: weights since the last decision
   unsigned state_ = 0;
-  std::vector<std::int32_t> targets_, codes_;  ///< [rows][kCols], columns of a row from the last on
+  std::vector<std::int32_t> targets_, codes_, multiples_;  ///< [rows][kCols], columns of a row from the last on
   std::vector<float> values_;
   std::vector<Place> place_;
   std::vector<std::int32_t> target_, code_;

@@ -39,6 +39,8 @@ struct FreeCodes {
   std::span<const std::int32_t> targets;  ///< of free_targets
   std::span<std::int32_t> codes;
   std::span<float> values;
+  std::span<std::int32_t>
+      multiples;  ///< of the two steps, that values are; may be the memory of targets; empty: not asked for
   double squared_steps = 0;
   std::size_t clamped = 0;
 };

@@ -123,7 +123,8 @@ CancellationUnit part_of(const LayerWeights& weights, const Steps& steps, const 
   return part;
 }
 
-/// All lanes of the layer; targets replace those of the pass before, or are there where no errors are passed on.
+/// All lanes of the layer; targets replace those of the pass before. Where no errors are passed on they are there, and
+/// what the values are multiples of their steps by replaces them.
 double code_lanes(const LayerWeights& weights, const LayerSides& sides, const Steps& steps, CodedLayer& layer,
                   std::span<std::int32_t> targets) {
   TrellisUnit& unit = layer.unit;
@@ -148,7 +149,7 @@ double code_lanes(const LayerWeights& weights, const LayerSides& sides, const St
       squared[lane] = coded.squared_steps, clamped = coded.clamped;
     } else {
       FreeCodes made{targets.subspan(from, count), std::span(unit.codes).subspan(from, count),
-                     std::span(layer.values).subspan(from, count)};
+                     std::span(layer.values).subspan(from, count), targets.subspan(from, count)};
       free_codes(part, rates, made);
       squared[lane] = made.squared_steps, clamped = made.clamped;
     }
@@ -181,17 +182,16 @@ double scale_kept(const LayerWeights& weights, const LayerSides& sides, std::spa
   return both > 0 && own > 0 ? std::max(both / own, kLeastScale) : 1;
 }
 
-/// Values are multiples of their steps up to 2^20, exact to 2^-22: what they are multiplied by is found by rounding.
-void restore_scale(const LayerWeights& weights, const LayerSides& sides, const Steps& steps, CodedLayer& layer) {
+/// Values are these multiples of their steps, and of the new ones.
+void restore_scale(const LayerWeights& weights, const LayerSides& sides, std::span<const float> col_step,
+                   std::span<const std::int32_t> multiples, CodedLayer& layer) {
   TrellisUnit& unit = layer.unit;
   unit.step = static_cast<float>(unit.step / scale_kept(weights, sides, layer.values));
   for (std::size_t i = 0; i < weights.rows; ++i) {
     const float row = unit.step * octave_eighths(unit.row_step[i]);
-    for (std::size_t j = 0; j < weights.cols; ++j) {
-      float& value = layer.values[i * weights.cols + j];
-      const double times = std::floor(value / (double{steps.row[i]} * steps.col[j]) + 0.5);
-      value = static_cast<float>(times) * row * steps.col[j];
-    }
+    const std::size_t from = i * weights.cols;
+    for (std::size_t j = 0; j < weights.cols; ++j)
+      layer.values[from + j] = static_cast<float>(multiples[from + j]) * row * col_step[j];
   }
 }
 
@@ -240,7 +240,7 @@ CodedLayer code_layer(const LayerWeights& weights, const LayerSides& sides, cons
     if (free || pass > 0) choose_spreads(unit, by_targets);
     layer.squared_steps = code_lanes(weights, sides, steps, layer, targets);
   }
-  if (free && coding.keep_scale) restore_scale(weights, sides, steps, layer);
+  if (free && coding.keep_scale) restore_scale(weights, sides, steps.col, targets, layer);
   if (std::ranges::all_of(layer.values, [](float value) { return value == 0; })) forget_sides(unit);
   return layer;
 }
