@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "lmq/base/text.hpp"
 
@@ -29,6 +30,29 @@ std::string take_word(std::string_view& text) {
   std::string word = next();
   if (!is_number(word) || text.empty() || text.front() == ' ') return word;
   return word + ' ' + next();
+}
+
+/// Takes a start of at most `width` columns off a longer word, as a rule behind a mark between parts of a name.
+std::string take_part(std::string& word, std::size_t width) {
+  std::size_t end = 0, used = 0, behind_mark = 0;
+  const auto is_inside = [&](std::size_t at) { return (static_cast<unsigned char>(word[at]) & 0xC0) == 0x80; };
+  while (end < word.size() && (is_inside(end) || used < width)) {
+    used += is_inside(end) ? 0 : 1;
+    if (std::string_view("./_-:").find(word[end++]) != std::string_view::npos) behind_mark = end;
+  }
+  if (end == word.size()) return std::exchange(word, {});
+  if (behind_mark > end / 2) end = behind_mark;
+  std::string part = word.substr(0, end);
+  word.erase(0, end);
+  return part;
+}
+
+/// The lines, of whose words none is longer than `width` columns.
+std::vector<std::string> cut(const std::vector<std::string>& lines, std::size_t width) {
+  std::vector<std::string> parts;
+  for (std::string line : lines)
+    while (!line.empty() || parts.empty()) parts.push_back(take_part(line, std::max<std::size_t>(1, width)));
+  return parts;
 }
 
 /// The text in pieces of at most `width` columns, cut between words; a longer word stays whole.
@@ -92,9 +116,11 @@ std::vector<std::size_t> Table::widths(std::size_t most) const {
   for (const auto& row : rows_)
     for (const std::string& word : pieces(row.back(), 1)) longest_word = std::max(longest_word, columns_of(word));
   const std::size_t last = width.size() - 1, third = std::max(most / 3, longest_word);
-  // What is too wide: first the texts at the end down to a third of the line, then the names, then those texts again.
+  // What is too wide: first the texts at the end down to a third of the line, then the names, then those texts again,
+  // then all names have lines of their own, and at last words are cut.
   for (const auto& [column, least] :
-       {std::pair(last, third), std::pair(std::size_t{0}, kMinNames), std::pair(last, longest_word)})
+       {std::pair(last, third), std::pair(std::size_t{0}, kMinNames), std::pair(last, longest_word),
+        std::pair(std::size_t{0}, columns_of(rows_[0][0])), std::pair(last, kMinTexts)})
     if (const std::size_t now = all(); now > most && align_[column] == Align::left && width[column] > least)
       width[column] = std::max(least, width[column] - std::min(width[column], now - most));
   return width;
@@ -116,7 +142,7 @@ std::string Table::text(std::size_t most) const {
         continue;
       }
       const bool left = align_[c] == Align::left;
-      const auto parts = c == last && left ? pieces(row[c], width[c]) : std::vector<std::string>{row[c]};
+      const auto parts = c == last && left ? cut(pieces(row[c], width[c]), width[c]) : std::vector<std::string>{row[c]};
       const std::string pad(width[c] - std::min(width[c], columns_of(parts[0])), ' ');
       line += (c == 0 ? "" : "  ") + (left ? parts[0] + pad : pad + parts[0]);
       for (std::size_t i = 1; i < parts.size(); ++i) {

@@ -23,13 +23,14 @@ class Table {
   explicit Table(std::vector<std::pair<std::string, Align>> columns);
   /// As many cells as there are columns.
   void row(std::vector<std::string> cells);
-  /// Lines of at most `most` columns where that can be: texts in the last column are broken between words, names in the
-  /// first one that are too long have a line of their own. Nothing is cut off.
+  /// Lines of at most `most` columns where that can be: texts in the last column are broken between words, long words
+  /// between their parts; names in the first one that are too long have a line of their own, unbroken. Nothing is left
+  /// out.
   [[nodiscard]] std::string text(std::size_t most) const;
   [[nodiscard]] std::size_t rows() const noexcept { return rows_.size(); }
 
  private:
-  static constexpr std::size_t kMinNames = 16;
+  static constexpr std::size_t kMinNames = 16, kMinTexts = 16;
   [[nodiscard]] std::vector<std::size_t> widths(std::size_t most) const;
 
   std::vector<Align> align_;

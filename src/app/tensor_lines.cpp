@@ -41,12 +41,13 @@ std::vector<Shown> grouped(const std::vector<TensorLine>& lines) {
   std::vector<Shown> groups;
   std::map<std::string, std::size_t> index;
   for (const TensorLine& line : lines) {
-    const std::string pattern = name_pattern(line.name);
+    const std::string pattern = name_pattern(line.name), reason = name_pattern(line.reason);  // may name others
     const auto [at, fresh] =
-        index.try_emplace(fmt::format("{}\n{}\n{}\n{}", pattern, line.dtype, line.method, line.reason), groups.size());
+        index.try_emplace(fmt::format("{}\n{}\n{}\n{}", pattern, line.dtype, line.method, reason), groups.size());
     if (fresh) groups.emplace_back();
-    add(groups[at->second], line);
-    if (groups[at->second].tensors == 2) groups[at->second].line.name = pattern;
+    Shown& group = groups[at->second];
+    add(group, line);
+    if (group.tensors == 2) group.line.name = pattern, group.line.reason = reason;
   }
   return groups;
 }

@@ -99,6 +99,20 @@ class Words(LmqTest):
             self.assertTrue(line.startswith(("lmq: note: ", "  ")), line)
 
 
+    def test_reasons_that_quote_long_names_fit_the_line(self):
+        long = "model.language_model.layers.{}.mlp.experts.gate_up_proj_of_words"
+        write_safetensors(self.at("m.safetensors"), {"a.weight": ("F32", (64, 64), np.ones((64, 64), "<f4"))} | {
+            long.format(i) + end: tensor for i in range(2) for end, tensor in (
+                (".qweight", ("I32", (64, 64), bytes(4 * 4096))), (".scales", ("F16", (4, 64), bytes(512))))})
+        self.ok(run("quantize", self.at("m.safetensors"), "-o", self.at("o.h5"), "--method", "uniform", "--levels", 4))
+        for words in (("plan", self.at("m.safetensors")), ("verify", self.at("o.h5")), ("inspect", self.at("o.h5")), ("inspect", self.at("m.safetensors"))):
+            for line in run(*words).out.splitlines():
+                if self.folder not in line and not line.startswith("model."):   # names are not cut
+                    self.assertLessEqual(len(line), 80, line)
+            if words[0] != "verify":
+                summary = self.ok(run(*words, "--summary")).out
+                self.assertEqual(len([line for line in summary.splitlines() if line.startswith(long.format("*") + ".qweight")]), 1, summary)
+
     def test_quiet_leaves_no_notes(self):
         source = self.at("m.safetensors")
         write_safetensors(source, {f"l{i}.weight": ("F32", (32, 33), np.random.default_rng(i).standard_normal((32, 33)).astype("<f4")) for i in range(2)} |
