@@ -18,6 +18,7 @@
 #include "option_table.hpp"
 
 namespace lmq::app {
+namespace fs = std::filesystem;
 namespace {
 
 namespace po = boost::program_options;
@@ -270,12 +271,7 @@ void take_quantize(const Values& values, Options& options) {
   options.dry_run = values.has("dry-run");
   if (options.output.empty() && !options.dry_run) fail(Errc::usage, "quantize: -o OUT.h5 is missing: the file to make");
   take_job(values, options);
-  if (values.has("work-dir")) {
-    options.work_dir = values.text("work-dir");
-  } else {
-    options.work_dir = options.output;
-    options.work_dir += ".lmq-work";
-  }
+  options.work_dir = values.has("work-dir") ? values.text("work-dir") : options.output.string() + ".lmq-work";
   if (values.has("resume")) options.resume = values.choice<bool>("resume", {{"auto", true}, {"never", false}});
   if (values.has("max-time")) options.max_minutes = parse_duration(values.text("max-time"), "--max-time") / 60;
   options.force = values.has("force");
@@ -324,9 +320,15 @@ void take_input(const CommandEntry& entry, const po::variables_map& values, Opti
   options.input = inputs[0];
 }
 
+/// The file that a link at `path` leads to, so that it and the link are one output; other paths as they are.
+fs::path behind_link(const fs::path& path) {
+  std::error_code error;
+  return fs::is_symlink(path, error) && fs::is_regular_file(path, error) ? fs::canonical(path) : path;
+}
+
 /// What several commands share.
 void take_shared(const Values& values, Options& options) {
-  if (values.has("output")) options.output = values.text("output");
+  if (values.has("output")) options.output = behind_link(values.text("output"));
   if (options.output == "-")
     fail(Errc::usage,
          "-o -: the file is written in many places at once, so it cannot go to a pipe; name a file (./- when "

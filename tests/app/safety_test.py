@@ -1,5 +1,6 @@
 """What people do to a run without meaning harm: an output name that is taken, advice that is followed, inputs that are staged in
 again, names of their own in our folders, signals in the first instants, limits of the shell."""
+import fcntl
 import json
 import os
 import re
@@ -415,6 +416,22 @@ class Limits(LmqTest):
                 self.assertEqual(os.readlink(self.at(name)), "nowhere")
                 os.remove(self.at(name))
         self.assertEqual(sorted(os.listdir(self.folder)), ["out.h5", "small.safetensors"])
+
+    def test_an_output_and_a_link_to_it_are_one_output(self):
+        source, link = self.small_checkpoint(), self.at("link.h5")
+        self.ok(run("quantize", source, "-o", self.at("out.h5"), "--bits", 6, "--progress", "none"))
+        os.symlink("out.h5", link)
+        self.ok(run("quantize", source, "-o", link, "--bits", 8, "--progress", "none"))
+        self.assertEqual(os.readlink(link), "out.h5")
+        self.ok(run("quantize", source, "-o", self.at("alone.h5"), "--bits", 8, "--progress", "none"))
+        self.assertEqual(sha256(self.at("out.h5")), sha256(self.at("alone.h5")))
+        with open(self.at("out.h5.lmq-lock"), "w") as lock:   # who is at work on the one is at work on the other
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting = start("quantize", source, "-o", link, "--bits", 6, "--progress", "none")
+            self.assertIn(b"another run is at work on it", waiting.stderr.readline())
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            self.ok(finish(waiting))
+        self.assertEqual(sorted(n for n in os.listdir(self.folder) if "lock" not in n), ["alone.h5", "link.h5", "out.h5", "small.safetensors"])
 
     def test_a_link_at_the_name_of_an_output_or_report_is_not_lost(self):
         source, link = self.small_checkpoint(), self.at("link")
