@@ -14,6 +14,7 @@
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/io/companions.hpp"
+#include "lmq/io/json_text.hpp"
 #include "lmq/io/safetensors_writer.hpp"
 #include "lmq/kernels/widen.hpp"
 #include "lmq/quant/unit.hpp"
@@ -43,15 +44,34 @@ class Exporter {
   [[nodiscard]] bool unfolded(const StoredTensor& tensor) const {
     return tensor.treatment == Treatment::quantize && scaled_.contains(tensor.line.name);
   }
-  /// Does a description of quantized weights still hold? Where scales were folded in, or nothing of the kind was kept,
-  /// it does not.
-  [[nodiscard]] bool describes_quantized() const {
-    const auto packed = [](const StoredTensor& tensor) {
+  /// Are there weights that a description of quantized weights may mean: kept as they were, of integers or 8 bits?
+  [[nodiscard]] bool keeps_quantized() const {
+    return std::ranges::any_of(file_.tensors(), [](const StoredTensor& tensor) {
       return tensor.treatment == Treatment::keep && tensor.line.shape.size() > 1 && tensor.dtype != DType::boolean &&
              (!is_float(tensor.dtype) || bits(tensor.dtype) == 8);
-    };
-    return std::ranges::any_of(file_.tensors(), packed) &&
+    });
+  }
+  /// Does a description of all weights still hold? Where scales were folded in it does not.
+  [[nodiscard]] bool describes_quantized() const {
+    return keeps_quantized() &&
            std::ranges::none_of(file_.tensors(), [&](const StoredTensor& tensor) { return unfolded(tensor); });
+  }
+  /// A text of "__metadata__" that describes quantized weights, without the entries {"layers": {NAME: ...}} of those
+  /// whose scales are folded in.
+  [[nodiscard]] std::string still_described(const std::string& text) const {
+    nlohmann::json json;
+    try {
+      json = parse_json_text(text, file_.name());
+    } catch (const Error&) {
+      return text;  // no JSON: as it is
+    }
+    const auto layers = json.is_object() ? json.find("layers") : json.end();
+    if (layers == json.end() || !layers->is_object()) return text;
+    std::size_t erased = 0;
+    for (const StoredTensor& tensor : file_.tensors())
+      if (const std::string& name = tensor.line.name; unfolded(tensor))
+        erased += layers->erase(name) + layers->erase(name.substr(0, name.rfind('.')));
+    return erased > 0 ? json.dump() : text;
   }
   /// Tensors that told of FP8 weights which are folded now: they stay behind.
   [[nodiscard]] const std::set<std::string>& outlived() const noexcept { return outlived_; }
@@ -114,11 +134,14 @@ bool is_plain_name(const std::string& name, const char* suffix) {
 bool is_plain_shard_name(const std::string& name) { return is_plain_name(name, ".safetensors"); }
 
 /// Texts of an object of the provenance: the source's "__metadata__", without what no longer holds of the weights.
-std::map<std::string, std::string> texts_of(const nlohmann::json& object, bool described) {
+std::map<std::string, std::string> texts_of(const nlohmann::json& object, const Exporter& exporter) {
   std::map<std::string, std::string> texts;
   if (object.is_object())
-    for (const auto& [key, value] : object.items())
-      if (value.is_string() && (described || !is_quantization_key(key))) texts[key] = value.get<std::string>();
+    for (const auto& [key, value] : object.items()) {
+      if (!value.is_string() || (is_quantization_key(key) && !exporter.keeps_quantized())) continue;
+      texts[key] = value.get<std::string>();
+      if (is_quantization_key(key)) texts[key] = exporter.still_described(texts[key]);
+    }
   texts[kExportMark] = std::string(kVersion);
   return texts;
 }
@@ -136,15 +159,14 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
       listed.is_array() && (listed.size() == 1 || provenance.value("shard_of", nlohmann::json()).is_object());
   const nlohmann::json shared =
       provenance.is_object() ? provenance.value("metadata", nlohmann::json()) : nlohmann::json();
-  const bool described = exporter.describes_quantized();
   if (known)
     for (const auto& shard : listed)
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        shards.push_back({file_name_of(shard["name"]), {}, texts_of(shard.value("metadata", shared), described)});
+        shards.push_back({file_name_of(shard["name"]), {}, texts_of(shard.value("metadata", shared), exporter)});
   std::set<std::string> names;
   for (const Shard& shard : shards) names.insert(shard.name);
   if (shards.empty() || names.size() < shards.size() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
-    shards.assign(1, {"model.safetensors", {}, texts_of(shared, described)});
+    shards.assign(1, {"model.safetensors", {}, texts_of(shared, exporter)});
   for (const StoredTensor& tensor : file.tensors()) {
     if (tensor.treatment == Treatment::fold || exporter.outlived().contains(tensor.line.name)) continue;
     std::size_t shard = 0;
@@ -164,7 +186,7 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
 std::set<std::string> keys_left_out(const QuantizedFile& file, const Exporter& exporter) {
   std::set<std::string> keys;
   const nlohmann::json& provenance = file.provenance();
-  if (exporter.describes_quantized() || !provenance.is_object()) return keys;
+  if (exporter.keeps_quantized() || !provenance.is_object()) return keys;
   const auto look = [&](const nlohmann::json& owner) {
     const auto metadata = owner.is_object() ? owner.find("metadata") : owner.end();
     if (metadata == owner.end() || !metadata->is_object()) return;
