@@ -133,6 +133,10 @@ bool share_inputs(Comm& comm, const Options& options, Job& job, const std::funct
   return default_size;
 }
 
+bool quantizes(const Plan& plan) {
+  return std::ranges::any_of(plan.tensors, [](const TensorPlan& t) { return t.treatment == Treatment::quantize; });
+}
+
 /// A size that nobody asked for refuses nothing: where it cannot be reached it becomes the least that can. default_size:
 /// of rank 0. True when the recipe has changed.
 bool raise_default_size(Comm& comm, const Options& options, Job& job, bool default_size) {
@@ -146,7 +150,7 @@ bool raise_default_size(Comm& comm, const Options& options, Job& job, bool defau
                          *make_hdf5_format());
       least = least > job.plan.target_bytes ? least + kRoom : 0;
     }
-    if (least > 0 && !options.quiet)
+    if (least > 0 && quantizes(job.plan) && !options.quiet)
       note(fmt::format("4 bits a weight cannot be reached: the file takes {} at most", format_bytes(least)));
     ByteWriter out;
     out.le(least);
@@ -278,7 +282,9 @@ Job open_job(Comm& comm, const Options& options, bool scan, const std::function<
   agree_on_plan(comm, job.plan.digest);
   if (comm.rank() == 0) {
     for (const std::string& line : idle_rules(job.reader->catalogue().tensors, job.recipe, job.plan)) warn(line);
-    if (!options.quiet && !job.chosen_method.empty())
+    if (!options.quiet && !quantizes(job.plan))
+      note("no tensor is quantized: all are kept as they are, the table says why");
+    if (!options.quiet && !job.chosen_method.empty() && quantizes(job.plan))
       note(fmt::format("importance: what this file knows is best used by method {} (--method says another)",
                        job.chosen_method));
     if (!options.quiet)

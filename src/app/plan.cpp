@@ -163,6 +163,7 @@ std::vector<Row> rows_of(const Job& job, bool summary, const Expected& expected)
             .type = std::string(name(tensors[t].dtype)),
             .shape = shape_text(tensors[t].shape),
             .what = treatment_text(job, plan)};
+    if (summary) row.what = name_pattern(row.what);  // which may name other tensors
     const auto [at, fresh] =
         index.try_emplace(fmt::format("{}\n{}\n{}\n{}", row.name, row.type, row.shape, row.what), rows.size());
     if (fresh) rows.push_back(std::move(row));
@@ -336,8 +337,8 @@ std::vector<std::string> size_notes(const Options& options, const Job& job, cons
         (spec.level_type == LevelType::f16 ? 16.0 : 32.0) * static_cast<double>(stored_numbers(spec, count, plan.cols));
     if (spec.granularity == Granularity::group) group = spec.group;
   }
-  notes.push_back(beside_codes(group, weights, stored - books, stored));
-  notes.push_back(unused_size(options, job.plan.target_bytes, output_bytes(job, expected)));
+  notes.push_back(beside_codes(options, group, weights, stored - books, stored));
+  notes.push_back(unused_size(options, job.plan, output_bytes(job, expected)));
   std::erase(notes, "");
   return notes;
 }

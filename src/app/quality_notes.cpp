@@ -43,7 +43,7 @@ std::string list(const std::vector<const TensorLine*>& of, const Number& number)
 }
 
 /// What is stored beside the codes where rows or groups have codebooks, in words; empty where it is little.
-std::string beside_codes(const std::vector<TensorLine>& lines, const Plan& plan) {
+std::string beside_codes(const Options& options, const std::vector<TensorLine>& lines, const Plan& plan) {
   double weights = 0, stored = 0, codes = 0;
   std::uint64_t group = 0;  // of the tensors that have groups
   for (std::size_t t = 0; t < lines.size(); ++t) {
@@ -53,7 +53,7 @@ std::string beside_codes(const std::vector<TensorLine>& lines, const Plan& plan)
     weights += count, stored += count * lines[t].bits_per_weight, codes += count * lines[t].entropy_bits;
     if (spec.granularity == Granularity::group) group = spec.group;
   }
-  return app::beside_codes(group, weights, codes, stored);
+  return app::beside_codes(options, group, weights, codes, stored);
 }
 
 /// Of the tensors that have importance: the least SNR by it, and which have the most of the error; empty without.
@@ -104,24 +104,28 @@ std::string warning(const Quality& all, bool importance) {
 
 }  // namespace
 
-std::string unused_size(const Options& options, std::uint64_t target, std::uint64_t bytes) {
+std::string unused_size(const Options& options, const Plan& plan, std::uint64_t bytes) {
+  const std::uint64_t target = plan.target_bytes;
   if (target == 0 || bytes > target / 20 * 19) return {};
+  if (std::ranges::none_of(plan.tensors, [](const TensorPlan& tensor) { return tensor.spec.budgeted; })) return {};
   const bool chosen = options.method_given || options.rule.granularity || options.recipe_file;
   return fmt::format("{} of the {} that were asked for are used: {}", format_bytes(bytes), format_bytes(target),
                      chosen ? "this method spends no more here; without --method (and --granularity) more of them are"
                             : "this model needs no more, a larger size makes no difference");
 }
 
-std::string beside_codes(std::uint64_t group, double weights, double codes, double stored) {
+std::string beside_codes(const Options& options, std::uint64_t group, double weights, double codes, double stored) {
   if (!(weights > 0) || (stored - codes) / weights < kMuchBeside) return {};
   const std::string what = group > 0 ? fmt::format("groups of {}", group) : std::string("rows");
-  return fmt::format(
-      "codes of {:.1f} bits become {:.1f} bits a weight, because {} have codebooks of their own: --bits says bits of "
-      "the whole file, codebooks counted; without --granularity nearly all of them are spent on codes",
-      codes / weights, stored / weights, what);
+  return fmt::format("codes of {:.1f} bits become {:.1f} bits a weight, because {} have codebooks of their own{}",
+                     codes / weights, stored / weights, what,
+                     options.format.empty()
+                         ? ": --bits says bits of the whole file, codebooks counted; with granularity tensor nearly "
+                           "all of them are spent on codes"
+                         : fmt::format(", as --for {} asks", printable(options.format)));
 }
 
-QualityNotes quality_notes(const std::vector<TensorLine>& lines, const Plan& plan, bool importance) {
+QualityNotes quality_notes(const Options& options, const std::vector<TensorLine>& lines, const Plan& plan) {
   std::vector<const TensorLine*> all, clipped;
   Quality sums;
   for (std::size_t t = 0; t < lines.size(); ++t) {
@@ -141,13 +145,14 @@ QualityNotes quality_notes(const std::vector<TensorLine>& lines, const Plan& pla
   if (std::string weighted = weighted_note(lines); !weighted.empty())
     out.notes.push_back(weighted +
                         (sums.passed_on ? "; errors are passed on, so the loss is less than this says" : ""));
-  if (std::string beside = beside_codes(lines, plan); !beside.empty()) out.notes.push_back(std::move(beside));
+  if (std::string beside = beside_codes(options, lines, plan); !beside.empty()) out.notes.push_back(std::move(beside));
   if (!clipped.empty())
     out.warnings.push_back(
         "largest error many times the root mean square error, so the levels clip a few large weights: " +
         list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
         "; the default method (no --method) does not clip");
-  if (std::string words = warning(sums, importance); !words.empty()) out.warnings.push_back(std::move(words));
+  if (std::string words = warning(sums, options.importance.has_value()); !words.empty())
+    out.warnings.push_back(std::move(words));
   return out;
 }
 

@@ -89,8 +89,8 @@ void say_done(const Options& options, const Job& job, const RunReport& report, i
   const auto& lines = report.tensors;
   const Totals totals = totals_of(lines, report.file_bytes);
   if (options.json) print_json(*options.json, report_json(options, job, report, totals, ranks));
-  auto [notes, warnings] = quality_notes(lines, job.plan, job.importance.has_value());
-  if (std::string unused = unused_size(options, job.plan.target_bytes, report.file_bytes); !unused.empty())
+  auto [notes, warnings] = quality_notes(options, lines, job.plan);
+  if (std::string unused = unused_size(options, job.plan, report.file_bytes); !unused.empty())
     notes.push_back(std::move(unused));
   if (!options.quiet && options.json != "-") {
     say_table(options, report, totals, ranks, notes.empty() ? std::string{} : notes.front());

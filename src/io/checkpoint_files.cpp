@@ -347,6 +347,7 @@ ShardIndex read_shard_index(const fs::path& path) {
 std::set<std::string> shards_of(const ShardIndex& index) {
   std::set<std::string> names;
   for (const auto& [tensor, shard] : index.shard_of) names.insert(shard);
+  for (const auto& [tensor, shards] : index.further_shards_of) names.insert(shards.begin(), shards.end());
   return names;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <vector>
@@ -40,18 +41,24 @@ KerasShards keras_shards(const fs::path& folder, const std::vector<std::string>&
   return {};
 }
 
-/// "consolidated.01.pth": the names of its kind in the folder. Each holds a slice of every tensor.
+/// "consolidated.01.pth", "mp_rank_01_model_states.pt": what is behind the number, where each file of the kind holds a
+/// slice of every tensor; nothing of other names.
+std::optional<std::string> behind_slice_number(std::string_view name) {
+  for (const std::string_view start : {"consolidated.", "mp_rank_"}) {
+    if (!name.starts_with(start)) continue;
+    const std::size_t end = std::min(name.find_first_not_of("0123456789", start.size()), name.size());
+    const std::string_view rest = name.substr(end);
+    if (end > start.size() && (rest.rfind('.') == 0 || rest.starts_with('_'))) return std::string(rest);
+  }
+  return std::nullopt;
+}
+
+/// How many names of the folder are slices of what `name` is a slice of; 0 when it is none.
 std::size_t slices_like(const std::string& name, const std::vector<std::string>& names) {
-  constexpr std::string_view kStart = "consolidated.";
-  const auto is_slice = [&](const std::string& other) {
-    const auto dot = other.rfind('.');
-    return other.starts_with(kStart) && dot > kStart.size() && dot != other.npos &&
-           other.substr(dot) == name.substr(name.rfind('.')) &&
-           std::all_of(other.begin() + static_cast<std::ptrdiff_t>(kStart.size()),
-                       other.begin() + static_cast<std::ptrdiff_t>(dot), [](char c) { return c >= '0' && c <= '9'; });
-  };
-  if (!name.starts_with(kStart) || !is_slice(name)) return 0;
-  return static_cast<std::size_t>(std::ranges::count_if(names, is_slice));
+  const std::optional<std::string> rest = behind_slice_number(name);
+  if (!rest) return 0;
+  return static_cast<std::size_t>(
+      std::ranges::count_if(names, [&](const std::string& other) { return behind_slice_number(other) == rest; }));
 }
 
 }  // namespace
@@ -74,9 +81,19 @@ std::string part_warning(const fs::path& file) {
   return {};
 }
 
-void refuse_keras_shards(const fs::path& folder) {
+void refuse_unjoined_parts(const fs::path& folder) {
   const std::vector<std::string> names = names_in(folder);
-  if (std::ranges::any_of(names, [](const std::string& name) { return name.ends_with(".safetensors"); })) return;
+  const auto other_safetensors = [](const std::string& name) {
+    return !behind_slice_number(name) && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+  };
+  if (std::ranges::any_of(names, other_safetensors)) return;
+  const auto slice = std::ranges::find_if(names, [&](const std::string& name) { return slices_like(name, names) > 1; });
+  if (slice != names.end())
+    fail(Errc::unsupported,
+         fmt::format("{}: {} files like {}, each with a slice of every tensor (model parallel), which are not put "
+                     "together: convert the model to safetensors with the scripts of transformers, then name the "
+                     "folder they make",
+                     printable(folder.native()), slices_like(*slice, names), printable(*slice)));
   const KerasShards keras = keras_shards(folder, names);
   if (std::ranges::any_of(keras.shards, [&](const std::string& s) { return std::ranges::binary_search(names, s); }))
     fail(Errc::unsupported, fmt::format("{}: {} shards of {}, which are not put together: save the model as one file",

@@ -9,7 +9,8 @@ namespace lmq {
 /// (NAME.weights.json). Empty of other files.
 [[nodiscard]] std::string part_warning(const std::filesystem::path& file);
 
-/// Errc::unsupported for a folder without safetensors whose model Keras wrote in shards, which nobody puts together.
-void refuse_keras_shards(const std::filesystem::path& folder);
+/// Errc::unsupported for a folder without other safetensors whose model lies in parts that are not put together: slices
+/// of every tensor, or shards that Keras wrote.
+void refuse_unjoined_parts(const std::filesystem::path& folder);
 
 }  // namespace lmq

@@ -104,6 +104,11 @@ void merge(Catalogue& catalogue, std::vector<Shard>& shards, const CheckpointFil
 /// Every mapped tensor is in its shard; what is not mapped, and a wrong total_size, get a warning.
 void check_against_index(Catalogue& catalogue, const CheckpointFiles& files) {
   const std::string source = printable((files.folder / files.index_name).native());
+  if (!files.index->further_shards_of.empty()) {
+    const auto& [tensor, further] = *files.index->further_shards_of.begin();
+    fail(Errc::malformed, fmt::format("{}: weight_map: tensor '{}': found {} shards, expected one", source,
+                                      printable(tensor), further.size() + 1));
+  }
   for (const auto& [tensor, shard] : files.index->shard_of) {
     const std::int64_t at = catalogue.find(tensor);
     if (at < 0)
@@ -161,7 +166,7 @@ Catalogue read_shards(const CheckpointFiles& files, const ChosenFormat& chosen) 
 
 Catalogue read_any(const std::filesystem::path& input, std::span<const InputFormat> more) {
   std::error_code error;
-  if (std::filesystem::is_directory(input, error)) refuse_keras_shards(input);
+  if (std::filesystem::is_directory(input, error)) refuse_unjoined_parts(input);
   if (const ChosenFormat chosen = choose_format(input, more); chosen.format != nullptr)
     return chosen.format->read(chosen.file);
   const CheckpointFiles files = find_checkpoint_files(input);

@@ -25,9 +25,16 @@ class IndexEvents final : public JsonEvents {
     return true;
   }
   bool start_array(std::size_t) override {
-    return skipped_depth_ > 0 || at_ == At::ignored ? enter_ignored() : unexpected("an array");
+    if (skipped_depth_ > 0 || at_ == At::ignored) return enter_ignored();
+    return enter(at_, {{At::shard, At::shards}}) || unexpected("an array");
   }
-  bool end_array() override { return leave_ignored(); }
+  bool end_array() override {
+    if (at_ != At::shards) return leave_ignored();
+    if (!index_.shard_of.contains(tensor_))
+      refuse(fmt::format("weight_map: tensor '{}': found an empty list, expected a file name", printable(tensor_)));
+    at_ = At::map;
+    return true;
+  }
   bool key(std::string& name) override {
     if (skipped_depth_ > 0) return true;
     if (at_ == At::root)
@@ -39,12 +46,12 @@ class IndexEvents final : public JsonEvents {
     return true;
   }
   bool string(std::string& text) override {
-    if (at_ != At::shard) return scalar("a text");
+    if (at_ != At::shard && at_ != At::shards) return scalar("a text");
     if (!is_inner_path(text))
       refuse(fmt::format("weight_map: tensor '{}': found shard '{}', expected a file in the index's folder or below it",
                          printable(tensor_), printable(text)));
-    index_.shard_of.emplace(std::move(tensor_), std::move(text));
-    at_ = At::map;
+    if (!index_.shard_of.emplace(tensor_, text).second) index_.further_shards_of[tensor_].push_back(std::move(text));
+    if (at_ == At::shard) at_ = At::map;
     return true;
   }
   bool null() override { return scalar("null"); }
@@ -69,6 +76,7 @@ class IndexEvents final : public JsonEvents {
         wanted = "metadata: total_size: a number of bytes";
         break;
       case At::shard:
+      case At::shards:
         wanted = "a file name in weight_map";
         break;
       default:
@@ -78,7 +86,7 @@ class IndexEvents final : public JsonEvents {
   }
 
  private:
-  enum class At { begin, root, map_value, map, shard, metadata_value, metadata, total_size, ignored, end };
+  enum class At { begin, root, map_value, map, shard, shards, metadata_value, metadata, total_size, ignored, end };
 
   void start_root_entry(const std::string& name) {
     if (name == "weight_map") {

@@ -298,7 +298,7 @@ class Planner {
 
   [[nodiscard]] std::uint64_t target_bytes() const {
     if (!recipe_.target) return 0;
-    if (!may_choose_bits(plan_.tensors, notes_))
+    if (rules_say_all_bits(plan_.tensors, recipe_.rules))
       fail(Errc::usage, "a size is asked for, but no tensor is left whose bits may be chosen: every rule says its own");
     if (recipe_.target->bytes > 0) return recipe_.target->bytes;
     std::uint64_t weights = 0;

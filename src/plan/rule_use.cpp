@@ -212,11 +212,12 @@ std::vector<std::string> idle_rules(const std::vector<TensorInfo>& tensors, cons
   return lines;
 }
 
-bool may_choose_bits(const std::vector<TensorPlan>& tensors, const std::vector<const TensorNote*>& notes) {
-  if (std::ranges::any_of(tensors, [](const TensorPlan& t) { return t.spec.budgeted; })) return true;
-  const auto packed = [](const TensorNote* note) { return note != nullptr && note->fitness == Fitness::companion; };
-  return std::ranges::any_of(notes, packed) &&
-         std::ranges::all_of(tensors, [](const TensorPlan& t) { return t.treatment == Treatment::keep && t.rule < 0; });
+bool rules_say_all_bits(const std::vector<TensorPlan>& tensors, const std::vector<Rule>& rules) {
+  const auto said = [&](const TensorPlan& t) {
+    return t.treatment == Treatment::quantize || (t.rule >= 0 && rules[static_cast<std::size_t>(t.rule)].keep);
+  };
+  return std::ranges::none_of(tensors, [](const TensorPlan& t) { return t.spec.budgeted; }) &&
+         std::ranges::any_of(tensors, said);
 }
 
 }  // namespace lmq

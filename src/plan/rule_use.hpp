@@ -11,8 +11,8 @@ namespace lmq {
 /// that match everything, those of default_rules() and optional ones may match nothing. O(rules * bytes of all names).
 void check_rules_match(const std::vector<TensorInfo>& tensors, const Recipe& recipe);
 
-/// Some tensor's bits are to be chosen, or there is none but for weights that are quantized already, whom no rule keeps:
-/// then it is not the size that is at fault. notes: [tensors], nullptr: none
-[[nodiscard]] bool may_choose_bits(const std::vector<TensorPlan>& tensors, const std::vector<const TensorNote*>& notes);
+/// No tensor's bits are to be chosen, and rules are why: they say the bits, or keep. False where tensors are kept for
+/// what they are (small, of integers, quantized already): then it is not the size that is at fault.
+[[nodiscard]] bool rules_say_all_bits(const std::vector<TensorPlan>& tensors, const std::vector<Rule>& rules);
 
 }  // namespace lmq

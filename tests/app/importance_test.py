@@ -231,5 +231,38 @@ class ImportanceTest(LmqTest):
             self.ok(run("plan", MODEL, "--importance", path))
 
 
+class OddNumbers(LmqTest):
+    def test_numbers_beyond_f32_are_named_as_such(self):
+        source = self.small_checkpoint()
+        for value, words in ((1e300, "1e+300, beyond what F32 holds"), (np.inf, "is inf, expected a finite number"), (np.nan, "is nan")):
+            numbers = np.ones(48)
+            numbers[7] = value
+            write_safetensors(self.at("i.safetensors"), {"block.0.weight.columns": ("F64", (48,), numbers.astype("<f8"))})
+            for command in (("plan",), ("quantize", "-o", self.at("o.h5"))):
+                self.refused(run(command[0], source, *command[1:], "--importance", self.at("i.safetensors")), 65, "importance 7", words)
+
+    def test_a_model_that_is_too_small_is_kept_and_that_is_said(self):
+        source = self.at("small.safetensors")
+        write_safetensors(source, {"a.weight": ("F32", (4, 4), np.ones((4, 4), "<f4")), "n": ("F32", (4,), np.ones(4, "<f4"))})
+        write_safetensors(self.at("i.safetensors"), {"a.weight.columns": ("F32", (4,), np.ones(4, "<f4"))})
+        for words in (("--importance", self.at("i.safetensors")), (), ("--target-size", "1M", "--method", "kmeans")):
+            done = self.ok(run("quantize", source, *words, "-o", self.at("o.h5")))
+            self.assertIn("raw: fewer than", done.out)
+            self.assertIn("no tensor is quantized: all are kept", done.err)
+            self.assertNotIn("cannot be reached", done.err)
+            self.ok(run("verify", self.at("o.h5"), "--against", source))
+            self.ok(run("plan", source, *words))
+        self.refused(run("plan", source, "--bits", "3"), 64, "cannot be reached")
+        self.refused(run("plan", self.small_checkpoint(), "--bits", "3", "--tensor", "*=keep"), 64, "every rule says its own")
+
+    def test_what_is_said_of_codebooks_can_be_followed(self):
+        source = self.small_checkpoint(rows=128, cols=128)
+        said = self.ok(run("quantize", source, "-o", self.at("o.h5"), "--for", "gguf:q4_0")).err
+        self.assertIn("codebooks of their own, as --for gguf:q4_0 asks", said)
+        words = ("quantize", source, "-o", self.at("o.h5"), "--method", "kmeans", "--levels", "4", "--granularity")
+        self.assertIn("with granularity tensor nearly all", self.ok(run(*words, "group", "--group", "32")).err)
+        self.assertNotIn("codebooks of their own", self.ok(run(*words, "tensor")).err)
+
+
 if __name__ == "__main__":
     unittest.main()

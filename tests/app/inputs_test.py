@@ -1,6 +1,7 @@
 """Checkpoints as they lie on people's disks: quantized already, linked, ambiguous, of other kinds; and exports that stay the model."""
 import json
 import os
+import shutil
 import struct
 import unittest
 
@@ -312,12 +313,36 @@ class Folders(InputsTest):
         self.assertIn("is one of 2 shards, and the others are not used: model.weights.json names them", self.ok(run("plan", self.at("keras", shards[1]))).err)
         os.rename(self.at("keras", shards[0]), self.at("keras", "x_1_of_2.h5"))
         self.assertIn("is one of 2 shards", self.ok(run("plan", self.at("keras", "x_1_of_2.h5"))).err)
+        self.text("keras", "model.weights.json", json.dumps({"weight_map": {"/layers/d/vars": ["x_1_of_2.h5", shards[1]]}}))
+        for named in ("keras", "keras/model.weights.json"):
+            self.refused(run("plan", self.at(named)), 69, "2 shards", "model.weights.json", "save the model as one file")
         os.makedirs(self.at("slices"))
         for i in (0, 1):
             slice_ = self.at("slices", f"consolidated.0{i}.safetensors")
             write_safetensors(slice_, {"l.weight": matrix(64, 64)})
             said = self.ok(run("plan", slice_)).err
             self.assertEqual("is one of 2 shards, and the others are not used: each may hold a slice" in said, i == 1, said)
+
+    def test_slices_of_every_tensor_are_no_checkpoints_to_choose_from(self):
+        for names in (("consolidated.00.pth", "consolidated.01.pth"), ("consolidated.00.safetensors", "consolidated.01.safetensors"),
+                      ("mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt")):
+            folder = self.at("of_" + names[0])
+            os.makedirs(folder)
+            for name in names:
+                write_safetensors(os.path.join(folder, name), {"l.weight": matrix(64, 64)})
+            self.refused(run("plan", folder), 69, "2 files like " + names[0], "a slice of every tensor", "convert the model to safetensors")
+
+    def test_a_tensor_in_several_shards_is_told_from_one_in_a_list_of_one(self):
+        folder = self.folder_of("lists", {"a.weight": matrix(64, 64)})
+        for shards, words in (((["model.safetensors"]), None), (["model.safetensors", "b.safetensors"], "found 2 shards, expected one"),
+                              ([], "tensor 'a.weight': found an empty list"), ([["x"]], "found an array, expected a file name")):
+            self.text("lists", "model.safetensors.index.json", json.dumps({"weight_map": {"a.weight": shards}}))
+            shutil.copy(self.at("lists", "model.safetensors"), self.at("lists", "b.safetensors"))
+            if words is None:
+                os.remove(self.at("lists", "b.safetensors"))
+                self.ok(run("plan", folder))
+            else:
+                self.refused(run("plan", folder), 65, "weight_map", words)
 
     def test_a_folder_of_another_kind_is_named_as_its_file_is(self):
         for name, content, words in (("model.tflite", b"\x1c\0\0\0TFL3" + b"\0" * 90, "a TensorFlow Lite model"), ("saved_model.pb", b"\x08\x01\x12\x20" + b"\x0a" * 90, "a TensorFlow SavedModel"),
@@ -549,6 +574,16 @@ class Outlived(InputsTest):
         self.export(self.at("out.h5"), "safetensors", "x.safetensors")
         tensors, _ = read_safetensors(self.at("x.safetensors"))
         self.assertEqual(sorted(tensors), ["a.bias", "a.weight", "b.weight", "c.comfy_quant", "c.input_scale", "c.weight", "c.weight_scale", "scaled_fp8"])
+
+    def test_metadata_tells_of_those_that_are_kept_and_no_more_of_others(self):
+        told = json.dumps({"layers": {"a": {"format": "float8_e4m3fn"}, "c": {"format": "float8_e4m3fn"}}, "version": 1})
+        write_safetensors(self.source, self.TENSORS, {"_quantization_metadata": told, "quantization": "fp8"})
+        self.ok(self.quantize(self.source, "--tensor", "c.weight=keep"))
+        said, _ = self.export(self.at("out.h5"), "safetensors", "x.safetensors")
+        metadata = read_safetensors(self.at("x.safetensors"))[1]
+        self.assertEqual(metadata["quantization"], "fp8")
+        self.assertEqual(json.loads(metadata["_quantization_metadata"]), {"layers": {"c": {"format": "float8_e4m3fn"}}, "version": 1})
+        self.assertNotIn("no longer hold", said)
 
     def test_where_they_are_kept_or_there_were_none(self):
         self.ok(self.quantize(self.source, "--tensor", "[ac].weight=keep"))
