@@ -61,6 +61,23 @@ int run_alone(const Options& options) {
   }
 }
 
+int run_command(int argc, char** argv, const Options& options) {
+  switch (options.command) {
+    case Command::quantize: {
+      choose_threads(options.threads);
+      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, quantize); });
+    }
+    case Command::plan:
+      if (options.threads > 0) set_thread_count(options.threads);  // of another machine, perhaps
+      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, plan); });
+    case Command::verify:
+      choose_threads(options.threads);
+      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, verify); });
+    default:
+      return launch_rank() == 0 ? run_alone(options) : 0;
+  }
+}
+
 int dispatch(int argc, char** argv) {
   const bool first = launch_rank() == 0;
   if (argc <= 1) {
@@ -77,20 +94,9 @@ int dispatch(int argc, char** argv) {
   std::optional<SignalGuard> signals;  // from the first moment, MPI's start included, a signal means: stop, code 75
   if (options.command == Command::quantize || options.command == Command::export_) signals.emplace();
   release_signals();
-  switch (options.command) {
-    case Command::quantize: {
-      choose_threads(options.threads);
-      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, quantize); });
-    }
-    case Command::plan:
-      if (options.threads > 0) set_thread_count(options.threads);  // of another machine, perhaps
-      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, plan); });
-    case Command::verify:
-      choose_threads(options.threads);
-      return with_comm(argc, argv, [&](Comm& comm) { return with_report(comm, options, verify); });
-    default:
-      return first ? run_alone(options) : 0;
-  }
+  const int code = run_command(argc, argv, options);
+  if (signals) hold_signals();  // what was made stays made, whenever one comes
+  return code;
 }
 
 }  // namespace

@@ -49,7 +49,8 @@ Importance load_importance(const RunContext& context, const WorkUnit& unit, Impo
   return window.importance;
 }
 
-void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end) {
+void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end,
+                            std::uint64_t target_bytes) {
   std::vector<std::byte> scratch;
   for (std::uint64_t begin = 0; begin < end; begin += kUnitWeights) {
     const TensorView view = reader.view(tensor, begin, std::min(kUnitWeights, end - begin), scratch);
@@ -58,10 +59,15 @@ void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std:
     const std::size_t width = bits(view.dtype) / 8;
     float value = 0;
     widen(view.dtype, view.bytes.subspan(static_cast<std::size_t>(*index) * width, width), {&value, 1});
-    fail(Errc::malformed, fmt::format("{}: tensor '{}': element {} is {}, only finite weights can be quantized "
-                                      "(--nonfinite keep stores such tensors raw)",
+    std::string advice = "--nonfinite keep stores such tensors raw";
+    if (target_bytes > tensor.bytes)
+      advice += fmt::format(", of the {} asked for this one takes {}", format_bytes(target_bytes),
+                            format_bytes(tensor.bytes));
+    else if (target_bytes > 0)
+      advice += fmt::format("; this one takes {}, more than is asked for", format_bytes(tensor.bytes));
+    fail(Errc::malformed, fmt::format("{}: tensor '{}': element {} is {}, only finite weights can be quantized ({})",
                                       printable(reader.catalogue().shards[tensor.shard].name), printable(tensor.name),
-                                      begin + *index, value));
+                                      begin + *index, value, advice));
   }
 }
 

@@ -219,6 +219,19 @@ class Signals(LmqTest):
         self.refused(self.signalled(signal.SIGTERM, "export", source, "--to", "gguf:q8_0", "-o", self.at("x.gguf")), 75, "signal 15")
         self.assertEqual(sorted(os.listdir(self.folder)), before)
 
+    def test_a_signal_that_comes_when_all_is_done_kills_nothing(self):
+        source = self.small_checkpoint()
+        self.ok(run("quantize", source, "-o", self.at("q.h5"), "--progress", "none"))
+        for turn in range(6):
+            for words, out in ((("quantize", source, "--progress", "none", "-o"), "o.h5"), (("export", self.at("q.h5"), "--to", "hdf5", "-o"), "x.h5")):
+                process = start(*words, self.at(out), "-q")
+                while process.poll() is None and not os.path.exists(self.at(out)):   # made; what is left is the end
+                    pass
+                time.sleep(turn * 0.0005)
+                process.send_signal(signal.SIGTERM)
+                self.assertIn(finish(process).code, (0, 75))
+                os.remove(self.at(out))
+
     def test_a_terminal_that_hangs_up_stops_a_run_but_for_nohup(self):
         words = ("quantize", self.small_checkpoint(), "-o", self.at("q.h5"), "--progress", "none")
         self.refused(self.signalled(signal.SIGHUP, *words), 75, "run the same command again")

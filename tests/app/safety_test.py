@@ -180,6 +180,19 @@ class Advice(LmqTest):
         self.assertEqual(digest, self.fresh("--nonfinite", "keep"))
         self.assert_clean()
 
+    def test_the_advice_for_nan_can_be_followed_with_a_size(self):
+        tensors = self.tensors(count=2)
+        for method in ("kmeans", "ecsq", "waterfill"):
+            for rows, words in ((64, "of the 100.0 KiB asked for this one takes 8.00 KiB"), (4096, "this one takes 512.0 KiB, more than is asked for")):
+                write_safetensors(self.source, tensors | {"zz.weight": ("F32", (rows, 32), np.full((rows, 32), np.inf, "<f4"))})
+                base = ("quantize", self.at("m"), "-o", self.out, "--progress", "none", "--method", method, "--target-size", "100K")
+                self.refused(run(*base), 65, "--nonfinite keep", words)
+                if rows == 64:
+                    self.ok(run(*base, "--nonfinite", "keep"))
+                else:
+                    self.refused(run(*base, "--nonfinite", "keep"), 64, "cannot be reached", "at least")
+                shutil.rmtree(self.out + ".lmq-work", ignore_errors=True)
+
     def test_an_option_that_is_refused_while_working_leaves_nothing_in_the_way(self):
         write_safetensors(self.source, self.tensors(count=2))
         base = ["quantize", self.at("m"), "-o", self.out, "--progress", "none"]

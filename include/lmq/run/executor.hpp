@@ -85,7 +85,9 @@ enum class Curvature : bool { no, yes };
                                          Curvature curvature = Curvature::yes);
 
 /// Errc::malformed for the first NaN or infinity among the elements [0, end) of a tensor, in the words every rank uses;
-/// nothing when there is none. Reads the tensor from its start.
-void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end);
+/// nothing when there is none. Reads the tensor from its start. target_bytes: the size asked for, of which the tensor would
+/// take its part when it is kept; 0: none
+void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end,
+                            std::uint64_t target_bytes = 0);
 
 }  // namespace lmq

@@ -56,7 +56,7 @@ RowWindow layer_window(TaskTools& tools, const LoadedTask& loaded) {
 void refuse_nonfinite(const TaskTools& tools, const Task& task) {
   const WorkUnit& unit = unit_of(tools, task);
   const TensorInfo& info = info_of(tools, task);
-  refuse_first_nonfinite(tools.context.reader, info, unit.begin + unit.count);
+  refuse_first_nonfinite(tools.context.reader, info, unit.begin + unit.count, tools.context.plan.target_bytes);
   fail(Errc::io, fmt::format("tensor '{}': its values changed while they were read", printable(info.name)));
 }
 
