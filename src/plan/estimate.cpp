@@ -48,7 +48,42 @@ std::uint64_t by_gram(const TensorPlan& planned, std::uint64_t count, UnitBytes&
   return layer_needs(planned.spec, shape).scratch_bytes;
 }
 
-UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads) {
+bool by_rows(const QuantSpec& spec) noexcept {
+  return spec.granularity == Granularity::row || spec.granularity == Granularity::group;
+}
+
+/// Bits a weight that a size leaves to those tensors it is spent on; 0 without a size.
+double bits_to_spend(const std::vector<TensorInfo>& tensors, const Plan& plan) {
+  std::uint64_t weights = 0;
+  for (const TensorPlan& planned : plan.tensors)
+    if (planned.spec.budgeted) weights += tensors[planned.tensor].count();
+  return weights == 0 ? 0.0 : 8 * static_cast<double>(plan.target_bytes) / static_cast<double>(weights);
+}
+
+/// The spec with the levels that codebooks of rows and groups have at most: as many as a codebook has weights; where a
+/// size is spent, a power of two whose codes and numbers take a bit more than there is for a weight (L levels
+/// over the range of n normal weights have codes of about log2 L - 1 bits).
+QuantSpec with_likely_levels(QuantSpec spec, std::uint64_t cols, double bits_a_weight) {
+  if (!by_rows(spec)) return spec;
+  constexpr double kMore = 1, kLess = 1;
+  const std::uint64_t weights = spec.granularity == Granularity::row ? cols : std::min(cols, spec.group);
+  std::size_t& levels = spec.options.levels;
+  levels = std::min<std::size_t>(levels, std::bit_ceil(std::max<std::uint64_t>(2, weights)));
+  const double number_bits = spec.level_type == LevelType::f16 ? 16 : 32;
+  const auto bits_of = [&](std::size_t with) {
+    spec.options.levels = with;
+    return static_cast<double>(std::bit_width(with - 1)) - kLess +
+           number_bits * static_cast<double>(stored_numbers(spec, weights, weights)) / static_cast<double>(weights);
+  };
+  if (!spec.budgeted || weights == 0) return spec;
+  std::size_t likely = levels;
+  while (likely > 2 && bits_of(likely) > bits_a_weight + kMore) likely = std::bit_ceil(likely) / 2;
+  levels = likely;
+  return spec;
+}
+
+UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uint64_t count, std::size_t threads,
+                   double bits_a_weight) {
   const std::uint64_t in_file = ceil_div(count * bits(tensor.dtype), 8);
   if (planned.treatment != Treatment::quantize) return {.view = in_file, .importance = 0, .work = 0, .output = in_file};
   UnitBytes out;
@@ -64,12 +99,19 @@ UnitBytes bytes_of(const TensorInfo& tensor, const TensorPlan& planned, std::uin
     out.output = (kept ? coding : std::max(coding, scratch + count) - scratch) + (std::uint64_t{64} << 10);
     return out;
   }
-  const std::uint64_t numbers = stored_numbers(planned.spec, count, planned.cols);
-  const std::uint64_t scratch = quantize_scratch_bytes(tensor.value_type(), planned.spec, count, planned.cols, threads,
-                                                       planned.importance.present()) +
-                                histogram_bytes(tensor, planned, count) + by_gram(planned, count, out);
+  const QuantSpec spec = with_likely_levels(planned.spec, planned.cols, bits_a_weight);
+  const std::uint64_t numbers = stored_numbers(spec, count, planned.cols);
+  const auto scratch_of = [&](const QuantSpec& of, std::uint64_t weights) {
+    return quantize_scratch_bytes(tensor.value_type(), of, weights, planned.cols, threads,
+                                  planned.importance.present());
+  };
+  std::uint64_t scratch =
+      scratch_of(spec, count) + histogram_bytes(tensor, planned, count) + by_gram(planned, count, out);
+  // For what bits would buy all numbers of levels are tried on a part.
+  if (by_rows(spec) && spec.budgeted)
+    scratch = std::max(scratch, scratch_of(planned.spec, std::min(count, tried_weights(count))) + kTrialBytes);
   out.work = numbers * sizeof(float) + scratch;
-  const auto code_bits = static_cast<std::uint64_t>(std::bit_width(planned.spec.options.levels - 1));
+  const auto code_bits = static_cast<std::uint64_t>(std::bit_width(spec.options.levels - 1));
   out.output = kRecordBytes * count + ceil_div(count * std::max<std::uint64_t>(1, code_bits), 8) +
                numbers * sizeof(float) + (std::uint64_t{64} << 10);
   return out;
@@ -102,7 +144,7 @@ std::uint64_t listed_bytes(const Plan& plan) {
 std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t ranks) {
   std::uint64_t bins = 0;
   for (const Scope& scope : plan.scopes) {
-    if (scope.layers) continue;  // spreads take 16 KiB a scope
+    if (scope.layers || by_rows(scope.spec)) continue;  // spreads take 16 KiB a scope, what is tried on rows less
     for (const std::uint32_t index : scope.tensors)
       bins = std::max(bins,
                       expected_bins(tensors[index].value_type(), scope.spec, plan.tensors[index].importance.present()));
@@ -123,24 +165,42 @@ std::uint64_t coordinator_bytes(const std::vector<TensorInfo>& tensors, const Pl
          budgeted * kCurveBytes + file + open * bins * (kHistogramBinBytes + kHistogramBinBytes / 2) + arriving;
 }
 
+/// The largest two of some numbers of bytes.
+class TwoLargest {
+ public:
+  void add(std::uint64_t bytes, bool twice) noexcept {
+    for (int i = 0; i < (twice ? 2 : 1); ++i) {
+      second_ = std::max(second_, std::min(first_, bytes));
+      first_ = std::max(first_, bytes);
+    }
+  }
+  [[nodiscard]] std::uint64_t sum() const noexcept { return first_ + second_; }
+
+ private:
+  std::uint64_t first_ = 0, second_ = 0;
+};
+
 }  // namespace
 
 MemoryEstimate estimate_memory(const std::vector<TensorInfo>& tensors, const Plan& plan, std::size_t threads,
                                std::size_t ranks) {
   UnitBytes most;
+  TwoLargest input;
   std::uint64_t codes = 0;  // of the largest unit, whose room is kept for all
+  const double bits_a_weight = bits_to_spend(tensors, plan);
   for (const TensorPlan& planned : plan.tensors) {
     if (planned.units == 0) continue;
     const auto units = std::span(plan.units).subspan(planned.first_unit, planned.units);
     const std::uint64_t count = std::ranges::max(units, {}, &WorkUnit::count).count;
-    const UnitBytes bytes = bytes_of(tensors[planned.tensor], planned, count, std::max<std::size_t>(1, threads));
-    most.view = std::max(most.view, bytes.view);
-    most.importance = std::max(most.importance, bytes.importance);
+    const UnitBytes bytes =
+        bytes_of(tensors[planned.tensor], planned, count, std::max<std::size_t>(1, threads), bits_a_weight);
+    // Of several units, or of one that is read once more for its statistics, both buffers may hold the largest.
+    input.add(bytes.view + bytes.importance, planned.units > 1 || (planned.scope >= 0 && !by_rows(planned.spec)));
     if (planned.treatment == Treatment::quantize && planned.lane_rows == 0) codes = std::max(codes, count);
     if (bytes.work + bytes.output > most.work + most.output) most.work = bytes.work, most.output = bytes.output;
   }
   return {.program = kProgramBytes + (ranks > 1 ? kMpiBytes : 0) + plan_bytes(tensors, plan),
-          .input = 2 * (most.view + most.importance),
+          .input = input.sum(),
           .work = most.work + codes,
           .output = most.output,
           .coordinator = coordinator_bytes(tensors, plan, ranks)};

@@ -336,10 +336,12 @@ class Limits(LmqTest):
         rng = np.random.default_rng(5)
         small = {f"t{i:03}": ("BF16", [32, 48], bf16(rng.standard_normal((32, 48)))) for i in range(1000)}
         write_safetensors(self.at("small.safetensors"), small)
+        write_safetensors(self.at("few.safetensors"), dict(list(small.items())[:40]))
         long = {"w": ("F32", [2, 1 << 18], rng.standard_normal((2, 1 << 18), dtype=np.float32).tobytes())}
         write_safetensors(self.at("long.safetensors"), long)
         for name, *options in (("small",), ("small", "-m", "kmeans", "--granularity", "row"), ("long",),
-                               ("long", "-m", "kmeans", "--granularity", "row"), ("long", "--bits", 3)):
+                               ("long", "-m", "kmeans", "--granularity", "row"), ("long", "--bits", 3),
+                               ("few", "-m", "kmeans", "--granularity", "row", "--bits", 5)):
             job = [self.at(name + ".safetensors"), "--threads", 1, *options]
             planned = json.loads(self.ok(run("plan", *job, "--json")).out)["memory_per_rank_bytes"]
             peak = self.peak_of("quantize", *job, "-o", self.at("out.h5"), "--memory", planned, "--quiet")

@@ -80,10 +80,43 @@ TEST_CASE("plan: curvature costs time and memory, and is part of the digest", "[
   CHECK(estimate_seconds(none, 1, 1) < estimate_seconds(gram, 1, 1));
   CHECK(estimate_seconds(gram, 1, 1) < estimate_seconds(both, 1, 1));
   const auto input = [&](const Plan& plan) { return estimate_memory(tensors, plan, 1).input; };
-  CHECK(input(gram) - input(none) >= 2 * 4 * 1024 * 1024);
-  CHECK(input(both) - input(gram) == 2 * 4 * 2048 * 256);
+  CHECK(input(gram) - input(none) >= 4 * 1024 * 1024);  // the only unit, read once
+  CHECK(input(both) - input(gram) == 4 * 2048 * 256);
   CHECK(none.digest != gram.digest);
   CHECK(gram.digest != both.digest);
+}
+
+TEST_CASE("plan: memory of rows and groups with a size is that of the levels it has room for", "[plan]") {
+  const std::vector<TensorInfo> tensors{tensor("w", {4096, 1024})};
+  const auto memory = [&](Granularity granularity, double bits) {
+    Recipe recipe;
+    Rule rule;
+    rule.match = "*", rule.method = "kmeans", rule.granularity = granularity;
+    if (granularity == Granularity::group) rule.group = 64;
+    if (bits == 0) rule.levels = 16;
+    recipe.rules = {rule};
+    if (bits > 0) recipe.target = Target{0, bits};
+    return estimate_memory(tensors, plan_of(tensors, recipe), 1);
+  };
+  for (const Granularity granularity : {Granularity::row, Granularity::group}) {
+    const MemoryEstimate few = memory(granularity, 2), more = memory(granularity, 6), sixteen = memory(granularity, 0);
+    CHECK(few.work + few.output <= more.work + more.output);
+    CHECK(few.work + few.output <= sixteen.work + sixteen.output + (std::uint64_t{4} << 20));  // what is tried
+    CHECK(few.coordinator < (std::uint64_t{7} << 20));                                         // no histograms
+  }
+}
+
+TEST_CASE("plan: of two units that are read once the buffers hold one each", "[plan]") {
+  const auto input = [](const std::vector<TensorInfo>& tensors) {
+    Recipe recipe;
+    Rule rule;
+    rule.match = "*", rule.method = "kmeans", rule.levels = 4, rule.granularity = Granularity::row;
+    recipe.rules = {rule};
+    return estimate_memory(tensors, plan_of(tensors, recipe), 1).input;
+  };
+  const std::uint64_t large = input({tensor("a", {1024, 1024})}), small = input({tensor("b", {64, 1024})});
+  CHECK(input({tensor("a", {1024, 1024}), tensor("b", {64, 1024})}) == large + small);
+  CHECK(input({tensor("a", {1024, 1024}), tensor("b", {64, 1024}), tensor("c", {1024, 1024})}) == 2 * large);
 }
 
 TEST_CASE("recipe: what only codebooks have is refused for methods that see layers", "[plan][layer]") {
