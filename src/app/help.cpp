@@ -10,6 +10,7 @@
 #include "manual.hpp"
 #include "option_table.hpp"
 #include "table.hpp"
+#include "yardstick.hpp"
 
 namespace lmq::app {
 namespace {
@@ -92,7 +93,7 @@ std::string overview(std::size_t width) {
       "\n  lmq COMMAND --help    options and examples of a command\n"
       "  lmq --version         version, build and libraries\n\n"
       "Examples:\n"
-      "  lmq quantize model/ -o model.h5 --method kmeans --bits 4\n"
+      "  lmq quantize model/ -o model.h5 --bits 4\n"
       "  lmq verify model.h5 --against model/\n\n";
   return text + prose(fmt::format("Exit codes: {}.", exit_codes()), width);
 }
@@ -114,8 +115,10 @@ std::string help_text(const std::string& topic, std::size_t width) {
     fail(Errc::usage, fmt::format("unknown command '{}'{}", printable(topic),
                                   near.empty() ? "; lmq --help lists them" : fmt::format("; did you mean {}?", near)));
   }
-  return fmt::format("usage: lmq {} {}\n\n{}{}{}{}", entry->name, entry->arguments, prose(entry->summary, width),
-                     options_text(*entry, width), entry->text.empty() ? "" : "\n", prose(entry->text, width));
+  return fmt::format(
+      "usage: lmq {} {}\n\n{}{}{}{}", entry->name, entry->arguments, prose(entry->summary, width),
+      options_text(*entry, width), entry->text.empty() ? "" : "\n",
+      prose(entry->text, width) + (entry->command == Command::quantize ? "\n" + prose(quality_in_short(), width) : ""));
 }
 
 }  // namespace lmq::app

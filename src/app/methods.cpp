@@ -10,6 +10,7 @@
 #include "lmq/quant/quantizer.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
+#include "yardstick.hpp"
 
 namespace lmq::app {
 
@@ -63,18 +64,20 @@ std::string_view name(Sees sees) noexcept {
   return kNames[static_cast<std::size_t>(sees)];
 }
 
-/// What to say for what is wanted, for those who do not know the methods. Figures: docs/quality.md, SmolLM2-135M.
+/// What to say for what is wanted, for those who do not know the methods. Figures: yardstick.hpp, docs/quality.md, SmolLM2-135M.
 std::string advice_text(std::size_t width) {
   Table table({{"say", Table::Align::left}, {"for", Table::Align::left}});
-  table.row({"--bits 4",
-             "the best file of 4 bits a weight, all bytes counted, without any data (waterfill): KL .20; "
-             "--bits 3: .87; --target-size 2G: the same for a size"});
   table.row(
-      {"--bits 3 --importance FILE",
-       "fewer bits for the same loss, with statistics that lmq-calibrate collects (docs/calibration.md): KL .13 at "
-       "3 bits, .30 at 2.5; with means of squared inputs and gradients alone .23 at 3, with those of inputs, as an "
-       "imatrix "
-       "has them, .34"});
+      {"--bits 4", fmt::format("the best file of 4 bits a weight, all bytes counted, without any data (waterfill): "
+                               "KL {:g}; --bits 3: {:g}; --target-size 2G: the same for a size",
+                               smollm2_kl(Known::nothing, 4), smollm2_kl(Known::nothing, 3))});
+  table.row({"--bits 3 --importance FILE",
+             fmt::format(
+                 "fewer bits for the same loss, with statistics that lmq-calibrate collects (docs/calibration.md): KL "
+                 "{:g} at 3 bits, {:g} at 2.5; with means of squared inputs and gradients alone {:g} at 3, with those "
+                 "of inputs, as an imatrix has them, {:g}",
+                 smollm2_kl(Known::matrices, 3), smollm2_kl(Known::matrices, 2.5), smollm2_kl(Known::diagonals, 3),
+                 smollm2_kl(Known::columns, 3))});
   table.row({"--bits 4 --method ecsq-uniform --cuts plain",
              "two thirds of the time: one step for all weights, entropy-coded: KL .29; --bits 3: 1.11"});
   table.row({"--method kmeans --levels 16 --granularity row",

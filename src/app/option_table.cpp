@@ -21,7 +21,7 @@ constexpr CommandEntry kCommands[] = {
      "90s, 45min, 2h, 1h30m.\n"
      "\n"
      "Examples:\n"
-     "  lmq quantize model/ -o model.h5 --method kmeans --bits 4\n"
+     "  lmq quantize model/ -o model.h5 --bits 4\n"
      "  lmq quantize model/ -o model.h5 --bits 3 --granularity row --memory 4G\n"
      "  lmq quantize model/ -o model.h5 --tensor '*embed*=6' --tensor 'lm_head*=keep'\n"
      "  mpirun -np 16 lmq quantize model/ -o model.h5 --recipe r.json --max-time 2h\n"

@@ -18,6 +18,7 @@
 #include "table.hpp"
 #include "tensor_lines.hpp"
 #include "terminal.hpp"
+#include "yardstick.hpp"
 
 namespace lmq::app {
 namespace {
@@ -306,19 +307,20 @@ std::string plan_text(const Options& options, const Report& report) {
   const Suggested suggested = suggest(options, ranks, threads);
   const auto shared = std::ranges::count_if(job.plan.scopes, &Scope::shares_codebook);
   const std::size_t width = output_width();
+  const std::string quality = expected_quality(job.plan, output_bytes(job, expected), sums.weights);
   return fmt::format(
-      "{}\n{}: {} quantized, {} kept, {} folded;\n{} (the largest {}), {}\ninput {}, output {} {}\n"
+      "{}\n{}: {} quantized, {} kept, {} folded;\n{} (the largest {}), {}\ninput {}, output {} {}\n{}"
       "memory per rank {}: program {}, input {},\n  work {}, output {}, coordinator (rank 0) {}\n"
       "about {} with {} of {}\n\n{}\n{}\n",
       plan_table(job, options.summary, expected), counted(sums.quantized_tensors + sums.kept + sums.folded, "tensor"),
       sums.quantized_tensors, sums.kept, sums.folded, counted(job.plan.units.size(), "unit"),
       counted(sums.largest_unit, "weight"), counted(static_cast<std::uint64_t>(shared), "shared codebook"),
       format_bytes(sums.source_bytes), is_bound(job, expected) ? "at most" : "about",
-      format_bytes(output_bytes(job, expected)), format_bytes(memory.total()), format_bytes(memory.program),
-      format_bytes(memory.input), format_bytes(memory.work), format_bytes(memory.output),
-      format_bytes(memory.coordinator), format_duration(estimate_seconds(job.plan, ranks, threads)),
-      counted(ranks, "rank"), counted(threads, "thread"), in_shell_lines(suggested.srun, width),
-      in_shell_lines(suggested.mpirun, width));
+      format_bytes(output_bytes(job, expected)), quality.empty() ? quality : wrap(quality, width, 2),
+      format_bytes(memory.total()), format_bytes(memory.program), format_bytes(memory.input), format_bytes(memory.work),
+      format_bytes(memory.output), format_bytes(memory.coordinator),
+      format_duration(estimate_seconds(job.plan, ranks, threads)), counted(ranks, "rank"), counted(threads, "thread"),
+      in_shell_lines(suggested.srun, width), in_shell_lines(suggested.mpirun, width));
 }
 
 /// What is said of a size that is spent badly, in words.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lmq/base/text.hpp"
 
@@ -12,10 +13,10 @@ namespace {
 
 // Normal weights at their best 16 levels reach about 22 (a million weights): more than that is clipping.
 constexpr double kClipped = 32;
-// Without importance, language models of 1 and 135 million weights lost .5 and 1.0 nats at 17 dB (docs/quality.md).
-constexpr double kBadDecibels = 15;
-// By diagonals of importance: .9 nats at 17.4 dB (babyllama105), 6 points of accuracy at 13.3, 1 at 17.0 (resnet20).
-constexpr double kBadWeighted = 17;
+// Mean SNR below which a model is likely to be bad (KL of .3 nats and more), chosen for the fewest wrong verdicts over 58
+// files of six models (docs/quality.md): plain, and by importance that compares tensors.
+constexpr double kBadDecibels = 18.5;
+constexpr double kBadWeighted = 14;
 constexpr std::size_t kNamed = 3;
 // Bits a weight beside the codes from which the number of levels says little of the size.
 constexpr double kMuchBeside = 1;
@@ -78,29 +79,53 @@ std::string weighted_note(const std::vector<TensorLine>& lines) {
               [&](const TensorLine& line) { return fmt::format("{:.0f} %", 100 * *line.weighted_error / all); });
 }
 
-/// Errors and energies of all quantized tensors: those by importance of the tensors that have it. Errors that are passed
-/// on cost less than the importance of single weights says (babyllama105: KL .016 at 12.8 dB).
-struct Quality {
-  double error = 0, energy = 0, weighted_error = 0, weighted_energy = 0;
-  bool passed_on = false;
-
+/// Noise over signal of the tensors, averaged in two ways, each tensor counted once and by its weights: no tensor hides
+/// the others, however large or loud. Tensors whose errors are passed on are left out: they cost less than the importance
+/// of single weights says (babyllama105: KL .016 at 12.8 dB).
+class MeanNoise {
+ public:
   void add(const TensorLine& line, const TensorPlan& tensor) {
-    passed_on = passed_on || (tensor.lane_rows > 0 && (tensor.importance.gram || tensor.importance.outer_rows > 0));
-    error += line.squared_error, energy += line.energy;
-    weighted_error += line.weighted_error.value_or(0), weighted_energy += line.weighted_energy.value_or(0);
+    const ImportanceInfo& known = tensor.importance;
+    if (tensor.lane_rows > 0 && (known.gram || known.outer_rows > 0)) {
+      passed_on_ += static_cast<double>(line.weights);
+      return;
+    }
+    const bool compared =
+        known.present() && known.kind != ImportanceKind::columns && line.weighted_energy.value_or(0) > 0;
+    const double noise = compared ? line.weighted_error.value_or(0) / *line.weighted_energy
+                                  : line.squared_error / std::max(line.energy, std::numeric_limits<double>::min());
+    const double part = noise * std::pow(10, (compared ? kBadWeighted : kBadDecibels) / 10);  // of what is still good
+    const auto weights = static_cast<double>(line.weights);
+    tensors_ += 1, weights_ += weights, by_tensor_ += part, by_weight_ += part * weights;
+    if (compared) compared_ += weights;
+    codebooks_ = codebooks_ || tensor.lane_rows == 0;
   }
-};
+  [[nodiscard]] bool passed_on() const noexcept { return passed_on_ > 0; }
 
-/// A word of warning where the file is likely to be bad; empty where it is not.
-std::string warning(const Quality& all, bool importance) {
-  if (importance && (!(all.weighted_energy > 0) || all.passed_on)) return {};
-  const double snr =
-      importance ? 10 * std::log10(all.weighted_energy / all.weighted_error) : 10 * std::log10(all.energy / all.error);
-  const double bad = importance ? kBadWeighted : kBadDecibels;
-  if (!(snr < bad)) return {};
-  return fmt::format("an SNR of {:.1f} dB{}: below {} dB a model is likely to have lost much of its quality", snr,
-                     importance ? " by importance" : "", bad);
-}
+  /// A word of warning and what to do where the file is likely to be bad; empty where it is not.
+  [[nodiscard]] std::string warning(const Options& options) const {
+    if (!(weights_ > passed_on_)) return {};  // what is left says little
+    const double part = std::max(by_tensor_ / tensors_, by_weight_ / weights_);
+    if (!(part > 1)) return {};
+    const bool weighted = compared_ > weights_ / 2;
+    const double bad = weighted ? kBadWeighted : kBadDecibels;
+    std::string advice = "more bits help";
+    if (!options.importance)
+      advice += ", so does --importance FILE (lmq-calibrate makes one)";
+    else if (!weighted)
+      advice += ", so do rows beside the columns of the importance, or matrices (lmq-calibrate makes them)";
+    if (codebooks_ && options.format.empty()) advice += ", so does the default method (no --method)";
+    return fmt::format(
+        "a mean SNR of {:.1f} dB{} over the tensors: below {} dB a model is likely to have lost much of its quality; "
+        "{}",
+        bad - 10 * std::log10(part), weighted ? " by importance" : "", bad, advice);
+  }
+
+ private:
+  double tensors_ = 0, weights_ = 0, compared_ = 0;  ///< compared_: weights of tensors that are compared by importance
+  double by_tensor_ = 0, by_weight_ = 0, passed_on_ = 0;  ///< passed_on_: weights that were left out
+  bool codebooks_ = false;
+};
 
 }  // namespace
 
@@ -127,12 +152,13 @@ std::string beside_codes(const Options& options, std::uint64_t group, double wei
 
 QualityNotes quality_notes(const Options& options, const std::vector<TensorLine>& lines, const Plan& plan) {
   std::vector<const TensorLine*> all, clipped;
-  Quality sums;
+  MeanNoise noise;
   for (std::size_t t = 0; t < lines.size(); ++t) {
     const TensorLine& line = lines[t];
-    if (!line.quantized() || !(line.squared_error > 0) || !(line.energy > 0)) continue;
+    if (!line.quantized() || line.weights == 0) continue;
+    noise.add(line, plan.tensors[t]);
+    if (!(line.squared_error > 0) || !(line.energy > 0)) continue;
     all.push_back(&line);
-    sums.add(line, plan.tensors[t]);
     if (plan.tensors[t].lane_rows == 0 && crest(line) > kClipped) clipped.push_back(&line);
   }
   QualityNotes out;
@@ -144,15 +170,14 @@ QualityNotes quality_notes(const Options& options, const std::vector<TensorLine>
                       list(all, [](const TensorLine& l) { return fmt::format("{:.1f} dB", decibels(l)); }));
   if (std::string weighted = weighted_note(lines); !weighted.empty())
     out.notes.push_back(weighted +
-                        (sums.passed_on ? "; errors are passed on, so the loss is less than this says" : ""));
+                        (noise.passed_on() ? "; errors are passed on, so the loss is less than this says" : ""));
   if (std::string beside = beside_codes(options, lines, plan); !beside.empty()) out.notes.push_back(std::move(beside));
   if (!clipped.empty())
     out.warnings.push_back(
         "largest error many times the root mean square error, so the levels clip a few large weights: " +
         list(clipped, [](const TensorLine& l) { return fmt::format("{:.0f} times", crest(l)); }) +
         "; the default method (no --method) does not clip");
-  if (std::string words = warning(sums, options.importance.has_value()); !words.empty())
-    out.warnings.push_back(std::move(words));
+  if (std::string words = noise.warning(options); !words.empty()) out.warnings.push_back(std::move(words));
   return out;
 }
 

@@ -17,8 +17,8 @@ struct QualityNotes {
 
 /// What the errors of a finished run say of the file, in words: notes on the tensors of least SNR; warnings of those
 /// whose largest error is out of all proportion (levels that clip a few large weights; layers have none), and where the
-/// file is likely to be bad. lines: [plan.tensors]. options: of the run; with importance errors were weighted, so that a
-/// low plain SNR says little. Empty when no tensor is quantized.
+/// file is likely to be bad, with what is left to try. lines: [plan.tensors]. options: of the run. Empty when no tensor is
+/// quantized.
 [[nodiscard]] QualityNotes quality_notes(const Options& options, const std::vector<TensorLine>& lines,
                                          const Plan& plan);
 
