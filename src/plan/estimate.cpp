@@ -64,7 +64,8 @@ double bits_to_spend(const std::vector<TensorInfo>& tensors, const Plan& plan) {
 /// size is spent, a power of two whose codes and numbers take a bit more than there is for a weight (L levels
 /// over the range of n normal weights have codes of about log2 L - 1 bits).
 QuantSpec with_likely_levels(QuantSpec spec, std::uint64_t cols, double bits_a_weight) {
-  if (!by_rows(spec)) return spec;
+  // Codebooks found at a slope begin with all levels.
+  if (!by_rows(spec) || find_quantizer(spec.method)->at_slope != nullptr) return spec;
   constexpr double kMore = 1, kLess = 1;
   const std::uint64_t weights = spec.granularity == Granularity::row ? cols : std::min(cols, spec.group);
   std::size_t& levels = spec.options.levels;
