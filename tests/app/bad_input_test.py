@@ -93,7 +93,6 @@ class BadInput(LmqTest):
             "five": ("F32", (3, 2, 4, 5, 20), random.standard_normal((3, 2, 4, 5, 20)).astype(np.float32)),
         }
         write_safetensors(source, tensors)
-        digests = set()
         for method in ("kmeans", "uniform"):
             for granularity in (["--granularity", "tensor"], ["--granularity", "row"], ["--group", "16"]):
                 with self.subTest(method=method, granularity=granularity):
@@ -106,7 +105,7 @@ class BadInput(LmqTest):
         for name in ("scalar", "empty", "ints", "flags", "bytes", "constant", "zeros"):
             self.assertEqual(back[name][2], bytes(tensors[name][2]), name)
 
-    def test_names_that_hdf5_cannot_hold_side_by_side(self):
+    def test_names_that_hdf5_cannot_hold_side_by_side_are_refused(self):
         blob = np.zeros((40, 40), np.float32)
         for names, words in ((("a", "a/b"), ("a/b",)), (("a//b",), ("a//b",)), (("lmq/x",), ("lmq",)), (("/a",), ("/a",))):
             with self.subTest(names=names):
@@ -114,7 +113,7 @@ class BadInput(LmqTest):
                 write_safetensors(source, {name: ("F32", (40, 40), blob) for name in names})
                 self.refused_and_older_stays(self.quantize(source), 69, *words)
 
-    def test_broken_checkpoints(self):
+    def test_a_broken_checkpoint_is_refused_with_what_was_found(self):
         good = self.small_checkpoint()
         with open(good, "rb") as file:
             content = file.read()
@@ -133,7 +132,7 @@ class BadInput(LmqTest):
         self.assertIn(done.code, (65, 66, 69), done)
         self.refused_and_older_stays(done, done.code, "nothing")
 
-    def test_outputs_that_cannot_be(self):
+    def test_an_output_that_cannot_be_is_refused_before_any_work(self):
         source = self.small_checkpoint()
         before = sha256(source)
         shutil.copytree(STORIES, self.at("model"))
@@ -150,7 +149,7 @@ class BadInput(LmqTest):
         self.refused_and_older_stays(self.quantize(source, "--work-dir", source), 73, "--work-dir")
         self.assertEqual(before, sha256(source))
 
-    def test_a_recipe_that_cannot_apply(self):
+    def test_a_recipe_that_cannot_apply_is_refused_with_its_word(self):
         source = self.small_checkpoint()
         for text, words in (('{"rules": [', ("recipe.json",)), ('{"rulez": []}', ("rulez", "rules")),
                             ('{"rules": [{"match": "*", "levels": 1}]}', ("levels",))):
@@ -158,7 +157,7 @@ class BadInput(LmqTest):
                 file.write(text)
             self.refused_and_older_stays(self.quantize(source, "--recipe", self.at("recipe.json"), ranks=2 if "z" in text else 0), 64, *words)
 
-    def test_bad_importance(self):
+    def test_importance_of_wrong_numbers_or_shape_is_refused_with_its_tensor(self):
         source = self.small_checkpoint()
         importance = self.at("importance.safetensors")
         ones = np.ones(48, np.float32)
@@ -188,7 +187,7 @@ class BadInput(LmqTest):
         self.ok(self.quantize(source, "--levels", "256"))
         self.ok(run("verify", self.out, "--against", source))
 
-    def test_a_full_disk(self):
+    def test_a_full_disk_is_said_and_a_smaller_file_still_fits(self):
         disk = self.at("disk")
         os.mkdir(disk)
         if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode != 0:

@@ -190,3 +190,51 @@ def gguf(tensors, keys=(), alignment=32, version=3):
     pairs = b"".join(text(key.encode()) + value(content) for key, content in keys)
     whole = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys)) + pairs + head
     return whole + b"\0" * (-len(whole) % alignment) + body
+
+
+def read_gguf(path):
+    """(keys as raw names, name -> (type's number, shape, bytes)), read plainly."""
+    with open(path, "rb") as file:
+        data = file.read()
+    magic, version, tensors, pairs = struct.unpack_from("<4sIQQ", data)
+    assert (magic, version) == (b"GGUF", 3)
+    at, keys, sizes = 24, {}, {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+
+    def text():
+        nonlocal at
+        length, = struct.unpack_from("<Q", data, at)
+        at += 8 + length
+        return data[at - length:at].decode()
+
+    def item(kind):
+        nonlocal at
+        if kind == 8:
+            return text()
+        at += sizes[kind]
+        return int.from_bytes(data[at - sizes[kind]:at], "little")
+
+    for _ in range(pairs):
+        key = text()
+        kind, = struct.unpack_from("<I", data, at)
+        at += 4
+        if kind == 9:
+            kind, count = struct.unpack_from("<IQ", data, at)
+            at += 12
+            keys[key] = [item(kind) for _ in range(count)]
+        else:
+            keys[key] = item(kind)
+    found = {}
+    for _ in range(tensors):
+        name = text()
+        rank, = struct.unpack_from("<I", data, at)
+        dims = struct.unpack_from(f"<{rank}Q", data, at + 4)
+        kind, offset = struct.unpack_from("<IQ", data, at + 4 + 8 * rank)
+        at += 16 + 8 * rank
+        found[name] = (kind, dims[::-1], offset)
+    base = -(-at // 32) * 32
+    for name, (kind, shape, offset) in found.items():
+        by_number = {number: (elements, size) for number, elements, size, _, _ in TYPES.values()}
+        elements, size = by_number.get(kind, (1, {0: 4, 1: 2, 24: 1, 25: 2, 26: 4, 27: 8, 28: 8, 30: 2}.get(kind)))
+        length = int(np.prod(shape, dtype=np.int64)) // elements * size
+        found[name] = (kind, shape, data[base + offset:base + offset + length])
+    return keys, found

@@ -53,27 +53,27 @@ class ImportanceLawTest(LmqTest):
             with self.subTest(rate=rate, options=options):
                 self.assertLessEqual(with_it, TOLERANCE * without)
 
-    def test_rows_and_columns(self):
+    def test_rows_and_columns_never_hurt(self):
         file = self.write("s.safetensors", {f"{n}.{kind}": side[n] for n in SHAPES for kind, side in (("rows", self.rows), ("columns", self.columns))})
         self.assert_never_hurts(file, {n: np.outer(self.rows[n], self.columns[n]) for n in SHAPES})
 
-    def test_rows_alone(self):
+    def test_rows_alone_never_hurt(self):
         file = self.write("s.safetensors", {f"{n}.rows": self.rows[n] for n in SHAPES})
         self.assert_never_hurts(file, {n: self.rows[n][:, None] for n in SHAPES})
 
-    def test_every_weight(self):
+    def test_numbers_of_every_weight_never_hurt(self):
         random = np.random.default_rng(6)
         numbers = {n: (np.outer(self.rows[n], self.columns[n]) * random.lognormal(0, 1, SHAPES[n])).astype(np.float32) for n in SHAPES}
         self.assert_never_hurts(self.write("s.safetensors", {f"{n}.weights": numbers[n] for n in SHAPES}), numbers)
 
-    def test_columns_alone(self):
+    def test_columns_alone_never_hurt(self):
         """They weigh the columns of a tensor, and nothing between tensors."""
         known = {n: self.columns[n] * 10. ** k for k, n in enumerate(SHAPES)}
         file = self.write("s.safetensors", {f"{n}.columns": known[n].astype(np.float32) for n in SHAPES})
         prior = {n: np.mean(np.square(w, dtype=np.float64)) ** -.375 for n, w in self.weights.items()}  # of Budget
         self.assert_never_hurts(file, {n: prior[n] * self.columns[n][None, :] for n in SHAPES})
 
-    def test_scale_of_columns(self):
+    def test_the_scale_of_columns_decides_nothing_between_tensors(self):
         """Columns alone never decide between tensors: in a unit 1,000 times smaller those of one tensor change next to nothing."""
         errors = []
         for factor in (1., 1000.):
@@ -82,14 +82,14 @@ class ImportanceLawTest(LmqTest):
         for name in SHAPES:
             self.assertAlmostEqual(errors[0][name] / errors[1][name], 1, delta=.1)
 
-    def test_few_samples(self):
+    def test_numbers_of_few_samples_are_not_believed_further_than_they_go(self):
         """Numbers of a few samples scatter about the truth: they must not be believed further than they go."""
         random = np.random.default_rng(7)
         noisy = {f"{n}.rows": (self.rows[n] * random.chisquare(4, self.rows[n].shape) / 4).astype(np.float32) for n in SHAPES}
         noisy |= {f"{n}.columns": (self.columns[n] * random.chisquare(4, self.columns[n].shape) / 4).astype(np.float32) for n in SHAPES}
         self.assert_never_hurts(self.write("s.safetensors", noisy), {n: np.outer(self.rows[n], self.columns[n]) for n in SHAPES})
 
-    def test_matrices_of_few_samples(self):
+    def test_a_matrix_of_few_samples_costs_no_more_than_nothing_known(self):
         """A Gram matrix of half as many samples as inputs: where its file says so it costs no more than nothing known, and less than believed."""
         random = np.random.default_rng(8)
         true, found = {}, {}
