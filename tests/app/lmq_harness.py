@@ -143,6 +143,12 @@ def run(*arguments, ranks=0, timeout=120, stdout=subprocess.PIPE, **extra):
     return Finished(done.returncode, (done.stdout or b"").decode(), done.stderr.decode())
 
 
+def options_page(*words):
+    """scripts/options-page of the program: what it prints, and its exit code."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "options-page")
+    return subprocess.run([script, *words, LMQ], env=environment(), capture_output=True, text=True, check=False)
+
+
 def start(*arguments, ranks=0, **extra):
     """In a process group of its own."""
     return subprocess.Popen(command(arguments, ranks), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

@@ -8,7 +8,8 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import LmqTest, bf16, ctest, granularities_of, run, sha256, write_safetensors
+import pinned_test
+from lmq_harness import LmqTest, bf16, ctest, granularities_of, options_page, run, sha256, write_safetensors
 
 GRANULARITIES = (["--granularity", "model"], ["--granularity", "tensor"], ["--granularity", "row"], ["--group", "32"])
 
@@ -55,7 +56,6 @@ class Methods(LmqTest):
         random, count = np.random.default_rng(6), 128 * 160
         source, output = self.at("large.safetensors"), self.at("out.h5")
         write_safetensors(source, {"block.0.weight": ("BF16", (128, 160), bf16(random.standard_t(5, (128, 160)) * .02))})
-        fixed = ("binary-1", "ternary", "binary-2")  # so many levels and no more
         for method in self.methods:
             quick = [word for name, value in (("effort", "quick"), ("steps", 2)) if any(o["name"] == name for o in method["options"])
                      for word in (f"--{name}", value)]
@@ -70,8 +70,10 @@ class Methods(LmqTest):
                     found = 8 * os.path.getsize(output) / count
                     os.remove(output)
                     self.assertLessEqual(found, bits)
-                    if method["name"] not in fixed:
-                        self.assertGreater(found, bits / 2)
+                    if found <= bits / 2:   # then it has no more levels to spend: of twice as many bits it makes no more
+                        self.ok(run("quantize", source, "-o", output, "--method", method["name"], "--bits", 2 * bits, *quick, "--quiet"))
+                        self.assertEqual(8 * os.path.getsize(output) / count, found)
+                        os.remove(output)
 
     def test_every_method_is_listed_and_planned_for(self):
         names = [method["name"] for method in self.methods]
@@ -85,6 +87,20 @@ class Methods(LmqTest):
                     plan = json.loads(self.ok(run("plan", self.source, "--method", method["name"], *granularity, "--json")).out)
                     self.assertGreater(plan["estimated_seconds"], 0)
         self.assertEqual(len(set(names)), len(names))
+
+    def test_a_new_method_needs_no_digest_and_no_line_of_the_docs(self):
+        """Those of tests/quant/example are new to both: what is pinned stays compared, and so does the page of options."""
+        pinned = pinned_test.written_down()
+        fresh = [method for method in self.methods if method["name"] not in pinned]
+        self.assertGreater(len(fresh), 1)
+        old = next(method for method in self.methods if method["name"] in pinned)
+        found = pinned_test.digests(self, [old, *fresh])
+        other, passed_over = pinned_test.differences({old["name"]: pinned[old["name"]]}, found)
+        self.assertEqual((other, passed_over), ([], sorted(method["name"] for method in fresh)))
+        done = options_page("--check")
+        self.assertEqual(done.returncode, 0, done)
+        for method in fresh:
+            self.assertEqual(method["name"] in done.stderr, bool(method["options"]), done)
 
     @ctest(cost=5)
     def test_a_size_that_is_refused_names_one_that_is_taken(self):
