@@ -47,6 +47,7 @@ def lmq(build, *arguments):
     return done.stdout
 
 
+# More than 5 parameters: a setting of the table and where it is made.
 def coded(build, work, source, weights, bits, states, importance):
     """Bits a weight of the file, of its records alone, and the decoded weights."""
     out, back = os.path.join(work, "out.h5"), os.path.join(work, "back.safetensors")

@@ -3,17 +3,12 @@
 Models are made here (random weights, a few thousand parameters). Each law is one function; the first that does not hold ends the run.
 """
 import argparse
-import contextlib
-import importlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
-from unittest import mock
 
 import environment
 
@@ -41,6 +36,7 @@ from lmq_tools.journal import Journal  # noqa: E402
 from lmq_tools.output import statistics_of  # noqa: E402
 from lmq_tools.progress import Progress  # noqa: E402
 from lmq_tools.ranks import One  # noqa: E402
+from calibrate_command import command, run, sha256  # noqa: E402
 
 
 def expect(what, holds):
@@ -49,6 +45,7 @@ def expect(what, holds):
         sys.exit(1)
 
 
+# More than 5 parameters: sizes of the model, by name, all with a default.
 def llama(folder, tied, seed=0, layers=2, vocabulary=37, width=24):
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(seed)
@@ -59,6 +56,7 @@ def llama(folder, tied, seed=0, layers=2, vocabulary=37, width=24):
     return folder
 
 
+# More than 5 parameters: settings of a fit, by name where a law changes them.
 def fit_of(subject, batches, block, rounds, work, wanted=("outer", "gram", "rows", "columns", "weights"), seed=3):
     layers = subject.layers()
     journal = Journal(work, "check", 0)
@@ -110,6 +108,7 @@ def near(found, wanted, tolerance=2e-4):
     return np.abs(found - wanted).max() <= tolerance * scale
 
 
+# More than 5 parameters: settings of a fit, by name where a law changes them.
 def check_fit(label, subject, batches, work, block=16, rounds=2):
     """Every statistic of every layer of `subject` against its definition from per-sequence gradients."""
     journal = os.path.join(work, "journal")
@@ -195,30 +194,6 @@ def law_others(work):
                               torch.nn.Linear(6 * 16, 5))
     subject = subjects.Subject("module", net, "net")
     check_fit("convolutions", subject, subjects.module_batches([torch.randn(size, 4, 8, 8) for size in (4, 4, 3)]), work)
-
-
-# ------------------------------------------------------------------------------------------------------- the command
-
-def command(*words, ranks=1, module="calibrate"):
-    launch = ["mpiexec", "-n", str(ranks)] if ranks > 1 else []
-    return [*launch, sys.executable, "-m", f"lmq_tools.{module}", *map(str, words)]
-
-
-def run(*words, ranks=1, module="calibrate"):
-    """The command to its end; one rank in this process, which has torch already."""
-    if ranks > 1:
-        return subprocess.run(command(*words, ranks=ranks, module=module), capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", [module, *map(str, words)]):
-        try:
-            importlib.import_module(f"lmq_tools.{module}").main()
-        except SystemExit as end:
-            code = end.code or 0
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
-
-
-def sha256(path):
-    return subjects.digest_of(path) if os.path.exists(path) else None
 
 
 def law_ranks(work):

@@ -120,6 +120,7 @@ class Check:
         if not holds:
             self.failed.append(what)
 
+    # More than 5 parameters: a line of the list of comparisons.
     def compare(self, statistics, importance, rows, bits, granularity, loss_falls):
         """Quantizes with and without; both errors and both losses."""
         how = ["--method", "kmeans", "--levels", str(2 ** int(bits)), "--granularity", granularity]

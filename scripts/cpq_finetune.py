@@ -63,6 +63,7 @@ def round_step(step):
 class Grid:
     """One tensor on a grid of 2^bits points: its step, and gates where bits are dropped."""
 
+    # More than 5 parameters: a tensor and the settings of its grid.
     def __init__(self, weight, bits, rule, scheme, drop, learn_gates):
         self.bits, self.rule = bits, rule
         self.levels, self.first = 2**bits, -float(2 ** (bits - 1))
@@ -119,6 +120,7 @@ def weights_now(latent, grids, random):
     return {name: grids[name].quantized(value, random) if name in grids else value for name, value in latent.items()}
 
 
+# More than 5 parameters: what training changes and its settings, by name.
 def train(latent, grids, data, epochs, seed, lam=0.0, rate=1e-3):
     """Trains latent weights, steps and gates in place."""
     images, labels = data
@@ -167,6 +169,7 @@ def finished(latent, grids):
         return out
 
 
+# More than 5 parameters: those of Grid, for every tensor.
 def grids_for(latent, widths, rule, scheme=None, drop=0.0, learn=False):
     return {name: Grid(latent[name], widths[name], rule, scheme, drop, learn) for name in shapes()}
 

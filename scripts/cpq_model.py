@@ -78,6 +78,7 @@ def ring_of(code, levels):
     return up * (up >= 0) + down * (up < 0)
 
 
+# More than 5 parameters: symbols of the paper's formula.
 def masked_code(v, noise, first, levels, masks, gate_of):
     """The code of largest masked mass: of each width's nearest."""
     best, most = None, None
@@ -100,6 +101,7 @@ def mask_of(code, levels, masks):
     return sum(mask * (ring == r) for r, mask in enumerate(masks))
 
 
+# More than 5 parameters: symbols of the paper's formula.
 def masked_pi(v, noise, first, levels, masks, code):
     """Probability of a code under masks."""
     return mask_of(code, levels, masks) * own_mass(v, noise, first, code) / total_mass(v, noise, first, levels, masks)

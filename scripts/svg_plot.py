@@ -25,6 +25,7 @@ def ticks(low, high):
     return [v for v in values if low <= v <= high]
 
 
+# More than 5 parameters: what a plot shows, by name where it has a default.
 def plot(path, title, x_label, y_label, curves, levels=(), marks=(), y_range=None):
     """curves: (label, [(x, y)], dashed); levels: (label, y); marks: (label, x). Points outside y_range are left out."""
     low, high = y_range

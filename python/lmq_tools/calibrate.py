@@ -41,6 +41,7 @@ def pieces_of(arguments, subject, comm, folder):
     return drawn(arguments, subject, comm, place, count, window), "drawn from the model"
 
 
+# More than 5 parameters: what a draw depends on, said once by its caller.
 def drawn(arguments, subject, comm, place, count, window, together=16):
     """Sequences drawn in groups of 16, by whichever rank; kept for a resumed run."""
     from .tokens import draw_sequences

@@ -28,6 +28,7 @@ class Fit:
     """subject, layers; block: rows of a block of F; wanted: set of statistics; rounds of the flip-flop; keep: bytes for what the
     first pass saw, with which later passes need not run the model."""
 
+    # More than 5 parameters: the parts that a fit works with, each kept as it is.
     def __init__(self, subject, batches, layers, block, wanted, rounds, seed, comm, journal, clock, progress, keep=0):
         self.subject, self.batches, self.watched, self.layers, self.block = subject, batches, layers, leaves_of(layers), block
         self.wanted, self.seed, self.comm, self.journal, self.clock, self.progress = wanted, seed, comm, journal, clock, progress

@@ -92,6 +92,7 @@ class Stage:
 class Sequential:
     """arguments: of the command; streamed: the model in pieces; statistics: path of its statistics."""
 
+    # More than 5 parameters: the parts that the stages work with, each kept as it is.
     def __init__(self, arguments, comm, streamed, batches, statistics, journal, clock, progress):
         self.arguments, self.comm, self.streamed, self.batches, self.statistics = arguments, comm, streamed, batches, statistics
         self.journal, self.clock, self.progress = journal, clock, progress

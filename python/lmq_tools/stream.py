@@ -273,6 +273,7 @@ class EndsStage:
 class StreamedRun:
     """make_fit(stage, journal name) -> Fit. Stages end in `stage-N.npz` of the work folder."""
 
+    # More than 5 parameters: the parts that the stages work with, each kept as it is.
     def __init__(self, streamed, batches, comm, journal, clock, progress, make_fit):
         self.streamed, self.batches, self.comm, self.journal, self.clock = streamed, batches, comm, journal, clock
         self.progress, self.make_fit = progress, make_fit

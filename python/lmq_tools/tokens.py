@@ -72,6 +72,7 @@ def draw_labels(logits, numbers):
     return torch.cat(out).clamp_(max=logits.shape[-1] - 1)
 
 
+# More than 5 parameters: a sequence is a function of all of them.
 def draw_sequences(module, first, count, window, seed, start):
     """Sequences [count, window] drawn from a causal model: number first + i is a function of (seed, its number) and of those drawn
     with it. Each begins with `start`, which is not drawn again; None: a random token."""

@@ -204,6 +204,7 @@ def draw(module, count, window, seed, start=None):
     return drawn.numpy().astype("<u2" if module.config.vocab_size <= 1 << 16 else "<u4")
 
 
+# More than 5 parameters: those of load, which says what they are.
 def language_pieces(module, data, window, document_token, tokens, seed):
     window = window or min(512, module.config.max_position_embeddings)
     if data is None:
@@ -222,6 +223,7 @@ def image_batches(module, data, count, step=250):
             for at in range(0, len(labels), step)]
 
 
+# More than 5 parameters: options of evaluate, by name, all with a default.
 def load(kind, path, data=None, tokens=None, window=None, document_token=None, seed=0, cache=None, mask_token=4):
     """The yardstick of a model. data: a token file (little-endian u16, u32 above 65,536 tokens; default: drawn from a causal model
     itself), of images a safetensors file with `images` and `labels`. tokens: how many tokens (or images) to take at most."""

@@ -67,6 +67,7 @@ class CommandLine(LmqTest):
                 self.assertNotIn("expected", done.err, (option, word))
                 self.assertNotIn("unknown", done.err, (option, word))
 
+    # More than 40 lines: a table, a line for each mistake.
     def test_bad_command_lines_are_refused_in_one_line(self):
         out = self.at("out.h5")
         quantize = ["quantize", STORIES, "-o", out]

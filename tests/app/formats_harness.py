@@ -40,6 +40,7 @@ class FormatsTest(LmqTest):
         self.assertEqual(len(digests), 1)
         self.ok(run("verify", self.at("q.h5"), "--against", source))
 
+    # More than 5 parameters: how densely a file is damaged, by name.
     def breaks(self, name, data, head, step=7, flips=150, padding=0):
         """Cut at each `step`th byte of its head, and with bits changed: refused as malformed or unsupported in one line, or read; nothing else."""
         for length in list(range(0, head, step)) + [len(data) - padding - 1]:

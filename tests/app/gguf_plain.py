@@ -192,6 +192,7 @@ def gguf(tensors, keys=(), alignment=32, version=3):
     return whole + b"\0" * (-len(whole) % alignment) + body
 
 
+# More than 40 lines: the layout of a file from its first byte to its last.
 def read_gguf(path):
     """(keys as raw names, name -> (type's number, shape, bytes)), read plainly."""
     with open(path, "rb") as file:

@@ -21,6 +21,7 @@ class Ref:
         self.module, self.name = module, name
 
 
+# More than 40 lines: an opcode for each kind of node.
 def torch_pickle(tree, storages):
     """Protocol 2 as torch.save writes it; tensors: ("tensor", key, class, offset, size, stride)."""
     out = [b"\x80\x02"]
@@ -69,6 +70,7 @@ def torch_pickle(tree, storages):
     return b"".join(out) + b"."
 
 
+# More than 5 parameters: what an archive may have otherwise, by name.
 def torch_archive(tree, arrays, counts=None, order=b"little", extra=(), root="archive", packing=zipfile.ZIP_STORED):
     """arrays: key -> bytes and count of elements."""
     data = io.BytesIO()

@@ -86,6 +86,7 @@ TEST_CASE("a ByteReader refuses every truncation, and counts that cannot be") {
   }
 }
 
+// More than 40 lines: a list of texts and what they mean.
 TEST_CASE("sizes: a letter alone and with i is a power of 1024, with B alone of 1000, and nothing else passes") {
   const auto size = [](const char* text) { return parse_size(text, "--memory"); };
   CHECK(size("0") == 0);

@@ -16,6 +16,7 @@ namespace {
 using namespace lmq;
 
 /// Normal weights of `steps` standard deviations in steps; all of the class nearest to it.
+/// More than 5 parameters: sizes of a layer and two sums that are measured.
 TrellisUnit coded(unsigned states, std::uint64_t rows, std::uint64_t cols, std::uint64_t lane_rows, double steps,
                   double& error, double& energy) {
   std::mt19937_64 random(7);

@@ -32,6 +32,7 @@ TrellisUnit bare_trellis_unit(unsigned states, std::uint64_t rows, std::uint64_t
 }
 
 /// Bell-shaped codes of about the spread of their class; classes around `spread`, a few codes far outside.
+/// More than 5 parameters: what units of these tests differ in.
 TrellisUnit sample_unit(unsigned states, std::uint64_t rows, std::uint64_t cols, std::uint64_t lane_rows, int spread,
                         std::uint64_t seed, unsigned outliers = 64) {
   Random random{seed};

@@ -51,7 +51,7 @@ inline QuantizedUnit bell_unit(std::size_t count, unsigned levels, unsigned dice
   return unit;
 }
 
-/// The same with a codebook per group of a row.
+/// The same with a codebook per group of a row. More than 5 parameters: what units of these tests differ in.
 inline QuantizedUnit grouped_unit(std::uint64_t rows, std::uint64_t cols, std::uint64_t group, unsigned levels,
                                   CodebookKind kind, LevelType type, std::uint64_t seed = 1) {
   QuantizedUnit unit = bell_unit(rows * cols, levels, 4, seed);

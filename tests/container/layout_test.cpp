@@ -60,6 +60,7 @@ nlohmann::json text_of(const Output& output, const char* path) {
 
 }  // namespace
 
+// More than 40 lines: a check for each line of the page.
 TEST_CASE("output: the layout is what the format's page says", "[container]") {
   const TempFolder folder;
   make_small_checkpoint(folder / "model.safetensors");

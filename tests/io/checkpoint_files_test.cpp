@@ -108,6 +108,7 @@ TEST_CASE("files are told apart by content, not by name") {
   CHECK(code_of(folder / "model.safetensors.index.json", "a zip archive") == 69);
 }
 
+// More than 40 lines: a section for each way to disagree.
 TEST_CASE("an index and its shards agree") {
   const TempFolder folder;
   const auto map = [](const std::string& inner) { return "{\"weight_map\":{" + inner + "}}"; };

@@ -187,6 +187,7 @@ TEST_CASE("tensors that importance is not wanted for are never compared with the
   CHECK(file.find("model.layers.1.mlp.experts.down_proj") != nullptr);
 }
 
+// More than 40 lines: the same checks of two formats, tensor by tensor.
 TEST_CASE("an imatrix of either format gives mean squared inputs under the checkpoint's names") {
   const TempFolder folder;
   write_file(folder / "new", gguf_imatrix(entries()));

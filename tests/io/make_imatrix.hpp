@@ -42,7 +42,7 @@ inline std::vector<std::byte> binary_imatrix(const std::vector<TestMatrix>& entr
   return out.take();
 }
 
-/// The GGUF form; `alignment` 32.
+/// The GGUF form; `alignment` 32. More than 40 lines: the layout of a file from its first byte to its last.
 inline std::vector<std::byte> gguf_imatrix(const std::vector<TestMatrix>& entries,
                                            const std::string& type = "imatrix") {
   struct Tensor {

@@ -71,6 +71,7 @@ TEST_CASE("a real checkpoint is read: BF16 is the upper half of F32, rounded") {
   CHECK(weights == 260032);
 }
 
+// More than 40 lines: a line for each range.
 TEST_CASE("views at odd ranges give the same bytes as the file") {
   const TempFolder folder;
   std::vector<std::uint8_t> bytes(1001);
@@ -84,6 +85,7 @@ TEST_CASE("views at odd ranges give the same bytes as the file") {
        byte_tensor("six", DType::f6_e2m3, {8}, {1, 2, 3, 4, 5, 6}), byte_tensor("empty", DType::f8_e5m2, {4, 0}, {})});
   const auto reader = open_reader(path);
   std::vector<std::byte> scratch;
+  // More than 5 parameters: a line of the list below.
   const auto check = [&](const char* name, std::uint64_t begin, std::uint64_t count, std::size_t first_byte,
                          std::size_t length, const std::vector<std::byte>& whole) {
     const TensorView view = reader->view(tensor_of(*reader, name), begin, count, scratch);

@@ -17,6 +17,7 @@ using namespace lmq::samples;
 namespace {
 
 /// Writes floats at a path, making the groups on the way.
+/// More than 5 parameters: those of H5Dcreate that the tests change.
 void put(
     hid_t file, const std::string& path, const std::vector<hsize_t>& shape, const std::vector<float>& values,
     hid_t type = H5T_IEEE_F32LE, const std::function<void(hid_t)>& change = [](hid_t) {}) {
@@ -148,6 +149,7 @@ TEST_CASE("importances in chunks, big-endian, and never written are read as HDF5
   values(2, 0, std::vector<float>{0, 0});
 }
 
+// More than 40 lines: each kind of damage and what it may do.
 TEST_CASE("truncated and changed HDF5 files are refused or read, without harm", "[slow]") {
   const Folder folder("catalogue");
   made(folder / "whole.h5", fill_sample);

@@ -167,6 +167,7 @@ TEST_CASE("what is no HDF5 file is malformed", "[io_hdf5]") {
   REQUIRE_FALSE(is_hdf5(folder / ""));
 }
 
+// More than 40 lines: an object of each kind that is not read.
 TEST_CASE("objects of kinds we do not read are unsupported, by name", "[io_hdf5]") {
   const Folder folder("open_unsupported");
   const auto path = folder / "a.h5";

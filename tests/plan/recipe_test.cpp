@@ -176,6 +176,7 @@ TEST_CASE("recipe: equal recipes have equal canonical text, different ones diffe
   for (const std::string& one : different) REQUIRE(canonical(one) == one);
 }
 
+// More than 40 lines: a list of mistakes and what is said of each.
 TEST_CASE("recipe: every mistake is refused in one line with its place and what is allowed", "[plan][recipe]") {
   const auto says = [](const std::string& text, const std::string& part) {
     CAPTURE(text);

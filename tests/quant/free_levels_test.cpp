@@ -10,6 +10,7 @@
 namespace {
 using samples::loss_of;
 
+// More than 5 parameters: what calls of these tests differ in.
 lmq::UnitOutcome quantized(const samples::Layer& layer, std::size_t levels, std::uint64_t group, bool full,
                            const lmq::Importance& importance, lmq::LevelType type = lmq::LevelType::f32) {
   const auto& entry = lmq::find_quantizer("kmeans");

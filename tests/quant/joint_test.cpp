@@ -254,6 +254,7 @@ TEST_CASE("joint: gains over interval codes as published, layers lose next to no
   CHECK(both.joint.distortion() + lambda * both.joint.bits() <= exact * (1 + 1e-3));
 }
 
+// More than 40 lines: the fit, the codes and their cost share one tensor.
 TEST_CASE("joint: what the fit promises is what the codes of a BF16 tensor cost, for any number of threads") {
   const auto weights = laplace(40000, 1.2, 77, true);
   const Columns columns(weights);

@@ -215,6 +215,7 @@ double water_filled_bits(const std::vector<double>& spectrum, double loss) {
 struct LayerResult {
   double bits, code_bits, loss, squared_steps;  ///< a weight
 };
+// More than 5 parameters: what layers of these tests differ in.
 LayerResult code_coloured(const std::vector<double>& inputs, std::size_t rows, std::size_t cols, double step,
                           unsigned states, bool with_inputs) {
   std::mt19937 random(11);

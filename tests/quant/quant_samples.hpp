@@ -34,7 +34,7 @@ inline std::vector<float> importance(std::size_t count, unsigned seed) {
 }
 
 /// Kind outer over `count` weights: rows of `length`, `block_rows` of them to a block (0: one block); factors from
-/// `from`, which is long enough.
+/// `from`, which is long enough. More than 5 parameters: the members of Importance that a window sets.
 inline Importance outer(std::span<const float> from, std::size_t count, std::size_t length, std::size_t block_rows,
                         std::size_t first_column, std::size_t first_row, double quantum) {
   const std::size_t rows = (first_column + count + length - 1) / length + 1;

@@ -80,6 +80,7 @@ TEST_CASE("rows: E1 of every instruction set gives the bits of the plain recurre
         }
 }
 
+// More than 40 lines: the plain recurrence stands beside what is compared with it.
 TEST_CASE("rows: layers in windows of every instruction set give the bits of the plain recurrence",
           "[quant][partition][twin]") {
   std::mt19937_64 random(5);

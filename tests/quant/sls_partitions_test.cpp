@@ -138,6 +138,7 @@ TEST_CASE("sls-cluster: is a local optimum of the seed, never below the exact on
   }
 }
 
+// More than 40 lines: the table of published ratios.
 TEST_CASE("sls: published ratios to the exact optimum on the analytic BF16 histogram", "[quant][sls]") {
   twin::Distinct d;
   const auto add = [&](float v, std::uint32_t bits) {

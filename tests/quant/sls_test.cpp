@@ -18,6 +18,7 @@ Doubles x_of(std::span<const PooledBlock> blocks, std::size_t m) {
 }
 
 /// 1/2 sum a (u - x)^2 + l1 sum |alpha_k| + l2 sum (alpha_k or jump)^2 over k >= first, in 113 bits.
+/// More than 5 parameters: symbols of the paper's objective.
 double objective(const twin::Distinct& d, const Doubles& x, double l1, double l2, bool jump, bool offset) {
   twin::Wide sum = 0;
   for (std::size_t k = 0; k < x.size(); ++k) {
@@ -35,6 +36,7 @@ double objective(const twin::Distinct& d, const Doubles& x, double l1, double l2
 }
 
 /// Cyclic coordinate descent on alpha in 113 bits; what the paper's problem is usually given to.
+/// More than 5 parameters: symbols of the paper's objective, and sweeps.
 double coordinate_descent(const twin::Distinct& d, double l1, double l2, bool jump, bool offset, int sweeps,
                           bool* ascends = nullptr) {
   using twin::Wide;

@@ -118,6 +118,7 @@ TEST_CASE("a histogram counts every weight exactly, any type, length, thread cou
       }
 }
 
+// More than 40 lines: every type of weight and number of threads against one plain count.
 TEST_CASE("layers counted apart are the histograms of their weights, and together the histogram of all") {
   for (const DType type : {DType::bf16, DType::f16, DType::f8_e4m3, DType::f32, DType::f64})
     for (const std::size_t threads : {1, 3}) {

@@ -10,6 +10,7 @@ using namespace lmq::test;
 
 namespace {
 
+// More than 5 parameters: what runs of these tests differ in.
 std::vector<std::byte> run_with(const SmallRun& run, int ranks, std::size_t threads, const std::string& output,
                                 const std::filesystem::path& home, const ImportanceFile* importance = nullptr) {
   set_thread_count(threads);
@@ -79,6 +80,7 @@ TEST_CASE("run: importance enters, and changes nothing of the sameness", "[run][
   REQUIRE(run_with(without, 1, 1, "without", folder.path()) != expected);
 }
 
+// More than 40 lines: a check for each kind of tensor of the file.
 TEST_CASE("run: records decode to the errors that are reported, kept tensors are the checkpoint's bytes",
           "[run][flow]") {
   const TempFolder folder;

@@ -229,6 +229,7 @@ TEST_CASE("schedule: costly units first, at most so many scopes open, and to the
   REQUIRE(schedule.next(1)->key == TaskKey{TaskKind::measure, 2, 0});
 }
 
+// More than 40 lines: the plan of two units is made by hand.
 TEST_CASE("layers: a budget gets the sum of the spreads of a scope's units, in whatever order they come",
           "[run][layer]") {
   Plan plan;

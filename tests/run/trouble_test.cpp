@@ -310,7 +310,7 @@ TEST_CASE("trouble: two runs do not work on one output at the same time, whateve
   (void)run_quantize(*comm, run.reader(), nullptr, run.plan(), outer, run.options("expected"));
   REQUIRE(read_file(folder / "out") == read_file(folder / "expected"));
 }
-
+// More than 40 lines: each kind of damage and what becomes of it.
 TEST_CASE(
     "trouble: what lies in the file is compared before it gets its name: units are copied once more, all else "
     "is refused and the older output stays",
