@@ -32,15 +32,19 @@ double invented_statistic(std::uint64_t index) noexcept {
   return 1 + static_cast<double>(scattered(index) >> 12) * 0x1p-52;
 }
 
-/// Ascending levels with the bits that stored numbers have: 11 of scaled halves, 24 of floats.
+/// Ascending levels with the bits that stored numbers have: 11 of scaled halves, 24 of floats. Those of many levels are
+/// scaled each by its own, as those of tensors are: else one deflates by another.
 std::vector<float> invented_levels(const QuantSpec& spec, std::uint64_t index) {
   const bool half = spec.level_type == LevelType::f16;
+  constexpr std::size_t kFewLevels = 64;  // too few for one row to hold runs of another
+  const float scale =
+      spec.options.levels <= kFewLevels ? 0.125F : static_cast<float>(scattered(~index) >> 41) * 0x1p-26F + 0.125F;
   std::vector<float> levels;
   const std::uint64_t numbers = std::min<std::uint64_t>(spec.options.levels, stored_numbers(spec, 1, 1));
   for (std::uint64_t k = 0; k < numbers; ++k) {
     const auto place = static_cast<float>(k) - static_cast<float>(spec.options.levels) / 2;
     const auto part = static_cast<float>(scattered(index * 256 + k) >> 44) * 0x1p-21F;
-    const auto level = (place + part) * 0.125F;
+    const auto level = (place + part) * scale;
     levels.push_back(half ? std::bit_cast<float>(std::bit_cast<std::uint32_t>(level) & 0xFFFFE000U) : level);
   }
   std::ranges::sort(levels);

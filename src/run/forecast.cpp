@@ -13,12 +13,20 @@
 #include "lmq/run/budget.hpp"
 #include "scope_curve.hpp"
 #include "scope_statistics.hpp"
+#include "trial.hpp"
 
 namespace lmq {
 namespace {
 
 /// Weights that are looked at, at most about: of larger models only every n-th unit of each tensor.
 constexpr double kMaxWeights = 0x1p31;
+
+/// A layer's step has an end where no weight is more than 2^18 steps from 0: where less than this part of a layer's energy
+/// is left (84 dB), its curve promises bits that are never spent.
+constexpr double kNearlyExact = 0x1p-28;
+/// Weights that are tried for one choice of a budget, of all its scopes together, and of a tensor.
+constexpr std::uint64_t kTriedWeights = std::uint64_t{1} << 22, kMinTried = std::uint64_t{1} << 14,
+                        kMaxTried = std::uint64_t{1} << 20;
 
 struct Measured {
   ScopeCurve curve;
@@ -76,7 +84,7 @@ class Measurement {
   }
 
   [[noreturn]] void refuse(const TensorInfo& info, const WorkUnit& unit) const {
-    refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count, context_.plan.target_bytes);
+    refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count);
     fail(Errc::io, fmt::format("tensor '{}': its values changed while they were read", printable(info.name)));
   }
 
@@ -88,6 +96,60 @@ class Measurement {
   std::vector<std::byte> bytes_;
   ImportanceWindow window_;
   Workspace workspace_;
+};
+
+/// A run's choices and corrections, with trials in place of records.
+class BudgetTrials {
+ public:
+  /// energies: [plan.scopes]
+  BudgetTrials(const RunContext& context, Budget& budget, std::vector<ScopeForecast>& scopes)
+      : context_(context), budget_(budget), scopes_(scopes), bytes_(scopes.size()), losses_(scopes.size()) {}
+
+  /// True where the budget's curves promise a layer so little error that its step may have come to its end.
+  [[nodiscard]] bool needed() const {
+    return std::ranges::any_of(budget_.scopes(), [&](std::uint64_t s) {
+      return context_.plan.scopes[s].layers && budget_.expected(s).distortion < kNearlyExact * scopes_[s].energy;
+    });
+  }
+  /// Until the budget has nothing to correct.
+  void run(std::vector<Budget::Choice> choices, std::uint64_t other_bytes) {
+    while (!choices.empty()) {
+      for (const auto& [scope, options] : choices) take(scope, options);
+      std::uint64_t file = other_bytes;
+      for (const std::uint64_t s : budget_.scopes()) file += bytes_[s];
+      choices = budget_.correct(file, bytes_, losses_);
+    }
+  }
+
+ private:
+  void take(std::uint64_t s, const QuantizerOptions& options) {
+    const Scope& scope = context_.plan.scopes[s];
+    ScopeForecast& forecast = scopes_[s];
+    if (scope.layers) {
+      forecast.bits = forecast.distortion = forecast.energy = 0;
+      for (const std::uint32_t tensor : scope.tensors) add_trial(tensor, scope.spec, options, forecast);
+    } else {
+      forecast.bits = budget_.expected(s).bits;
+    }
+    bytes_[s] = static_cast<std::uint64_t>(std::ceil(forecast.bits / 8));
+  }
+
+  void add_trial(std::uint32_t index, QuantSpec spec, const QuantizerOptions& options, ScopeForecast& forecast) const {
+    const TensorPlan& tensor = context_.plan.tensors[index];
+    const std::uint64_t most = std::clamp(kTriedWeights / budget_.scopes().size(), kMinTried, kMaxTried);
+    spec.options = options;
+    const Trial trial = TrialWindows(context_, tensor, most).run(spec, nullptr);
+    const double all = static_cast<double>(tensor.rows * tensor.cols) / trial.weights;
+    forecast.bits += all * trial.bits + 8 * static_cast<double>(tensor.units) * trial.overhead / trial.records;
+    forecast.distortion += all * trial.squared_error;
+    forecast.energy += all * trial.energy;
+  }
+
+  const RunContext& context_;
+  Budget& budget_;
+  std::vector<ScopeForecast>& scopes_;
+  std::vector<std::uint64_t> bytes_;  // [plan.scopes]
+  std::vector<double> losses_;
 };
 
 /// The curves and energies of this rank's scopes.
@@ -141,8 +203,7 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
         budget.take_curve(s, curve_from_bytes(in.raw(in.le<std::uint64_t>("curve"), "curve"), "curve of another rank"));
       }
     }
-    (void)budget.choose(other_bytes);
-    forecast.bytes = static_cast<double>(other_bytes);
+    const std::vector<Budget::Choice> choices = budget.choose(other_bytes);
     forecast.loss = budget.expected_loss();
     for (const std::uint64_t s : budget.scopes()) {
       const RatePoint point = budget.expected(s);
@@ -150,8 +211,10 @@ Forecast forecast_budget(Comm& comm, const RunContext& context, std::uint64_t ot
       forecast.scopes[s].weights = static_cast<double>(context.plan.scopes[s].weights);
       forecast.scopes[s].bits = point.bits;
       forecast.scopes[s].distortion = point.distortion;
-      forecast.bytes += point.bits / 8;
     }
+    if (BudgetTrials trials(context, budget, forecast.scopes); trials.needed()) trials.run(choices, other_bytes);
+    forecast.bytes = static_cast<double>(other_bytes);
+    for (const std::uint64_t s : budget.scopes()) forecast.bytes += forecast.scopes[s].bits / 8;
   });
   return forecast;
 }

@@ -30,11 +30,19 @@ WorkUnit middle_of(WorkUnit unit, std::uint64_t grain, std::uint64_t most) {
   return unit;
 }
 
-void add(const EncodedRecord& record, const UnitStats& stats, bool whole_bits, Trial& trial) {
+/// A record has its codebook once, however many weights it serves; those of rows and groups, factors and a layer's steps
+/// grow with its rows.
+bool has_codebook_once(const QuantSpec& spec, const QuantizedUnit& unit) {
+  return !by_rows(spec) && unit.kind != CodebookKind::rank1;
+}
+
+/// once: bytes of the record, beside header and tables, that do not grow with it.
+void add(const EncodedRecord& record, const UnitStats& stats, bool whole_bits, std::uint64_t once, Trial& trial) {
   const RecordLedger& ledger = record.ledger;
   const double codes = whole_bits ? 8 * static_cast<double>(ledger.codes) : record.entropy_bits;
-  trial.bits += codes + 8 * static_cast<double>(ledger.codebooks);
-  trial.overhead += static_cast<double>(ledger.total() - ledger.codebooks) - codes / 8;
+  const std::uint64_t books = ledger.codebooks - once;
+  trial.bits += codes + 8 * static_cast<double>(books);
+  trial.overhead += static_cast<double>(ledger.total() - books) - codes / 8;
   trial.records += 1;
   trial.loss += stats.loss();
   trial.squared_error += stats.squared_error;
@@ -77,11 +85,13 @@ Trial TrialWindows::run(const QuantSpec& spec, const Codebook* shared) const {
     trial.weights += static_cast<double>(window->view.count);
     if (tensor_.lane_rows > 0) {
       const LayerOutcome done = quantize_layer_unit(rows, spec);
-      add(encode_trellis_record(done.unit), done.stats, true, trial);
+      add(encode_trellis_record(done.unit), done.stats, true, 0, trial);
       continue;
     }
     const UnitOutcome done = quantize_unit(rows, spec, shared);
-    add(encode_record(done.unit, spec.coder), done.stats, whole_bits, trial);
+    const EncodedRecord record = encode_record(done.unit, spec.coder);
+    const std::uint64_t once = has_codebook_once(spec, done.unit) ? record.ledger.codebooks : 0;
+    add(record, done.stats, whole_bits, once, trial);
     trial.levels = std::max<std::size_t>(trial.levels, done.unit.levels);
     trial.numbers = std::max(trial.numbers, done.unit.book.size());
   }

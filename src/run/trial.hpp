@@ -11,10 +11,11 @@ namespace lmq {
 /// What quantizing a part of a tensor gave.
 struct Trial {
   double weights = 0, records = 0;
-  double bits = 0;      ///< of codes and codebooks as they are stored (entropy of the codes; whole bits where the coder
-                        ///< takes those), without what each record has once
-  double overhead = 0;  ///< bytes of the records' headers, coder tables and states
-  double loss = 0;      ///< UnitStats::loss
+  double bits = 0;  ///< of codes (their entropy; whole bits where the coder takes those), and of codebooks of rows and
+                    ///< groups as they are stored: what grows with the weights
+  double overhead =
+      0;            ///< bytes that each record has once: header, coder tables and states, a codebook that serves it all
+  double loss = 0;  ///< UnitStats::loss
   double squared_error = 0, energy = 0;
   std::size_t levels = 0;   ///< most of a codebook
   std::size_t numbers = 0;  ///< stored for the codebooks of a record, at most

@@ -28,7 +28,9 @@ struct Forecast {
 };
 
 /// Measures the budgeted scopes of a plan with a target and chooses for them as the run will do at first; its later
-/// corrections are small. Of models of more than 2^31 weights a part is looked at: every n-th unit of each tensor.
+/// corrections are small. Of models of more than 2^31 weights a part is looked at: every n-th unit of each tensor. Where
+/// layers come out all but exact, what is chosen is tried and corrected as the run does it, with 2^22 weights at a time: a
+/// model may need less than the target.
 /// Nothing is written. Collective, scopes shared out among the ranks; whole on rank 0.
 /// other_bytes  as bytes_beside says; on rank 0
 /// progress     called with the weights that this rank has measured, and those it will
