@@ -84,7 +84,7 @@ class Measurement {
   }
 
   [[noreturn]] void refuse(const TensorInfo& info, const WorkUnit& unit) const {
-    refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count);
+    refuse_first_nonfinite(context_.reader, info, unit.begin + unit.count, context_.plan.target_bytes);
     fail(Errc::io, fmt::format("tensor '{}': its values changed while they were read", printable(info.name)));
   }
 

@@ -28,6 +28,12 @@ STORIES_F32 = os.path.join(DATA, "stories260k-f32")
 SHARDED = os.path.join(DATA, "babyllama105-sharded")
 
 
+def ctest(**_):
+    """What ctest is to know of a test case or class (tests/unittest-cases): cost= seconds on a quiet machine, the dearest start
+    first; lock= a name, one at a time of those that have it; alone=True nothing beside it."""
+    return lambda what: what
+
+
 def bf16(values):
     """Floats as BF16 patterns (u16), rounded to nearest even."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
@@ -63,6 +69,15 @@ def read_safetensors(path):
             for name, entry in header.items()}, metadata
 
 
+def source_tensors(folder):
+    """Those of every safetensors file of a folder, as read_safetensors gives them."""
+    tensors = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".safetensors"):
+            tensors.update(read_safetensors(os.path.join(folder, name))[0])
+    return tensors
+
+
 def widen(dtype, blob):
     """The values of a float tensor as float64."""
     if dtype == "BF16":
@@ -73,6 +88,12 @@ def widen(dtype, blob):
 def granularities_of(method, granularities):
     """Those that a method of `lmq methods --json` takes: one that sees whole layers has no codebooks to share."""
     return ([],) if method["sees"] == "layer" else granularities
+
+
+def layouts(turn, *ranked):
+    """(ranks, threads, LMQ_ISA) whose files are to be one: threads and instruction sets, and one of those with ranks by turns - they
+    take a second each to start, and a turn for every method and every granularity is what tells them apart."""
+    return [(0, 2, ""), (0, 1, "baseline"), ranked[turn % len(ranked)]]
 
 
 def curvature(rng, size):
@@ -121,6 +142,12 @@ def run(*arguments, ranks=0, timeout=120, stdout=subprocess.PIPE, **extra):
     done = subprocess.run(command(arguments, ranks), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, timeout=timeout,
                           env=environment(**extra))
     return Finished(done.returncode, (done.stdout or b"").decode(), done.stderr.decode())
+
+
+def options_page(*words):
+    """scripts/options-page of the program: what it prints, and its exit code."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "options-page")
+    return subprocess.run([script, *words, LMQ], env=environment(), capture_output=True, text=True, check=False)
 
 
 def start(*arguments, ranks=0, **extra):
@@ -209,3 +236,12 @@ class LmqTest(unittest.TestCase):
             "norm.weight": ("BF16", (cols,), bf16(1 + 0.1 * random.standard_normal(cols))),
         }, {"format": "pt"})
         return path
+
+
+class ExportsTest(LmqTest):
+    def export(self, source, form, out, *more):
+        return self.ok(run("export", source, "--to", form, "-o", self.at(out), *more))
+
+    def quantized(self, source, name, *how):
+        self.ok(run("quantize", source, "-o", self.at(name), "--progress", "none", "--resume", "never", *how))
+        return self.at(name)
