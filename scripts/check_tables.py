@@ -21,6 +21,8 @@ def wrong_kinds(name, code):
         rows = rf"(?:\w+::)*{kind}(?:::(?!(?:{'|'.join(no_rows) or '-'})\b)\w+\b|\{{)"
         for found in re.finditer(rf"[=!]=\s*{rows}|{rows}\}}?\s*[=!]=|\bcase\s+{rows}", code):
             yield code.count("\n", 0, found.start()), f"a {kind} is compared: that belongs to a row of its table"
+        for found in re.finditer(rf"\busing\s+(?:enum\s+(?:\w+::)*{kind}\b|\w+\s*=\s*(?:\w+::)*{kind}\b)", code):
+            yield code.count("\n", 0, found.start()), f"{kind} gets another name, under which it could be compared"
     if name.startswith(("src/run/", "include/lmq/run/")) and not name.startswith(TABLES["TaskKind"][1]):
         for found in re.finditer(r"\bswitch\s*\([^)]*\bkey\.kind\b|\bkey\.kind\s*[=!]=", code):
             yield code.count("\n", 0, found.start()), "a TaskKind is compared: that belongs to a row of its table"
