@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "chunks.hpp"
@@ -19,6 +18,7 @@
 #include "lmq/quant/gram_use.hpp"
 #include "recipe_words.hpp"
 #include "rule_use.hpp"
+#include "token_rows.hpp"
 
 namespace lmq {
 namespace {
@@ -162,6 +162,7 @@ class Planner {
       out.spec = {};
       return;
     }
+    out.token_rows = rows_are_tokens(tensor) && row_axes == 1;
     if (importance_) out.importance = importance_(tensor, out.cols);
     if (const Traits traits = traits_of(out.spec); traits.sees == Sees::layer)
       cut_lanes(tensor, lane_rows_of(traits.lane_rows, out.importance.outer_rows), row_axes, out);
@@ -392,8 +393,8 @@ LayerShape layer_shape(const TensorPlan& tensor, std::uint64_t count) noexcept {
 
 double importance_quantum_of(const Plan& plan, const WorkUnit& unit) noexcept {
   const TensorPlan& tensor = plan.tensors[unit.tensor];
-  if (tensor.scope >= 0) return plan.scopes[static_cast<std::size_t>(tensor.scope)].quantum;
-  return importance_quantum(tensor.importance.largest, unit.count);
+  return tensor.scope < 0 ? importance_quantum(tensor.importance.largest, unit.count)
+                          : plan.scopes[static_cast<std::size_t>(tensor.scope)].quantum;
 }
 
 }  // namespace lmq

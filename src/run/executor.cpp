@@ -49,6 +49,18 @@ Importance load_importance(const RunContext& context, const WorkUnit& unit, Impo
   return window.importance;
 }
 
+RowWindow row_window(const Plan& plan, const WorkUnit& unit, const TensorView& view, const Importance& importance,
+                     Workspace* workspace) noexcept {
+  const TensorPlan& tensor = plan.tensors[unit.tensor];
+  return {.view = view,
+          .importance = importance,
+          .cols = tensor.cols,
+          .lane_rows = tensor.lane_rows,
+          .workspace = workspace,
+          .vocabulary = tensor.token_rows ? tensor.rows : 0,
+          .first_row = unit.begin / std::max<std::uint64_t>(1, tensor.cols)};
+}
+
 void refuse_first_nonfinite(const Reader& reader, const TensorInfo& tensor, std::uint64_t end,
                             std::uint64_t target_bytes) {
   std::vector<std::byte> scratch;

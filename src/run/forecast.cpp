@@ -71,7 +71,7 @@ class Measurement {
     const TensorInfo& info = context_.reader.catalogue().tensors[tensor.tensor];
     const TensorView view = context_.reader.view(info, unit.begin, unit.count, bytes_);
     const Importance importance = load_importance(context_, unit, window_);
-    const RowWindow window{view, importance, tensor.cols, tensor.lane_rows, &workspace_};
+    const RowWindow window = row_window(context_.plan, unit, view, importance, &workspace_);
     if (scope_.layers) {
       const auto spreads = window_spreads(window, scope_.spec);
       if (!spreads) refuse(info, unit);

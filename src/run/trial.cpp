@@ -51,7 +51,8 @@ void add(const EncodedRecord& record, const UnitStats& stats, bool whole_bits, s
 
 }  // namespace
 
-TrialWindows::TrialWindows(const RunContext& context, const TensorPlan& tensor, std::uint64_t most) : tensor_(tensor) {
+TrialWindows::TrialWindows(const RunContext& context, const TensorPlan& tensor, std::uint64_t most)
+    : plan_(context.plan), tensor_(tensor) {
   // A row or lane that is longer than all that is wanted is one window.
   const std::uint64_t used =
       std::clamp<std::uint64_t>(std::min(tensor.units, most / grain_of(tensor)), 1, kMostWindows);
@@ -70,6 +71,7 @@ TrialWindows::TrialWindows(const RunContext& context, const TensorPlan& tensor, 
 void TrialWindows::load(const RunContext& context, const WorkUnit& part) {
   windows_.push_back(std::make_unique<Window>());
   Window& window = *windows_.back();
+  window.part = part;
   const TensorInfo& info = context.reader.catalogue().tensors[tensor_.tensor];
   window.view = context.reader.view(as_stored(info, tensor_.treatment), part.begin, part.count, window.bytes);
   window.importance = load_importance(context, part, window.importance_window, Curvature::no);
@@ -81,7 +83,7 @@ Trial TrialWindows::run(const QuantSpec& spec, const Codebook* shared) const {
   const bool whole_bits = takes_whole_bits(spec.coder);
   Workspace workspace;
   for (const auto& window : windows_) {
-    const RowWindow rows{window->view, window->importance, tensor_.cols, tensor_.lane_rows, &workspace};
+    const RowWindow rows = row_window(plan_, window->part, window->view, window->importance, &workspace);
     trial.weights += static_cast<double>(window->view.count);
     if (tensor_.lane_rows > 0) {
       const LayerOutcome done = quantize_layer_unit(rows, spec);

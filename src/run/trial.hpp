@@ -36,12 +36,14 @@ class TrialWindows {
 
  private:
   struct Window {
+    WorkUnit part;
     std::vector<std::byte> bytes;
     ImportanceWindow importance_window;
     Importance importance;
     TensorView view;
   };
   void load(const RunContext& context, const WorkUnit& part);
+  const Plan& plan_;
   const TensorPlan& tensor_;
   std::vector<std::unique_ptr<Window>> windows_;  // views point into it
   bool finite_ = true, whole_ = true;

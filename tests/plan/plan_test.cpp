@@ -160,6 +160,21 @@ TEST_CASE("plan: the quantum of a scope follows from its largest importance and 
   REQUIRE_THROWS_WITH(make_plan(tensors, "", recipe, broken), "bad shape");
 }
 
+TEST_CASE("plan: rows of large vocabularies are tokens, by name and shape", "[plan]") {
+  const auto tokens = [](const char* name, Shape shape) {
+    return plan_of({tensor(name, std::move(shape))}).tensors[0].token_rows;
+  };
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight", "transformer.wte.weight", "token_embd.weight",
+                           "output.weight", "shared.weight", "bert.embeddings.word_embeddings.weight"})
+    CHECK(tokens(name, {49152, 576}));
+  CHECK_FALSE(tokens("model.embed_tokens.weight", {8191, 64}));
+  CHECK_FALSE(tokens("model.embed_tokens.weight", {8192, 8192}));
+  CHECK_FALSE(tokens("model.embed_tokens.weight", {2, 49152, 64}));
+  for (const char* name : {"head.weight", "classifier.weight", "model.layers.0.mlp.up_proj.weight", "lm_head.bias",
+                           "model.embed_positions.weight", "attention.output.dense.weight"})
+    CHECK_FALSE(tokens(name, {49152, 576}));
+}
+
 TEST_CASE("plan: a row longer than the limit needs another granularity", "[plan]") {
   const std::vector<TensorInfo> tensors{tensor("x", {2, kLongestRow + 1})};
   REQUIRE_THAT(why(tensors, all(Granularity::row)),

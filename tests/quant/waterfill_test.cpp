@@ -206,6 +206,43 @@ TEST_CASE("waterfill: at the same bits the loss falls with everything that is kn
   REQUIRE(inputs < 0.5 * nothing);
 }
 
+TEST_CASE("waterfill: where rows are tokens the frequent ones are nearer, whatever windows they come in",
+          "[waterfill]") {
+  constexpr std::size_t kTokens = 4000, kCols = 16;
+  Sample sample(kTokens, kCols, kTokens, 5);
+  for (float& w : sample.weights) w /= 0.04F;
+  const auto squares = [&](double prior, std::size_t windows) {
+    QuantizerOptions options{16};
+    samples::set_option(options, waterfill(), "step", 0.3);
+    samples::set_option(options, waterfill(), "token-prior", prior);
+    std::vector<double> error(kTokens, 0.0);
+    const Importance nothing;
+    for (std::size_t w = 0; w < windows; ++w) {
+      const std::size_t rows = kTokens / windows, first = w * rows;
+      const std::span<const float> part = std::span(sample.weights).subspan(first * kCols, rows * kCols);
+      const TensorView view{DType::f32, std::as_bytes(part), part.size()};
+      TrellisUnit unit;
+      unit.method = waterfill().id, unit.source = DType::f32;
+      waterfill().make(options)->quantize_layer({view, nothing, kCols, 256, &sample.workspace, kTokens, first}, unit);
+      std::vector<float> values(part.size());
+      decode_record_values(encode_trellis_record(unit).bytes, values, "x");
+      for (std::size_t i = 0; i < values.size(); ++i)
+        error[first + i / kCols] += (double{part[i]} - values[i]) * (double{part[i]} - values[i]);
+    }
+    return error;
+  };
+  const auto mean = [](const std::vector<double>& of, std::size_t begin, std::size_t end) {
+    double sum = 0;
+    for (std::size_t i = begin; i < end; ++i) sum += of[i];
+    return sum / static_cast<double>(end - begin);
+  };
+  const std::vector<double> known = squares(0.5, 1), parts = squares(0.5, 4), alike = squares(0, 1);
+  // (1 + t / 1000)^-1/2 around t = 100 and 3900: .953 and .452
+  CHECK(mean(known, 3800, 4000) / mean(known, 0, 200) == Approx(0.953 / 0.452).epsilon(0.15));
+  CHECK(mean(parts, 3800, 4000) / mean(parts, 0, 200) == Approx(0.953 / 0.452).epsilon(0.15));
+  CHECK(mean(alike, 3800, 4000) / mean(alike, 0, 200) == Approx(1).epsilon(0.1));
+}
+
 TEST_CASE("waterfill: spreads say the bits before any work, within .05", "[waterfill]") {
   for (const Known known : kAll)
     for (const unsigned states : {1U, 8U})

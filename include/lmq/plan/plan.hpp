@@ -39,6 +39,7 @@ struct TensorPlan {
   std::uint64_t first_unit = 0;      ///< its units are first_unit .. first_unit + units - 1, in element order
   std::uint64_t units = 0;
   std::uint64_t lane_rows = 0;  ///< of a method that sees layers (units are multiples of it); else 0
+  bool token_rows = false;      ///< rows are tokens, the most frequent first (RowWindow::vocabulary)
   std::int64_t scope = -1;      ///< scope it is measured with, -1: every unit is on its own
   std::int64_t rule = -1;  ///< index into the recipe's rules of the one that decided, -1: none matched or was asked
 };

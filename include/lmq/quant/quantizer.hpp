@@ -95,6 +95,9 @@ struct RowWindow {
   std::uint64_t lane_rows = 0;  ///< for methods that see layers
   /// The same; of the rank: what was made of a layer's curvature serves its next windows (Importance::gram_key).
   Workspace* workspace = nullptr;
+  /// Of layers whose rows are tokens of a vocabulary, the most frequent first: how many there are (0: they are not), and
+  /// the window's first.
+  std::uint64_t vocabulary = 0, first_row = 0;
 };
 
 /// Rows of a lane for a method that wants so many, where F comes in blocks of outer_rows (0: does not): a multiple of

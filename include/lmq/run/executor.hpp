@@ -84,6 +84,10 @@ enum class Curvature : bool { no, yes };
 [[nodiscard]] Importance load_importance(const RunContext& context, const WorkUnit& unit, ImportanceWindow& window,
                                          Curvature curvature = Curvature::yes);
 
+/// A unit, or a part of one, as quantizers see it; what it refers to must outlive it.
+[[nodiscard]] RowWindow row_window(const Plan& plan, const WorkUnit& unit, const TensorView& view,
+                                   const Importance& importance, Workspace* workspace) noexcept;
+
 /// Errc::malformed for the first NaN or infinity among the elements [0, end) of a tensor, in the words every rank uses;
 /// nothing when there is none. Reads the tensor from its start. target_bytes: the size asked for, of which the tensor would
 /// take its part when it is kept; 0: none

@@ -49,8 +49,7 @@ void load_weights(TaskTools& tools, LoadedTask& loaded, TaskBuffers& buffers) {
 }
 
 RowWindow layer_window(TaskTools& tools, const LoadedTask& loaded) {
-  const TensorPlan& tensor = plan_of(tools, loaded.task);
-  return {loaded.view, loaded.importance, tensor.cols, tensor.lane_rows, &tools.workspace};
+  return row_window(tools.context.plan, unit_of(tools, loaded.task), loaded.view, loaded.importance, &tools.workspace);
 }
 
 void refuse_nonfinite(const TaskTools& tools, const Task& task) {

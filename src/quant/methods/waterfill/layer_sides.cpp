@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "lmq/kernels/rate_cells.hpp"
+
 namespace lmq {
 namespace {
 constexpr double kWorthwhile = 0.02;  // bits a weight that passing errors on between rows must save
@@ -160,8 +162,20 @@ std::vector<double> prior_of_rows(std::span<const float> weights, std::size_t co
   return prior;
 }
 
+std::vector<double> prior_of_tokens(std::uint64_t vocabulary, std::uint64_t first_row, std::size_t rows, double power) {
+  constexpr double kFrequent = 1000;
+  const auto unscaled = [&](std::uint64_t token) {
+    return plain_exp2(-power * plain_log2(1 + static_cast<double>(token) / kFrequent));
+  };
+  double sum = 0;
+  for (std::uint64_t token = 0; token < vocabulary; ++token) sum += unscaled(token);
+  std::vector<double> prior(rows);
+  for (std::size_t i = 0; i < rows; ++i) prior[i] = unscaled(first_row + i) * static_cast<double>(vocabulary) / sum;
+  return prior;
+}
+
 LayerSides sides_of(const RowWindow& window, std::span<const float> weights, const SideDamping& damping,
-                    InputFactor& kept) {
+                    double token_prior, InputFactor& kept) {
   const Importance& importance = window.importance;
   const auto cols = static_cast<std::size_t>(window.cols), rows = weights.size() / cols;
   LayerSides sides;
@@ -183,6 +197,10 @@ LayerSides sides_of(const RowWindow& window, std::span<const float> weights, con
     damp(sides.row_curvature, damping.outputs, mean_of(sides.row_curvature));
   } else if (importance.gram.empty()) {
     sides.row_curvature = prior_of_rows(weights, cols);
+    if (window.vocabulary > 0) {
+      const std::vector<double> tokens = prior_of_tokens(window.vocabulary, window.first_row, rows, token_prior);
+      for (std::size_t i = 0; i < rows; ++i) sides.row_curvature[i] *= tokens[i];
+    }
   }
   return sides;
 }

@@ -33,12 +33,13 @@ struct InputFactor {
 
 /// Curvature on both sides of a window as far as its importance knows it:
 /// outputs  blocks of F, several of them to a lane; where passing errors on between rows saves less than .02 bit, or
-///          there are no blocks, the curvature of each row; prior_of_rows where neither that nor S is known
+///          there are no blocks, the curvature of each row; where neither that nor S is known prior_of_rows and, where
+///          rows are tokens, prior_of_tokens to the power of token_prior
 /// inputs   the factor of S, or the curvature of each column
 /// kept     holds the factor of S afterwards; used where it is that of the window's gram
 /// Errors: those of factor_curvature. Cost: factoring S and F.
 [[nodiscard]] LayerSides sides_of(const RowWindow& window, std::span<const float> weights, const SideDamping& damping,
-                                  InputFactor& kept);
+                                  double token_prior, InputFactor& kept);
 
 /// Sums of the squares of each row and each column of a window, and of all: doubles in fixed order.
 struct SquareSums {
@@ -49,5 +50,11 @@ struct SquareSums {
 
 /// (mean square of the row / that of the window)^(-1/4), 1 for rows of zeros: rows of large weights count less.
 [[nodiscard]] std::vector<double> prior_of_rows(std::span<const float> weights, std::size_t cols);
+
+/// ((1 + t / 1000) ^ -power) / its mean over the vocabulary, for tokens t = first_row, ...: the n-th word of a language
+/// comes about 1/n as often as the first (Zipf 1949, ch. 2), tokenizers number tokens in about that order, and the error of
+/// a token's row counts as often as the token is read or foretold. Measured: docs/quality.md. Cost: O(vocabulary).
+[[nodiscard]] std::vector<double> prior_of_tokens(std::uint64_t vocabulary, std::uint64_t first_row, std::size_t rows,
+                                                  double power);
 
 }  // namespace lmq

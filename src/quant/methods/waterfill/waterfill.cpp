@@ -24,22 +24,25 @@ struct WaterfillOptions {
   unsigned states = 8;
   double damping_inputs = 0.003, damping_outputs = 0.2;
   std::optional<double> samples = {};
+  double token_prior = 0.75;
 };
-constexpr auto kOptions =
-    option_table(number_option<&WaterfillOptions::step>(
-                     "step", "step of a weight whose curvature is 1, the same for all layers", kFinest, kCoarsest)
-                     .spending(),
-                 number_option<&WaterfillOptions::rate>(
-                     "rate", "bits per weight that each unit is to take, met as forecast", 0.001, 16)
-                     .spending(),
-                 whole_option<&WaterfillOptions::states>(
-                     "states", "states of the trellis: 1, 4, 8, 16, 32; 1 is a scalar quantizer", 1, 32),
-                 number_option<&WaterfillOptions::damping_inputs>(
-                     "damping-inputs", "part of its mean added to the curvature of the inputs", 0, 100),
-                 number_option<&WaterfillOptions::damping_outputs>(
-                     "damping-outputs", "part of its mean added to the curvature of the outputs", 0, 100),
-                 number_option<&WaterfillOptions::samples>(
-                     "samples", "tokens behind the importance, as its file says; few ask for more damping", 1, 1e15));
+constexpr auto kOptions = option_table(
+    number_option<&WaterfillOptions::step>("step", "step of a weight whose curvature is 1, the same for all layers",
+                                           kFinest, kCoarsest)
+        .spending(),
+    number_option<&WaterfillOptions::rate>("rate", "bits per weight that each unit is to take, met as forecast", 0.001,
+                                           16)
+        .spending(),
+    whole_option<&WaterfillOptions::states>("states", "states of the trellis: 1, 4, 8, 16, 32; 1 is a scalar quantizer",
+                                            1, 32),
+    number_option<&WaterfillOptions::damping_inputs>("damping-inputs",
+                                                     "part of its mean added to the curvature of the inputs", 0, 100),
+    number_option<&WaterfillOptions::damping_outputs>("damping-outputs",
+                                                      "part of its mean added to the curvature of the outputs", 0, 100),
+    number_option<&WaterfillOptions::samples>(
+        "samples", "tokens behind the importance, as its file says; few ask for more damping", 1, 1e15),
+    number_option<&WaterfillOptions::token_prior>(
+        "token-prior", "how much frequent tokens count where no importance says it: (1 + row / 1000)^-X", 0, 1));
 
 void complete(WaterfillOptions& options, std::size_t levels, bool) {
   if (!is_trellis_states(options.states)) fail(Errc::usage, "\"states\" is 1, 4, 8, 16 or 32");
@@ -109,11 +112,11 @@ class SpreadCount {
 
 /// A window in hand.
 struct Layer {
-  Layer(const RowWindow& window, const SideDamping& damping)
+  Layer(const RowWindow& window, const SideDamping& damping, double token_prior)
       : cols(static_cast<std::size_t>(window.cols)), rows(window.view.count / cols), weights(window.view.count) {
     widen(window.view.dtype, window.view.bytes, weights);
     if (window.workspace != nullptr) inputs = &window.workspace->get<InputFactor>();
-    sides = sides_of(window, weights, damping, *inputs);
+    sides = sides_of(window, weights, damping, token_prior, *inputs);
   }
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
@@ -142,10 +145,11 @@ class Waterfill final : public Quantizer {
         states_(options.states),
         step_(options.step),
         rate_(options.rate.value_or(plain_log2(static_cast<double>(levels)))),
-        damping_{options.damping_inputs, options.damping_outputs, options.samples.value_or(0)} {}
+        damping_{options.damping_inputs, options.damping_outputs, options.samples.value_or(0)},
+        token_prior_(options.token_prior) {}
 
   [[nodiscard]] UnitStats quantize_layer(const RowWindow& window, TrellisUnit& unit) const override {
-    Layer layer(window, damping_);
+    Layer layer(window, damping_, token_prior_);
     const double step = step_ ? *step_ : step_for_bits(layer.count(), states_, rate_);
     const auto lane_rows = static_cast<std::size_t>(std::max<std::uint64_t>(window.lane_rows, 1));
     LayerCoding coding{.states = states_,
@@ -164,7 +168,7 @@ class Waterfill final : public Quantizer {
   }
 
   [[nodiscard]] SpreadHistogram spreads(const RowWindow& window) const override {
-    return Layer(window, damping_).count();
+    return Layer(window, damping_, token_prior_).count();
   }
 
   [[nodiscard]] std::vector<RatePoint> spread_curve(const SpreadHistogram& histogram,
@@ -194,6 +198,7 @@ class Waterfill final : public Quantizer {
   std::optional<double> step_;
   double rate_;
   SideDamping damping_;
+  double token_prior_;
 };
 
 LayerNeeds Waterfill::layer_needs(const LayerShape& shape) const {
