@@ -13,7 +13,7 @@ namespace {
 
 // Normal weights at their best 16 levels reach about 22 (a million weights): more than that is clipping.
 constexpr double kClipped = 32;
-// Mean SNR below which a model is likely to be bad (KL of .3 nats and more), chosen for the fewest wrong verdicts over 58
+// Mean SNR below which a model is likely to be bad (KL of .3 nats and more), chosen for the fewest wrong verdicts over 56
 // files of six models (docs/quality.md): plain, and by importance that compares tensors.
 constexpr double kBadDecibels = 18.5;
 constexpr double kBadWeighted = 14;

@@ -8,11 +8,12 @@ import unittest
 
 import numpy as np
 
-from lmq_harness import Finished, LmqTest, bf16, command, environment, finish, lmq_processes_below, run, sha256, start, wait_until_gone, write_safetensors
+from lmq_harness import Finished, LmqTest, bf16, command, ctest, environment, finish, lmq_processes_below, run, sha256, start, wait_until_gone, write_safetensors
 
 LAYOUTS = [0, 2, 3]
 
 
+@ctest(alone=True)   # some cases stop a run where it is by the clock
 class Interruption(LmqTest):
     @classmethod
     def setUpClass(cls):
