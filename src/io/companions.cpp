@@ -4,31 +4,18 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "block_scales.hpp"
+#include "companion_names.hpp"
 #include "lmq/base/text.hpp"
 
 namespace lmq {
 namespace {
-
-/// Words that name what a quantized weight comes with, as they stand between underscores. They say nothing alone: the
-/// tensor must lie beside a weight that can be a quantized one.
-constexpr std::string_view kWords[] = {"scale", "scales",    "zero",      "zeros",   "qzeros",  "zp",   "absmax",
-                                       "quant", "codebook",  "codebooks", "biases",  "scb",     "suh",  "svh",
-                                       "su",    "sv",        "wscale",    "shape",   "invperm", "perm", "groups",
-                                       "meta",  "centroids", "qscale",    "qscales", "amax"};
-/// What a tool puts before or behind the name of a packed weight.
-constexpr std::string_view kPackedSuffixes[] = {"_blocks", "_packed", "_data", "_qdata"};
-/// Names that stand for the whole module: what lies beside them belongs to them.
-constexpr std::string_view kWholeModule[] = {"weight",        "qweight",  "w_q",     "q_weight",
-                                             "codes",         "qidxs",    "trellis", "_data",
-                                             "weight_packed", "int_data", "indices", "dense_weights"};
-/// Parts of names of integers that are places, kinds or masks.
-constexpr std::string_view kPlaces[] = {"position", "mask", "token", "relative", "idx", "index"};
 
 bool can_be_packed(DType type) noexcept {
   switch (type) {
@@ -48,54 +35,12 @@ bool can_be_packed(DType type) noexcept {
   }
 }
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return out;
-}
-
-/// "X.weight_scale" is the leaf "weight_scale" of the module "X".
-std::string_view module_of(std::string_view name) noexcept {
-  const auto dot = name.rfind('.');
-  return dot == name.npos ? std::string_view{} : name.substr(0, dot);
-}
-std::string_view leaf_of(std::string_view name) noexcept {
-  const auto dot = name.rfind('.');
-  return dot == name.npos ? name : name.substr(dot + 1);
-}
-
-/// Where in a leaf the first of kWords begins, or npos.
-std::size_t first_word(std::string_view leaf) noexcept {
-  for (std::size_t begin = 0; begin <= leaf.size();) {
-    const std::size_t end = std::min(leaf.find('_', begin), leaf.size());
-    if (std::ranges::find(kWords, leaf.substr(begin, end - begin)) != std::end(kWords)) return begin;
-    begin = end + 1;
-  }
-  return leaf.npos;
-}
-
 bool is_matrix(const TensorInfo& tensor) {
   return std::ranges::count_if(tensor.shape, [](std::uint64_t extent) { return extent > 1; }) >= 2;
 }
 bool is_plain_matrix(const TensorInfo& tensor) {
   return is_float(tensor.dtype) && !is_f8(tensor.dtype) && is_matrix(tensor);
 }
-bool names_places(std::string_view leaf) {
-  return std::ranges::any_of(kPlaces, [&](std::string_view place) { return leaf.find(place) != leaf.npos; });
-}
-
-/// The name of a packed weight without what a tool puts behind it.
-std::string_view stem_of(std::string_view packed) noexcept {
-  for (const std::string_view suffix : kPackedSuffixes)
-    if (packed.ends_with(suffix) && packed.size() > suffix.size()) packed.remove_suffix(suffix.size());
-  return packed;
-}
-
-bool is_whole_module(std::string_view packed) noexcept {
-  return std::ranges::find(kWholeModule, packed) != std::end(kWholeModule);
-}
-
 /// Integers that can be packed weights: of 64 bits, places in a table as a rule, by their names alone.
 bool is_packed_matrix(const TensorInfo& tensor) {
   const bool named = is_whole_module(lower(leaf_of(tensor.name)));
@@ -103,44 +48,42 @@ bool is_packed_matrix(const TensorInfo& tensor) {
          is_matrix(tensor);
 }
 
-/// Can a matrix called `leaf` be a table of the codes called `packed`? Where a module holds several packed weights
-/// ("down_proj_blocks"), only by their names. Both lower case.
-bool shares_module(std::string_view leaf, std::string_view packed) noexcept {
-  const std::string_view stem = stem_of(packed);
-  return is_whole_module(packed) || stem.size() == packed.size() || leaf.starts_with(stem);
-}
-
-/// Does what is called `leaf` (lower case, one of kWords begins at `word`) belong to the weight called `packed`?
-bool belongs(std::string_view leaf, std::size_t word, std::string_view packed) noexcept {
-  std::string_view stem = leaf.substr(0, word);
-  while (stem.ends_with('_')) stem.remove_suffix(1);
-  for (const std::string_view of_module : {"", "input", "output", "act", "comfy"})
-    if (stem == of_module) return is_whole_module(packed);
-  packed = stem_of(packed);
-  if (!packed.starts_with(stem)) return false;
-  return packed.size() == stem.size() || packed[stem.size()] == '_';
+/// Does the shape say that `table` holds a number for each run of 8 or more columns or rows of 8-bit integers?
+bool scales_by_shape(const TensorInfo& table, const TensorInfo& packed) {
+  if (bits(packed.dtype) != 8 || table.shape.size() < 2 || packed.shape.size() < 2) return false;
+  const auto a = std::span(table.shape).first(2), b = std::span(packed.shape).first(2);
+  if (table.count() != a[0] * a[1] || packed.count() != b[0] * b[1]) return false;
+  const auto divides = [](std::uint64_t few, std::uint64_t many) {
+    return few > 1 && many % few == 0 && many / few >= 8;
+  };
+  return (a[0] == b[0] && divides(a[1], b[1])) || (a[1] == b[1] && divides(a[0], b[0]));
 }
 
 /// The weights that can be packed, by the module that holds them.
 class PackedWeights {
  public:
-  explicit PackedWeights(const Catalogue& catalogue) : catalogue_(catalogue) {
+  PackedWeights(const Catalogue& catalogue, bool described) : catalogue_(catalogue), described_(described) {
     for (std::size_t i = 0; i < catalogue.tensors.size(); ++i) {
       const TensorInfo& tensor = catalogue.tensors[i];
       const std::string leaf = lower(leaf_of(tensor.name));
       const bool worded = first_word(leaf) != std::string::npos;
       if (is_plain_matrix(tensor) && leaf == "weight") own_weight_.insert(module_of(tensor.name));
       if (is_float(tensor.dtype) && worded) worded_.insert(module_of(tensor.name));
+      if (!is_float(tensor.dtype) && is_integer_companion(leaf)) orphaned_.insert(module_of(tensor.name));
       if (!can_be_packed(tensor.dtype) || worded) continue;
       // "attention_bias_idxs" beside "attention_biases"
       if (!is_whole_module(leaf) && (tensor.dtype == DType::i64 || names_places(leaf))) continue;
       in_module_[module_of(tensor.name)].push_back(static_cast<std::int64_t>(i));
+      // "X.weight._data._data", "X.weight:qdata": what stands for a module in a module of such a name stands for both.
+      std::string_view above = module_of(tensor.name);
+      for (; is_whole_module(leaf) && is_whole_module(lower(leaf_of(above))); above = module_of(above))
+        in_module_[module_of(above)].push_back(static_cast<std::int64_t>(i));
       if (is_packed_matrix(tensor))
         for (Part part(tensor.name); part.leads(); part.next())
           with_a_gap_.emplace(part.replaced("*"), static_cast<std::int64_t>(i));
     }
   }
-  [[nodiscard]] bool none() const noexcept { return in_module_.empty(); }
+  [[nodiscard]] bool none() const noexcept { return in_module_.empty() && orphaned_.empty() && !described_; }
 
   [[nodiscard]] std::int64_t owner_of(const TensorInfo& tensor) const {
     // "X.weight.absmax": whatever lies below the name of a packed weight.
@@ -154,7 +97,17 @@ class PackedWeights {
       for (const std::int64_t at : siblings->second)
         if (belongs(leaf, word, lower(leaf_of(catalogue_.tensors[static_cast<std::size_t>(at)].name)))) return at;
     if (const std::int64_t at = matrix_beside(tensor, module); at >= 0) return at;
-    return behind_a_word(tensor);
+    if (const std::int64_t at = behind_a_word(tensor); at >= 0) return at;
+    return word != std::string_view::npos ? weight_above(tensor, module) : -1;
+  }
+
+  /// Is a matrix the scale of a weight that is quantized elsewhere, in a shard that is not here? Its name says nothing
+  /// but that, no weight lies beside it, and zero points or the configuration tell of such weights.
+  [[nodiscard]] bool is_orphan(const TensorInfo& tensor) const {
+    const std::string_view module = module_of(tensor.name);
+    if (!is_float(tensor.dtype) || !is_matrix(tensor) || !is_word_alone(lower(leaf_of(tensor.name)))) return false;
+    return !own_weight_.contains(module) && !in_module_.contains(module) && catalogue_.find(module) < 0 &&
+           (described_ || orphaned_.contains(module));
   }
 
  private:
@@ -177,7 +130,7 @@ class PackedWeights {
     }
 
    private:
-    void find_end() noexcept { end_ = std::min(name_.find('.', begin_), name_.size()); }
+    void find_end() noexcept { end_ = std::min(name_.find_first_of("./:", begin_), name_.size()); }
     std::string_view name_;
     std::size_t begin_ = 0, end_ = 0;
   };
@@ -191,9 +144,23 @@ class PackedWeights {
     }
     return -1;
   }
+  /// "X.pre_ops.0.op._scale" of the packed X.weight: what a word names somewhere below the module of a packed weight.
+  [[nodiscard]] std::int64_t weight_above(const TensorInfo& tensor, std::string_view module) const {
+    if (!is_float(tensor.dtype)) return -1;
+    for (; !module.empty(); module = module_of(module)) {
+      if (own_weight_.contains(module)) return -1;
+      const auto packed = in_module_.find(module);
+      if (packed == in_module_.end()) continue;
+      for (const std::int64_t at : packed->second) {
+        const TensorInfo& weight = catalogue_.tensors[static_cast<std::size_t>(at)];
+        if (is_packed_matrix(weight) && lower(leaf_of(weight.name)).find("weight") != std::string::npos) return at;
+      }
+    }
+    return -1;
+  }
   /// Matrices of floats in a module of packed integers, or in a part of it that a word names ("X.centroids.weight"):
   /// tables of its codes, whatever the tool calls them. Not where the module has a weight of its own ("edge_index", "faces",
-  /// "pruned" beside "weight"), nor where neither a name nor a scale says that the integers are packed.
+  /// "pruned" beside "weight"), nor where no name, scale, shape or configuration says that the integers are packed.
   [[nodiscard]] std::int64_t matrix_beside(const TensorInfo& tensor, std::string_view module) const {
     if (!is_plain_matrix(tensor)) return -1;
     const std::string leaf = lower(leaf_of(tensor.name));
@@ -204,7 +171,8 @@ class PackedWeights {
       for (const std::int64_t at : siblings->second) {
         const TensorInfo& packed = catalogue_.tensors[static_cast<std::size_t>(at)];
         const std::string name = lower(leaf_of(packed.name));
-        const bool told = is_part || worded_.contains(place) || is_whole_module(name) || stem_of(name) != name;
+        const bool told = is_part || described_ || worded_.contains(place) || is_whole_module(name) ||
+                          stem_of(name) != name || scales_by_shape(tensor, packed);
         if (told && is_packed_matrix(packed) && shares_module(leaf, name)) return at;
       }
     }
@@ -215,6 +183,8 @@ class PackedWeights {
     return known != in_module_.end() && std::ranges::find(known->second, at) != known->second.end();
   }
   const Catalogue& catalogue_;
+  const bool described_;                             // the configuration tells of quantized weights
+  std::unordered_set<std::string_view> orphaned_;    // modules with integers that belong to a packed weight
   std::unordered_set<std::string_view> own_weight_;  // modules with a matrix "weight" of floats
   std::unordered_set<std::string_view> worded_;      // with floats of kWords
   std::unordered_map<std::string_view, std::vector<std::int64_t>> in_module_;
@@ -223,11 +193,14 @@ class PackedWeights {
 
 }  // namespace
 
-std::vector<std::int64_t> find_companions(const Catalogue& catalogue) {
+std::vector<std::int64_t> find_companions(const Catalogue& catalogue, bool described) {
   std::vector<std::int64_t> owners(catalogue.tensors.size(), -1);
-  const PackedWeights packed(catalogue);
+  const PackedWeights packed(catalogue, described);
   if (packed.none()) return owners;
-  for (std::size_t i = 0; i < owners.size(); ++i) owners[i] = packed.owner_of(catalogue.tensors[i]);
+  for (std::size_t i = 0; i < owners.size(); ++i) {
+    owners[i] = packed.owner_of(catalogue.tensors[i]);
+    if (owners[i] < 0 && packed.is_orphan(catalogue.tensors[i])) owners[i] = static_cast<std::int64_t>(i);
+  }
   return owners;
 }
 
@@ -261,31 +234,52 @@ bool is_quantization_key(std::string_view key) {
   return false;
 }
 
+namespace {
+
+/// "3 weights are quantized already (config.json says gptq), such as 'X': kept raw ...".
+std::string kept_text(const Catalogue& catalogue, const std::map<std::uint32_t, std::string>& packed,
+                      const ModelConfig& config) {
+  return fmt::format(
+      "{}: {} weight{} quantized already{}, such as '{}': kept raw with what belongs to {}; start from the "
+      "unquantized model",
+      printable(catalogue.folder.native()), packed.size(), packed.size() == 1 ? " is" : "s are",
+      config.method.empty() ? "" : fmt::format(" ({} says {})", config.source, config.method),
+      printable(catalogue.tensors[packed.begin()->first].name), packed.size() == 1 ? "it" : "them");
+}
+std::string orphans_text(const Catalogue& catalogue, const std::map<std::uint32_t, std::string>& orphans) {
+  return fmt::format(
+      "{}: {} tensor{} to quantized weights that are not here, such as '{}': kept raw; start from the "
+      "unquantized model",
+      printable(catalogue.folder.native()), orphans.size(), orphans.size() == 1 ? " belongs" : "s belong",
+      printable(catalogue.tensors[orphans.begin()->first].name));
+}
+
+}  // namespace
+
 void mark_companions(Catalogue& catalogue, const std::vector<std::int64_t>& owners, const ModelConfig& config) {
-  std::map<std::uint32_t, std::string> packed, others;  // tensor -> why it is kept
+  std::map<std::uint32_t, std::string> packed, others, orphans;  // tensor -> why it is kept
   for (std::uint32_t i = 0; i < owners.size(); ++i) {
     if (owners[i] < 0 || catalogue.tensors[i].scales >= 0) continue;
     const auto at = static_cast<std::uint32_t>(owners[i]);
     const TensorInfo& owner = catalogue.tensors[at];
+    if (at == i) {
+      orphans.emplace(i, "belongs to a quantized weight that is not here");
+      continue;
+    }
     others.emplace(i, fmt::format("belongs to the quantized '{}'", owner.name));
     if (!is_f8(owner.dtype))
       packed.emplace(at, fmt::format("quantized already: '{}' belongs to it", catalogue.tensors[i].name));
   }
-  for (const auto* kept : {&packed, &others})
+  for (const auto* kept : {&packed, &others, &orphans})
     for (const auto& [tensor, why] : *kept) catalogue.notes.push_back({tensor, Fitness::companion, why});
   std::ranges::sort(catalogue.notes, {}, &TensorNote::tensor);
   const bool any_f8 = std::ranges::any_of(catalogue.tensors, [](const TensorInfo& t) { return is_f8(t.dtype); });
-  if (packed.empty() && !any_f8 && !config.method.empty())
+  if (packed.empty() && orphans.empty() && !any_f8 && !config.method.empty())
     catalogue.warnings.push_back(fmt::format(
         "{} says that weights are quantized ({}), but none is found that is: what is here is taken as it is",
         config.source, config.method));
-  if (packed.empty()) return;
-  catalogue.warnings.push_back(
-      fmt::format("{}: {} weight{} quantized already{}, such as '{}': kept raw with what belongs to {}; start from the "
-                  "unquantized model",
-                  printable(catalogue.folder.native()), packed.size(), packed.size() == 1 ? " is" : "s are",
-                  config.method.empty() ? "" : fmt::format(" ({} says {})", config.source, config.method),
-                  printable(catalogue.tensors[packed.begin()->first].name), packed.size() == 1 ? "it" : "them"));
+  if (!packed.empty()) catalogue.warnings.push_back(kept_text(catalogue, packed, config));
+  if (!orphans.empty()) catalogue.warnings.push_back(orphans_text(catalogue, orphans));
 }
 
 }  // namespace lmq

@@ -186,7 +186,7 @@ Catalogue read_catalogue(const std::filesystem::path& input, std::span<const Inp
       catalogue.warnings.push_back(std::move(part));
   const ModelConfig config = read_model_config(catalogue.folder);
   catalogue.warnings.insert(catalogue.warnings.end(), config.warnings.begin(), config.warnings.end());
-  const std::vector<std::int64_t> owners = find_companions(catalogue);
+  const std::vector<std::int64_t> owners = find_companions(catalogue, config.quantized);
   pair_block_scales(catalogue, owners, config);
   mark_companions(catalogue, owners, config);
   return catalogue;
