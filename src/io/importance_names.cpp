@@ -144,6 +144,9 @@ constexpr std::string_view kDecoders[] = {"",
                                           "language_model",
                                           "language_model.model",
                                           "language_model.transformer",
+                                          "language_model.decoder",
+                                          "language_model.model.decoder",
+                                          "model.language_model.decoder",
                                           "text_model",
                                           "model.text_model",
                                           "transformer",
@@ -157,12 +160,6 @@ constexpr std::string_view kDecoders[] = {"",
                                           "base_model.model.model"};
 /// Of models that are encoders throughout, or call their blocks so.
 constexpr std::string_view kEncoders[] = {"encoder", "bert.encoder", "roberta.encoder", "transformer.encoder"};
-/// Words, between dots and underscores, of parts that are no text decoder.
-constexpr std::string_view kOtherParts[] = {
-    "vision", "visual", "image",     "img",       "audio",     "speech",    "video",   "encoder", "mtp",
-    "nextn",  "draft",  "eagle",     "medusa",    "talker",    "code2wav",  "tower",   "vit",     "clip",
-    "siglip", "sam",    "resampler", "projector", "connector", "perceiver", "aligner", "qformer", "predictor"};
-
 constexpr std::string_view kBlockWords[] = {"layers", "h", "blocks", "block", "layer"};
 constexpr std::string_view kMoment = "exp_avg_sq";
 constexpr std::string_view kOptimizerParts[] = {"exp_avg",      "exp_avg_sq",      "max_exp_avg_sq", "step",
@@ -230,27 +227,33 @@ std::optional<std::string> block_prefix(std::string_view name) {
   return join(std::span(parts).first(*at - 1));
 }
 
-bool names_another_part(std::string_view prefix) {
-  for (const std::string_view part : parts_of(prefix))
-    for (std::size_t begin = 0; begin <= part.size();) {
-      const std::size_t end = std::min(part.find('_', begin), part.size());
-      if (is_one_of(part.substr(begin, end - begin), kOtherParts)) return true;
-      begin = end + 1;
-    }
-  return false;
+/// Are both an encoder and its decoder there, by their names?
+bool has_both(const std::set<std::string>& prefixes) {
+  constexpr std::string_view kDecoder = "decoder", kEncoder = "encoder";
+  return std::ranges::any_of(prefixes, [&](const std::string& prefix) {
+    if (parts_of(prefix).back() != kDecoder) return false;
+    const std::string other = prefix.substr(0, prefix.size() - kDecoder.size()) + std::string(kEncoder);
+    return prefixes.contains(other);
+  });
 }
 
 }  // namespace
 
 TextDecoder::TextDecoder(std::span<const std::string_view> names, const ModelConfig& config) {
   std::set<std::string> prefixes;
-  bool encodes = config.encoder_decoder;
+  bool has_tower = false;  // "encoder.layers.N.self_attn" is of a tower or a translator; BERT's are called otherwise
   for (const std::string_view name : names)
-    if (auto prefix = block_prefix(name); prefix && !gguf_names(name).empty()) prefixes.insert(std::move(*prefix));
-  const auto ends_with = [&](std::string_view word) {
-    return std::ranges::any_of(prefixes, [&](const std::string& prefix) { return parts_of(prefix).back() == word; });
-  };
-  encodes = encodes || (ends_with("encoder") && ends_with("decoder"));
+    if (auto prefix = block_prefix(name); prefix && !gguf_names(name).empty()) {
+      has_tower = has_tower || (*prefix == "encoder" && name.find(".self_attn.") != name.npos);
+      prefixes.insert(std::move(*prefix));
+    }
+  if (config.is_another_part()) {
+    why_ = fmt::format(" (of model_type '{}')", config.model_types.front());
+    return;
+  }
+  const bool of_both = config.has_encoder_type();
+  if (of_both) why_ = fmt::format(" (of model_type '{}', an encoder and a decoder)", config.model_types.front());
+  const bool encodes = config.encoder_decoder || of_both || has_tower || has_both(prefixes);
   std::vector<std::string> known, encoders, others;
   for (const std::string& prefix : prefixes) {
     if (encodes && parts_of(prefix).back() == "decoder") continue;

@@ -32,10 +32,13 @@ class TextDecoder {
   /// Prefixes of blocks that may be the decoder's, where one name of an imatrix means tensors below two of them; empty
   /// when it is known.
   [[nodiscard]] const std::vector<std::string>& candidates() const noexcept { return candidates_; }
+  /// " (of model_type 'x')" where the configuration says that there is none; else empty.
+  [[nodiscard]] const std::string& why() const noexcept { return why_; }
 
  private:
   [[nodiscard]] bool clash(std::span<const std::string_view> names) const;
   std::vector<std::string> accepted_, candidates_;
+  std::string why_;
 };
 
 /// The name of the parameter that an optimizer state's second moment belongs to: the part "exp_avg_sq" and the wrappers

@@ -29,9 +29,9 @@ void ImportanceOwner::refuse() const {
   for (const TensorInfo& weight : wanted.checkpoint.tensors) {
     if (imatrix && !decoder.has(weight.name) && has_entry(weight))
       fail(Errc::malformed,
-           fmt::format("{}: entries such as '{}' speak of a text decoder, and the checkpoint has none: "
+           fmt::format("{}: entries such as '{}' speak of a text decoder, and the checkpoint has none{}: "
                        "'{}' is of another part",
-                       place, printable(file.tensors.front().name), printable(weight.name)));
+                       place, printable(file.tensors.front().name), printable(decoder.why()), printable(weight.name)));
   }
   for (const TensorInfo& weight : wanted.checkpoint.tensors) {
     if (weight.shape.size() < 2 || !is_float(weight.value_type())) continue;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <span>
 #include <system_error>
 
 #include "lmq/base/error.hpp"
@@ -18,6 +19,50 @@ using nlohmann::json;
 constexpr std::uint64_t kConfigLimit = std::uint64_t{16} << 20;
 /// Keys under which tools describe quantized weights.
 constexpr std::string_view kQuantizationKeys[] = {"quantization_config", "compression_config", "quantization"};
+
+/// Words, between dots and underscores, of parts that are no text decoder.
+constexpr std::string_view kOtherParts[] = {
+    "vision", "visual", "image",     "img",       "audio",     "speech",    "video",   "encoder", "mtp",
+    "nextn",  "draft",  "eagle",     "medusa",    "talker",    "code2wav",  "tower",   "vit",     "clip",
+    "siglip", "sam",    "resampler", "projector", "connector", "perceiver", "aligner", "qformer", "predictor"};
+/// Words of model types of such parts alone, beside kOtherParts; and model types of an encoder with a decoder that looks
+/// at it, which are no text decoder, taken apart or not.
+constexpr std::string_view kOtherTypes[] = {"dinov2",  "dinov3", "hubert", "wav2vec2", "wavlm",
+                                            "beit",    "deit",   "swin",   "swinv2",   "convnext",
+                                            "pixtral", "ijepa",  "clap",   "aimv2",    "unispeech"};
+constexpr std::string_view kBothTypes[] = {"bart",
+                                           "mbart",
+                                           "plbart",
+                                           "mvp",
+                                           "led",
+                                           "pegasus",
+                                           "pegasus_x",
+                                           "marian",
+                                           "blenderbot",
+                                           "blenderbot-small",
+                                           "m2m_100",
+                                           "nllb-moe",
+                                           "fsmt",
+                                           "whisper",
+                                           "moonshine",
+                                           "speech_to_text",
+                                           "prophetnet",
+                                           "bigbird_pegasus",
+                                           "t5",
+                                           "mt5",
+                                           "umt5",
+                                           "longt5",
+                                           "switch_transformers"};
+
+/// Words between dots, underscores and hyphens.
+bool has_word(std::string_view text, std::span<const std::string_view> list) {
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find_first_of("._-", begin), text.size());
+    if (std::ranges::find(list, text.substr(begin, end - begin)) != list.end()) return true;
+    begin = end + 1;
+  }
+  return false;
+}
 
 void read_block(const json& list, ModelConfig& out) {
   constexpr std::uint64_t kLargest = std::uint64_t{1} << 31;
@@ -82,6 +127,19 @@ bool ModelConfig::is_exception(std::string_view module) const {
   });
 }
 
+bool ModelConfig::is_another_part() const noexcept {
+  return !model_types.empty() && std::ranges::all_of(model_types, [](const std::string& type) {
+    return has_word(type, kOtherParts) || has_word(type, kOtherTypes);
+  });
+}
+
+bool ModelConfig::has_encoder_type() const noexcept {
+  return !decoder_only && !model_types.empty() &&
+         std::ranges::find(kBothTypes, model_types.front()) != std::end(kBothTypes);
+}
+
+bool names_another_part(std::string_view prefix) noexcept { return has_word(prefix, kOtherParts); }
+
 bool ModelConfig::is_a(std::string_view model_type) const noexcept {
   return std::ranges::find(model_types, model_type) != model_types.end();
 }
@@ -101,10 +159,13 @@ ModelConfig read_model_config(const std::filesystem::path& folder) {
       config.warnings.push_back(fmt::format("{}: what it says of the weights is not known", why.what()));
       continue;
     }
-    if (tree.is_object())
+    if (tree.is_object()) {
       walk(tree, source, config);
-    else
+      const auto both = tree.find("is_encoder_decoder");
+      config.decoder_only = config.decoder_only || (both != tree.end() && *both == false);
+    } else {
       config.warnings.push_back(fmt::format("{}: no JSON object: what it says of the weights is not known", source));
+    }
   }
   return config;
 }
