@@ -7,6 +7,13 @@
 #include "lmq/quant/quantizer.hpp"
 
 namespace lmq {
+namespace {
+
+constexpr std::uint64_t kRecordFrame = 48;  // header and checksum
+// Coder tables and states, and bits of a table for each level.
+constexpr std::uint64_t kTableBytes = 9, kTableLevelBits = 10;
+
+}  // namespace
 
 std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, std::uint64_t cols) {
   const QuantizerEntry* const entry = find_quantizer(spec.method);
@@ -23,9 +30,14 @@ std::uint64_t least_quantized_bytes(const QuantSpec& spec, std::uint64_t rows, s
   const std::uint64_t levels = std::min<std::uint64_t>(chooses ? 2 : spec.options.levels, weights);
   std::uint64_t numbers = traits.numbered.numbers;
   if (numbers == 0) numbers = traits.grid ? 2 : levels;
-  // Codes of as many equal bits as fit into the levels, a quarter less after entropy coding.
-  const std::uint64_t code_bits = (static_cast<std::uint64_t>(std::bit_width(levels)) - (levels > 0)) * rows * cols;
-  return books * numbers * (spec.level_type == LevelType::f16 ? 2 : 4) + 3 * (code_bits / 32);
+  // Codes of as many equal bits as fit into the levels. Entropy coding takes a quarter off those of equal steps and of
+  // levels that are still to be chosen; of optimal levels, whose cells hold nearly as many weights, .3 bits (of a
+  // Gaussian) to .6 (of a Laplacian), and it needs tables.
+  const std::uint64_t fixed = (static_cast<std::uint64_t>(std::bit_width(levels)) - (levels > 0)) * rows * cols / 8;
+  const bool equal_steps = chooses || traits.grid;
+  const std::uint64_t coded =
+      equal_steps ? fixed / 4 * 3 : fixed / 16 * 15 + kTableBytes + levels * kTableLevelBits / 8;
+  return kRecordFrame + books * numbers * (spec.level_type == LevelType::f16 ? 2 : 4) + std::min(fixed, coded);
 }
 
 }  // namespace lmq

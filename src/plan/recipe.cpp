@@ -12,6 +12,7 @@
 #include "lmq/quant/gram_use.hpp"
 #include "lmq/quant/layer_methods.hpp"
 #include "recipe_words.hpp"
+#include "rule_use.hpp"
 
 namespace lmq {
 namespace {
@@ -330,7 +331,7 @@ std::vector<Rule> default_rules() {
   // Dense layers also have gates ("gate_proj", "attention.gate"): a plain "gate" is a router only inside these blocks.
   for (const char* pattern : {"router.*", "*.router.*", "*moe.gate.*", "*.mlp.gate.*", "*.ffn.gate.*",
                               "*.feed_forward.gate.*", "*.mixer.gate.*", "*.shared_expert_gate.*", "*.ffn_gate_inp*"})
-    rules.push_back({.match = pattern, .keep = true, .place = {.text = "built in"}});
+    rules.push_back({.match = pattern, .keep = true, .place = {.text = kBuiltIn}});
   return rules;
 }
 
