@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "json_events.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/io/json_text.hpp"
@@ -9,6 +12,20 @@
 
 namespace lmq {
 namespace {
+
+/// A path without the parts that lead nowhere: "./a//b" as "a/b". What is absolute stays so, and ".." is no such part.
+std::string plainly(std::string_view path) {
+  std::string plain;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    const std::size_t end = std::min(path.find('/', begin), path.size());
+    const std::string_view part = path.substr(begin, end - begin);
+    const bool says_nothing = part == "." || (part.empty() && begin > 0 && end < path.size());
+    if (!says_nothing) plain += fmt::format("{}{}", begin == 0 || plain.empty() ? "" : "/", part);
+    if (begin == 0 && part.empty()) plain = "/";
+    begin = end + 1;
+  }
+  return plain;
+}
 
 class IndexEvents final : public JsonEvents {
  public:
@@ -47,9 +64,10 @@ class IndexEvents final : public JsonEvents {
   }
   bool string(std::string& text) override {
     if (at_ != At::shard && at_ != At::shards) return scalar("a text");
+    const std::string written = std::exchange(text, plainly(text));
     if (!is_inner_path(text))
       refuse(fmt::format("weight_map: tensor '{}': found shard '{}', expected a file in the index's folder or below it",
-                         printable(tensor_), printable(text)));
+                         printable(tensor_), printable(written)));
     if (!index_.shard_of.emplace(tensor_, text).second) index_.further_shards_of[tensor_].push_back(std::move(text));
     if (at_ == At::shard) at_ = At::map;
     return true;
