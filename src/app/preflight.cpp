@@ -135,6 +135,14 @@ void check_report(const Options& options) {
   check_folder(folder_of(json), name);
   if (options.command == Command::export_ && fs::absolute(json) == fs::absolute(options.output))
     fail(Errc::usage, fmt::format("{}: that is the output", name));
+  const auto refuse_same = [&](const std::optional<fs::path>& input, const char* what) {
+    std::error_code ignored;
+    if (input && fs::equivalent(json, *input, ignored)) fail(Errc::usage, fmt::format("{}: that is {}", name, what));
+  };
+  refuse_same(options.importance, "the importance file");
+  refuse_same(options.recipe_file, "the recipe");
+  refuse_same(options.against, "the file to compare with");
+  refuse_same(options.source, "the file of --source");
   const bool may_force = options.command == Command::quantize;
   if (!is_taken(json) || (fs::exists(status) && is_report(json))) return;
   if (may_force && !options.dry_run) return;  // of which check_output asks
@@ -171,8 +179,11 @@ void check_output(const Options& options, const Reader& reader) {
   if (options.json && *options.json != "-") {
     const fs::path json = *options.json;
     const std::string name = fmt::format("--json {}", printable(json.string()));
-    if (fs::absolute(json) == fs::absolute(options.output))
+    if (fs::absolute(json) == fs::absolute(options.output) || fs::equivalent(json, options.output, error))
       fail(Errc::usage, fmt::format("{}: that is the output", name));
+    for (const ShardInfo& shard : catalogue.shards)
+      if (fs::equivalent(json, catalogue.folder / shard.name, error))
+        fail(Errc::usage, fmt::format("{}: that is one of the input's files", name));
     if (is_taken(json))
       check_replaceable(json, name, fs::exists(json, error) && is_report(json), "report", options, catalogue);
   }

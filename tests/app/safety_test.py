@@ -71,6 +71,23 @@ class Names(LmqTest):
         self.ok(run("quantize", source, "-o", out, "--json", report, "--force"))
         self.ok(run("quantize", source, "-o", out, "--json", report))
 
+    def test_a_report_never_replaces_what_the_run_reads(self):
+        source, out = self.small_checkpoint(), self.at("out.h5")
+        self.ok(run("quantize", source, "-o", out, "--progress", "none"))
+        self.write(self.at("r.json"), "{}")
+        self.write(self.at("i.safetensors"), "importance")
+        for words in (["quantize", source, "-o", out, "--force"], ["plan", source]):
+            for option, name, what in (("--recipe", "r.json", "the recipe"), ("--importance", "i.safetensors", "the importance file")):
+                before = sha256(self.at(name))
+                self.refused(run(*words, option, self.at(name), "--json", os.path.join(self.folder, ".", name)), 64, "--json", f"that is {what}")
+                self.assertEqual(sha256(self.at(name)), before)
+        self.refused(run("verify", out, "--against", source, "--json", source), 64, "that is the file to compare with")
+        before = sha256(source)
+        self.refused(run("quantize", source, "-o", out, "--json", source, "--force"), 64, "one of the input's files")
+        os.symlink(out, self.at("link.json"))
+        self.refused(run("quantize", source, "-o", out, "--json", self.at("link.json"), "--force"), 64, "that is the output")
+        self.assertEqual(sha256(source), before)
+
     def test_no_command_writes_its_report_over_anything_else(self):
         source, out, text = self.small_checkpoint(), self.at("out.h5"), self.at("diary.txt")
         self.ok(run("quantize", source, "-o", out, "--progress", "none"))
