@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-constexpr std::uint64_t kConfigLimit = std::uint64_t{16} << 20;
+constexpr std::uint64_t kConfigLimit = std::uint64_t{16} << 20, kIndexLimit = std::uint64_t{256} << 20;
 
 std::string shown(const fs::path& path) { return printable(path.string()); }
 
@@ -40,12 +40,21 @@ bool ends_with_one_of(const std::string& name, std::initializer_list<const char*
   return std::ranges::any_of(suffixes, [&](const char* suffix) { return name.ends_with(suffix); });
 }
 
-/// Weights in other formats, and what is left of a training.
+/// Weights in other formats, and what is left of a training or a running program.
 bool is_left_out(const std::string& name) {
   const bool tokenizer = name.starts_with("tokenizer") || name.starts_with("vocab");
   if (name.ends_with(".bin") && !tokenizer) return true;
+  if (name.starts_with("events.out.tfevents") || name.ends_with(".pyc")) return true;
   return ends_with_one_of(name, {".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".onnx_data", ".h5", ".hdf5", ".keras",
                                  ".msgpack", ".ot", ".tflite", ".mlmodel", ".engine", ".bin.index.json"});
+}
+
+/// Folders of which nothing belongs to the model: its states during training, their log, compiled code.
+bool is_left_out_folder(const std::string& name) {
+  constexpr std::string_view kCheckpoint = "checkpoint-";
+  const bool checkpoint = name.starts_with(kCheckpoint) && name.size() > kCheckpoint.size() &&
+                          name.find_first_not_of("0123456789", kCheckpoint.size()) == name.npos;
+  return checkpoint || name == "__pycache__" || name == "runs" || name == "wandb";
 }
 
 /// Weights of the model or of another part, and their indexes.
@@ -63,26 +72,36 @@ bool describes_quantization(const std::string& name) {
                              [&](const char* known) { return name == known; });
 }
 
-/// Takes descriptions of quantized weights out, wherever nested; true when there was one.
+constexpr std::string_view kTypeKeys[] = {"torch_dtype", "dtype"};  // of the weights
+constexpr std::string_view kFloat8 = "float8";
+
+/// Takes descriptions of quantized weights out, wherever nested, and says BF16 where their type was an 8-bit float; true
+/// when there was one.
 bool erase_quantization(Json& tree) {
   bool found = false;
-  if (tree.is_object())
+  if (tree.is_object()) {
     for (const std::string_view key : kQuantizationKeys)
       if (const auto at = tree.find(key); at != tree.end() && at->is_object()) tree.erase(at), found = true;
+    for (const std::string_view key : kTypeKeys)
+      if (const auto at = tree.find(key);
+          at != tree.end() && at->is_string() && at->get<std::string>().find(kFloat8) != std::string::npos)
+        *at = "bfloat16", found = true;
+  }
   if (tree.is_structured())
     for (Json& value : tree)
       if (erase_quantization(value)) found = true;
   return found;
 }
 
-/// Whether a small text file names one of kQuantizationKeys.
+/// Whether a small text file names one of kQuantizationKeys or an 8-bit float.
 bool speaks_of_quantization(const fs::path& path) {
   const File file(path, File::Mode::read);
   if (file.size() > kConfigLimit) return false;  // vocabularies
   std::string text(static_cast<std::size_t>(file.size()), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
-  return std::ranges::any_of(kQuantizationKeys,
-                             [&](std::string_view key) { return text.find(fmt::format("\"{}\"", key)) != text.npos; });
+  return text.find(kFloat8) != text.npos || std::ranges::any_of(kQuantizationKeys, [&](std::string_view key) {
+           return text.find(fmt::format("\"{}\"", key)) != text.npos;
+         });
 }
 
 std::string text_of(const Json& config) {
@@ -105,7 +124,7 @@ class ModelCopy {
 
   CopiedFiles run() {
     find_shards();
-    walk({}, 0);
+    walk({});
     for (auto* names : {&out_.copied, &out_.changed, &out_.left_out, &out_.unread}) std::ranges::sort(*names);
     return std::move(out_);
   }
@@ -117,7 +136,7 @@ class ModelCopy {
       const std::string name = entry.path().filename().string();
       if (name.find(".safetensors.index.") == name.npos) continue;
       try {
-        const auto index = read_python_json_file(entry.path(), kConfigLimit);
+        const auto index = read_python_json_file(entry.path(), kIndexLimit);
         for (const auto& [tensor, shard] : index.at("weight_map").items())
           shards_.insert(fs::path(shard.get<std::string>()).lexically_normal());
       } catch (const std::exception&) {
@@ -126,21 +145,33 @@ class ModelCopy {
     }
   }
 
-  void walk(const fs::path& below, std::size_t depth) {
-    constexpr std::size_t kDeepest = 8;  // links may lead in circles
+  void walk(const fs::path& below) {
     std::error_code error;
+    open_.push_back(fs::canonical(source_ / below, error));
     for (const fs::directory_entry& entry : fs::directory_iterator(source_ / below)) {
       const std::string name = entry.path().filename().string();
-      if (name.starts_with('.')) continue;
-      if (entry.is_regular_file(error))
-        take(below / name, depth == 0);
-      else if (entry.is_directory(error) && is_where_it_goes(entry.path()))
-        continue;
-      else if (entry.is_directory(error) && depth < kDeepest)
-        walk(below / name, depth + 1);
+      const bool folder = entry.is_directory(error);
+      if (folder && is_where_it_goes(entry.path())) continue;
+      if (name.starts_with('.') || (folder && (is_left_out_folder(name) || leads_back(entry.path()))))
+        out_.left_out.push_back((below / name).string());
+      else if (folder)
+        walk(below / name);
+      else if (entry.is_regular_file(error))
+        take(below / name, below.empty());
       else
         out_.left_out.push_back((below / name).string());
     }
+    open_.pop_back();
+  }
+
+  /// A link to a folder that is being copied, or to one that holds it: it would be copied into itself.
+  [[nodiscard]] bool leads_back(const fs::path& folder) const {
+    std::error_code error;
+    const fs::path real = fs::canonical(folder, error);
+    return std::ranges::any_of(open_, [&](const fs::path& open) {
+      const auto [in_real, in_open] = std::ranges::mismatch(real, open);
+      return in_real == real.end();
+    });
   }
 
   /// The export itself, when it is made inside of the model's folder.
@@ -187,6 +218,7 @@ class ModelCopy {
   const fs::path source_, target_;
   const bool described_;
   std::set<fs::path> shards_;
+  std::vector<fs::path> open_;  // folders on the way to what is being copied, without links
   CopiedFiles out_;
 };
 
@@ -226,8 +258,11 @@ StagedFolder::StagedFolder(fs::path final_folder, const std::vector<std::string>
       check_replaceable(entry.path());
     }
   }
+  for (const std::string& shard : shards)
+    if (shard.find('/') != std::string::npos) check_replaceable(final_ / shard);
   if (!fs::create_directory(staging_, error))
     fail(Errc::cannot_create, fmt::format("{}: cannot be made: {}", shown(staging_), error.message()));
+  for (const std::string& shard : shards) fs::create_directories((staging_ / shard).parent_path(), error);
 }
 
 StagedFolder::~StagedFolder() {
@@ -276,8 +311,21 @@ std::string copied_text(const fs::path& source, const CopiedFiles& files) {
   return text;
 }
 
-void write_index(const fs::path& path, const std::map<std::string, std::string>& shard_of, std::uint64_t total_bytes) {
-  const nlohmann::json index{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}};
+nlohmann::json index_metadata(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return nlohmann::json::object();
+  try {
+    nlohmann::json metadata = read_python_json_file(path, kIndexLimit).value("metadata", nlohmann::json());
+    return metadata.is_object() ? metadata : nlohmann::json::object();
+  } catch (const std::exception&) {
+    return nlohmann::json::object();  // no index that could be read
+  }
+}
+
+void write_index(const fs::path& path, const std::map<std::string, std::string>& shard_of, std::uint64_t total_bytes,
+                 nlohmann::json metadata) {
+  metadata["total_size"] = total_bytes;
+  const nlohmann::json index{{"metadata", std::move(metadata)}, {"weight_map", shard_of}};
   write_text(path, index.dump(2) + "\n");
 }
 

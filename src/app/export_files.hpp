@@ -17,7 +17,7 @@ void check_replaceable(const std::filesystem::path& path);
 /// end.
 class StagedFolder {
  public:
-  /// shards: the .safetensors files to come; index: that of their index, empty: none. Errc::cannot_create when
+  /// shards: the .safetensors files to come, in folders below where their names say so; index: that of their index, empty: none. Errc::cannot_create when
   /// `final_folder` is no folder, cannot be written, or holds other weights than an earlier export of these shards.
   StagedFolder(std::filesystem::path final_folder, const std::vector<std::string>& shards, std::string index);
   ~StagedFolder();  ///< removes what was not published
@@ -39,8 +39,9 @@ struct CopiedFiles {
 };
 
 /// Copies what makes weights a model: configuration, tokenizer, code, licence, sub-folders - everything but the weights
-/// of the folder itself, their indexes and the shards that those name, weights of other formats anywhere, the state of a
-/// training, and what begins with a dot. Links are followed. described: the export still holds what its description of quantized weights
+/// of the folder itself, their indexes and the shards that those name, weights of other formats anywhere, the states and
+/// logs of a training, compiled Python, what begins with a dot, and links that lead back to where they are. Other links
+/// are followed. described: the export still holds what its description of quantized weights
 /// says; else that is taken out of all *.json wherever nested, and files that hold nothing else stay behind.
 /// Errc::missing, Errc::io.
 CopiedFiles copy_model_files(const std::filesystem::path& source, const std::filesystem::path& target, bool described);
@@ -54,8 +55,11 @@ CopiedFiles copy_model_files(const std::filesystem::path& source, const std::fil
 /// Puts quantization_config into config.json of `folder`, in place of another. Errc::missing, Errc::malformed.
 void describe_weights(const std::filesystem::path& folder, const nlohmann::ordered_json& description);
 
-/// The index `path`: which shard has which tensor.
+/// What an index of shards says of the model beside where its tensors are; an empty object where there is none.
+[[nodiscard]] nlohmann::json index_metadata(const std::filesystem::path& path);
+
+/// The index `path`: which shard has which tensor, and what else it says of them.
 void write_index(const std::filesystem::path& path, const std::map<std::string, std::string>& shard_of,
-                 std::uint64_t total_bytes);
+                 std::uint64_t total_bytes, nlohmann::json metadata);
 
 }  // namespace lmq::app

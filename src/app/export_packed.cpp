@@ -110,7 +110,7 @@ class PackedExport {
         for (const OutgoingTensor& out : shards[s]) shard_of[out.name] = names[s], total += byte_count(out);
       }
     }
-    if (!index.empty()) write_index(folder.path() / index, shard_of, total);
+    if (!index.empty()) write_index(folder.path() / index, shard_of, total, nlohmann::json::object());
     const CopiedFiles copied = copy_model_files(folder_, folder.path(), false);
     describe_weights(folder.path(), layout_.config(modules(), plain_modules()));
     folder.publish();

@@ -10,7 +10,6 @@
 #include "export_files.hpp"
 #include "export_formats.hpp"
 #include "export_source.hpp"
-#include "lmq/base/digest.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
 #include "lmq/io/companions.hpp"
@@ -28,27 +27,61 @@ namespace {
 
 using Append = std::function<void(std::span<const std::byte>)>;
 
+/// Takes each key of the source's "__metadata__", of all shards.
+void each_metadata(const QuantizedFile& file, const std::function<void(const std::string&)>& take) {
+  const nlohmann::json& provenance = file.provenance();
+  if (!provenance.is_object()) return;
+  const auto look = [&](const nlohmann::json& owner) {
+    const auto metadata = owner.is_object() ? owner.find("metadata") : owner.end();
+    if (metadata == owner.end() || !metadata->is_object()) return;
+    for (const auto& [key, value] : metadata->items()) take(key);
+  };
+  look(provenance);
+  if (const auto shards = provenance.find("shards"); shards != provenance.end() && shards->is_array())
+    for (const auto& shard : *shards) look(shard);
+}
+
 /// Writes dequantized tensors one unit at a time, and sums up what narrowing costs.
 class Exporter {
  public:
-  explicit Exporter(const QuantizedFile& file) : file_(file) {
+  explicit Exporter(const QuantizedFile& file) : file_(file), kept_(file) {
     const nlohmann::json& provenance = file.provenance();
     if (provenance.is_object() && provenance.value("scale_of", nlohmann::json()).is_object())
       for (const auto& [name, scale] : provenance["scale_of"].items()) scaled_.insert(name);
     for (std::size_t t = 0; t < file.tensors().size(); ++t) index_[file.tensors()[t].line.name] = t;
-    outlived_ = outlived_tensors(file);
+    const bool any_folded = std::ranges::any_of(file.tensors(), [&](const StoredTensor& tensor) {
+      return tensor.treatment == Treatment::quantize && scaled_.contains(tensor.line.name);
+    });
+    restores_ = any_folded && !describes_itself();
+    outlived_ = outlived_tensors(file, restores_ ? &kept_ : nullptr);
     for (const StoredUnit& unit : file.units()) all_ += static_cast<double>(unit.count);
   }
 
-  /// Block scales are folded into the values, so their FP8 type no longer fits.
+  /// Block scales are folded into the values, so their FP8 type no longer fits. Where they are for one weight they are
+  /// for all, kept ones too: the description that loaders scale them by goes.
   [[nodiscard]] bool unfolded(const StoredTensor& tensor) const {
-    return tensor.treatment == Treatment::quantize && scaled_.contains(tensor.line.name);
+    if (tensor.treatment == Treatment::quantize) return scaled_.contains(tensor.line.name);
+    return restores_ && kept_.weights().contains(tensor.line.name);
+  }
+  /// Weights that stay quantized by their own scheme although nothing in the export describes it any more, ascending.
+  [[nodiscard]] std::vector<std::string> undescribed() const {
+    const bool folds = std::ranges::any_of(file_.tensors(), [&](const StoredTensor& t) { return unfolded(t); });
+    std::set<std::string> names;
+    if (!folds || describes_itself()) return {};
+    const Catalogue catalogue = catalogue_of(file_);
+    for (const std::int64_t owner : find_companions(catalogue)) {
+      if (owner < 0) continue;
+      const std::string& name = catalogue.tensors[static_cast<std::size_t>(owner)].name;
+      const StoredTensor& tensor = file_.tensors()[index_.at(name)];
+      if (tensor.treatment == Treatment::keep && !unfolded(tensor)) names.insert(name);
+    }
+    return {names.begin(), names.end()};
   }
   /// Are there weights that a description of quantized weights may mean: kept as they were, of integers or 8 bits?
   [[nodiscard]] bool keeps_quantized() const {
-    return std::ranges::any_of(file_.tensors(), [](const StoredTensor& tensor) {
-      return tensor.treatment == Treatment::keep && tensor.line.shape.size() > 1 && tensor.dtype != DType::boolean &&
-             (!is_float(tensor.dtype) || bits(tensor.dtype) == 8);
+    return std::ranges::any_of(file_.tensors(), [&](const StoredTensor& tensor) {
+      return tensor.treatment == Treatment::keep && !unfolded(tensor) && tensor.line.shape.size() > 1 &&
+             tensor.dtype != DType::boolean && (!is_float(tensor.dtype) || bits(tensor.dtype) == 8);
     });
   }
   /// Does a description of all weights still hold? Where scales were folded in it does not.
@@ -75,24 +108,28 @@ class Exporter {
   }
   /// Tensors that told of FP8 weights which are folded now: they stay behind.
   [[nodiscard]] const std::set<std::string>& outlived() const noexcept { return outlived_; }
+  [[nodiscard]] bool leaves_out(const StoredTensor& tensor) const {
+    const std::string& name = tensor.line.name;
+    return tensor.treatment == Treatment::fold || outlived_.contains(name) ||
+           (restores_ && kept_.scales().contains(name));
+  }
   [[nodiscard]] OutgoingTensor outgoing(const StoredTensor& tensor) const {
     return {tensor.line.name, unfolded(tensor) ? DType::bf16 : tensor.dtype, tensor.line.shape};
   }
 
   void fill(const OutgoingTensor& out, const Append& append, Progress& progress) {
     const StoredTensor& tensor = file_.tensors()[index_.at(out.name)];
-    for (std::uint64_t u = tensor.first_unit; u < tensor.first_unit + tensor.units; ++u) {
-      heed_signals();
-      const StoredUnit& unit = file_.units()[u];
-      file_.read(unit, stored_);
-      if (unit.digest && digest64(stored_) != *unit.digest)
-        fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", file_.place(unit)));
-      if (tensor.treatment == Treatment::keep)
-        append(stored_);
-      else
-        append(narrowed(unit, out.dtype));
-      progress.at(done_ += static_cast<double>(unit.count), all_);
-    }
+    const auto done = [&](std::size_t count) { progress.at(done_ += static_cast<double>(count), all_); };
+    if (tensor.treatment == Treatment::keep && unfolded(tensor))
+      return kept_.floats(tensor, [&](std::span<const float> values) {
+        append(narrowed(values, out.dtype));
+        for (const float value : values) energy_ += double{value} * double{value};
+        done(values.size());
+      });
+    each_stored_unit(file_, tensor, stored_, [&](const StoredUnit& unit, std::span<const std::byte> bytes) {
+      append(tensor.treatment == Treatment::keep ? bytes : narrowed(unit, out.dtype));
+      done(unit.count);
+    });
   }
 
   [[nodiscard]] double rounding() const noexcept { return rounding_; }  ///< sum of squares
@@ -105,14 +142,27 @@ class Exporter {
       fail(Errc::malformed, fmt::format("{}: the record holds {} weights", place, header.count));
     values_.resize(static_cast<std::size_t>(unit.count));
     decode_record_values(stored_, values_, place);
-    narrow_.resize(values_.size() * bits(dtype) / 8);
-    narrow_to(dtype, values_, narrow_);
-    rounding_ += measure_error({dtype, narrow_, values_.size()}, values_, {}).squared_error;
     energy_ += unit.energy;
+    return narrowed(values_, dtype);
+  }
+  std::span<const std::byte> narrowed(std::span<const float> values, DType dtype) {
+    narrow_.resize(values.size() * bits(dtype) / 8);
+    narrow_to(dtype, values, narrow_);
+    rounding_ += measure_error({dtype, narrow_, values.size()}, values, {}).squared_error;
     return narrow_;
+  }
+  /// Do marks in the file itself tell which weights are scaled 8-bit floats, so that some may stay such?
+  [[nodiscard]] bool describes_itself() const {
+    for (const auto& [name, at] : index_)
+      if (name.ends_with("scaled_fp8") || name.ends_with(".comfy_quant")) return true;
+    bool found = false;
+    each_metadata(file_, [&](const std::string& key) { found = found || is_quantization_key(key); });
+    return found;
   }
 
   const QuantizedFile& file_;
+  const KeptFp8 kept_;
+  bool restores_ = false;  // kept 8-bit floats become what they stand for
   std::set<std::string> scaled_, outlived_;
   std::map<std::string, std::size_t> index_;
   std::vector<std::byte> stored_, narrow_;
@@ -131,7 +181,16 @@ bool is_plain_name(const std::string& name, const char* suffix) {
   return name.ends_with(suffix) && name.size() <= 255 && name.find('/') == std::string::npos &&
          name.find('\0') == std::string::npos;
 }
-bool is_plain_shard_name(const std::string& name) { return is_plain_name(name, ".safetensors"); }
+/// A file, or one in folders below, whose names say where they are ("..", "." and hidden ones do not).
+bool is_shard_name(const std::string& name) {
+  if (name.size() > 4096) return false;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('/', begin), name.size());
+    if (end == begin || name[begin] == '.' || end - begin > 255) return false;
+    begin = end + 1;
+  }
+  return name.ends_with(".safetensors") && name.find('\0') == std::string::npos;
+}
 
 /// Texts of an object of the provenance: the source's "__metadata__", without what no longer holds of the weights.
 std::map<std::string, std::string> texts_of(const nlohmann::json& object, const Exporter& exporter) {
@@ -146,9 +205,6 @@ std::map<std::string, std::string> texts_of(const nlohmann::json& object, const 
   return texts;
 }
 
-/// Of a shard in a sub-folder, which an export has no need of, the name alone.
-std::string file_name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
 /// The source's shards as the provenance has them; one file where it says nothing usable.
 std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter, bool one_file) {
   std::vector<Shard> shards;
@@ -162,13 +218,13 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
   if (known)
     for (const auto& shard : listed)
       if (shard.is_object() && shard.value("name", nlohmann::json()).is_string())
-        shards.push_back({file_name_of(shard["name"]), {}, texts_of(shard.value("metadata", shared), exporter)});
+        shards.push_back({shard["name"], {}, texts_of(shard.value("metadata", shared), exporter)});
   std::set<std::string> names;
   for (const Shard& shard : shards) names.insert(shard.name);
-  if (shards.empty() || names.size() < shards.size() || !std::ranges::all_of(shards, is_plain_shard_name, &Shard::name))
+  if (shards.empty() || names.size() < shards.size() || !std::ranges::all_of(shards, is_shard_name, &Shard::name))
     shards.assign(1, {"model.safetensors", {}, texts_of(shared, exporter)});
   for (const StoredTensor& tensor : file.tensors()) {
-    if (tensor.treatment == Treatment::fold || exporter.outlived().contains(tensor.line.name)) continue;
+    if (exporter.leaves_out(tensor)) continue;
     std::size_t shard = 0;
     if (known && shards.size() > 1) {
       const auto at = provenance["shard_of"].find(tensor.line.name);
@@ -185,17 +241,10 @@ std::vector<Shard> shards_of(const QuantizedFile& file, const Exporter& exporter
 /// Keys of the source's metadata that an export leaves out, ascending.
 std::set<std::string> keys_left_out(const QuantizedFile& file, const Exporter& exporter) {
   std::set<std::string> keys;
-  const nlohmann::json& provenance = file.provenance();
-  if (exporter.keeps_quantized() || !provenance.is_object()) return keys;
-  const auto look = [&](const nlohmann::json& owner) {
-    const auto metadata = owner.is_object() ? owner.find("metadata") : owner.end();
-    if (metadata == owner.end() || !metadata->is_object()) return;
-    for (const auto& [key, value] : metadata->items())
-      if (is_quantization_key(key)) keys.insert(key);
-  };
-  look(provenance);
-  if (const auto shards = provenance.find("shards"); shards != provenance.end() && shards->is_array())
-    for (const auto& shard : *shards) look(shard);
+  if (exporter.keeps_quantized()) return keys;
+  each_metadata(file, [&](const std::string& key) {
+    if (is_quantization_key(key)) keys.insert(key);
+  });
   return keys;
 }
 
@@ -208,8 +257,8 @@ std::string index_name_of(const QuantizedFile& file, const std::vector<Shard>& s
       return name;
   constexpr std::string_view kWhole[] = {"model.safetensors", "diffusion_pytorch_model.safetensors",
                                          "adapter_model.safetensors"};
-  const std::string& first = shards[0].name;
-  if (shards.size() == 1 && std::ranges::find(kWhole, first) != std::end(kWhole)) return "";
+  const std::string first = shards[0].name.substr(shards[0].name.rfind('/') + 1);
+  if (shards.size() == 1 && std::ranges::find(kWhole, shards[0].name) != std::end(kWhole)) return "";
   const auto of = first.rfind("-of-"), dash = of == first.npos || of == 0 ? first.npos : first.rfind('-', of - 1);
   const std::string stem = shards.size() > 1 && dash != first.npos ? first.substr(0, dash) : "model";
   return stem + ".safetensors.index.json";
@@ -231,7 +280,9 @@ Exported export_folder(const Options& options, const QuantizedFile& file, Export
         [&](const OutgoingTensor& tensor, const Append& append) { exporter.fill(tensor, append, progress); });
     for (const OutgoingTensor& tensor : shard.tensors) shard_of[tensor.name] = shard.name, total += byte_count(tensor);
   }
-  if (!index.empty()) write_index(folder.path() / index, shard_of, total);
+  if (!index.empty())
+    write_index(folder.path() / index, shard_of, total,
+                options.source ? index_metadata(*options.source / index) : nlohmann::json::object());
   if (options.source) {
     const CopiedFiles copied = copy_model_files(*options.source, folder.path(), exporter.describes_quantized());
     made = {copied_text(*options.source, copied), copied_json(copied)};
@@ -281,6 +332,12 @@ Exported export_safetensors(const Options& options, const std::string&) {
     made.text += fmt::format("{} block-scaled FP8, BF16 now: the scales are folded in\n",
                              counted(static_cast<std::uint64_t>(unfolded), "tensor was", "tensors were"));
   made.text += outlived_text(exporter.outlived());
+  if (const std::vector<std::string> left = exporter.undescribed(); !left.empty())
+    warn(
+        fmt::format("{}: {} stay{} quantized by another tool, such as '{}', and nothing describes that any more: the "
+                    "export cannot be loaded as it is; quantize from the unquantized model",
+                    printable(options.output.string()), counted(left.size(), "weight"), left.size() == 1 ? "s" : "",
+                    printable(left[0])));
   const std::set<std::string> keys = keys_left_out(file, exporter);
   if (!keys.empty())
     made.text += fmt::format("without keys of __metadata__ that no longer hold: {}\n",

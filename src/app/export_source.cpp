@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include "input.hpp"
-#include "lmq/base/digest.hpp"
 #include "lmq/base/error.hpp"
 #include "lmq/base/text.hpp"
 #include "lmq/codec/record.hpp"
@@ -49,15 +48,17 @@ ExportSource::ExportSource(const std::filesystem::path& path) {
     if (!file_->findings().empty()) fail(Errc::malformed, file_->findings()[0]);
     const nlohmann::json& provenance = file_->provenance();
     format_ = text_of(provenance, "format");
-    outlived_ = outlived_tensors(*file_);
+    kept_ = std::make_unique<KeptFp8>(*file_);
+    outlived_ = outlived_tensors(*file_, kept_.get());
     const nlohmann::json scaled =
         provenance.is_object() ? provenance.value("scale_of", nlohmann::json()) : nlohmann::json();
     for (std::size_t t = 0; t < file_->tensors().size(); ++t) {
       const StoredTensor& tensor = file_->tensors()[t];
-      if (tensor.treatment == Treatment::fold || outlived_.contains(tensor.line.name)) continue;
+      const std::string& name = tensor.line.name;
+      if (tensor.treatment == Treatment::fold || outlived_.contains(name) || kept_->scales().contains(name)) continue;
       const bool quantized = tensor.treatment == Treatment::quantize;
-      const bool folded = quantized && scaled.is_object() && scaled.contains(tensor.line.name);
-      tensors_.push_back({tensor.line.name, folded ? DType::bf16 : tensor.dtype, tensor.line.shape, quantized, t});
+      const bool folded = kept_->weights().contains(name) || (quantized && scaled.is_object() && scaled.contains(name));
+      tensors_.push_back({name, folded ? DType::bf16 : tensor.dtype, tensor.line.shape, quantized, t});
     }
     return;
   }
@@ -77,21 +78,17 @@ ExportSource::ExportSource(const std::filesystem::path& path) {
 
 void ExportSource::stored_floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const {
   const StoredTensor& stored = file_->tensors()[tensor.index];
-  std::vector<std::byte> bytes;
+  if (!tensor.quantized) return kept_->floats(stored, take);
+  std::vector<std::byte> scratch;
   std::vector<float> values;
-  for (std::uint64_t u = stored.first_unit; u < stored.first_unit + stored.units; ++u) {
-    heed_signals();
-    const StoredUnit& unit = file_->units()[u];
+  each_stored_unit(*file_, stored, scratch, [&](const StoredUnit& unit, std::span<const std::byte> bytes) {
     const std::string place = file_->place(unit);
-    file_->read(unit, bytes);
-    if (unit.digest && digest64(bytes) != *unit.digest)
-      fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", place));
     if (const auto header = read_record_header(bytes, place); header.count != unit.count)
       fail(Errc::malformed, fmt::format("{}: the record holds {} weights", place, header.count));
     values.resize(static_cast<std::size_t>(unit.count));
     decode_record_values(bytes, values, place);
     take(values);
-  }
+  });
 }
 
 void ExportSource::each_piece(const Tensor& tensor, const std::function<void(const TensorView&)>& take) const {
@@ -105,18 +102,17 @@ void ExportSource::each_piece(const Tensor& tensor, const std::function<void(con
     return;
   }
   const StoredTensor& stored = file_->tensors()[tensor.index];
-  for (std::uint64_t u = stored.first_unit; u < stored.first_unit + stored.units; ++u) {
-    heed_signals();
-    const StoredUnit& unit = file_->units()[u];
-    file_->read(unit, scratch);
-    if (unit.digest && digest64(scratch) != *unit.digest)
-      fail(Errc::malformed, fmt::format("{}: the stored bytes do not have the recorded digest", file_->place(unit)));
-    take({stored.dtype, scratch, static_cast<std::size_t>(unit.count)});
-  }
+  each_stored_unit(*file_, stored, scratch, [&](const StoredUnit& unit, std::span<const std::byte> bytes) {
+    take({stored.dtype, bytes, static_cast<std::size_t>(unit.count)});
+  });
+}
+
+bool ExportSource::decodes(const Tensor& tensor) const {
+  return tensor.quantized || (kept_ != nullptr && kept_->weights().contains(tensor.name));
 }
 
 void ExportSource::floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const {
-  if (tensor.quantized) return stored_floats(tensor, take);
+  if (decodes(tensor)) return stored_floats(tensor, take);
   std::vector<float> values;
   each_piece(tensor, [&](const TensorView& view) {
     values.resize(view.count);
@@ -158,7 +154,7 @@ void ExportSource::bytes(const Tensor& tensor, const std::function<void(std::spa
     }
     take(narrow);
   };
-  if (tensor.quantized) return stored_floats(tensor, rounded);
+  if (decodes(tensor)) return stored_floats(tensor, rounded);
   std::vector<float> values;
   each_piece(tensor, [&](const TensorView& view) {
     if (view.dtype == tensor.dtype) return take(view.bytes);
@@ -168,21 +164,32 @@ void ExportSource::bytes(const Tensor& tensor, const std::function<void(std::spa
   });
 }
 
-std::set<std::string> outlived_tensors(const QuantizedFile& file) {
+Catalogue catalogue_of(const QuantizedFile& file) {
   Catalogue catalogue;
-  std::set<std::string> folded;
-  const nlohmann::json& provenance = file.provenance();
-  const nlohmann::json scaled =
-      provenance.is_object() ? provenance.value("scale_of", nlohmann::json()) : nlohmann::json();
   for (const StoredTensor& tensor : file.tensors()) {
     TensorInfo info;
     info.name = tensor.line.name, info.dtype = tensor.dtype, info.shape = tensor.line.shape;
-    if (tensor.treatment == Treatment::fold) info.scales = 0;  // of which weight does not matter here
+    if (tensor.treatment == Treatment::fold) info.scales = 0;
     catalogue.tensors.push_back(std::move(info));
-    if (tensor.treatment == Treatment::quantize && scaled.is_object() && scaled.contains(tensor.line.name))
-      folded.insert(tensor.line.name);
   }
   std::ranges::sort(catalogue.tensors, {}, &TensorInfo::name);
+  return catalogue;
+}
+
+std::set<std::string> outlived_tensors(const QuantizedFile& file, const KeptFp8* kept) {
+  Catalogue catalogue = catalogue_of(file);
+  std::set<std::string> folded;
+  if (kept != nullptr) {
+    folded = kept->weights();
+    for (TensorInfo& tensor : catalogue.tensors)
+      if (kept->scales().contains(tensor.name)) tensor.scales = 0;
+  }
+  const nlohmann::json& provenance = file.provenance();
+  const nlohmann::json scaled =
+      provenance.is_object() ? provenance.value("scale_of", nlohmann::json()) : nlohmann::json();
+  for (const StoredTensor& tensor : file.tensors())
+    if (tensor.treatment == Treatment::quantize && scaled.is_object() && scaled.contains(tensor.line.name))
+      folded.insert(tensor.line.name);
   return outlived_companions(catalogue, folded);
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "export_fp8.hpp"
 #include "lmq/base/dtype.hpp"
 #include "lmq/container/quantized_file.hpp"
 #include "lmq/io/input_formats.hpp"
@@ -20,7 +21,7 @@ class ExportSource {
  public:
   struct Tensor {
     std::string name;
-    DType dtype = DType::f32;  ///< of the values; BF16 where block scales were folded into an 8-bit type
+    DType dtype = DType::f32;  ///< of the values; BF16 where block scales are folded into an 8-bit type
     std::vector<std::uint64_t> shape;
     bool quantized = false;  ///< by lmq
     std::size_t index = 0;   ///< in the file's own list
@@ -45,9 +46,12 @@ class ExportSource {
   void bytes(const Tensor& tensor, const std::function<void(std::span<const std::byte>)>& take, double& rounding) const;
 
  private:
+  /// Are the values those of records, or 8-bit floats with a scale?
+  [[nodiscard]] bool decodes(const Tensor& tensor) const;
   void stored_floats(const Tensor& tensor, const std::function<void(std::span<const float>)>& take) const;
   void each_piece(const Tensor& tensor, const std::function<void(const TensorView&)>& take) const;
   std::unique_ptr<QuantizedFile> file_;
+  std::unique_ptr<KeptFp8> kept_;  // with file_
   std::unique_ptr<Reader> reader_;
   std::string format_;
   std::vector<Tensor> tensors_;
@@ -57,8 +61,11 @@ class ExportSource {
 /// Errc::interrupted when a signal has come since the command began (SignalGuard): what was begun goes on the way out.
 void heed_signals();
 
-/// outlived_companions (io) of a file that lmq wrote.
-[[nodiscard]] std::set<std::string> outlived_tensors(const QuantizedFile& file);
+/// The tensors of a file that lmq wrote, as a catalogue: names, types, shapes; scales >= 0 for those that are folded
+/// (of which weight does not matter).
+[[nodiscard]] Catalogue catalogue_of(const QuantizedFile& file);
+/// outlived_companions (io) of a file that lmq wrote. kept: kept weights whose scales are folded, too, or null.
+[[nodiscard]] std::set<std::string> outlived_tensors(const QuantizedFile& file, const KeptFp8* kept);
 /// A line that names them; empty for none.
 [[nodiscard]] std::string outlived_text(const std::set<std::string>& names);
 

@@ -16,10 +16,14 @@ std::string provenance_json(const Job& job) {
     shards.push_back({{"name", shard.name}, {"bytes", shard.bytes}, {"header_digest", shard.header_digest}});
     if (!one_metadata) shards.back()["metadata"] = shard.metadata;
   }
-  Json shard_of = Json::object(), scale_of = Json::object();
-  for (const TensorInfo& tensor : catalogue.tensors) {
+  Json shard_of = Json::object(), scale_of = Json::object(), scale_blocks = Json::object();
+  for (std::size_t t = 0; t < catalogue.tensors.size(); ++t) {
+    const TensorInfo& tensor = catalogue.tensors[t];
     shard_of[tensor.name] = tensor.shard;
-    if (tensor.scale >= 0) scale_of[tensor.name] = catalogue.tensors[static_cast<std::size_t>(tensor.scale)].name;
+    if (tensor.scale < 0) continue;
+    scale_of[tensor.name] = catalogue.tensors[static_cast<std::size_t>(tensor.scale)].name;
+    if (job.plan.tensors[t].treatment == Treatment::keep)
+      scale_blocks[tensor.name] = {tensor.scale_block_rows, tensor.scale_block_cols};
   }
   Json metadata = Json::object();
   for (const auto& [key, value] : catalogue.metadata) metadata[key] = value;
@@ -30,6 +34,7 @@ std::string provenance_json(const Job& job) {
   if (!catalogue.index_name.empty()) out["index"] = catalogue.index_name;
   if (catalogue.shards.size() > 1) out["shard_of"] = std::move(shard_of);
   if (!scale_of.empty()) out["scale_of"] = std::move(scale_of);
+  if (!scale_blocks.empty()) out["scale_blocks"] = std::move(scale_blocks);
   if (job.importance) {
     Json files = Json::array();
     for (const ShardInfo& shard : job.importance->catalogue().shards)

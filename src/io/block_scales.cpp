@@ -195,6 +195,12 @@ bool scale_fits(const TensorInfo& tensor, const TensorInfo& scale) noexcept {
   return scale.count() == expected;
 }
 
+std::vector<float> scale_values(const TensorInfo& scale, std::span<const std::byte> bytes) {
+  std::vector<float> values(static_cast<std::size_t>(scale.count()));
+  to_floats(scale.dtype, bytes, values);
+  return values;
+}
+
 ScaleRange scale_range(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,
                        std::uint64_t count) noexcept {
   const ScaleGrid grid(tensor, scale);

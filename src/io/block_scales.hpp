@@ -5,13 +5,11 @@
 #include <vector>
 
 #include "lmq/base/tensor.hpp"
+#include "lmq/io/block_scales.hpp"
 #include "lmq/io/reader.hpp"
 #include "model_config.hpp"
 
 namespace lmq {
-
-/// True for the 8-bit float types with a mantissa.
-[[nodiscard]] bool is_f8(DType type) noexcept;
 
 /// Pairs 8-bit float tensors with the tensors that scale them: T with T_scale_inv or T_scale, X.weight with X.scale or
 /// X.scale_weight too. Sets scale, scales and the block's size in `catalogue`. `owners`: see find_companions. Block
@@ -21,17 +19,6 @@ namespace lmq {
 /// configuration does not name it among the exceptions (unscaled), two scales or one of another type (unsupported), a
 /// shape that fits nothing (malformed). Nothing is refused here: what is kept needs no scale.
 void pair_block_scales(Catalogue& catalogue, const std::vector<std::int64_t>& owners, const ModelConfig& config);
-
-/// True when a tensor's block size goes with its scale: an 8-bit float whose scale is F32, BF16, F16 or F8_E8M0 and has
-/// one value in all, or one for each block of each matrix.
-[[nodiscard]] bool scale_fits(const TensorInfo& tensor, const TensorInfo& scale) noexcept;
-
-/// Values of the elements [begin, begin + bytes.size()) of an 8-bit float tensor with its scales applied, each w *
-/// scale rounded to float. `scales` are those from index `first_scale` on (see scale_range). floats.size() ==
-/// bytes.size().
-void apply_scales(const TensorInfo& tensor, const TensorInfo& scale, std::uint64_t begin,
-                  std::span<const std::byte> bytes, std::span<const float> scales, std::uint64_t first_scale,
-                  std::span<float> floats) noexcept;
 
 /// Indices of the scales that the elements [begin, begin + count), count > 0, need: a contiguous range.
 struct ScaleRange {

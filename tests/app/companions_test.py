@@ -1,6 +1,7 @@
 """Weights that are quantized already: what belongs to them stays with them, scales are folded where they are known, and what told of FP8 goes with it."""
 import json
 import os
+import shutil
 import unittest
 
 import numpy as np
@@ -72,6 +73,41 @@ class QuantizedAlready(InputsTest):
         done = self.ok(self.quantize(self.folder_of("p", {**packed, "n.weight": matrix(64, 64)})))
         self.assertIn("quantized already", done.err)
         self.assertEqual([name for name in packed if name not in self.reasons()], [])
+
+    def kept_beside_plain(self, packed, plain, config=None):
+        """All floats of `packed` are kept with what they belong to, none of `plain`; returns what was said."""
+        floats = lambda tensors: [name for name in tensors if tensors[name][0] in ("F16", "BF16", "F32")]
+        done = self.ok(self.quantize(self.folder_of("m", {**packed, **plain}, config)))
+        reasons = self.reasons()
+        self.assertEqual([name for name in floats(packed) if "belongs to" not in reasons.get(name, "")], [])
+        self.assertEqual([name for name in floats(plain) if name in reasons], [])
+        self.assertNotIn("taken as it is", done.err)
+        shutil.rmtree(self.at("m"))
+        return done.err
+
+    def test_floats_beside_packed_integers_are_kept_whatever_divides_their_names(self):
+        half = lambda *shape: ("F16", shape, RANDOM.standard_normal(shape).astype("<f2"))
+        plain, w = {"q.weight": half(64, 64)}, "l.0.weight"
+        for config in (None, {"quantization_config": {"quant_method": "any"}}):
+            for packed in (
+                    {f"{w}:qdata": integers("U8", 64, 256), f"{w}:scale": half(16, 64), f"{w}:zero_point": half(16, 64)},
+                    {f"{w}._data._data": integers("U8", 32, 512), f"{w}._scale": half(64, 16), f"{w}._shift": half(64, 16)},
+                    {"l.B": integers("I32", 32, 512), "l.s": half(16, 256), "l.workspace": integers("I32", 32)},
+                    {"l.fc.weight": integers("U8", 64, 512), "l.fc.pre_ops.0.op._scale": half(64, 32, 1), "l.fc.pre_ops.0.op._zero_point": integers("U8", 64, 32, 1)},
+                    {"l/kernel/qvalue": integers("I8", 64, 512), "l/kernel/scale": half(64, 32)},
+                    {"l.wq.packed": integers("U8", 64, 256), "l.wq.lut": half(64, 16), "l.wq.rowscale": half(64, 32)},
+                    {"l/vars/0": integers("I8", 256, 256), "l/vars/2": half(16, 256), "l/vars/3": half(16, 256)}):
+                self.assertIn("1 weight is quantized already", self.kept_beside_plain(packed, plain, config))
+
+    def test_scales_of_weights_that_are_in_another_shard_are_kept(self):
+        half = lambda *shape: ("F16", shape, RANDOM.standard_normal(shape).astype("<f2"))
+        gptq, any_method = ({"quantization_config": {"quant_method": name}} for name in ("gptq", "any"))
+        # A norm's, a table of the model's own, and one beside its weight are none.
+        plain = {"q.weight": half(64, 64), "q.scale": half(64, 64), "blocks.0.scale_shift_table": half(32, 64)}
+        for config, packed in ((gptq, {"a.scales": half(16, 256), "a.qzeros": integers("I32", 16, 32)}), (None, {"a.scales": half(16, 256), "a.qzeros": integers("I32", 16, 32)}),
+                               (None, {"a.scales": half(64, 256), "a.g_idx": integers("I32", 512)}), (gptq, {"a.scales": half(64, 256)}), (any_method, {"a.weight_scale": half(256, 32)})):
+            self.assertIn("1 tensor belongs to quantized weights that are not here, such as 'a.", self.kept_beside_plain(packed, plain, config))
+        self.kept_beside_plain({}, {"a.scales": half(64, 256), **plain})
 
     def test_a_description_of_quantized_weights_that_are_not_found_is_said(self):
         self.assertIn("says that weights are quantized (any), but none is found",

@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from inputs_harness import RANDOM, InputsTest, f32, fp8, matrix
+from inputs_harness import RANDOM, InputsTest, f32, fp8, integers, matrix
 from lmq_harness import bf16, read_safetensors, run, write_safetensors
 
 
@@ -73,11 +73,9 @@ class Folders(InputsTest):
             self.ok(self.quantize(self.at("m"), ranks=ranks))
         self.ok(run("verify", self.at("out.h5"), "--against", self.at("m")))
         self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", self.at("m")))
-        self.assertEqual(sorted(os.listdir(self.at("x"))), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-                                                            "model.safetensors.index.json"])
+        self.assertEqual(sorted(os.listdir(self.at("x"))), ["model.safetensors.index.json", "part1", "part2"])
         write_safetensors(self.at("out.safetensors"), {"x1": matrix(64, 64)})
-        for path in ("../out.safetensors", "part1/../../out.safetensors", self.at("out.safetensors"), "part1//model.safetensors", "./part1/a",
-                     "part1/", "/"):
+        for path in ("../out.safetensors", "part1/../../out.safetensors", self.at("out.safetensors"), "part1/", "/"):
             index(path)
             self.refused(run("plan", self.at("m")), 65, "x1", "in the index's folder or below it")
 
@@ -238,6 +236,16 @@ class Folders(InputsTest):
         self.refused(run("quantize", source, "-o", self.at("two.h5"), "--tensor", "embed*=keep", "--bits", 4,
                          "--importance", self.at("stats.safetensors")), 64, "cannot be reached with this recipe: at least")
 
+    def test_a_path_may_be_written_with_parts_that_lead_nowhere(self):
+        os.makedirs(self.at("m", "sub"))
+        write_safetensors(self.at("m", "sub", "x.safetensors"), {"a.weight": matrix(64, 64)})
+        for said in ("./sub/x.safetensors", "sub//x.safetensors", "sub/./x.safetensors", ".//sub/x.safetensors"):
+            self.text("m", "model.safetensors.index.json", json.dumps({"weight_map": {"a.weight": said}}))
+            self.ok(self.quantize(self.at("m")))
+        for said in ("sub/../sub/x.safetensors", "/sub/x.safetensors", "//sub/x.safetensors", "..", ".", "", "./", "sub/x.safetensors/"):
+            self.text("m", "model.safetensors.index.json", json.dumps({"weight_map": {"a.weight": said}}))
+            self.refused(run("plan", self.at("m")), 65, "expected a file in the index's folder or below it", f"'{said}'")
+
     def test_deep_and_huge_texts_have_one_clear_line(self):
         small, deep = self.small_checkpoint(), "[" * 150000 + "]" * 150000
         self.text("d", "model.safetensors.index.json", '{"a":' + deep + ',"weight_map":{}}')
@@ -283,6 +291,19 @@ class Importance(InputsTest):
         done = self.ok(self.quantize(kept, "--importance", path, "--tensor", "*gate*=keep"))
         self.assertIn("importance: nothing for model.layers.0.self_attn.q_proj.weight", done.err)
 
+    def test_a_part_alone_takes_no_statistics_of_a_text(self):
+        """Where a part's own names say nothing, its model type does, or how it calls its layers."""
+        path = self.imatrix({"blk.0.attn_q.weight": np.arange(1, 65), "blk.0.ffn_gate.weight": np.arange(1, 65)})
+        q = "layers.0.self_attn.q_proj.weight"
+        for name, kind, said in (("encoder." + q, "siglip_vision_model", "siglip_vision_model"), (q, "siglip_vision_model", "siglip_vision_model"),
+                                 ("blocks.0.mlp.gate_proj.weight", "qwen2_5_vl_vision", "qwen2_5_vl_vision"), ("encoder." + q, None, ""),
+                                 ("model.decoder." + q, "whisper", "an encoder and a decoder"), ("model.decoder." + q, "bart", "an encoder and a decoder")):
+            source = self.folder_of("part", {name: matrix(64, 64)}, kind and {"model_type": kind})
+            self.refused(self.quantize(source, "--importance", path), 65, "speak of a text decoder, and the checkpoint has none", said, name)
+            shutil.rmtree(source)
+        for name, config in (("model.decoder." + q, {"model_type": "bart", "is_encoder_decoder": False}), ("model.decoder." + q, {"model_type": "opt"}), (q, {"model_type": "llama"})):
+            self.ok(self.quantize(self.folder_of("text", {name: matrix(64, 64)}, config), "--importance", path))
+
     def test_what_a_recipe_keeps_is_not_compared_with_the_importance(self):
         a, b = "model.layers.0.mlp.gate_proj.weight", "model.layers.1.mlp.gate_proj.weight"
         source = self.folder_of("m", {a: matrix(64, 64), b: matrix(64, 48)})
@@ -318,16 +339,22 @@ class Exports(InputsTest):
                  "LICENSE", "README.md", "spiece.spm", "1_Pooling/config.json", "2_Dense/model.safetensors"]
         for name in texts:
             self.text("m", name, name)
-        for name in ("training_args.bin", "pytorch_model.bin", "onnx/model.onnx", ".gitattributes"):
+        for name in ("training_args.bin", "pytorch_model.bin", "onnx/model.onnx", ".gitattributes", ".git/HEAD", "checkpoint-500/model.safetensors",
+                     "runs/events.out.tfevents.1", "code/__pycache__/x.pyc", "log/events.out.tfevents.2"):
             self.text("m", name, name)
+        self.text("m", "code/x.py", "code/x.py")
+        texts.append("code/x.py")
         os.symlink("LICENSE", self.at("m", "LICENSE.link"))
+        os.symlink(".", self.at("m", "self"))
+        os.symlink("../..", self.at("m", "code", "up"))
         self.ok(self.quantize(source))
         for _ in range(2):  # and again over itself
             done = self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", source))
             for name in texts:
                 with open(self.at("x", name)) as file:
                     self.assertEqual(file.read(), name)
-            self.assertIn("left out: onnx/model.onnx, pytorch_model.bin, training_args.bin", done.out)
+            self.assertIn("left out: .git, .gitattributes, checkpoint-500, code/__pycache__, code/up, log/events.out.tfevents.2, onnx/model.onnx, "
+                          "pytorch_model.bin, runs, self, training_args.bin", " ".join(done.out.split()))
         found = {os.path.relpath(os.path.join(folder, name), self.at("x")) for folder, _, names in os.walk(self.at("x")) for name in names}
         self.assertEqual(found, {*texts, "config.json", "model.safetensors", "LICENSE.link"})
 
@@ -349,6 +376,23 @@ class Exports(InputsTest):
             self.assertEqual((metadata["format"], metadata["extra"]), ("pt", "1"))
             self.assertNotIn("extra", read_safetensors(self.at("tx", f"{stem}-00001-of-00002.safetensors"))[1])
 
+    def test_shards_below_stay_there_and_the_index_keeps_what_else_it_says(self):
+        for folder, name in (("p1", "a.weight"), ("p2", "b.weight")):
+            os.makedirs(self.at("t", folder))
+            write_safetensors(self.at("t", folder, "model.safetensors"), {name: matrix(64, 64)})
+        weight_map = {"a.weight": "p1/model.safetensors", "b.weight": "./p2//model.safetensors"}
+        self.text("t", "model.safetensors.index.json", json.dumps({"metadata": {"total_size": 16384, "total_parameters": 8192, "note": "x"}, "weight_map": weight_map}))
+        self.ok(self.quantize(self.at("t")))
+        for _ in range(2):
+            self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("tx"), "--source", self.at("t")))
+            with open(self.at("tx", "model.safetensors.index.json")) as file:
+                self.assertEqual(json.load(file), {"metadata": {"total_size": 16384, "total_parameters": 8192, "note": "x"},
+                                                   "weight_map": {"a.weight": "p1/model.safetensors", "b.weight": "p2/model.safetensors"}})
+            self.assertEqual(list(read_safetensors(self.at("tx", "p2", "model.safetensors"))[0]), ["b.weight"])
+        self.ok(run("inspect", self.at("tx")))
+        write_safetensors(self.at("tx", "p1", "model.safetensors"), {"mine": matrix(64, 64)})
+        self.refused(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("tx")), 73, "p1/model.safetensors", "no earlier export")
+
     def test_one_diffusion_file_needs_no_index(self):
         os.makedirs(self.at("t"))
         write_safetensors(self.at("t", "diffusion_pytorch_model.safetensors"), {"a.weight": matrix(64, 64)})
@@ -368,6 +412,42 @@ class Exports(InputsTest):
         self.assertEqual(sorted(os.listdir(self.at("x"))), ["config.json", "model.safetensors"])
         with open(self.at("x", "config.json")) as file:
             self.assertEqual(json.load(file), {"model_type": "x", "text_config": {"n": 1}})
+
+    def test_fp8_that_is_kept_beside_folded_weights_becomes_what_it_stands_for(self):
+        """Loaders scale FP8 by the configuration, which goes once any weight is folded: kept ones would be read without their scales."""
+        e4m3 = lambda codes: np.where(codes >> 3, (1 + (codes & 7) / 8) * 2.0 ** ((codes >> 3).astype(int) - 7), (codes & 7) / 8 * 2.0 ** -6)
+        for block, shape in (((128, 128), (2, 3)), ((64, 64), (3, 5))):
+            codes, scales = fp8(shape[0] * 64 + 5, 300), f32(-(-(shape[0] * 64 + 5) // block[0]), -(-300 // block[1]))
+            codes = ("F8_E4M3", codes[1], np.minimum(codes[2], 0x70))
+            tensors = {"a.weight": fp8(256, 128), "a.weight_scale_inv": f32(-(-256 // block[0]), -(-128 // block[1])), "k.weight": codes, "k.weight_scale_inv": scales,
+                       "k.input_scale": f32(1), "n.weight": matrix(64, 64)}
+            source = self.folder_of("m", tensors, {"torch_dtype": "float8_e4m3fn", "quantization_config": {"quant_method": "fp8", "weight_block_size": list(block)}})
+            meant = (e4m3(codes[2]) * np.kron(scales[2], np.ones(block))[:codes[1][0], :300]).astype("<f4")
+            self.ok(self.quantize(source, "--tensor", "k.*=keep"))
+            for form, path in (("safetensors", "x"), ("hdf5", "x.hdf5"), ("gguf:f32", "x.gguf")):
+                done = self.ok(run("export", self.at("out.h5"), "--to", form, "-o", self.at(path), *(["--source", source] if form == "safetensors" else [])))
+                self.assertNotIn("warning", done.err)
+                self.assertNotIn("k.weight_scale_inv", self.ok(run("inspect", self.at(path))).out)
+            found = read_safetensors(self.at("x", "model.safetensors"))[0]
+            self.assertEqual(sorted(found), ["a.weight", "k.weight", "n.weight"])
+            self.assertEqual((found["k.weight"][0], found["k.weight"][2]), ("BF16", bf16(meant).tobytes()))
+            with open(self.at("x", "config.json")) as file:
+                self.assertEqual(json.load(file), {"torch_dtype": "bfloat16"})
+            # Where nothing is folded, everything is as it was.
+            self.ok(self.quantize(source, "--tensor", "[ak].*=keep"))
+            self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("y"), "--source", source))
+            self.assertEqual(sorted(read_safetensors(self.at("y", "model.safetensors"))[0]), sorted(tensors))
+            with open(self.at("y", "config.json")) as file:
+                self.assertEqual(json.load(file)["torch_dtype"], "float8_e4m3fn")
+            for path in ("x", "y", "m"):
+                shutil.rmtree(self.at(path))
+
+    def test_packed_weights_that_nothing_describes_any_more_are_said(self):
+        source = self.folder_of("m", {"a.weight": fp8(256, 128), "a.weight_scale": f32(256, 1), "p.qweight": integers("I32", 64, 256), "p.scales": matrix(16, 256)},
+                                {"quantization_config": {"quant_method": "mixed"}})
+        self.ok(self.quantize(source))
+        done = self.ok(run("export", self.at("out.h5"), "--to", "safetensors", "-o", self.at("x"), "--source", source))
+        self.assertIn("1 weight stays quantized by another tool, such as 'p.qweight', and nothing describes that any more", done.err)
 
     def test_descriptions_go_from_lists_other_files_and_beside_numbers_of_python(self):
         gone, config = {"quantization_config": {"quant_method": "fp8"}}, '{"limit": [0.0, Infinity, -Infinity, NaN], "text": "NaN, \\"Infinity", "parts": [%s]}'
