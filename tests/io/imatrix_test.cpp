@@ -100,6 +100,33 @@ TEST_CASE("Hugging Face names have the names that llama.cpp gives them") {
     CHECK(gguf_names(name).empty());
 }
 
+TEST_CASE("a part alone is told by its model type, or by how it calls its layers") {
+  const auto taken = [](std::string_view name, const ModelConfig& config) {
+    const std::vector<std::string_view> names{name};
+    return TextDecoder(names, config).has(name) ? 1 : 0;
+  };
+  const auto typed = [&](const char* type, std::string_view name, bool decoder_only = false) {
+    ModelConfig config;
+    config.model_types = {type}, config.decoder_only = decoder_only;
+    return taken(name, config);
+  };
+  for (const char* type : {"siglip_vision_model", "qwen2_5_vl_vision", "clip_vision_model", "dinov2", "hubert"})
+    for (const char* name : {"encoder.layers.0.self_attn.q_proj.weight", "layers.0.self_attn.q_proj.weight",
+                             "blocks.0.mlp.gate_proj.weight"})
+      CHECK(typed(type, name) == 0);
+  CHECK(taken("encoder.layers.0.self_attn.q_proj.weight", {}) == 0);
+  CHECK(taken("encoder.layer.0.attention.self.query.weight", {}) == 1);
+  for (const char* type : {"whisper", "bart", "m2m_100"}) {
+    CHECK(typed(type, "model.decoder.layers.0.self_attn.q_proj.weight") == 0);
+    CHECK(typed(type, "model.decoder.layers.0.self_attn.q_proj.weight", true) == 1);
+  }
+  for (const char* type : {"opt", "llama", "llava", "unheard_of"})
+    CHECK(typed(type, "model.decoder.layers.0.self_attn.q_proj.weight") == 1);
+  ModelConfig parts;
+  parts.model_types = {"qwen2_5_vl", "qwen2_5_vl_text", "qwen2_5_vl_vision"};
+  CHECK(taken("model.layers.0.self_attn.q_proj.weight", parts) == 1);
+}
+
 TEST_CASE("blocks of a text decoder are told from those of other parts") {
   const auto taken = [](std::vector<std::string_view> names, const ModelConfig& config = {}) {
     const TextDecoder decoder(names, config);
@@ -134,27 +161,6 @@ TEST_CASE("blocks of a text decoder are told from those of other parts") {
                "qformer.encoder.layer.0.attention.self.query.weight",
                "vision_model.encoder.layers.0.self_attn.q_proj.weight"})
             .first.size() == 1);
-  // A part alone has no name of its own before its blocks: its model type tells, or how it calls its layers.
-  const auto typed = [&](const char* type, std::string_view name, bool decoder_only = false) {
-    ModelConfig config;
-    config.model_types = {type}, config.decoder_only = decoder_only;
-    return taken({name}, config).first.size();
-  };
-  for (const char* type : {"siglip_vision_model", "qwen2_5_vl_vision", "clip_vision_model", "dinov2", "hubert"})
-    for (const char* name : {"encoder.layers.0.self_attn.q_proj.weight", "layers.0.self_attn.q_proj.weight",
-                             "blocks.0.mlp.gate_proj.weight"})
-      CHECK(typed(type, name) == 0);
-  CHECK(taken({"encoder.layers.0.self_attn.q_proj.weight"}).first.empty());
-  CHECK(taken({"encoder.layer.0.attention.self.query.weight"}).first.size() == 1);
-  for (const char* type : {"whisper", "bart", "m2m_100"}) {
-    CHECK(typed(type, "model.decoder.layers.0.self_attn.q_proj.weight") == 0);
-    CHECK(typed(type, "model.decoder.layers.0.self_attn.q_proj.weight", true) == 1);
-  }
-  for (const char* type : {"opt", "llama", "llava", "unheard_of"})
-    CHECK(typed(type, "model.decoder.layers.0.self_attn.q_proj.weight") == 1);
-  ModelConfig parts;
-  parts.model_types = {"qwen2_5_vl", "qwen2_5_vl_text", "qwen2_5_vl_vision"};
-  CHECK(taken({"model.layers.0.self_attn.q_proj.weight"}, parts).first.size() == 1);
   // Two that may be it.
   CHECK(taken({"model.layers.0.self_attn.q_proj.weight", "language_model.layers.0.self_attn.q_proj.weight"}).second ==
         std::vector<std::string>{"language_model", "model"});

@@ -233,7 +233,6 @@ TEST_CASE("plan: what would grow is kept, with both sizes", "[plan]") {
   CHECK(grown.reason == "would grow: 16.0 KiB as it is, at least 17.9 KiB quantized");
   const Rule all_levels{.method = "kmeans", .levels = 256, .granularity = Granularity::row};
   CHECK(treated({4, 523}, all_levels).reason == "would grow: 4,184 bytes as it is, at least 4,188 bytes quantized");
-  // Codes of 256 levels are hardly coded any shorter: these grew by a tenth.
   for (const DType type : {DType::bf16, DType::f16}) {
     CHECK(treated({64, 420}, all_levels, type).treatment == Treatment::keep);
     CHECK(treated({64, 440}, all_levels, type).treatment == Treatment::keep);
