@@ -198,8 +198,8 @@ TEST_CASE("no name of an index leads out of its folder") {
   make_safetensors(folder / "in" / "y.safetensors", kA);
   const std::string absolute = (folder / "x.safetensors").native();
   for (const std::string& name :
-       {"../x.safetensors"s, absolute, ".."s, "."s, ""s, "./y.safetensors"s, "a/../y.safetensors"s, "a//y.safetensors"s,
-        "a/"s, "..\\x.safetensors"s, "x\\y"s, "y.safetensors\0"s, "\xff"s, std::string(256, 'y')}) {
+       {"../x.safetensors"s, absolute, ".."s, "."s, ""s, "./../x.safetensors"s, "a/../y.safetensors"s,
+        "//x.safetensors"s, "a/"s, "..\\x.safetensors"s, "x\\y"s, "y.safetensors\0"s, "\xff"s, std::string(256, 'y')}) {
     write_file(folder / "in" / "model.safetensors.index.json", "{\"weight_map\":{\"a\":" + json_text(name) + "}}");
     CHECK(code_of(folder / "in") == 65);
   }
@@ -209,6 +209,11 @@ TEST_CASE("no name of an index leads out of its folder") {
   fs::create_directory(folder / "in" / "a");
   make_safetensors(folder / "in" / "a" / "y.safetensors", kA);
   CHECK(code_of(folder / "in") == 0);
+  // Parts that lead nowhere are passed over.
+  for (const char* name : {"./y.safetensors", "a//y.safetensors", "./a/./y.safetensors"}) {
+    write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", name}}));
+    CHECK(code_of(folder / "in") == 0);
+  }
   // A folder reached through a link is that folder; a file that the user names may lie anywhere.
   fs::create_symlink("in", folder / "door");
   write_file(folder / "in" / "model.safetensors.index.json", index_text({{"a", "y.safetensors"}}));
