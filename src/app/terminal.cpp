@@ -122,13 +122,14 @@ double monotonic_seconds() noexcept {
 void Progress::at(double done, double all) {
   if (style_ == Style::none || !(all > 0)) return;
   const double now = monotonic_seconds();
+  share_ = std::max(share_, done / all);
   if (started_ < 0) started_ = now, shown_ = now;
   const double pause = style_ == Style::in_place ? 0.2 : 10;
   if (now - shown_ < pause) return;
   shown_ = now;
-  const double share = done / all, seconds = now - started_;
-  std::string line = fmt::format("{} {:.0f} %", what_, 100 * share);
-  if (share > 0) line += fmt::format(", {} left", format_duration(seconds / share - seconds));
+  const double seconds = now - started_;
+  std::string line = fmt::format("{} {:.0f} %", what_, 100 * share_);
+  if (share_ > 0) line += fmt::format(", {} left", format_duration(seconds / share_ - seconds));
   if (style_ == Style::lines) {
     write_line("lmq: ", line);
     return;

@@ -44,13 +44,13 @@ class Progress {
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  /// `done` of `all`, in any unit; cheap enough to be called often.
+  /// `done` of `all`, in any unit; cheap enough to be called often. Never less is said than before.
   void at(double done, double all);
 
  private:
   std::string what_;
   Style style_;
-  double started_ = -1, shown_ = -1;
+  double started_ = -1, shown_ = -1, share_ = 0;
   bool open_line_ = false;
 };
 

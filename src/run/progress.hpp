@@ -19,7 +19,9 @@ struct ProgressSnapshot {
 };
 
 /// The line a person reads: bar, percentage, phase, rates, relative error so far, time left. seconds: since the start.
-[[nodiscard]] std::string progress_line(const ProgressSnapshot& snapshot, double seconds, bool bar);
+/// most: columns; what does not fit is left out: rates first, then the error, the bar, the time left.
+[[nodiscard]] std::string progress_line(const ProgressSnapshot& snapshot, double seconds, bool bar,
+                                        std::size_t most = std::string::npos);
 
 /// Tells how far the run is, on standard error of rank 0: on a terminal one line that is rewritten ten times a second,
 /// else a line every 30 seconds (the first after 2 when plain lines were asked for), or nothing.
@@ -31,13 +33,15 @@ class Progress {
   ~Progress();  ///< leaves a clean line
   /// True when a new line is due; only then is a ProgressSnapshot worth making.
   [[nodiscard]] bool due() const;
-  void tell(const ProgressSnapshot& snapshot);
+  /// Never a smaller part than before: what a size asked for makes again was counted once.
+  void tell(ProgressSnapshot snapshot);
 
  private:
   using Clock = std::chrono::steady_clock;
   enum class Style : std::uint8_t { silent, lines, bar } style_ = Style::silent;
   Clock::time_point start_ = Clock::now(), next_;
   std::size_t width_ = 0;  // of the line on the terminal
+  double told_ = 0;        // the largest part
 };
 
 }  // namespace lmq

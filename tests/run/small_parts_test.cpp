@@ -1,8 +1,13 @@
+#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <cstdlib>
+#include <functional>
 #include <random>
+#include <sstream>
 
 #include "lmq/run/signals.hpp"
 #include "progress.hpp"
@@ -63,6 +68,64 @@ TEST_CASE("progress: a line says part, phase, rate, error so far and time left",
   REQUIRE(progress_line(snapshot, 0, true) == "[........................]   0.0 % ");
   snapshot.done = 7;  // never beyond the bar
   REQUIRE_THAT(progress_line(snapshot, 1, true), Catch::StartsWith("[########################] 100.0 %"));
+}
+
+TEST_CASE("progress: a line of any number of columns says the part, then the time left, the bar, the error, the rates",
+          "[run][progress]") {
+  ProgressSnapshot snapshot{.phase = "quantizing",
+                            .done = 0.5,
+                            .weights = 200'000'000,
+                            .source_bytes = 400'000'000,
+                            .squared_error = 4,
+                            .energy = 100};
+  const std::string whole = progress_line(snapshot, 2.0, true);
+  for (std::size_t most = 0; most <= whole.size() + 1; ++most)
+    REQUIRE(progress_line(snapshot, 2.0, true, most).size() <= most);
+  REQUIRE(progress_line(snapshot, 2.0, true, whole.size()) == whole);
+  REQUIRE(progress_line(snapshot, 2.0, true, 79) ==
+          "[############............]  50.0 % quantizing, relative error 0.2, 2.0 s left");
+  REQUIRE(progress_line(snapshot, 2.0, true, 60) == "[############............]  50.0 % quantizing, 2.0 s left");
+  REQUIRE(progress_line(snapshot, 2.0, true, 39) == " 50.0 % quantizing, 2.0 s left");
+  REQUIRE(progress_line(snapshot, 2.0, true, 20) == " 50.0 % quantizing");
+  REQUIRE(progress_line(snapshot, 2.0, true, 3) == " 50");
+}
+
+/// Standard error of `work` where that is a terminal of so many columns.
+std::string on_terminal(unsigned short columns, const std::function<void()>& work) {
+  const int master = posix_openpt(O_RDWR | O_NOCTTY);
+  REQUIRE(master >= 0);
+  REQUIRE(grantpt(master) == 0);
+  REQUIRE(unlockpt(master) == 0);
+  const int terminal = open(ptsname(master), O_RDWR | O_NOCTTY), before = dup(STDERR_FILENO);
+  const winsize size{.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+  ioctl(terminal, TIOCSWINSZ, &size);
+  dup2(terminal, STDERR_FILENO);
+  work();
+  dup2(before, STDERR_FILENO);
+  close(before);
+  close(terminal);
+  std::string text, piece(1 << 12, '\0');  // a read gives one write or more, and an error where nothing is left
+  for (ssize_t count = 0; (count = read(master, piece.data(), piece.size())) > 0;)
+    text.append(piece, 0, static_cast<std::size_t>(count));
+  close(master);
+  return text;
+}
+
+TEST_CASE("progress: on a terminal a line fits its width and never tells less than before", "[run][progress]") {
+  const unsigned short columns = GENERATE(as<unsigned short>(), 20, 40, 80, 200);
+  const std::string text = on_terminal(columns, [] {
+    Progress progress(ProgressMode::automatic);
+    ProgressSnapshot snapshot{
+        .phase = "quantizing", .weights = 200'000'000, .source_bytes = 400'000'000, .squared_error = 4, .energy = 100};
+    for (const double done : {0.832, 0.82, 0.8, 0.9, 0.1}) snapshot.done = done, progress.tell(snapshot);
+  });
+  std::istringstream lines(text);
+  std::vector<std::string> parts;
+  for (std::string line; std::getline(lines, line, '\r');) {
+    REQUIRE(line.size() < columns);
+    if (const auto end = line.find(" %"); end != line.npos) parts.push_back(line.substr(end - 4, 4));
+  }
+  REQUIRE(parts == std::vector<std::string>{"83.2", "83.2", "83.2", "90.0", "90.0"});
 }
 
 TEST_CASE("protocol: what one rank says another understands, and noise is refused", "[run][protocol]") {
